@@ -1,0 +1,75 @@
+# Installs this checkout into its own .venv, with Python and tmux if they are missing. `sh conf/install.sh [extra]`:
+# quickstart.sh calls it with nothing, test.sh with `dev`. Running it again brings .venv up to date.
+set -eu
+cd "$(dirname "$0")/.."
+
+say() { printf '%s\n' "$*" >&2; }
+give_up() { say "tmuxjobs: $*"; exit 1; }
+has() { command -v "$1" >/dev/null 2>&1; }
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then "$@"
+    elif ! has sudo; then say "Installing it needs root, and there is no sudo here."; return 1
+    elif [ -t 0 ]; then sudo "$@"
+    else sudo -n "$@"
+    fi
+}
+
+apt_install() { as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$1"; }
+
+# system_install NAME: the package that has this name on most systems; the few that differ are named here.
+system_install() {
+    say "Installing $1 ..."
+    if has apt-get; then
+        # A fresh image has no package lists, and old lists name files that are gone: update only then.
+        apt_install "$1" >/dev/null 2>&1 || { as_root apt-get update -qq && apt_install "$1"; } >/dev/null
+    elif has dnf; then as_root dnf install -q -y "$1" >&2
+    elif has pacman; then as_root pacman -S --noconfirm --needed "$(echo "$1" | sed 's/^python3$/python/')" >&2
+    elif has apk; then as_root apk add -q "$1" >&2
+    elif has zypper; then as_root zypper -n -q install "$1" >&2
+    elif has brew; then brew install -q "$(echo "$1" | sed 's/^python3$/python@3.13/')" >&2
+    else say "No package manager found (looked for apt-get, dnf, pacman, apk, zypper, brew)."; return 1
+    fi
+}
+
+# Runs each candidate: a version manager may leave commands on the PATH that only print an error.
+find_python() {
+    for name in python3.13 python3.12 python3.11 python3 python3.14; do
+        if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
+            command -v "$name"
+            return
+        fi
+    done
+    return 1
+}
+
+python=$(find_python) || {
+    system_install python3 || true
+    python=$(find_python) || give_up "Python 3.11 or newer is needed and could not be installed; please install it."
+}
+
+has tmux || system_install tmux || true
+has tmux || give_up "tmux 3.2a or newer is needed and could not be installed; please install it."
+case $(tmux -V) in
+    "tmux 1."* | "tmux 2."* | "tmux 3.0"* | "tmux 3.1"* | "tmux 3.2") give_up "$(tmux -V) is too old; 3.2a or newer is needed." ;;
+esac
+
+if ! .venv/bin/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
+    # Debian ships venv without ensurepip, in a package named for the Python version.
+    if ! "$python" -c 'import ensurepip, venv' >/dev/null 2>&1; then
+        venv_package=$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
+        system_install "$venv_package" || true
+        "$python" -c 'import ensurepip, venv' >/dev/null 2>&1 ||
+            give_up "$python cannot make virtual environments; please install $venv_package."
+    fi
+    say "Creating .venv with $("$python" -V) ..."
+    "$python" -m venv --clear .venv || give_up "the virtual environment .venv could not be created in $PWD."
+fi
+
+say "Installing tmuxjobs and the packages it needs into .venv (a minute or so the first time) ..."
+.venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".${1:+[$1]}" ||
+    give_up "pip could not install the packages tmuxjobs needs; its message is above."
+
+# Byte code now, or the first start takes 3 s instead of 1. Packages may carry files no Python can compile: not our error.
+PYTHONDONTWRITEBYTECODE='' .venv/bin/python -m compileall -qq -j 0 \
+    tmuxjobs "$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" >/dev/null 2>&1 || true

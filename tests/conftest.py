@@ -1,0 +1,163 @@
+"""Isolation: no test reaches the user's tmux or home, and none leaves a process or a file behind.
+
+The whole session lives in one short folder under /tmp, each test in a folder of its own inside it. tmux falls back to
+/tmp, thus to the user's server, when TMUX_TMPDIR does not exist: a folder goes only after the processes that know it.
+"""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from support import Person, Tmux, wait_until
+
+from tmuxjobs import Jobs, Settings
+
+TESTS = Path(__file__).parent
+MARKS = ("unit", "integration", "end_to_end", "torture", "bench")
+NO_TMUX = "tmux is not installed, and this test needs the real one: install tmux 3.2a or newer."
+XDG = ("STATE", "CONFIG", "CACHE", "DATA")
+SESSION_FOLDER = pytest.StashKey[Path]()
+
+# FastMCP reads these when it is imported.
+os.environ["FASTMCP_MCP_CAMELCASE_COMPAT"] = "false"
+os.environ["FASTMCP_CHECK_FOR_UPDATES"] = "off"
+
+
+def environment_of(folder: Path) -> dict[str, str]:
+    """Creates the folder's parts; the variables that keep everything inside it."""
+    home = folder / "home"
+    places = {f"XDG_{kind}_HOME": home / f"xdg-{kind.lower()}" for kind in XDG}
+    places |= {"HOME": home, "XDG_RUNTIME_DIR": home / "xdg-runtime", "TMUX_TMPDIR": folder, "TMPDIR": folder / "tmp"}
+    for place in places.values():
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # A person's own shell may be fish, or `nologin` for the user of a build machine.
+    return {name: str(place) for name, place in places.items()} | {"SHELL": "/bin/sh"}
+
+
+def leads_outside(name: str) -> bool:
+    return name.startswith(("TMUX", "MCP_BG_"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="tj", dir="/tmp"))
+    config.stash[SESSION_FOLDER] = folder
+    # Between two tests, and for a thread that outlives its test, the session's own folder is in force.
+    for name in filter(leads_outside, list(os.environ)):
+        del os.environ[name]
+    os.environ.update(environment_of(folder))
+    tempfile.tempdir = None
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(config.stash[SESSION_FOLDER], ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        kind = item.path.relative_to(TESTS).parts[0]
+        assert kind in MARKS, f"{item.nodeid}: a test belongs into one of the folders {', '.join(MARKS)}"
+        item.add_marker(kind)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("unit") is None and shutil.which("tmux") is None:
+        pytest.fail(NO_TMUX, pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def isolated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The test's own folder: its home, its XDG directories and its tmux sockets."""
+    folder = Path(tempfile.mkdtemp(prefix="t", dir=request.config.stash[SESSION_FOLDER]))
+    for name in filter(leads_outside, list(os.environ)):
+        monkeypatch.delenv(name)
+    for name, value in environment_of(folder).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    yield folder
+    left = end_processes(folder) if request.node.get_closest_marker("unit") is None else []
+    shutil.rmtree(folder)
+    if left:
+        pytest.fail("the test left processes behind: " + "; ".join(left), pytrace=False)
+
+
+@pytest.fixture
+def tmp_path(isolated: Path) -> Path:
+    """pytest's own keeps folders under /tmp for later runs; this one goes with the test, and its path is short."""
+    path = isolated / "path"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def tmux(isolated: Path) -> Tmux:
+    """Runs the real tmux on the test's server: `tmux("list-windows", "-t", "=mcp-jobs")` is what it printed."""
+
+    def run(*arguments: str, timeout: float = 20) -> str:
+        environment = os.environ | {"TMUX_TMPDIR": str(isolated)}
+        argv = ["tmux", "-u", *arguments]
+        done = subprocess.run(
+            argv, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout
+        )
+        assert done.returncode == 0, f"{' '.join(argv)} returned {done.returncode}: {done.stderr.strip()}"
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def jobs(isolated: Path) -> Jobs:
+    """The verbs over the test's own state directory and tmux server."""
+    return Jobs.open(Settings.load(max_jobs=40))
+
+
+@pytest.fixture
+def person(tmux: Tmux) -> Iterator[Callable[..., Person]]:
+    """Attaches a person: `person(rows=24, columns=80).type("y\\r")`."""
+    with contextlib.ExitStack() as leaving:
+
+        def attach(target: str = "=mcp-jobs", *, rows: int = 24, columns: int = 80) -> Person:
+            someone = Person(tmux, target=target, rows=rows, columns=columns)
+            leaving.callback(someone.close)
+            return someone
+
+        yield attach
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """The live processes that were started with this test's TMUX_TMPDIR."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):  # not ours, or gone meanwhile
+            if process.environ().get("TMUX_TMPDIR") == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def end_processes(folder: Path) -> list[str]:
+    """Ends the test's tmux servers, and with them its jobs; what then lives on is killed and named."""
+    for socket in folder.glob("tmux-*/*"):
+        with contextlib.suppress(subprocess.TimeoutExpired):  # a stopped server: ended by its pid below
+            subprocess.run(["tmux", "-S", str(socket), "kill-server"], capture_output=True, timeout=5)
+    for process in processes_of(folder):
+        with contextlib.suppress(psutil.Error):
+            if process.name().startswith("tmux"):
+                process.kill()
+    with contextlib.suppress(AssertionError):
+        wait_until(lambda: processes_of(folder), lambda running: not running, timeout=20)
+        return []
+    left = []
+    for process in processes_of(folder):
+        with contextlib.suppress(psutil.Error):
+            left.append(f"{process.pid} {' '.join(process.cmdline())[:200]}")
+            process.kill()
+    deadline = time.monotonic() + 5
+    while processes_of(folder) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left

@@ -1,0 +1,94 @@
+"""Killing ends the whole tree and says what was there to kill."""
+
+import contextlib
+
+import psutil
+import pytest
+from support import Tmux, ended, wait_until
+
+from tmuxjobs import Jobs
+from tmuxjobs.errors import InvalidInput
+
+STUBBORN = (
+    "sh -c 'sleep 1000 & setsid sleep 1000 & nohup sleep 1000 & setsid -f env -i sleep 1000; "
+    'trap "" TERM HUP; echo ready; while :; do sleep 1; done\''
+)
+
+
+def alive(job_id: str, parent: int) -> list[psutil.Process]:
+    """What lives of the stubborn job: its marked processes and the sleeps of a thousand seconds."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            line = process.cmdline()
+            if (
+                process.status() != psutil.STATUS_ZOMBIE
+                and line == ["sleep", "1000"]
+                and process.create_time() > parent
+            ):
+                found.append(process)
+    return found
+
+
+def stubborn(jobs: Jobs, **options: float) -> tuple[str, int]:
+    since = int(psutil.Process().create_time())
+    job_id = jobs.execute(STUBBORN, **options).job_id  # type: ignore[arg-type]
+    wait_until(lambda: jobs.output(job_id).stdout, lambda text: "ready" in text)
+    wait_until(lambda: alive(job_id, since), lambda found: len(found) == 4)
+    return job_id, since
+
+
+def test_kill_leaves_nothing_of_a_stubborn_tree(jobs: Jobs) -> None:
+    job_id, since = stubborn(jobs)
+    answer = jobs.kill(job_id, grace=0.3)
+    assert (answer.status, answer.survivors) == ("killed", ())
+    assert alive(job_id, since) == []
+    status = jobs.status(job_id)
+    assert (status.status, status.reason, status.signal) == ("killed", "kill", "SIGKILL")
+
+
+def test_closing_the_window_leaves_nothing_of_a_stubborn_tree(jobs: Jobs, tmux: Tmux) -> None:
+    job_id, since = stubborn(jobs)
+    tmux("kill-window", "-t", f"=mcp-jobs:{job_id}")
+    assert ended(jobs, job_id).reason == "window-closed"
+    assert alive(job_id, since) == []
+
+
+def test_timeout_leaves_nothing_of_a_stubborn_tree(jobs: Jobs) -> None:
+    job_id, since = stubborn(jobs, timeout=2.0)
+    assert ended(jobs, job_id).reason == "timeout"
+    assert alive(job_id, since) == []
+
+
+def test_signal_with_a_handler_lets_the_job_clean_up(jobs: Jobs) -> None:
+    job_id = jobs.execute("trap 'echo cleaned; exit 9' INT; echo ready; while :; do sleep 0.1; done").job_id
+    wait_until(lambda: jobs.output(job_id).stdout, lambda text: "ready" in text)
+    jobs.kill(job_id, signal="int")
+    status = jobs.status(job_id)
+    assert (status.status, status.reason, status.exit_code) == ("killed", "kill", 9)
+    assert jobs.output(job_id).stdout.endswith("cleaned\n")
+
+
+def test_stopped_job_can_be_killed(jobs: Jobs) -> None:
+    job_id = jobs.execute("echo ready; kill -STOP $$; sleep 1000").job_id
+    wait_until(lambda: jobs.output(job_id).stdout, lambda text: "ready" in text)
+    assert jobs.kill(job_id).status == "killed"
+
+
+def test_finished_job_is_already_terminated(jobs: Jobs) -> None:
+    job_id = jobs.execute("true").job_id
+    ended(jobs, job_id)
+    assert jobs.kill(job_id).status == "already_terminated"
+    assert jobs.status(job_id).status == "completed"
+
+
+def test_unknown_job_is_not_found(jobs: Jobs) -> None:
+    assert jobs.kill("nosuch-1234").status == "not_found"
+    assert jobs.kill("../../etc").status == "not_found"
+
+
+def test_wrong_signal_is_refused_and_kills_nothing(jobs: Jobs) -> None:
+    job_id = jobs.execute("sleep 1000").job_id
+    with pytest.raises(InvalidInput, match="'NOPE' is no signal"):
+        jobs.kill(job_id, signal="NOPE")
+    assert jobs.status(job_id).status == "running"

@@ -1,0 +1,100 @@
+"""Slots, the allow-list, and what is kept of finished jobs."""
+
+import os
+import signal
+import threading
+
+import pytest
+from support import Tmux, ended, record_of, wait_until
+
+from tmuxjobs import Jobs, Settings
+from tmuxjobs.errors import LimitReached, NotAllowed
+
+
+def test_limit_holds_over_two_servers_at_once() -> None:
+    both = [Jobs.open(Settings.load(max_jobs=5)) for _ in range(2)]
+    refused: list[str] = []
+
+    def start(jobs: Jobs) -> None:
+        for _ in range(6):
+            try:
+                jobs.execute("sleep 1000")
+            except LimitReached as error:
+                refused.append(str(error))
+
+    threads = [threading.Thread(target=start, args=(jobs,)) for jobs in both]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert both[0].list(status="running").total == 5
+    assert len(refused) == 7
+    assert "TMUXJOBS_MAX_JOBS is 5" in refused[0]
+
+
+def test_slot_is_free_once_the_job_ended() -> None:
+    jobs = Jobs.open(Settings.load(max_jobs=1))
+    for code in range(3):
+        assert ended(jobs, jobs.execute(f"exit {code}").job_id).exit_code == code
+
+
+def test_lost_job_takes_no_slot() -> None:
+    jobs = Jobs.open(Settings.load(max_jobs=1))
+    job_id = jobs.execute("sleep 1000").job_id
+    run = record_of(jobs, job_id).run
+    assert run is not None
+    os.kill(run.pid, signal.SIGKILL)
+    assert ended(jobs, job_id).status == "lost"
+    assert ended(jobs, jobs.execute("true").job_id).status == "completed"
+
+
+def test_command_that_matches_no_pattern_is_refused_with_the_list() -> None:
+    jobs = Jobs.open(Settings.load(allowed_commands=("^git ", "^npm (run|test)")))
+    with pytest.raises(NotAllowed, match=r"\^git , \^npm"):
+        jobs.execute("rm -rf x")
+    assert jobs.list().total == 0
+    ended(jobs, jobs.execute("GIT --version").job_id)
+
+
+def test_prune_keeps_the_newest_and_whatever_runs() -> None:
+    jobs = Jobs.open(Settings.load(keep_jobs=2))
+    running = jobs.execute("sleep 1000").job_id
+    ids = [jobs.execute("true").job_id for _ in range(4)]
+    for job_id in ids:
+        ended(jobs, job_id)
+    assert jobs.prune() == 2
+    assert {job.job_id for job in jobs.list().jobs} == {running, *ids[2:]}
+
+
+def test_prune_removes_what_is_older_than_configured() -> None:
+    jobs = Jobs.open(Settings.load(keep_jobs_for=0))
+    ended(jobs, jobs.execute("true").job_id)
+    running = jobs.execute("sleep 1000").job_id
+    jobs.prune()
+    assert [job.job_id for job in jobs.list().jobs] == [running]
+
+
+def test_removed_id_is_not_reused() -> None:
+    jobs = Jobs.open(Settings.load(keep_jobs=0))
+    seen = set()
+    for _ in range(5):
+        job_id = jobs.execute("true", name="same").job_id
+        assert job_id not in seen
+        seen.add(job_id)
+        ended(jobs, job_id)
+        jobs.prune()
+
+
+def test_windows_of_finished_jobs_stay_and_are_bounded(tmux: Tmux) -> None:
+    jobs = Jobs.open(Settings.load(keep_windows=2))
+    ids = []
+    for _ in range(4):
+        ids.append(jobs.execute("true").job_id)
+        ended(jobs, ids[-1])
+        wait_until(
+            lambda: tmux("list-panes", "-a", "-F", "#{@tmuxjobs_job} #{pane_dead}").split("\n"),
+            lambda lines: f"{ids[-1]} 1" in lines,
+        )
+    jobs.prune_windows()
+    names = tmux("list-windows", "-t", "=mcp-jobs", "-F", "#{window_name}").split()
+    assert [name for name in names if name in ids] == ids[2:]

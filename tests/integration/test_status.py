@@ -1,0 +1,166 @@
+"""How a job stands is told as it is, whoever died meanwhile."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from support import Tmux, ended, log_of, record_of, wait_until
+
+from tmuxjobs import Jobs, processes
+from tmuxjobs.errors import JobNotFound
+
+
+def running(jobs: Jobs, command: str, **options: object) -> str:
+    """A job that has printed `ready`."""
+    job_id = jobs.execute(f"echo ready; {command}", **options).job_id  # type: ignore[arg-type]
+    wait_until(lambda: jobs.output(job_id).stdout, lambda text: "ready" in text)
+    return job_id
+
+
+def run_of(jobs: Jobs, job_id: str):  # type: ignore[no-untyped-def]
+    run = record_of(jobs, job_id).run
+    assert run is not None
+    return run
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "code", "signal_name", "reason"),
+    [
+        ("true", "completed", 0, None, "exit"),
+        ("exit 255", "failed", 255, None, "exit"),
+        ("kill -SEGV $$", "killed", None, "SIGSEGV", "signal"),
+        ("kill -KILL $$", "killed", None, "SIGKILL", "signal"),
+        ("sh -c 'kill -SEGV $$'; exit $?", "failed", 139, None, "exit"),
+        ("nosuchcommand", "failed", 127, None, "exit"),
+    ],
+)
+def test_end_is_told_exactly(
+    jobs: Jobs, command: str, status: str, code: int | None, signal_name: str | None, reason: str
+) -> None:
+    told = ended(jobs, jobs.execute(command).job_id)
+    assert (told.status, told.exit_code, told.signal, told.reason) == (status, code, signal_name, reason)
+
+
+def test_code_that_a_shell_gives_for_a_signal_is_explained(jobs: Jobs) -> None:
+    told = ended(jobs, jobs.execute("sh -c 'kill -SEGV $$'; exit $?").job_id)
+    assert told.detail == "exit code 139 (a shell says so for signal 11)"
+
+
+def test_job_runs_while_its_children_still_write(jobs: Jobs) -> None:
+    started = jobs.execute("(sleep 0.5; echo late) & echo early; exit 0")
+    status = ended(jobs, started.job_id)
+    assert log_of(status) == b"early\r\nlate\r\n"
+    assert (status.status, status.exit_code) == ("completed", 0)
+
+
+def test_process_that_left_the_terminal_is_named_and_can_be_killed(jobs: Jobs) -> None:
+    started = jobs.execute("setsid sleep 1000 </dev/null >/dev/null 2>&1 & sleep 0.2")
+    status = ended(jobs, started.job_id)
+    assert [process.name for process in status.left_running] == ["sleep"]
+    assert jobs.kill(started.job_id).status == "already_terminated"
+    assert jobs.status(started.job_id).left_running == ()
+
+
+def test_timeout_ends_the_job(jobs: Jobs) -> None:
+    status = ended(jobs, jobs.execute("sleep 1000", timeout=0.3).job_id)
+    assert (status.status, status.reason, status.signal) == ("killed", "timeout", "SIGTERM")
+
+
+def test_closed_window_ends_the_job_and_is_told(jobs: Jobs, tmux: Tmux) -> None:
+    job_id = running(jobs, "sleep 1000")
+    tmux("kill-window", "-t", f"=mcp-jobs:{job_id}")
+    status = ended(jobs, job_id)
+    assert (status.status, status.reason) == ("killed", "window-closed")
+
+
+def test_killed_tmux_server_ends_the_job_and_is_told(jobs: Jobs, tmux: Tmux) -> None:
+    job_id = running(jobs, "trap '' HUP; setsid -f sleep 1000; sleep 1000")
+    os.kill(int(tmux("display-message", "-p", "#{pid}")), signal.SIGKILL)
+    status = ended(jobs, job_id)
+    assert (status.status, status.reason) == ("killed", "tmux-ended")
+    assert processes.of_job(job_id, run_of(jobs, job_id).pid, run_of(jobs, job_id).start) == {}
+
+
+def test_next_job_runs_after_the_tmux_server_was_killed(jobs: Jobs, tmux: Tmux) -> None:
+    ended(jobs, jobs.execute("true").job_id)
+    os.kill(int(tmux("display-message", "-p", "#{pid}")), signal.SIGKILL)
+    assert ended(jobs, jobs.execute("exit 5").job_id).exit_code == 5
+
+
+def test_job_whose_runner_was_killed_is_lost(jobs: Jobs) -> None:
+    job_id = running(jobs, "trap '' HUP; while :; do sleep 1; done")
+    os.kill(run_of(jobs, job_id).pid, signal.SIGKILL)
+    status = ended(jobs, job_id)
+    assert (status.status, status.reason, status.exit_code) == ("lost", "runner-died", None)
+    assert status.survivors
+    assert jobs.kill(job_id, grace=0.2).status == "killed"
+    assert jobs.status(job_id).survivors == ()
+
+
+def test_job_of_an_earlier_boot_is_lost(jobs: Jobs) -> None:
+    job_id = running(jobs, "sleep 1000")
+    folder = Path(jobs.status(job_id).log_path).parent
+    for name in ("job.json", "run.json"):
+        record = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(record | {"boot": "an-earlier-one"}))
+    status = jobs.status(job_id)
+    assert (status.status, status.reason) == ("lost", "reboot")
+
+
+def test_killed_recorder_is_replaced_and_told(jobs: Jobs, tmux: Tmux) -> None:
+    job_id = running(jobs, "read x; echo after; read x")
+    pane = run_of(jobs, job_id).pane
+    recorders = [p for p in processes.psutil.process_iter(["cmdline"]) if _is_recorder(p.info["cmdline"], job_id)]
+    recorders[0].kill()
+    wait_until(lambda: jobs.status(job_id).log, lambda log: "replaced 1 times" in log)
+    tmux("send-keys", "-t", pane, "Enter")
+    wait_until(lambda: jobs.output(job_id).stdout, lambda text: "after" in text)
+    tmux("send-keys", "-t", pane, "Enter")
+    status = ended(jobs, job_id)
+    assert status.exit_code == 0
+    assert status.log.startswith("incomplete: the recorder ended")
+
+
+def _is_recorder(cmdline: list[str] | None, job_id: str) -> bool:
+    return any("recorder.py" in part for part in cmdline or ()) and any(job_id in part for part in cmdline or ())
+
+
+def test_usage_is_that_of_the_whole_tree(jobs: Jobs) -> None:
+    burn = 'python3 -c "x = bytearray(50 << 20); [i for i in range(3_000_000)]"'
+    status = ended(jobs, jobs.execute(f"({burn}) & ({burn}); wait").job_id)
+    assert status.cpu is not None
+    assert status.cpu > 0.05
+    assert status.max_rss_bytes is not None
+    assert status.max_rss_bytes > 50 << 20
+
+
+def test_waiting_for_input_is_told_with_the_prompt(jobs: Jobs) -> None:
+    started = jobs.execute("python3 -c \"input('Name? ')\"")
+    status = wait_until(lambda: jobs.status(started.job_id), lambda status: status.waiting_for_input)
+    assert status.prompt == "Name? "
+
+
+def test_unknown_id_names_the_nearest(jobs: Jobs) -> None:
+    job_id = jobs.execute("true", name="build").job_id
+    with pytest.raises(JobNotFound, match=f"Did you mean '{job_id}'"):
+        jobs.status(job_id.replace("build", "buidl"))
+
+
+def test_list_is_newest_first_and_filters(jobs: Jobs) -> None:
+    ids = [jobs.execute(command).job_id for command in ("true", "exit 1", "sleep 1000")]
+    for job_id in ids[:2]:
+        ended(jobs, job_id)
+    assert [job.job_id for job in jobs.list().jobs] == ids[::-1]
+    assert [job.job_id for job in jobs.list(status="failed").jobs] == [ids[1]]
+    assert [job.job_id for job in jobs.list(name="SLEEP").jobs] == [ids[2]]
+    limited = jobs.list(limit=1)
+    assert (len(limited.jobs), limited.total) == (1, 3)
+
+
+def test_respawned_window_does_not_run_the_job_again(jobs: Jobs, tmux: Tmux, tmp_path: Path) -> None:
+    job_id = running(jobs, "echo x >> count; sleep 1000", cwd=str(tmp_path))
+    tmux("respawn-pane", "-k", "-t", run_of(jobs, job_id).pane)
+    assert ended(jobs, job_id).reason == "window-closed"
+    assert (tmp_path / "count").read_text() == "x\n"

@@ -1,0 +1,114 @@
+"""What tests share and import by name: waiting for a fact, and a person at a terminal."""
+
+import fcntl
+import os
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from tmuxjobs import Jobs
+from tmuxjobs.models import Record
+from tmuxjobs.results import JobStatus, Started
+
+T = TypeVar("T")
+Tmux = Callable[..., str]
+
+
+def wait_until(look: Callable[[], T], done: Callable[[T], object] = bool, *, timeout: float = 30) -> T:
+    """The first look that is done. Call it by `asyncio.to_thread` where the looked-at thing lives in the event loop."""
+    deadline = time.monotonic() + timeout
+    while not done(last := look()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not so after {timeout} s; the last look was: {last!r}")
+        time.sleep(0.01)
+    return last
+
+
+def ended(jobs: Jobs, job_id: str) -> JobStatus:
+    """The job's status once it does not run any more."""
+    return wait_until(lambda: jobs.status(job_id), lambda status: status.status != "running", timeout=60)
+
+
+def log_of(status: JobStatus | Started) -> bytes:
+    return Path(status.log_path).read_bytes()
+
+
+def record_of(jobs: Jobs, job_id: str) -> Record:
+    return jobs.store.read(job_id)
+
+
+class Person:
+    """A real tmux client on a terminal of its own: what a person who attaches is to tmux."""
+
+    # A terminal without its session would get no Ctrl-C; `preexec_fn` is not safe beside threads.
+    LAUNCHER = "import os, sys; os.login_tty(0); os.execvp(sys.argv[1], sys.argv[1:])"
+
+    def __init__(self, tmux: Tmux, *, target: str, rows: int, columns: int) -> None:
+        self._tmux = tmux
+        self._seen = bytearray()
+        self._terminal, theirs = os.openpty()
+        self.tty = os.ttyname(theirs)
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        argv = [sys.executable, "-I", "-S", "-c", self.LAUNCHER, "tmux", "-u", "attach-session", "-t", target]
+        self._client = subprocess.Popen(
+            argv, stdin=theirs, stdout=theirs, stderr=theirs, env=os.environ | {"TERM": "xterm-256color"}
+        )
+        os.close(theirs)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        try:
+            wait_until(lambda: self._client.poll() is not None or self.attached)
+            assert self.attached, f"tmux attach ended: {self.seen!r}"
+        except BaseException:
+            self.close()
+            raise
+
+    def _read(self) -> None:
+        while True:
+            try:
+                piece = os.read(self._terminal, 65536)
+            except OSError:  # Linux says EIO when the last process has left the terminal
+                return
+            if not piece:
+                return
+            self._seen += piece
+
+    @property
+    def attached(self) -> bool:
+        return self._client.poll() is None and self.tty in self._tmux("list-clients", "-F", "#{client_tty}").split()
+
+    @property
+    def seen(self) -> str:
+        """Everything tmux has sent to this terminal, escapes and all."""
+        return self._seen.decode(errors="replace")
+
+    def type(self, text: str) -> None:
+        """Key presses: a line ends in `\\r`, Ctrl-C is `\\x03`."""
+        os.write(self._terminal, text.encode())
+
+    def screen(self) -> str:
+        """The pane this person looks at, as it is now."""
+        panes = dict(
+            line.split(" ", 1) for line in self._tmux("list-clients", "-F", "#{client_tty} #{pane_id}").splitlines()
+        )
+        return self._tmux("capture-pane", "-p", "-t", panes[self.tty])
+
+    def detach(self) -> None:
+        self._tmux("detach-client", "-t", self.tty)
+        self._client.wait(10)
+
+    def close(self) -> None:
+        """As when the terminal's window is closed; safe to call again."""
+        if self._client.poll() is None:
+            self._client.kill()
+        self._client.wait(10)
+        self._reader.join(10)
+        if self._terminal >= 0:
+            os.close(self._terminal)
+            self._terminal = -1

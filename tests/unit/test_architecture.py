@@ -1,0 +1,80 @@
+"""Holds the table of layers in CONTRIBUTING: which module may import which, and who owns which library."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "tmuxjobs"
+BASE = {"errors", "models"}
+MIDDLE = BASE | {"clean", "settings", "tmux", "store", "output", "processes"}
+# module: what of ours it may import
+VERBS = {"starting", "reading", "interacting", "stopping", "keeping"}
+LAYERS: dict[str, set[str]] = {
+    "errors": set(),
+    "models": {"errors"},
+    "runner": set(),
+    "recorder": set(),
+    "clean": BASE,
+    "settings": BASE,
+    "tmux": BASE,
+    "store": BASE,
+    "processes": BASE,
+    "output": BASE | {"clean"},
+    "results": {"models"},
+    "checks": {"errors"},
+    **{verb: MIDDLE | VERBS | {"jobs", "results", "checks"} for verb in VERBS},
+    "jobs": MIDDLE | VERBS | {"results"},
+    "server": MIDDLE | {"jobs", "results"},
+    "cli": MIDDLE | {"jobs", "results", "server"},
+    "__init__": MIDDLE | {"jobs"},
+    "__main__": {"cli"},
+}
+OWNERS = {
+    "libtmux": {"tmux"},
+    "fastmcp": {"server"},
+    "mcp": {"server"},
+    "platformdirs": {"settings"},
+    "cyclopts": {"cli"},
+    "rich": {"cli"},
+}
+STDLIB_ONLY = {"runner", "recorder"}
+MODULES = sorted(PACKAGE.glob("**/*.py"))
+
+
+def imports(tree: ast.AST) -> set[str]:
+    """Full names of what is imported anywhere below; ours as tmuxjobs.<module>."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(filter(None, ["tmuxjobs" if node.level else "", node.module]))
+            names |= {f"tmuxjobs.{alias.name}" for alias in node.names} if base == "tmuxjobs" else {base}
+    return names
+
+
+def ours(names: set[str]) -> set[str]:
+    return {name.split(".")[1] for name in names if name.startswith("tmuxjobs.")}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_imports_point_one_way(path: Path) -> None:
+    module = path.stem
+    assert module in LAYERS, f"{path.name} is new: add it to LAYERS here and to the table in CONTRIBUTING.md"
+    names = imports(ast.parse(path.read_text()))
+    local = ours(names) & {other.stem for other in MODULES}
+    assert local <= LAYERS[module], f"{module} may not import {sorted(local - LAYERS[module])}"
+    roots = {name.partition(".")[0] for name in names} - {"tmuxjobs"}
+    for library in roots & OWNERS.keys():
+        assert module in OWNERS[library], f"{library} belongs to {sorted(OWNERS[library])}, not to {module}"
+    if module in STDLIB_ONLY:
+        assert roots <= sys.stdlib_module_names
+
+
+def test_listing_jobs_does_not_load_the_server() -> None:
+    path = PACKAGE / "cli.py"
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    at_start = [node for node in ast.parse(path.read_text()).body if not isinstance(node, functions)]
+    assert "server" not in {name for node in at_start for name in ours(imports(node))}

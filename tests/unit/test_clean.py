@@ -1,0 +1,287 @@
+"""Terminal bytes to text: what stays, what goes, and that no stream breaks it."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tmuxjobs.clean import ROWS, WIDTH, Cleaner, clean, printable_lines, redraws, settled
+
+PIP = (
+    "Collecting numpy\r\n  Downloading numpy-2.1.0.whl (16.0 MB)\r\n"
+    "\x1b[?25l     \x1b[38;5;237m━━━━━━━━━━\x1b[0m \x1b[32m0.0/16.0 MB\x1b[0m \x1b[31m?\x1b[0m eta -:--:--"
+    "\r\x1b[2K     \x1b[38;2;249;38;114m━━━━━\x1b[0m\x1b[38;5;237m╺━━━━\x1b[0m \x1b[32m8.0/16.0 MB\x1b[0m eta 0:00:01"
+    "\r\x1b[2K     \x1b[38;2;114;156;31m━━━━━━━━━━\x1b[0m \x1b[32m16.0/16.0 MB\x1b[0m eta \x1b[36m0:00:00\x1b[0m"
+    "\r\n\x1b[?25hInstalling collected packages: numpy\r\n"
+)
+CARGO = (
+    "\x1b[1m\x1b[32m   Compiling\x1b[0m libc v0.2.1\r\n"
+    "\x1b[1m\x1b[36m    Building\x1b[0m [=>    ] 1/9: libc                \r"
+    "\x1b[K\x1b[1m\x1b[32m   Compiling\x1b[0m serde v1.0\r\n"
+    "\x1b[1m\x1b[36m    Building\x1b[0m [==>   ] 2/9: serde               \r"
+    "\x1b[K\x1b[1m\x1b[32m    Finished\x1b[0m dev in 1.2s\r\n"
+)
+DOCKER = (
+    "a1: Pulling fs layer \r\nb2: Pulling fs layer \r\n"
+    "\x1b[2A\x1b[2K\ra1: Downloading 1MB/9MB\r\x1b[2B"
+    "\x1b[1A\x1b[2K\rb2: Download complete\r\x1b[1B"
+    "\x1b[2A\x1b[2K\ra1: Pull complete\r\x1b[2B"
+    "Status: done\r\n"
+)
+BUILDKIT = (
+    "[+] Building 0.1s (0/2)\r\n => load\r\n\x1b[1A\x1b[1A\x1b[0G\x1b[?25l"
+    "[+] Building 0.9s (2/2) FINISHED\r\n => => load 0.2s\r\n => export 0.1s\r\n\x1b[?25h"
+)
+NPM = "\x1b[?25l⠋ reify\x1b[1G\x1b[0K⠙ reify\x1b[1G\x1b[0K\x1b[?25h\r\nadded 3 packages in 1s\r\n"
+INK = "one\r\ntwo\r\nthree\r\n\x1b[2K\x1b[1A\x1b[2K\x1b[1A\x1b[2K\x1b[1A\x1b[2K\x1b[Gdone\r\n"
+GIT = (
+    "remote: Counting objects:  50% (1/2)\x1b[K\rremote: Counting objects: 100% (2/2)\x1b[K\r"
+    "remote: Counting objects: 100% (2/2), done.\x1b[K\r\n"
+    "Receiving objects:  50% (1/2)\rReceiving objects: 100% (2/2)\rReceiving objects: 100% (2/2), done.\r\n"
+)
+TQDM = "\r  0%|          | 0/3\r 33%|███▎      | 1/3\r100%|██████████| 3/3 [00:00<00:00]\r\n"
+APT = (
+    "Reading lists\r\n\r\n\x1b7\x1b[0;23r\x1b8\x1b[1A\x1b7\x1b[24;0f\x1b[42mProgress: [  0%]\x1b[49m [....]\x1b8"
+    "Unpacking a\r\n\x1b7\x1b[24;0fProgress: [ 50%] [##..]\x1b8Setting up a\r\n"
+    "\r\n\x1b7\x1b[0;24r\x1b8\x1b[1A\x1b[J"
+)
+
+CASES = {
+    "plain": ("a\nb\n", "a\nb\n"),
+    "crlf": ("a\r\nb\r\r\nc", "a\nb\nc"),
+    "prompt keeps its space": ("Name? ", "Name? "),
+    "printed trailing blanks stay": ("a  \r\nb", "a  \nb"),
+    "tab stays": ("a\tb\r\n", "a\tb\n"),
+    "tab under a redraw": ("a\tb\rc", "c\tb"),
+    "colours": ("\x1b[1;31mred\x1b[0m \x1b[38:2::1:2:3mx\x1b[m", "red x"),
+    "grep's colours": ("\x1b[01;31m\x1b[Kfoo\x1b[m\x1b[Kbar\n", "foobar\n"),
+    "shorter redraw leaves the rest": ("100%\rok", "ok0%"),
+    "erased line": ("100%\r\x1b[Kok", "ok"),
+    "erased to the left": ("abcdef\x1b[3D\x1b[1Kx", "   xef"),
+    "whole line erased": ("abc\x1b[2K\rz", "z"),
+    "blanks that erase are dropped": ("100%\r    \r", ""),
+    "prompt behind an erased bar": ("100% 100% 100%\r              \rName? ", "Name? "),
+    "backspace": ("abc\b\bX", "aXc"),
+    "backspace erases": ("abc\b \b", "ab"),
+    "forward": ("a\x1b[3Cb", "a   b"),
+    "trailing move is no text": ("abc\x1b[9C\n", "abc\n"),
+    "column": ("abcdef\x1b[2GX", "aXcdef"),
+    "erased characters": ("abcdef\x1b[4D\x1b[2X", "ab  ef"),
+    "deleted characters": ("abcdef\x1b[4D\x1b[2P", "abef"),
+    "inserted characters": ("abcdef\x1b[4D\x1b[2@", "ab  cdef"),
+    "deleted line": ("a\nb\nc\n\x1b[2A\x1b[M", "a\nc\n"),
+    "inserted line": ("a\nc\n\x1b[1A\x1b[Lb\n", "a\nb\nc\n"),
+    "up and erase below": ("a\nb\nc\n\x1b[2A\x1b[Jd\n", "a\nd\n"),
+    "up at the top stays there": ("abc\x1b[9Adef", "abcdef"),
+    "previous line": ("a\nb\x1b[Fc", "c\nb"),
+    "next line": ("a\nb\n\x1b[2A\x1b[Ec", "a\nc\n"),
+    "clear keeps what was there": ("old\x1b[H\x1b[2Jnew", "old\nnew"),
+    "clear of a screen terminal": ("old\n\x1b[H\x1b[Jnew\x1b[H\x1b[Jnewer", "old\nnew\nnewer"),
+    "clear the other way round": ("old\x1b[2J\x1b[3J\x1b[Hnew", "old\nnew"),
+    "home starts a line": ("old\x1b[Hnew", "old\nnew"),
+    "home redraws its page": ("old\n\x1b[Hab\nc\n\x1b[HAB\nC\n", "old\nAB\nC\n"),
+    "reset": ("old\x1bcnew", "old\nnew"),
+    "absolute place": ("\x1b[2J\x1b[2;3Hb\x1b[1;1Ha", "a\n  b"),
+    "saved cursor": ("abc\x1b7def\x1b8X", "abcXef"),
+    "reverse index": ("a\nb\x1bMc", "ac\nb"),
+    "alternate screen is no history": ("a\n\x1b[?1049h\x1b[Hvim\x1b[2;1H~\x1b[?1049lb\n", "a\nb\n"),
+    "unleft alternate screen shows": ("a\n\x1b[?1049h\x1b[2J\x1b[Hboom\r\nbang", "a\nboom\nbang"),
+    "wide characters": ("日本語\r\x1b[2C木", "日木語"),
+    "half of a wide character": ("日本\rx", "x 本"),
+    "combining characters": ("e\u0301e\rE", "Ee"),
+    "combining mark on a redraw": ("abc\re\u0301", "e\u0301bc"),
+    "title": ("\x1b]0;title\x07a\x1b]2;title\x1b\\b", "ab"),
+    "window name": ("\x1bkname\x1b\\a", "a"),
+    "hyperlink": ("\x1b]8;;http://x.y\x1b\\link\x1b]8;;\x1b\\", "link"),
+    "unterminated title ends with its line": ("\x1b]0;title\na", "\na"),
+    "sixel": ("a\x1bP0;1q#0;2;0;0;0\n#0~~@@-\n\x1b\\b", "ab"),
+    "device control": ("\x1bP$q m\x1b\\a\x1bP+q544e\x1b\\b", "ab"),
+    "other strings": ("\x1b_app\x1b\\a\x1b^pm\x1b\\b\x1bXsos\x1b\\c", "abc"),
+    "charsets and modes": ("\x1b(B\x1b)0\x0ea\x0f\x1b[?25l\x1b[?2004h\x1b=b\x1b>\x1b%Gc\x1b[!p\x1b[2 qd", "abcd"),
+    "keyboard protocols": ("\x1b[>4;1m\x1b[>1u\x1b[?u\x1b[<ua", "a"),
+    "controls": ("a\0b\x07c\x0bd\x7fe\x01", "abcde"),
+    "two-byte C1 is dropped": ("a\x9b31mb", "a31mb"),
+    "broken sequence": ("\x1b[12\x1b[mA\x1b\x1b[31mB\x1b[1\nC", "AB\nC"),
+    "unfinished sequence": ("a\x1b[31", "a"),
+    "pip": (
+        PIP,
+        (
+            "Collecting numpy\n  Downloading numpy-2.1.0.whl (16.0 MB)\n"
+            "     ━━━━━━━━━━ 16.0/16.0 MB eta 0:00:00\nInstalling collected packages: numpy\n"
+        ),
+    ),
+    "cargo": (CARGO, "   Compiling libc v0.2.1\n   Compiling serde v1.0\n    Finished dev in 1.2s\n"),
+    "docker pull": (DOCKER, "a1: Pull complete\nb2: Download complete\nStatus: done\n"),
+    "buildkit": (BUILDKIT, "[+] Building 0.9s (2/2) FINISHED\n => => load 0.2s\n => export 0.1s\n"),
+    "npm": (NPM, "\nadded 3 packages in 1s\n"),
+    "ink": (INK, "done\n"),
+    "git": (
+        GIT,
+        "remote: Counting objects: 100% (2/2), done.\nReceiving objects: 100% (2/2), done.\n",
+    ),
+    "tqdm": (TQDM, "100%|██████████| 3/3 [00:00<00:00]\n"),
+    "apt": (APT, "Reading lists\nUnpacking a\nSetting up a\n"),
+}
+
+PARAMETERS = st.sampled_from(["", "0", "1", "2", "3", "7", "40", "250", "999999999", "2;5", ";9", "24;80", "9" * 70])
+SEQUENCES = st.builds(
+    lambda parameters, final: f"\x1b[{parameters}{final}".encode(),
+    PARAMETERS,
+    st.sampled_from("@ABCDEFGHJKLMPSTXadefsumh"),
+)
+PIECES = st.one_of(
+    st.text("ab 日\u0301\t\ufeff🙂", max_size=12).map(str.encode),
+    st.text(max_size=5).map(lambda text: text.encode("utf-8", "replace")),
+    st.binary(max_size=4),
+    st.sampled_from(
+        rb"\n|\r|\r\n|\b|\x1b|\x1b7|\x1b8|\x1bM|\x1bD|\x1bE|\x1bc|\x1b[K|\x1b[?1049h|\x1b[?1049l|\x1b]0;t|\x07|\x1b\\"
+        rb"|\x1bP|\x1bPq#\n|\x1bkt|\x1b(B|\x1b[m|\0|\xc2\x9b|\xe2\x82|\x1b[|\x1b[?".split(b"|")
+    ).map(lambda piece: piece.decode("unicode_escape").encode("latin-1")),
+    st.just(b"x\n" * 150),
+    SEQUENCES,
+)
+STREAMS = st.lists(PIECES, max_size=40).map(b"".join)
+PROPERTIES = settings(deadline=None, max_examples=150)
+
+
+def fed(data: bytes, cuts: list[int]) -> str:
+    cleaner, text, start = Cleaner(), "", 0
+    for cut in [*sorted(cuts), len(data)]:
+        text += cleaner.feed(data[start:cut])
+        assert isinstance(cleaner.pending, str)
+        start = max(start, cut)
+    return text + cleaner.finish()
+
+
+@pytest.mark.parametrize(("stream", "text"), CASES.values(), ids=CASES.keys())
+def test_text_is_what_a_person_would_have_read(stream: str, text: str) -> None:
+    assert clean(stream.encode()) == text
+
+
+@pytest.mark.parametrize("stream", [case[0] for case in CASES.values()], ids=CASES.keys())
+def test_any_cut_in_two_gives_the_same_text(stream: str) -> None:
+    data = stream.encode()
+    assert {fed(data, [cut]) for cut in range(len(data))} == {clean(data)}
+
+
+@PROPERTIES
+@given(STREAMS)
+def test_text_never_outgrows_its_stream(data: bytes) -> None:
+    assert len(clean(data)) <= len(data)
+    assert len(clean(data, continued=True)) <= len(data)
+
+
+@PROPERTIES
+@given(STREAMS)
+def test_clean_text_is_clean(data: bytes) -> None:
+    assert clean(clean(data).encode()) == clean(data)
+
+
+@PROPERTIES
+@given(STREAMS, st.lists(st.integers(0, 300), max_size=8))
+def test_any_split_gives_the_same_text(data: bytes, cuts: list[int]) -> None:
+    assert fed(data, cuts) == clean(data)
+
+
+@PROPERTIES
+@given(STREAMS)
+def test_settled_prefix_and_rest_decode_like_the_whole(data: bytes) -> None:
+    cut = settled(data)
+    assert data[:cut].decode("utf-8", "replace") + data[cut:].decode("utf-8", "replace") == data.decode(
+        "utf-8", "replace"
+    )
+
+
+@PROPERTIES
+@given(st.text("ab 日\u0301\t\n🙂\u200b"))
+def test_plain_text_stays_as_it_is(text: str) -> None:
+    assert clean(text.encode()) == text
+
+
+@PROPERTIES
+@given(st.lists(st.text("ab 日\u0301\t", max_size=10), max_size=6), st.text("ab 日\u0301", max_size=10))
+def test_slow_path_draws_plain_text_as_it_is(lines: list[str], last: str) -> None:
+    text = "\n".join([*lines, last])
+    assert clean(b"\n" + text.encode() + b"\x1b7") == "\n" + text
+
+
+def test_bad_utf8_is_replaced() -> None:
+    assert clean(b"a\xff\xe2\x82b\x9b1m\xe2\x82") == "a\ufffd\ufffdb\ufffd1m\ufffd"
+
+
+def test_eight_bit_c1_is_not_obeyed() -> None:
+    assert clean(b"a\x9b2Kb\x90c\x9cd") == "a\ufffd2Kb\ufffdc\ufffdd"
+
+
+def test_progress_bar_collapses_to_its_last_frame() -> None:
+    stream = b"".join(b"\r%5.1f%% |%s|" % (i / 50, b"#" * (i // 100)) for i in range(5001))
+    assert clean(stream) == "100.0% |" + "#" * 50 + "|"
+
+
+def test_huge_parameters_take_no_memory() -> None:
+    huge = b"9" * 60
+    stream = b"".join(b"\x1b[" + huge + bytes([final]) + b"x" for final in b"ABCDEFGHJKLMPX@d`ae")
+    assert len(clean(stream)) <= len(stream)
+
+
+def test_row_within_the_window_can_be_redrawn_from_any_depth() -> None:
+    rows = ROWS - 1
+    stream = b"old\n" + b"x\n" * (rows - 1) + b"\x1b[%dAnew" % rows
+    assert clean(stream).startswith("new\nx\n")
+
+
+def test_row_above_the_window_is_final() -> None:
+    cleaner = Cleaner()
+    text = cleaner.feed(b"old\n" + b"x\n" * (ROWS + 10) + b"\x1b[999Anew")
+    assert text.startswith("old\nx\n")
+    assert "new" not in text
+
+
+def test_pending_is_what_may_still_change() -> None:
+    cleaner = Cleaner()
+    assert cleaner.feed(b"a\nb\rc\x1b[3") == ""
+    assert cleaner.pending == "a\nc"
+
+
+def test_line_wider_than_a_row_stays_one_line() -> None:
+    assert clean(b"x" * (3 * WIDTH) + b"\n\rend") == "x" * (3 * WIDTH) + "\nend"
+
+
+def test_endless_string_is_not_kept() -> None:
+    cleaner = Cleaner()
+    for _ in range(100):
+        cleaner.feed(b"\x1b]52;c;" + b"A" * 10_000)
+    assert len(cleaner._escape) < 10
+
+
+def test_later_part_of_a_stream_keeps_rows_above_its_first() -> None:
+    assert clean(b"now\x1b[2A\x1b[2K\rlayer 1\x1b[2B\r", continued=True) == "layer 1\nnow"
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [(b"plain", False), (b"\x1b[1mred\x1b[K", False), (b"abc\r", False), (b"\r50%", True), (b"a\x1b[2D", True)],
+)  # fmt: skip
+def test_redraws_tells_a_progress_bar_from_a_prompt(line: bytes, answer: bool) -> None:
+    assert redraws(line) is answer
+
+
+@pytest.mark.parametrize(
+    ("data", "length"),
+    [
+        (b"abc", 3),
+        (b"a\x1b[3", 1),
+        (b"a\x1b[31m", 6),
+        (b"a\x1b]0;t", 1),
+        (b"a\xe2\x82", 1),
+        (b"a\xe2\x82\xac", 4),
+        (b"\x80\x80\x80", 3),
+        (b"a\r", 1),
+    ],
+)
+def test_settled_ends_before_what_is_unfinished(data: bytes, length: int) -> None:
+    assert settled(data) == length
+
+
+def test_printable_lines_gives_up_on_a_redraw() -> None:
+    assert printable_lines(b"a\x1b[1mb\x1b[K\r\nc\r\n") == "ab\nc\n"
+    assert printable_lines(b"a\rb\n") is None

@@ -1,0 +1,438 @@
+"""Reading logs: pages that add up, the tail, search and watching, over real files with real holes."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from tmuxjobs import output
+from tmuxjobs.clean import clean
+from tmuxjobs.output import Page, Watcher, last_line, read, search, tail
+
+PROPERTIES = settings(
+    deadline=None,
+    max_examples=100,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink streams of many pages takes minutes
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+WORDS = st.text("ab 日\t", max_size=8).map(str.encode)
+COLOURED = st.builds(lambda a, b: b"\x1b[1;31m" + a + b"\x1b[0m" + b + b"\x1b[K", WORDS, WORDS)
+BARS = st.lists(WORDS, min_size=1, max_size=5).map(lambda frames: b"".join(b"\r\x1b[K" + frame for frame in frames))
+STREAMS = st.lists(st.one_of(WORDS, COLOURED, BARS), max_size=12).map(b"\r\n".join)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "output.log"
+
+
+def write(log: Path, data: bytes, *gaps: tuple[int, int]) -> Path:
+    """A log whose gaps are real holes, with the recorder's padding around the list of them."""
+    with log.open("wb") as file:
+        start = 0
+        for begin, end in [*gaps, (len(data), len(data))]:
+            os.pwrite(file.fileno(), data[start:begin], start)
+            start = end
+        file.truncate(len(data))
+    if gaps:
+        log.with_suffix(".gaps").write_bytes(json.dumps({"gaps": gaps}).encode().ljust(4096))
+    return log
+
+
+def numbered(lines: int) -> bytes:
+    return b"".join(b"line %d\r\n" % number for number in range(1, lines + 1))
+
+
+def all_pages(log: Path, *, cursor: int = 0, max_chars: int = 200, final: bool = True) -> list[Page]:
+    pages = [read(log, cursor=cursor, max_chars=max_chars, final=final)]
+    while pages[-1].more:
+        pages.append(read(log, cursor=pages[-1].cursor, max_chars=max_chars, final=final))
+        assert pages[-1].cursor > pages[-2].cursor
+    return pages
+
+
+# read
+
+
+def test_log_that_does_not_exist_yet_is_empty(log: Path) -> None:
+    assert read(log) == Page("", 0, 0, 0)
+    assert (tail(log, lines=5).text, last_line(log), search(log, "x").total) == ("", "", 0)
+
+
+def test_log_that_fits_is_given_whole(log: Path) -> None:
+    page = read(write(log, b"\x1b[31ma\x1b[0m\r\nb\r\n$ "))
+    assert (page.text, page.cursor, page.end, page.more) == ("a\nb\n$ ", 17, 17, False)
+
+
+def test_only_what_is_new_is_given(log: Path) -> None:
+    cursor = read(write(log, b"a\nb\n")).cursor
+    assert read(write(log, b"a\nb\nc\n"), cursor=cursor).text == "c\n"
+
+
+def test_line_that_was_partly_given_is_continued(log: Path) -> None:
+    cursor = read(write(log, b"a\n\x1b[1mName?\x1b[0m ")).cursor
+    assert read(write(log, b"a\n\x1b[1mName?\x1b[0m Bob\r\n"), cursor=cursor).text == "Bob\n"
+
+
+def test_line_that_was_redrawn_is_given_again(log: Path) -> None:
+    cursor = read(write(log, b"a\n50%")).cursor
+    assert read(write(log, b"a\n50%\r100%\n"), cursor=cursor).text == "\n100%\n"
+
+
+def test_line_being_redrawn_is_held_back(log: Path) -> None:
+    page = read(write(log, b"a\n\r50%\r60%"))
+    assert (page.text, page.partial, page.cursor, page.more) == ("a\n", "60%", 2, False)
+
+
+def test_nothing_is_held_back_at_the_end(log: Path) -> None:
+    page = read(write(log, b"a\n\r50%\r60%"), final=True)
+    assert (page.text, page.partial, page.cursor) == ("a\n60%", "", 10)
+
+
+def test_held_line_that_was_partly_given_leaves_the_cursor(log: Path) -> None:
+    cursor = read(write(log, b"a\n50%")).cursor
+    page = read(write(log, b"a\n50%\r60%"), cursor=cursor)
+    assert (page.text, page.partial, page.cursor) == ("", "\n60%", cursor)
+
+
+@pytest.mark.parametrize("unfinished", [b"\x1b[3", b"\xe2\x82", b"\r", b"\x1b]0;ti"])
+def test_cursor_stays_before_what_is_unfinished(log: Path, unfinished: bytes) -> None:
+    page = read(write(log, b"ab" + unfinished))
+    assert (page.text, page.cursor, page.end) == ("ab", 2, 2 + len(unfinished))
+
+
+def test_cursor_beyond_the_end_is_refused(log: Path) -> None:
+    with pytest.raises(ValueError, match="Cursor 9 is not in the output, which has 2 bytes"):
+        read(write(log, b"a\n"), cursor=9)
+
+
+@PROPERTIES
+@given(STREAMS, st.lists(st.integers(0, 200), max_size=8))
+def test_pages_of_a_growing_log_add_up_to_its_text(log: Path, data: bytes, sizes: list[int]) -> None:
+    text, cursor = "", 0
+    for size in [*sorted(sizes), len(data)]:
+        page = read(write(log, data[:size]), cursor=cursor, final=size >= len(data))
+        text, cursor = text + page.text, page.cursor
+    assert (text, cursor) == (clean(data), len(data))
+
+
+@PROPERTIES
+@given(st.lists(STREAMS, max_size=20).map(b"\n".join))
+def test_small_pages_add_up_to_the_text(log: Path, data: bytes) -> None:
+    pages = all_pages(write(log, data))
+    assert "".join(page.text for page in pages) == clean(data)
+    assert max(len(page.text) for page in pages) <= 200
+
+
+def test_page_ends_between_lines(log: Path) -> None:
+    pages = all_pages(write(log, numbered(500)))
+    assert all(page.text.endswith("\n") and len(page.text) <= 200 for page in pages)
+    assert "".join(page.text for page in pages) == numbered(500).decode().replace("\r", "")
+
+
+def test_giant_line_comes_in_pages_that_break_no_character(log: Path) -> None:
+    data = "日\x1b[31m本\x1b[0m".encode() * 2000
+    pages = all_pages(write(log, b"start\n" + data))
+    assert "".join(page.text for page in pages) == "start\n" + "日本" * 2000
+
+
+def test_program_on_the_alternate_screen_is_not_in_the_pages(log: Path) -> None:
+    before, screen = b"a\n\x1b[?1049h\x1b[2J", b"\x1b[H~\r\n~\r\n" * 50
+    cursor = read(write(log, before + screen)).cursor
+    page = read(write(log, before + screen + screen + b"\x1b[?1049lb\n"), cursor=cursor)
+    assert page.text == "b\n"
+
+
+def test_too_long_text_is_given_as_head_and_tail(log: Path) -> None:
+    page = read(write(log, numbered(10_000)), max_chars=3000)
+    assert page.text.startswith("line 1\nline 2\n")
+    assert page.text.endswith("line 9999\nline 10000\n")
+    assert len(page.text) <= 3000
+    assert f"[... {page.omitted_lines:,} lines ({page.omitted_bytes:,} bytes) left out; " in page.text
+
+
+def test_what_was_left_out_is_counted_and_can_be_fetched(log: Path) -> None:
+    page = read(write(log, numbered(10_000)), max_chars=3000)
+    shown = page.text.count("\nline ") + 1
+    assert page.omitted_lines == 10_000 - shown
+    assert page.omitted_at is not None
+    missing = log.read_bytes()[page.omitted_at :][: page.omitted_bytes]
+    assert read(log, cursor=page.omitted_at, max_chars=200).text.splitlines()[0] == missing.decode().splitlines()[0]
+
+
+def test_many_redraws_that_fit_are_not_cut(log: Path) -> None:
+    bar = b"".join(b"\r%d%%" % (number % 100) for number in range(60_000))
+    assert read(write(log, b"a\n" + bar + b"\nb\n"), max_chars=200).text == "a\n99%\nb\n"
+
+
+def test_log_larger_than_one_look_is_read_at_its_ends(log: Path) -> None:
+    page = read(write(log, numbered(1_000_000)), max_chars=3000)
+    assert page.text.startswith("line 1\n")
+    assert page.text.endswith("line 1000000\n")
+    assert page.omitted_lines == 1_000_000 - page.text.count("line ") + 0
+
+
+def test_raw_text_is_left_as_it_is(log: Path) -> None:
+    page = read(write(log, b"\x1b[31ma\x1b[0m\r\n\xff\r50%"), raw=True)
+    assert page.text == "\x1b[31ma\x1b[0m\r\n\ufffd\r50%"
+
+
+def test_raw_pages_add_up(log: Path) -> None:
+    text, cursor, more = "", 0, True
+    write(log, "日本\n".encode() * 300)
+    while more:
+        page = read(log, cursor=cursor, max_chars=200, raw=True)
+        text, cursor, more = text + page.text, page.cursor, page.more
+    assert text == "日本\n" * 300
+
+
+# gaps
+
+
+def test_gap_is_told_in_one_line(log: Path) -> None:
+    write(log, b"head\n" + b"x" * 5000 + b"\ntail\n", (5, 5006))
+    page = read(log)
+    assert page.text == "head\n[... 5,001 bytes are gone: the log is bounded ...]\ntail\n"
+    assert page.gone_bytes == 5001
+
+
+def test_cursor_in_a_gap_moves_to_its_end(log: Path) -> None:
+    write(log, b"head\n" + b"x" * 5000 + b"\ntail\n", (5, 5006))
+    page = read(log, cursor=1006)
+    assert page.text == "[... 4,000 bytes are gone: the log is bounded ...]\ntail\n"
+    assert (page.start, page.gone_bytes) == (5006, 4000)
+
+
+def test_pages_around_a_gap_add_up(log: Path) -> None:
+    write(log, numbered(3000), (4003, 20_007))
+    assert "".join(page.text for page in all_pages(log)) == read(log, cursor=0, max_chars=100_000, final=True).text
+
+
+def test_head_and_tail_count_a_gap_apart(log: Path) -> None:
+    data = numbered(10_000)
+    page = read(write(log, data, (40_000, 60_000)), max_chars=2000)
+    tail_bytes = len(data) - page.omitted_bytes - 20_000 - (page.omitted_at or 0)
+    assert page.gone_bytes == 20_000
+    assert data[-tail_bytes:].decode().replace("\r", "") == page.text.partition("...]\n")[2]
+    assert "20,000 more bytes are gone" in page.text
+
+
+def test_end_that_is_gone_is_told(log: Path) -> None:
+    write(log, b"head\n")
+    log.with_suffix(".gaps").write_text('{"gaps": [[5, 105]]}')
+    page = read(log)
+    assert (page.text, page.cursor, page.end) == (
+        "head\n[... 100 bytes are gone: the log is bounded ...]\n", 105, 105,
+    )  # fmt: skip
+    assert "100 bytes are gone at the end" in tail(log, lines=5).text
+
+
+def test_hole_punched_during_the_read_is_told(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(log, b"head\n" + b"x" * 5000 + b"\ntail\n")
+    pread = os.pread
+
+    def punching(fd: int, size: int, at: int) -> bytes:
+        log.with_suffix(".gaps").write_text('{"gaps": [[5, 5006]]}')
+        return pread(fd, size, at).replace(b"x", b"\0")
+
+    monkeypatch.setattr(os, "pread", punching)
+    assert read(log).text == "head\n[... 5,001 bytes are gone: the log is bounded ...]\ntail\n"
+
+
+def test_torn_list_of_gaps_is_read_again(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(log, b"head\nxx\ntail\n", (5, 8))
+    listed = iter([b'{"gaps": [[5', b'{"gaps": [[5, 8]]}\n\0\0'])
+    monkeypatch.setattr(output, "_listed", lambda _: next(listed, b'{"gaps": [[5, 8]]}\n\0\0'))
+    assert "3 bytes are gone" in read(log).text
+
+
+def test_list_of_gaps_that_stays_broken_is_refused(log: Path) -> None:
+    write(log, b"a\n").with_suffix(".gaps").write_text("nonsense")
+    with pytest.raises(ValueError, match="does not list the gaps"):
+        read(log)
+
+
+def test_size_counts_what_is_gone(log: Path) -> None:
+    assert output.log_size(log) == 0
+    write(log, b"head\n").with_suffix(".gaps").write_text('{"gaps": [[5, 105]]}')
+    assert output.log_size(log) == 105
+
+
+# tail, last_line
+
+
+def test_tail_is_the_last_lines(log: Path) -> None:
+    page = tail(write(log, numbered(1000)), lines=2)
+    assert page.text == "line 999\nline 1000\n"
+    assert (page.start, page.cursor, page.omitted_bytes) == (log.read_bytes().index(b"line 999"), page.end, 0)
+
+
+def test_unfinished_line_counts_as_a_line(log: Path) -> None:
+    assert tail(write(log, numbered(9) + b"Name? "), lines=2).text == "line 9\nName? "
+
+
+def test_tail_shows_a_progress_bar_and_does_not_pass_it(log: Path) -> None:
+    page = tail(write(log, b"a\n\r50%\r60%"), lines=5)
+    assert (page.text, page.cursor) == ("a\n60%", 2)
+
+
+def test_tail_looks_back_over_redraws(log: Path) -> None:
+    bar = b"".join(b"\r%d%%" % (number % 100) for number in range(100_000))
+    assert tail(write(log, b"a\n" + bar + b"\nb\n"), lines=3).text == "a\n99%\nb\n"
+
+
+def test_tail_that_is_too_long_says_what_it_left_out(log: Path) -> None:
+    page = tail(write(log, numbered(1000)), lines=100, max_chars=200)
+    note, _, rest = page.text.partition("\n")
+    shown = rest.count("\n")
+    assert note.startswith(f"[... {100 - shown} lines ({page.omitted_bytes} bytes) left out; ")
+    assert page.omitted_at == log.read_bytes().index(b"line 901\r")
+
+
+def test_giant_line_is_cut_in_the_tail(log: Path) -> None:
+    page = tail(write(log, b"start\n" + b"x" * 9_000_000 + b"end"), lines=1, max_chars=300)
+    assert page.text.endswith("xxxend")
+    assert len(page.text) < 300 + output.NOTE_CHARS
+    assert page.omitted_bytes == page.start - 6
+
+
+def test_last_line_is_the_unfinished_one(log: Path) -> None:
+    assert last_line(write(log, b"a\n\x1b[1mPassword:\x1b[0m ")) == "Password: "
+    assert last_line(write(log, b"a\n")) == ""
+
+
+# search
+
+
+def found(log: Path, pattern: str, **options: bool | int) -> list[tuple[int, str]]:
+    return [(match.line, match.text) for match in search(log, pattern, **options).matches]  # type: ignore[arg-type]
+
+
+def test_search_matches_clean_lines(log: Path) -> None:
+    write(log, b"a\r\n\x1b[31mer\x1b[1mror\x1b[0m: x\r\n  0%\r\x1b[Kerror 2\r\nb\r\n")
+    assert found(log, "^error") == [(2, "error: x"), (3, "error 2")]
+
+
+def test_match_has_the_cursor_of_its_line(log: Path) -> None:
+    match = search(write(log, numbered(50_000)), "line 41234$").matches[0]
+    assert log.read_bytes()[match.cursor :].startswith(b"line 41234\r")
+    assert (match.line, match.line_is_exact) == (41_234, True)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "lines"),
+    [
+        (r"a\s+b", []),
+        (r"(?<!\s)b$", [2, 4]),
+        (r"a[^z]*", [1, 3]),
+        (r"(?s)a.*", [1, 3]),
+        (r"\Ab\Z", [2, 4]),
+        (r"(?>[^q]*)", [1, 2, 3, 4]),
+        (r"^$", []),
+    ],
+)
+def test_match_never_spans_two_lines(log: Path, pattern: str, lines: list[int]) -> None:
+    assert [line for line, _ in found(write(log, b"a\nb\na\nb\n"), pattern)] == lines
+
+
+def test_literal_is_not_a_pattern(log: Path) -> None:
+    write(log, b"axb\na.b\nA.B\n")
+    assert found(log, "a.b", literal=True) == [(2, "a.b")]
+    assert found(log, "a.b", literal=True, ignore_case=True) == [(2, "a.b"), (3, "A.B")]
+
+
+def test_matches_beyond_the_limit_are_counted(log: Path) -> None:
+    result = search(write(log, numbered(20_000)), "line", limit=3)
+    assert (len(result.matches), result.total, result.truncated, result.total_at_least) == (3, 20_000, True, False)
+    following = search(log, "line", limit=1, cursor=result.cursor)
+    assert following.matches[0].line == 4
+
+
+def test_search_goes_on_where_it_ended(log: Path) -> None:
+    cursor = search(write(log, b"needle\nhay nee"), "needle").cursor
+    assert found(write(log, b"needle\nhay needle\n"), "needle", cursor=cursor) == [(2, "hay needle")]
+
+
+def test_match_in_the_unfinished_line_is_found_once(log: Path) -> None:
+    result = search(write(log, b"a\nPassword: "), "Password")
+    assert (result.total, result.cursor) == (1, 12)
+
+
+def test_context_surrounds_the_match(log: Path) -> None:
+    match = search(write(log, numbered(9)), "line 5", context=2).matches[0]
+    assert (match.before, match.after) == (("line 3", "line 4"), ("line 6", "line 7"))
+
+
+def test_long_line_is_cut_around_the_match(log: Path) -> None:
+    match = search(write(log, b"x" * 5000 + b"needle" + b"y" * 5000 + b"\n"), "needle").matches[0]
+    assert len(match.text) == output.LINE_CHARS + 2
+    assert "xneedley" in match.text
+
+
+def test_text_across_two_pieces_of_a_giant_line_is_found_once(log: Path) -> None:
+    write(log, b"x" * (output.BLOCK - 3) + b"needle" + b"y" * output.BLOCK + b"\n")
+    assert search(log, "needle", literal=True).total == 1
+
+
+def test_line_number_after_a_gap_says_it_is_not_exact(log: Path) -> None:
+    result = search(write(log, numbered(3000), (4003, 20_007)), "line 3000|line 3$")
+    assert [match.line_is_exact for match in result.matches] == [True, False]
+    assert result.gone_bytes == 16_004
+
+
+@pytest.mark.parametrize("pattern", ["", "[", "*a", "(" * 3000, "((a{1000}){1000}){1000}"])
+def test_bad_pattern_is_refused_in_one_sentence(log: Path, pattern: str) -> None:
+    with pytest.raises(ValueError, match=r"^The pattern .*\.$"):
+        search(log, pattern)
+
+
+def test_pattern_that_explodes_is_stopped(log: Path) -> None:
+    result = search(write(log, b"match\n" + b"a" * 5000 + b"\n"), "(a|aa)+$(?<!a)|^match", timeout=0.3)
+    assert (result.total, result.total_at_least, result.truncated) == (1, True, True)
+
+
+# Watcher
+
+
+def test_watcher_finds_text_that_came_in_two_parts(log: Path) -> None:
+    watcher = Watcher(write(log, b"a\nser"), "server ready")
+    assert watcher.look() is None
+    write(log, b"a\nserver ready\n")
+    match = watcher.look()
+    assert match is not None
+    assert (match.line, match.cursor, match.text) == (2, 2, "server ready")
+
+
+def test_watcher_finds_a_prompt_and_tells_it_once(log: Path) -> None:
+    watcher = Watcher(write(log, b"a\nPassword: "), "Password: $")
+    assert watcher.look() is not None
+    assert watcher.look() is None
+    write(log, b"a\nPassword: \nPassword: ")
+    assert watcher.look() is not None
+
+
+def test_watcher_finds_a_frame_that_was_overwritten(log: Path) -> None:
+    assert Watcher(write(log, b"\r 75%\r100%"), "75%", literal=True).look() is not None
+
+
+def test_watcher_gives_one_match_after_the_other(log: Path) -> None:
+    watcher = Watcher(write(log, b"x 1\ny\nx 2\n"), "^x")
+    looks: list[Callable[[], output.Match | None]] = [watcher.look] * 3
+    assert [match and match.text for match in (look() for look in looks)] == ["x 1", "x 2", None]
+
+
+def test_watcher_starts_where_it_is_told(log: Path) -> None:
+    match = Watcher(write(log, b"x 1\nx 2\n"), "x", start=4).look()
+    assert match is not None
+    assert (match.text, match.line) == ("x 2", 2)
+
+
+def test_watcher_waits_for_a_log_to_exist(log: Path) -> None:
+    watcher = Watcher(log, "x")
+    assert watcher.look() is None
+    write(log, b"x\n")
+    assert watcher.look() is not None

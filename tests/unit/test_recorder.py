@@ -1,0 +1,392 @@
+"""The recorder, run for real: a pipe in the place of tmux, a FIFO in the place of the runner."""
+
+import array
+import fcntl
+import importlib.util
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import termios
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from support import wait_until
+
+PROGRAM = Path(__file__).parents[2] / "tmuxjobs" / "recorder.py"
+NONCE = "4984942275787820586"
+END, OUT, ERR = (b"\x1b]7717;%s;%d\x07" % (NONCE.encode(), kind) for kind in (0, 1, 2))
+# Runs it with something changed that no test can wait for or bring about.
+CHANGED = """
+import sys
+module = {"__name__": "recorder"}
+exec(compile(open(sys.argv[1]).read(), sys.argv[1], "exec"), module)
+exec(sys.argv[2], module)
+module["main"](*sys.argv[3:])
+"""
+
+
+def by_path() -> ModuleType:
+    """As tmux runs it: as a file, not as a part of the package."""
+    spec = importlib.util.spec_from_file_location("recorder_by_path", PROGRAM)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+recorder = by_path()
+
+
+class Recording:
+    """A recorder at work. `change` is a statement run in its module first."""
+
+    def __init__(
+        self, folder: Path, *, limit: int = 0, separate: bool = False, change: str = "", first: tuple[str, ...] = ()
+    ) -> None:
+        self.folder = folder
+        (folder / "recorder").unlink(missing_ok=True)
+        os.mkfifo(folder / "recorder")
+        self.fifo = os.open(folder / "recorder", os.O_RDONLY | os.O_NONBLOCK)
+        self.theirs, self.input = os.pipe()
+        program = ["-c", CHANGED, str(PROGRAM), change] if change else [str(PROGRAM)]
+        argv = [*first, sys.executable, "-I", "-S", *program, str(folder), NONCE, str(limit), str(int(separate))]
+        self.process = subprocess.Popen(argv, stdin=self.theirs)
+        self.said = b""
+
+    def report(self) -> Any:
+        """The next report to the runner."""
+        while b"\n" not in self.said:
+            assert select.select([self.fifo], [], [], 30)[0], "no report"
+            piece = os.read(self.fifo, 4096)
+            assert piece, "the recorder is gone without a report"
+            self.said += piece
+        line, self.said = self.said.split(b"\n", 1)
+        return json.loads(line)
+
+    def feed(self, *pieces: bytes) -> None:
+        """Each piece is read by itself."""
+        for piece in pieces:
+            rest = memoryview(piece)
+            while rest:
+                rest = rest[os.write(self.input, rest) :]
+            wait_until(self.unread, lambda size: size == 0)
+
+    def unread(self) -> int:
+        size = array.array("i", [0])
+        fcntl.ioctl(self.theirs, termios.FIONREAD, size)
+        return size[0]
+
+    def end_input(self) -> None:
+        os.close(self.input)
+        self.input = -1
+
+    def run(self, *pieces: bytes) -> Any:
+        """Feed it all, then the end mark; its last report."""
+        assert self.report() == {"why": "ready"}
+        self.feed(*pieces)
+        os.write(self.input, END)
+        report = self.report()
+        assert self.process.wait(10) == 0
+        return report
+
+    def log(self, name: str = "output.log") -> bytes:
+        return (self.folder / name).read_bytes()
+
+    def gaps(self) -> list[list[int]]:
+        text = (self.folder / "output.gaps").read_text()
+        return list(json.loads(text)["gaps"]) if text.strip() else []
+
+    def close(self) -> None:
+        for fd in (self.fifo, self.theirs, self.input):
+            if fd >= 0:
+                os.close(fd)
+        self.fifo = self.theirs = self.input = -1
+        self.process.kill()
+        self.process.wait(10)
+
+
+Record = Callable[..., Recording]
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Iterator[Record]:
+    begun: list[Recording] = []
+
+    def begin(**options: Any) -> Recording:
+        begun.append(Recording(tmp_path, **options))
+        return begun[-1]
+
+    yield begin
+    for one in begun:
+        one.close()
+
+
+def numbered(size: int) -> bytes:
+    """Lines of 16 bytes that tell their offset."""
+    return b"".join(b"%015d\n" % offset for offset in range(0, size, 16))
+
+
+def sorted_by_kind(*pieces: bytes) -> dict[bytes, bytes]:
+    """What the splitter makes of the pieces: {kind: bytes}."""
+    splitter = recorder.Splitter(NONCE)
+    found: dict[bytes, bytes] = {}
+    for piece in pieces:
+        for kind, data in splitter.feed(piece):
+            found[kind] = found.get(kind, b"") + data
+    found[splitter.kind] = found.get(splitter.kind, b"") + splitter.held
+    return {kind: data for kind, data in found.items() if data}
+
+
+# Marks
+
+
+def test_everything_before_the_end_mark_is_in_the_log_and_nothing_after_it(record: Record) -> None:
+    recording = record()
+    report = recording.run(b"one\r\n", b"two", END + b"[the window's own line]")
+    assert recording.log() == b"one\r\ntwo"
+    assert report == {"why": "end", "logs": {"output.log": {"bytes": 8, "dropped_bytes": 0}}}
+
+
+def test_mark_that_comes_byte_by_byte_never_reaches_the_log(record: Record) -> None:
+    recording = record(separate=True)
+    recording.run(b"a", *(bytes([byte]) for byte in ERR + b"b" + OUT), b"c")
+    assert (recording.log(), recording.log("stderr.log")) == (b"ac", b"b")
+
+
+def test_mark_split_anywhere_is_a_mark() -> None:
+    stream = b"out" + ERR + b"\x1b[31merr\x1b" + OUT + b"\x1b]0;title\x07out" + END + b"after"
+    whole = {b"1": b"out\x1b]0;title\x07out", b"2": b"\x1b[31merr\x1b"}
+    for first in range(len(stream)):
+        second = min(first + 3, len(stream))
+        kinds = sorted_by_kind(stream[:first], stream[first:second], stream[second:])
+        assert {kind: data for kind, data in kinds.items() if kind != b"0"} == whole, first
+
+
+@pytest.mark.parametrize(
+    "data", [b"\x1b", b"\x1b]7717;", END[:-2], b"\x1b]7717;1;0\x07", b"\x1b\x1b]7717;" * 3, b"]7717;"]
+)
+def test_what_only_begins_like_a_mark_is_output(data: bytes) -> None:
+    for at in range(len(data) + 1):
+        assert sorted_by_kind(data[:at], data[at:]) == {b"1": data}
+
+
+def test_beginning_of_a_mark_is_kept_when_the_input_ends(record: Record) -> None:
+    recording = record()
+    recording.report()
+    recording.feed(b"a" + END[:-1])
+    recording.end_input()
+    assert recording.report()["why"] == "eof"
+    assert recording.log() == b"a" + END[:-1]
+
+
+def test_stderr_goes_into_a_file_of_its_own(record: Record) -> None:
+    recording = record(separate=True)
+    report = recording.run(b"1" + ERR + b"2" + OUT + b"3", ERR + b"4" + OUT)
+    assert (recording.log(), recording.log("stderr.log")) == (b"13", b"24")
+    assert {name: facts["bytes"] for name, facts in report["logs"].items()} == {"output.log": 2, "stderr.log": 2}
+
+
+def test_without_a_file_for_stderr_both_are_in_one(record: Record) -> None:
+    recording = record()
+    recording.run(b"1" + ERR + b"2" + OUT + b"3")
+    assert recording.log() == b"123"
+    assert not (recording.folder / "stderr.log").exists()
+
+
+# The bound
+
+
+@pytest.mark.parametrize("limit", [65536, 1 << 20])
+@pytest.mark.parametrize("piece", [1000, 1 << 20])
+def test_bounded_log_keeps_first_and_newest_part_at_their_offsets(record: Record, limit: int, piece: int) -> None:
+    data = numbered(3 * (1 << 20) + 16)
+    recording = record(limit=limit)
+    pieces = [data[at : at + piece] for at in range(0, 20 * piece, piece)] if piece < 65536 else []
+    rest = data[sum(map(len, pieces)) :]
+    report = recording.run(*pieces, rest)["logs"]["output.log"]
+    ((start, end),) = recording.gaps()
+    log = recording.log()
+    assert len(log) == len(data) == report["bytes"]
+    assert log[:start] == data[:start]
+    assert log[end:] == data[end:]
+    assert report["dropped_bytes"] == end - start
+    assert start >= limit * 0.4
+    assert len(data) - end >= limit * 0.2
+
+
+@pytest.mark.parametrize("limit", [65536, 1 << 20])
+def test_bounded_log_takes_no_more_of_the_disk_than_its_limit(record: Record, limit: int) -> None:
+    recording = record(limit=limit)
+    recording.report()
+    most = 0
+    for at in range(0, 1500000, 60000):
+        recording.feed(bytes(60000))
+        most = max(most, (recording.folder / "output.log").stat().st_blocks * 512)
+        # ext4 may take a block of its own to map a file of many pieces.
+        assert most <= limit + 4096, at
+
+
+def test_gap_says_in_the_log_what_is_gone(record: Record) -> None:
+    recording = record(limit=65536)
+    recording.run(numbered(1 << 20))
+    ((start, end),) = recording.gaps()
+    note = f"\n[tmuxjobs: {end - start} bytes from here on are gone: the log may take 65536 bytes]\n"
+    assert recording.log()[start : start + len(note)] == note.encode()
+
+
+def test_log_within_its_limit_has_no_gap(record: Record) -> None:
+    recording = record(limit=65536)
+    report = recording.run(numbered(48 * 1024))
+    assert (recording.gaps(), report["logs"]["output.log"]["dropped_bytes"]) == ([], 0)
+    assert recording.log() == numbered(48 * 1024)
+
+
+def test_where_files_have_no_holes_the_first_part_is_kept(record: Record) -> None:
+    recording = record(limit=65536, change="def punch(*_): raise OSError")
+    data = numbered(1 << 20)
+    report = recording.run(data)["logs"]["output.log"]
+    kept = recording.log()[: recording.gaps()[0][0]]
+    assert len(kept) >= 32768
+    assert data.startswith(kept)
+    assert report == {"bytes": len(data), "dropped_bytes": sum(end - start for start, end in recording.gaps())}
+    assert (recording.folder / "output.log").stat().st_blocks * 512 <= 65536
+
+
+# A sick disk
+
+
+def no_file_longer_than(blocks: int) -> tuple[str, ...]:
+    """Words before a command: its writes beyond that many blocks of 512 bytes fail, as on a full disk."""
+    return ("/bin/sh", "-c", f'ulimit -f {blocks}; exec "$@"', "sh")
+
+
+def test_full_disk_drops_and_counts_but_never_blocks(record: Record) -> None:
+    recording = record(first=no_file_longer_than(64))
+    data = numbered(1 << 20)
+    report = recording.run(data)["logs"]["output.log"]
+    ((size, end),) = recording.gaps()
+    assert 0 < size < end == len(data)
+    assert recording.log()[:size] == data[:size]
+    assert report == {"bytes": len(data), "dropped_bytes": len(data) - size}
+
+
+def test_second_recorder_goes_on_at_the_offset_where_the_first_dropped(record: Record) -> None:
+    data = numbered(1 << 20)
+    first = record(first=no_file_longer_than(64))
+    first.run(data)
+    second = record()
+    report = second.run(b"later")
+    assert second.log()[len(data) :] == b"later"
+    assert report["logs"]["output.log"]["bytes"] == len(data) + 5
+    assert second.gaps() == first.gaps()
+
+
+def test_second_recorder_goes_on_where_a_killed_one_was(record: Record) -> None:
+    first = record()
+    first.report()
+    first.feed(b"one ")
+    wait_until(first.log, lambda log: log == b"one ")
+    first.process.send_signal(signal.SIGKILL)
+    second = record()
+    assert second.run(b"two")["logs"]["output.log"]["bytes"] == 7
+    assert second.log() == b"one two"
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("/dev/null")], ids=["folder", "symlink"])
+def test_log_that_can_not_be_opened_is_reported(record: Record, tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "output.log")
+    recording = record()
+    report = recording.report()
+    assert report["why"] == "failed"
+    assert report["error"].startswith("output.log: ")
+    assert recording.process.wait(10) == 1
+
+
+def test_list_of_gaps_that_can_not_be_read_is_reported(record: Record, tmp_path: Path) -> None:
+    (tmp_path / "output.gaps").write_text("no json")
+    recording = record()
+    assert recording.report()["why"] == "failed"
+    assert recording.process.wait(10) == 1
+
+
+# A slow disk
+
+
+SLOW = """
+import time
+QUEUE_BYTES = 1 << 20
+write = Log.write
+Log.write = lambda log, data: (time.sleep(0.01), write(log, data))
+"""
+
+
+def test_slow_disk_is_not_waited_for_and_hides_no_end_mark(record: Record) -> None:
+    recording, data = record(change=SLOW), numbered(4 << 20)
+    assert recording.report() == {"why": "ready"}
+    recording.feed(data)
+    os.write(recording.input, END)
+    report = recording.report()
+    gaps = recording.gaps()
+    dropped = sum(end - start for start, end in gaps)
+    assert report == {"why": "end", "logs": {"output.log": {"bytes": len(data), "dropped_bytes": dropped}}}
+    assert dropped > 0
+    kept = bytearray(recording.log().ljust(len(data), b"\0"))
+    for start, end in gaps:
+        kept[start:end] = data[start:end]
+    assert kept == data
+
+
+def test_slow_disk_does_not_mix_stderr_with_the_output(record: Record) -> None:
+    recording = record(change=SLOW, separate=True)
+    report = recording.run((b"o" * 60000 + ERR + b"e" * 5000 + OUT) * 40)
+    assert report["logs"]["output.log"]["dropped_bytes"] > 0
+    assert not recording.log().strip(b"o\0")
+    assert not recording.log("stderr.log").strip(b"e\0")
+    assert [facts["bytes"] for facts in report["logs"].values()] == [2400000, 200000]
+
+
+# Its end
+
+
+def test_input_that_ends_without_a_mark_is_told(record: Record) -> None:
+    recording = record()
+    recording.report()
+    recording.feed(b"cut off")
+    recording.end_input()
+    assert recording.report() == {"why": "eof", "logs": {"output.log": {"bytes": 7, "dropped_bytes": 0}}}
+    assert recording.log() == b"cut off"
+
+
+def test_it_leaves_when_the_runner_is_gone_and_nothing_more_comes(record: Record) -> None:
+    recording = record(change="ORPHANED_QUIET_MS = 50")
+    recording.report()
+    recording.feed(b"before ")
+    os.close(recording.fifo)
+    recording.fifo = -1
+    os.write(recording.input, b"after")
+    assert recording.process.wait(30) == 0
+    assert recording.log() == b"before after"
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
+def test_signals_that_end_a_session_do_not_end_it(record: Record, number: signal.Signals) -> None:
+    recording = record()
+    recording.report()
+    recording.process.send_signal(number)
+    recording.feed(b"still here")
+    recording.end_input()
+    assert recording.report()["why"] == "eof"
+
+
+def test_its_files_are_private(record: Record) -> None:
+    recording = record(separate=True)
+    recording.run()
+    modes = {path.name: path.stat().st_mode & 0o777 for path in recording.folder.iterdir() if path.is_file()}
+    assert modes == dict.fromkeys(["output.log", "output.gaps", "stderr.log", "stderr.gaps"], 0o600)

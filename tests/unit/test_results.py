@@ -1,0 +1,118 @@
+"""The text of every answer stands alone: many clients show a model nothing else."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from tmuxjobs.models import ProcessRecord
+from tmuxjobs.results import JobList, JobStatus, JobSummary, Kill, Output, Started, seconds
+
+SOME = (ProcessRecord(pid=7, name="vite", start="1"), ProcessRecord(pid=8, name="esbuild", start="2"))
+
+
+def summary(**changes: Any) -> JobSummary:
+    facts: dict[str, Any] = {"job_id": "build-3k7q", "status": "running", "command": "make", "runtime": 4.0}
+    return JobSummary(started=datetime(2026, 1, 22, tzinfo=UTC), **facts | changes)
+
+
+def status(**changes: Any) -> JobStatus:
+    facts = {
+        "detail": "running",
+        "cwd": "/src",
+        "log_path": "/l/output.log",
+        "attach": "tmux attach",
+        "log": "recording",
+    }
+    return JobStatus(**summary().model_dump() | facts | {"log_bytes": 12} | changes)
+
+
+def output(**changes: Any) -> Output:
+    facts: dict[str, Any] = {"stdout": "one\ntwo\n", "cursor": 8, "status": "running"}
+    return Output(**facts | changes)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0.0s"), (9.94, "9.9s"), (10, "10s"), (59.9, "59s"), (60, "1m00s"), (185, "3m05s"), (3600, "1h00m"),
+        (7440, "2h04m"), (86400, "1d00h"), (266400, "3d02h"),
+    ],
+)  # fmt: skip
+def test_duration_reads_as_a_person_says_it(value: float, text: str) -> None:
+    assert seconds(value) == text
+
+
+def test_job_in_a_list_is_one_line_whatever_its_command() -> None:
+    assert summary(command="make \\\n  all").text() == "build-3k7q  running  4.0s  make \\ all"
+    assert summary(command="x" * 100).text().endswith("x" * 79 + "…")
+
+
+def test_failed_job_in_a_list_shows_its_code() -> None:
+    assert "failed 2 " in summary(status="failed", exit_code=2).text()
+
+
+def test_list_says_how_many_are_not_shown() -> None:
+    assert (
+        JobList(jobs=(summary(),), total=9).text().endswith("1 of 9 jobs, newest first; a larger `limit` shows more.")
+    )
+
+
+def test_empty_list_says_so() -> None:
+    assert JobList(jobs=(), total=0).text() == "No jobs."
+
+
+def test_status_of_a_running_job_tells_where_log_and_window_are() -> None:
+    assert status().text().splitlines() == [
+        "build-3k7q: running (running), 4.0s",
+        "command: make",
+        "cwd: /src",
+        "log: /l/output.log (12 bytes, recording)",
+        "watch: tmux attach",
+    ]
+
+
+def test_status_of_an_ended_job_offers_no_window() -> None:
+    assert "watch" not in status(status="completed", detail="exit code 0").text()
+
+
+def test_status_names_what_needs_attention() -> None:
+    text = status(waiting_for_input=True, prompt="Sure? ", left_running=SOME, survivors=SOME[:1]).text()
+    assert text.splitlines()[-3:] == [
+        "It waits for input: 'Sure? '",
+        "It left running: vite (7), esbuild (8). `kill` ends them.",
+        "Could not be ended: vite (7).",
+    ]
+
+
+def test_started_job_tells_its_id_log_and_window() -> None:
+    started = Started(job_id="build-3k7q", status="running", log_path="/l/output.log", attach="tmux attach")
+    assert started.text() == "Started build-3k7q (running).\nlog: /l/output.log\nwatch: tmux attach"
+
+
+def test_output_ends_in_one_line_with_status_and_cursor() -> None:
+    assert output().text() == "one\ntwo\n[running, cursor 8]"
+
+
+def test_output_keeps_stderr_apart() -> None:
+    assert (
+        output(stderr="bad\n", stderr_cursor=4).text()
+        == "one\ntwo\n[stderr]\nbad\n[running, cursor 8, stderr cursor 4]"
+    )
+
+
+def test_output_says_that_more_is_there_and_what_is_missing() -> None:
+    text = output(more=True, note="3 lines, 90 bytes left out").text()
+    assert text.endswith("[running, cursor 8, more is there: go on from the cursor, 3 lines, 90 bytes left out]")
+
+
+@pytest.mark.parametrize(("cursor", "text"), [(0, "(no output)"), (8, "(no new output)")])
+def test_no_output_is_said_in_words(cursor: int, text: str) -> None:
+    assert output(stdout="", cursor=cursor).text() == f"{text}\n[running, cursor {cursor}]"
+
+
+def test_kill_names_who_outlived_it() -> None:
+    assert Kill(status="killed", detail="killed on request").text() == "killed: killed on request."
+    assert (
+        Kill(status="killed", detail="d", survivors=SOME).text().endswith(" Could not be ended: vite (7), esbuild (8).")
+    )

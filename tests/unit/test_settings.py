@@ -1,0 +1,143 @@
+"""Where settings come from, and that a wrong one stops the start."""
+
+from pathlib import Path
+
+import platformdirs
+import pytest
+from pydantic import ValidationError
+
+from tmuxjobs.errors import SettingsError
+from tmuxjobs.settings import Settings
+
+
+def write_toml(text: str) -> Path:
+    path = platformdirs.user_config_path("tmuxjobs") / "settings.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    return path
+
+
+def refusal() -> str:
+    with pytest.raises(SettingsError) as caught:
+        Settings.load()
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_without_any_source_the_defaults_hold() -> None:
+    settings = Settings.load()
+    assert (settings.session, settings.socket_name, settings.max_jobs) == ("mcp-jobs", "default", 10)
+    assert settings.state_dir == platformdirs.user_state_path("tmuxjobs")
+    assert settings.allowed_commands is None
+    assert settings.job_timeout is None
+
+
+def test_argument_wins_over_variable_over_seed_variable_over_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_toml("max_jobs = 4")
+    assert Settings.load().max_jobs == 4
+    monkeypatch.setenv("MCP_BG_MAX_JOBS", "3")
+    assert Settings.load().max_jobs == 3
+    monkeypatch.setenv("TMUXJOBS_MAX_JOBS", "2")
+    assert Settings.load().max_jobs == 2
+    assert Settings.load(max_jobs=1).max_jobs == 1
+
+
+def test_file_gives_every_kind_of_value() -> None:
+    write_toml("""
+        max_output_size = "1GB"
+        job_timeout = 1.5
+        working_dir = "/"
+        allowed_commands = ["^git ", "a{1,2}"]
+    """)
+    settings = Settings.load()
+    assert (settings.max_output_size, settings.job_timeout, settings.working_dir) == (1 << 30, 1.5, Path("/"))
+    assert settings.allowed_commands == ("^git ", "a{1,2}")
+
+
+def test_a_program_gives_settings_by_name() -> None:
+    assert Settings(max_jobs=20).max_jobs == 20
+    with pytest.raises(ValidationError):
+        Settings(max_job=20)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "field", "value"),
+    [
+        ("MCP_BG_MAX_JOBS", "3", "max_jobs", 3),
+        ("MCP_BG_MAX_OUTPUT_SIZE", "20MB", "max_output_size", 20 << 20),
+        ("MCP_BG_JOB_TIMEOUT", "60", "job_timeout", 60.0),
+        ("MCP_BG_JOB_TIMEOUT", "None", "job_timeout", None),
+        ("MCP_BG_CLEANUP_INTERVAL", "7", "cleanup_interval", 7.0),
+        ("MCP_BG_WORKING_DIR", "/", "working_dir", Path("/")),
+        ("MCP_BG_ALLOWED_COMMANDS", "^ls , ^git ", "allowed_commands", ("^ls", "^git")),
+    ],
+)
+def test_seed_variable_works(
+    monkeypatch: pytest.MonkeyPatch, variable: str, text: str, field: str, value: object
+) -> None:
+    monkeypatch.setenv(variable, text)
+    assert getattr(Settings.load(), field) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("70000", 70000), ("70000B", 70000), ("64k", 1 << 16), ("20MB", 20 << 20), ("20 MiB", 20 << 20),
+        (" 1.5G ", 3 << 29), ("1tb", 1 << 40),
+    ],
+)  # fmt: skip
+def test_size_may_have_a_unit(monkeypatch: pytest.MonkeyPatch, text: str, size: int) -> None:
+    monkeypatch.setenv("TMUXJOBS_MAX_OUTPUT_SIZE", text)
+    assert Settings.load().max_output_size == size
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("TMUXJOBS_MAX_JOBS", "many"), ("TMUXJOBS_MAX_JOBS", ""), ("TMUXJOBS_MAX_JOBS", "0"), ("MCP_BG_MAX_JOBS", "-1"),
+        ("MCP_BG_MAX_OUTPUT_SIZE", "20 apples"), ("TMUXJOBS_MAX_OUTPUT_SIZE", "1K"), ("MCP_BG_JOB_TIMEOUT", "0"),
+        ("TMUXJOBS_JOB_TIMEOUT", "nan"), ("TMUXJOBS_WORKING_DIR", "/no/such"), ("MCP_BG_WORKING_DIR", "/no/such"),
+        ("TMUXJOBS_STATE_DIR", "relative"), ("TMUXJOBS_STATE_DIR", ""), ("TMUXJOBS_SESSION", "a:b"),
+        ("TMUXJOBS_SESSION", "#(touch x)"), ("TMUXJOBS_SOCKET_NAME", "../x"), ("TMUXJOBS_ALLOWED_COMMANDS", "^ls, ("),
+        ("TMUXJOBS_ALLOWED_COMMANDS", ""), ("MCP_BG_ALLOWED_COMMANDS", " , "),
+    ],
+)  # fmt: skip
+def test_bad_value_stops_with_one_line_that_names_its_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert refusal().startswith(f"{variable} can not be used: ")
+
+
+@pytest.mark.parametrize("line", ["max_jobs = 'x'", "allowed_commands = []", "allowed_commands = [1]", "session = 1"])
+def test_bad_value_in_the_file_stops_with_one_line_that_names_the_file(line: str) -> None:
+    path = write_toml(line)
+    assert refusal().startswith(f"{line.split()[0]} in {path} can not be used: ")
+
+
+def test_file_that_is_no_toml_stops() -> None:
+    path = write_toml("max_jobs =")
+    assert refusal().startswith(f"{path} can not be read: ")
+
+
+def test_unknown_name_in_the_file_stops() -> None:
+    write_toml("max_job = 3")
+    assert "max_job" in refusal()
+
+
+def test_misspelt_variable_stops_and_shows_the_right_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMUXJOBS_ALOWED_COMMANDS", "^ls")
+    assert refusal().startswith("TMUXJOBS_ALOWED_COMMANDS is no setting; there are TMUXJOBS_ALLOWED_COMMANDS, ")
+
+
+def test_variable_of_a_job_is_no_misspelt_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMUXJOBS_JOB_ID", "build-3k7q")
+    assert Settings.load().session == "mcp-jobs"
+
+
+@pytest.mark.parametrize("name", ["session", "max_jobs", "STATE_DIR"])
+def test_variable_that_only_is_called_like_a_setting_is_not_ours(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "1")
+    assert Settings.load().model_dump() == Settings().model_dump()
+    assert (Settings.load().session, Settings.load().max_jobs) == ("mcp-jobs", 10)

@@ -1,0 +1,300 @@
+"""The command line: the same verbs over the same `Jobs`. One function a command; errors end in `main`."""
+
+import contextlib
+import os
+import shlex
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+from rich.console import Console
+
+from tmuxjobs.errors import InvalidInput, SettingsError, TmuxjobsError
+from tmuxjobs.jobs import Jobs
+from tmuxjobs.models import Status
+from tmuxjobs.settings import Settings
+
+app = App(
+    "tmuxjobs",
+    help="Background jobs in tmux, shared by a coding agent and the person beside it.",
+    help_flags=["--help", "-h"],
+    version_flags=["--version"],
+    console=Console(),
+    error_console=Console(stderr=True),
+)
+Json = Annotated[bool, Parameter("--json", negative="", help="Print the answer as one line of JSON.")]
+Quiet = Annotated[bool, Parameter(("--quiet", "-q"), negative="", help="Print job ids alone.")]
+list_of = list
+"""The built-in, under a name that the command `list` does not hide."""
+Flag = Parameter(negative="")
+USAGE, BUG, WAIT_OVER, INTERRUPTED = 2, 3, 124, 130
+
+
+def show(result: Any, *, as_json: bool = False, ids: str | None = None) -> None:
+    """The answer on stdout, as JSON, as ids alone, or as text."""
+    print(ids if ids is not None else result.model_dump_json() if as_json else result.text())
+
+
+@app.command
+def execute(
+    *command: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    name: str | None = None,
+    cwd: str | None = None,
+    env: Annotated[list_of[str], Parameter(("--env", "-e"), negative="")] = [],  # noqa: B006
+    timeout: float | None = None,
+    shell: str | None = None,
+    separate_stderr: Annotated[bool, Flag] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Start a command as a background job: `tmuxjobs execute -- make -j4`.
+
+    Parameters
+    ----------
+    command
+        A command and its arguments, or one argument with a shell command line.
+    name
+        Short name for the id and the window.
+    cwd
+        Working directory; the current one by default.
+    env
+        NAME=VALUE to add to the environment; may be given several times.
+    timeout
+        Seconds after which the job is ended.
+    shell
+        Shell to run it; bash by default, else sh.
+    separate_stderr
+        Keep stderr in a file of its own.
+    """
+    line = command[0] if len(command) == 1 else shlex.join(command)
+    started = Jobs.open().execute(
+        line, name=name, cwd=cwd, env=_pairs(env), timeout=timeout, shell=shell, separate_stderr=separate_stderr
+    )
+    show(started, as_json=json, ids=started.job_id if quiet else None)
+
+
+def _pairs(items: list_of[str]) -> dict[str, str]:
+    for item in items:
+        if "=" not in item:
+            raise InvalidInput(f"--env takes NAME=VALUE, not '{item.split('=')[0]}'.")
+    return dict(item.split("=", 1) for item in items)
+
+
+@app.command
+def list(
+    *, status: Status | None = None, limit: int = 20, name: str | None = None, json: Json = False, quiet: Quiet = False
+) -> None:
+    """List jobs, newest first.
+
+    Parameters
+    ----------
+    status
+        Only jobs in this state.
+    limit
+        How many at the most.
+    name
+        Only jobs with this in their id or command.
+    """
+    found = Jobs.open().list(status=status, limit=limit, name=name)
+    ids = "\n".join(job.job_id for job in found.jobs) if quiet else None
+    if ids != "":
+        show(found, as_json=json, ids=ids)
+
+
+@app.command
+def status(job_id: str, *, json: Json = False) -> None:
+    """Tell how a job stands, and why."""
+    show(Jobs.open().status(job_id), as_json=json)
+
+
+@app.command
+def output(
+    job_id: str,
+    *,
+    cursor: int | None = None,
+    stderr_cursor: int | None = None,
+    max_bytes: int = 20_000,
+    raw: Annotated[bool, Flag] = False,
+    json: Json = False,
+) -> None:
+    """Print a job's output as clean text.
+
+    Parameters
+    ----------
+    cursor
+        Only what is new since this offset, from an earlier answer.
+    stderr_cursor
+        Likewise for a stderr of its own.
+    max_bytes
+        Budget in characters.
+    raw
+        Keep escapes and redraws.
+    """
+    answer = Jobs.open().output(job_id, cursor=cursor, stderr_cursor=stderr_cursor, max_bytes=max_bytes, raw=raw)
+    show(answer, as_json=json) if json else _print_output(answer)
+
+
+@app.command
+def tail(
+    job_id: str,
+    *,
+    lines: Annotated[int, Parameter(("--lines", "-n"))] = 50,
+    follow: Annotated[bool, Parameter(("--follow", "-f"), negative="")] = False,
+    json: Json = False,
+) -> None:
+    """Print the last lines of a job's output; with -f go on until the job ends.
+
+    Parameters
+    ----------
+    lines
+        How many, 1 to 1000.
+    follow
+        Print what comes until the job ends, and exit with its code.
+    """
+    jobs = Jobs.open()
+    answer = jobs.tail(job_id, lines=lines)
+    show(answer, as_json=json) if json else _print_output(answer)
+    while follow:
+        running = answer.status == "running"
+        answer = jobs.output(job_id, cursor=answer.cursor, stderr_cursor=answer.stderr_cursor, max_bytes=400_000)
+        if answer.stdout or answer.stderr:
+            show(answer, as_json=json) if json else _print_output(answer)
+        elif not running:
+            code = jobs.status(job_id).exit_code
+            sys.exit(1 if code is None else code)
+        else:
+            time.sleep(0.05)
+
+
+def _print_output(answer: Any) -> None:
+    """The output alone on stdout, a separate stderr and notes on stderr."""
+    sys.stdout.write(answer.stdout)
+    sys.stdout.flush()
+    sys.stderr.write(answer.stderr)
+    if answer.note:
+        print(f"[{answer.note}]", file=sys.stderr)
+
+
+@app.command
+def interact(
+    job_id: str,
+    input: str = "",
+    *,
+    key: Annotated[list_of[str], Parameter(("--key", "-k"), negative="")] = [],  # noqa: B006
+    no_enter: Annotated[bool, Flag] = False,
+    wait: float = 5.0,
+    pattern: str | None = None,
+    json: Json = False,
+) -> None:
+    """Type into a running job and print what it answers.
+
+    Parameters
+    ----------
+    input
+        Text to type; Enter follows.
+    key
+        Key to press after the text, like C-c or Up; may be given several times.
+    no_enter
+        Do not press Enter after the text.
+    wait
+        Seconds to wait for the response.
+    pattern
+        Regular expression: answer once it shows in the response.
+    """
+    answer = Jobs.open().interact(job_id, input, keys=key, enter=not no_enter, wait=wait, pattern=pattern)
+    show(answer, as_json=json) if json else _print_output(answer)
+
+
+@app.command
+def kill(job_id: str, *, signal: str = "TERM", grace: float = 5.0, json: Json = False) -> None:
+    """End a job with everything it started.
+
+    Parameters
+    ----------
+    signal
+        The first signal: TERM, INT, HUP, KILL.
+    grace
+        Seconds until SIGKILL.
+    """
+    answer = Jobs.open().kill(job_id, signal=signal, grace=grace)
+    show(answer, as_json=json)
+    if answer.status == "not_found" or answer.survivors:
+        sys.exit(1)
+
+
+@app.command
+def attach(job_id: str | None = None) -> None:
+    """Watch the jobs in tmux, or one of them; inside tmux the client switches over."""
+    jobs = Jobs.open()
+    argv = jobs.attach_argv(job_id)
+    os.execv(argv[0], argv)
+
+
+@app.command
+def prune() -> None:
+    """Remove finished jobs and windows beyond what is configured to be kept."""
+    print(f"{Jobs.open().prune()} removed")
+
+
+@app.command
+def serve() -> None:
+    """Serve MCP on stdio; without arguments and a terminal `tmuxjobs` does the same."""
+    from tmuxjobs.server import serve
+
+    serve(Jobs.open())
+
+
+@app.default
+def default() -> None:
+    """Serve when a program started us, help a person."""
+    if sys.stdin is not None and sys.stdin.isatty():
+        app.help_print()
+    else:
+        serve()
+
+
+def main() -> None:
+    """Every error ends here: ours one line and 1, usage 2, a bug a traceback in a file and 3."""
+    try:
+        app(exit_on_error=False, print_error=False)
+        sys.stdout.flush()
+    except CycloptsError as error:
+        print(f"tmuxjobs: {_one_line(str(error))} See `tmuxjobs --help`.", file=sys.stderr)
+        sys.exit(USAGE)
+    except InvalidInput as error:
+        print(f"tmuxjobs: {error}", file=sys.stderr)
+        sys.exit(USAGE)
+    except TmuxjobsError as error:
+        print(f"tmuxjobs: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # The reader has enough; stdout must not be flushed into it once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(0)
+    except Exception:  # noqa: BLE001 - the one place where a bug ends
+        print(f"tmuxjobs: this is a bug; what happened is in {_save_traceback()}.", file=sys.stderr)
+        sys.exit(BUG)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _save_traceback() -> str:
+    """The traceback in a private file in the state directory, or the reason why not."""
+    path = Path(os.environ.get("TMPDIR", "/tmp")) / f"tmuxjobs-bug-{os.getpid()}.txt"
+    with contextlib.suppress(SettingsError):
+        path = Settings.load().state_dir / f"bug-{os.getpid()}.txt"
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        return f"no file ({error.strerror})"
+    with open(fd, "w") as file:
+        traceback.print_exc(file=file)
+    return str(path)

@@ -1,0 +1,61 @@
+"""What can go wrong and is ours to tell, each with a message that says what to do next.
+
+TmuxjobsError
+├── InvalidInput      an argument that can not be used
+├── SettingsError     a setting that can not be used; nothing starts
+├── StateError        the state directory can not be used
+├── TmuxError         tmux is missing, too old, refuses or does not answer
+├── JobNotFound       no job of that id
+├── JobEnded          the job is not running any more
+├── NotAllowed        the command matches no allowed pattern
+├── LimitReached      as many jobs as may run are running
+└── NotStarted        the command could not be started; nothing is left of it
+"""
+
+from collections.abc import Iterable
+
+
+class TmuxjobsError(Exception):
+    """Base of all: its text is one sentence for a person or a model."""
+
+
+class InvalidInput(TmuxjobsError):
+    """An argument that can not be used."""
+
+
+class SettingsError(TmuxjobsError):
+    """A setting that can not be used."""
+
+
+class StateError(TmuxjobsError):
+    """The state directory can not be used."""
+
+
+class TmuxError(TmuxjobsError):
+    """tmux is missing, too old, refuses, or did not answer within its bound."""
+
+
+class JobNotFound(TmuxjobsError):
+    """No job of that id; names the nearest ids there are."""
+
+    def __init__(self, job_id: str, nearest: Iterable[str] = ()) -> None:
+        self.job_id = job_id
+        names = " or ".join(f"'{name}'" for name in nearest)
+        hint = f" Did you mean {names}?" if names else ""
+        super().__init__(f"No job '{job_id}'.{hint} `list` shows all.")
+
+
+class JobEnded(TmuxjobsError):
+    """The job is not running any more."""
+
+
+class NotAllowed(TmuxjobsError):
+    """The command matches no allowed pattern."""
+
+
+class LimitReached(TmuxjobsError):
+    """As many jobs as may run are running."""
+
+
+class NotStarted(TmuxjobsError):
+    """The command could not be started; nothing is left of it."""

@@ -1,0 +1,198 @@
+"""Class Jobs: what is so now, derived from disk and machine at every call; the verbs' homes are named in its body.
+
+A verb is a method here, a tool in `server.py`, a command in `cli.py`. Holds no state of its own.
+"""
+
+import builtins
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from tmuxjobs import interacting, keeping, processes, reading, starting, stopping
+from tmuxjobs.errors import InvalidInput, StateError, TmuxError
+from tmuxjobs.models import (
+    STATUSES,
+    Lost,
+    ProcessRecord,
+    Record,
+    Running,
+    State,
+    Status,
+    derive_state,
+    describe,
+    status_of,
+)
+from tmuxjobs.output import last_line, log_size
+from tmuxjobs.results import JobList, JobStatus, JobSummary
+from tmuxjobs.settings import Settings
+from tmuxjobs.store import Store
+from tmuxjobs.tmux import Tmux
+
+
+class Jobs:
+    """All jobs of one state directory, in one session of one tmux server."""
+
+    execute = starting.execute
+    output = reading.output
+    tail = reading.tail
+    interact = interacting.interact
+    kill = stopping.kill
+    prune = keeping.prune
+    prune_windows = keeping.prune_windows
+
+    def __init__(self, settings: Settings, *, environ: Mapping[str, str], cwd: Path) -> None:
+        self.settings = settings
+        self.environ = dict(environ)
+        self.cwd = settings.working_dir or cwd
+        self.store = Store(settings.state_dir)
+        self.tmux = Tmux(socket_name=settings.socket_name, session=settings.session, environ=environ)
+
+    @classmethod
+    def open(cls, settings: Settings | None = None) -> Self:
+        """Ready for every verb; raises SettingsError or StateError. tmux is asked for when a verb needs it."""
+        jobs = cls(settings or Settings.load(), environ=os.environ, cwd=Path.cwd())
+        jobs.store.prepare()
+        return jobs
+
+    def list(self, *, status: Status | None = None, limit: int = 20, name: str | None = None) -> JobList:
+        """Jobs newest first; `name` is a part of the id or the command."""
+        if status is not None and status not in STATUSES:
+            raise InvalidInput(f"'{status}' is no status; there are {', '.join(STATUSES)}.")
+        if limit < 1:
+            raise InvalidInput("limit must be 1 or more.")
+        found, damaged = [], []
+        for job_id in self.store.ids():
+            try:
+                record = self.store.look(job_id)
+            except StateError as error:
+                damaged.append(str(error))
+                continue
+            if record is None or (name and name.lower() not in f"{job_id} {record.job.command}".lower()):
+                continue
+            record, state = self.settle(record)
+            if status is None or status_of(state) == status:
+                found.append((record, state))
+        found.sort(key=lambda pair: pair[0].job.number, reverse=True)
+        jobs = tuple(JobSummary(**self._summary(record, state)) for record, state in found[:limit])
+        return JobList(jobs=jobs, total=len(found), damaged=tuple(damaged))
+
+    def status(self, job_id: str) -> JobStatus:
+        """Everything known of one job. Raises JobNotFound."""
+        record, state = self.look(job_id)
+        ended, run = record.exit, record.run
+        prompt = self.prompt(record) if isinstance(state, Running) else None
+        return JobStatus(
+            **self._summary(record, state),
+            detail=describe(state),
+            signal=ended.signal if ended else None,
+            pid=run.command_pid if run else None,
+            cwd=record.job.cwd,
+            log_path=str(self.log_path(record)),
+            stderr_path=str(self.stderr_path(record)) if record.job.separate_stderr else None,
+            attach=self.attach_line(record),
+            log=log_state(record, state),
+            log_bytes=ended.log.bytes if ended and ended.log else log_size(self.log_path(record)),
+            waiting_for_input=prompt is not None,
+            prompt=prompt,
+            timeout=record.job.timeout_s,
+            cpu=ended.cpu_user_s + ended.cpu_system_s if ended else None,
+            max_rss_bytes=ended.max_rss_bytes if ended else None,
+            left_running=stopping.alive_of(ended.left_running) if ended else (),
+            survivors=stopping.alive_of(ended.survivors) if ended else self.orphans(record, state),
+        )
+
+    def _summary(self, record: Record, state: State) -> dict[str, Any]:
+        started = (record.run.started_at if record.run else None) or record.job.created_at
+        return {
+            "job_id": record.job.job_id,
+            "status": status_of(state),
+            "command": record.job.command,
+            "started": started,
+            "ended": record.exit.ended_at if record.exit else None,
+            "exit_code": record.exit.exit_code if record.exit else None,
+            "reason": state.reason if isinstance(state, Lost) else record.exit.reason if record.exit else None,
+            "runtime": self._runtime(record, state),
+        }
+
+    def _runtime(self, record: Record, state: State) -> float:
+        """Seconds by the monotonic clock; of a lost job nothing is known but the last growth of its log."""
+        if record.exit is not None:
+            return record.exit.runtime_s
+        since = (record.run.started_monotonic if record.run else None) or record.job.created_monotonic
+        if isinstance(state, Lost):
+            try:
+                written = self.log_path(record).stat().st_mtime
+            except OSError:
+                return 0.0
+            return max(0.0, written - record.job.created_at.timestamp())
+        return max(0.0, time.monotonic() - since)
+
+    def prompt(self, record: Record) -> str | None:
+        """The unfinished last line when the program in front reads the terminal; None when it does not."""
+        run = record.run
+        if run is None or run.command_pid is None:
+            return None
+        settings = processes.terminal(run.tty)
+        if settings is None or not processes.reads_terminal(processes.foreground(run.command_pid), run.tty):
+            return None
+        line = last_line(self.log_path(record))
+        return line if line or not settings.echo else None
+
+    def orphans(self, record: Record, state: State) -> tuple[ProcessRecord, ...]:
+        """Processes of a job whose runner is gone."""
+        if not isinstance(state, Lost) or record.run is None or record.run.boot != processes.boot_id():
+            return ()
+        found = processes.of_job(record.job.job_id, record.run.pid, record.run.start)
+        return tuple(ProcessRecord(pid=pid, name=name, start=processes.start_of(pid)) for pid, name in found.items())
+
+    def look(self, job_id: str) -> tuple[Record, State]:
+        return self.settle(self.store.read(job_id))
+
+    def settle(self, record: Record) -> tuple[Record, State]:
+        """The record with its state; read again when the runner is gone, for its last act is the exit record."""
+        state = self.state(record)
+        if isinstance(state, Lost):
+            record = self.store.look(record.job.job_id) or record
+            state = self.state(record)
+        return record, state
+
+    def state(self, record: Record) -> State:
+        run = record.run
+        alive = record.exit is None and run is not None and processes.alive(run.pid, run.start)
+        return derive_state(record, runner_alive=alive, boot=processes.boot_id(), monotonic=time.monotonic())
+
+    def log_path(self, record: Record) -> Path:
+        return self.store.folder(record.job.job_id) / "output.log"
+
+    def stderr_path(self, record: Record) -> Path:
+        return self.store.folder(record.job.job_id) / "stderr.log"
+
+    def attach_argv(self, job_id: str | None = None) -> builtins.list[str]:
+        """The command that shows the session, or one job's window, to a person; raises JobNotFound, TmuxError."""
+        if job_id is not None:
+            self.store.read(job_id)
+        self.tmux.ensure_session(["/bin/sh", "-c", starting.WELCOME])
+        pane = self.tmux.panes().get(job_id) if job_id is not None else None
+        if job_id is not None and pane is None:
+            raise TmuxError(
+                f"The window of job '{job_id}' is closed; `tmuxjobs output {job_id}` shows what it printed."
+            )
+        return self.tmux.attach_argv(pane)
+
+    def attach_line(self, record: Record) -> str:
+        return f"{self.tmux.attach}:{record.job.job_id}"
+
+
+def log_state(record: Record, state: State) -> str:
+    """Whether the log is whole, in one or few words."""
+    if record.exit is not None and record.exit.log is not None:
+        return "complete" if record.exit.log.complete else f"incomplete: {record.exit.log.why}"
+    if isinstance(state, Lost):
+        return "cut off where the job was lost"
+    if record.run is not None and not record.run.recording:
+        return "no longer recorded"
+    if record.run is not None and record.run.recorder_restarts:
+        return f"recording; its recorder was replaced {record.run.recorder_restarts} times, output may be missing"
+    return "recording"

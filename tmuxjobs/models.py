@@ -1,0 +1,229 @@
+"""What a job is: the records on disk, the states, and the one pure function that derives a state from them.
+
+Records are pydantic models, because files cross a boundary. A state is a type whose fields exist only when true.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, assert_never
+
+from pydantic import BaseModel, ConfigDict
+
+FORMAT = 1
+"""Version of the records on disk; a newer one is refused, see `store.py`."""
+
+LAUNCH_S = 60.0
+"""A job without a runner is starting for this long; `runner.py` refuses to start a later one."""
+
+Status = Literal["running", "completed", "failed", "killed", "lost"]
+STATUSES: tuple[Status, ...] = ("running", "completed", "failed", "killed", "lost")
+
+
+class Model(BaseModel):
+    """A record or result: immutable, and open to fields that a later version of the same format adds."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class JobSpec(Model):
+    """`job.json`: what was asked. Times end in `_at` (UTC), durations in `_s`, sizes in `_bytes`."""
+
+    format: int = FORMAT
+    number: int
+    job_id: str
+    command: str
+    cwd: str
+    shell: str
+    timeout_s: float | None
+    grace_s: float
+    separate_stderr: bool
+    max_output_bytes: int
+    umask: int
+    created_at: datetime
+    created_monotonic: float
+    boot: str
+    nonce: str
+    tmux: str
+    python: str
+    recorder: str
+
+
+class RunRecord(Model):
+    """`run.json`: who runs it; `command_pid` and what follows it are there once the command has started."""
+
+    format: int = FORMAT
+    pid: int
+    start: str
+    boot: str
+    pane: str
+    socket: str
+    server_pid: int
+    tty: str
+    command_pid: int | None = None
+    command_start: str | None = None
+    started_at: datetime | None = None
+    started_monotonic: float | None = None
+    recorder_restarts: int = 0
+    recording: bool = True
+
+
+class ProcessRecord(Model):
+    """A process named in an exit record; `start` tells it from a later one with its pid."""
+
+    pid: int
+    name: str
+    start: str | None = None
+
+
+class LogRecord(Model):
+    """What the runner knows of the log: `why` says what is missing when it is not complete."""
+
+    complete: bool
+    why: str | None = None
+    bytes: int = 0
+    dropped_bytes: int = 0
+    recorder_restarts: int = 0
+
+
+class ExitRecord(Model):
+    """`exit.json`: how it ended; it holds the other two records, so that one file tells all of a finished job."""
+
+    format: int = FORMAT
+    ended_at: datetime
+    reason: str
+    exit_code: int | None = None
+    signal: str | None = None
+    error: str | None = None
+    runtime_s: float = 0.0
+    cpu_user_s: float = 0.0
+    cpu_system_s: float = 0.0
+    max_rss_bytes: int = 0
+    log: LogRecord | None = None
+    survivors: tuple[ProcessRecord, ...] = ()
+    left_running: tuple[ProcessRecord, ...] = ()
+    job: JobSpec
+    run: RunRecord | None
+
+
+@dataclass(frozen=True)
+class Record:
+    """All that is on disk about one job."""
+
+    job: JobSpec
+    run: RunRecord | None = None
+    exit: ExitRecord | None = None
+
+
+@dataclass(frozen=True)
+class Starting:
+    """Asked for, and its runner has not yet said that it is there."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """Its runner lives."""
+
+
+@dataclass(frozen=True)
+class Exited:
+    """The command ended by itself."""
+
+    code: int
+
+
+@dataclass(frozen=True)
+class Killed:
+    """Ended by a signal, a person, a timeout: `reason` says which. A code is there if it answered with one."""
+
+    reason: str
+    signal: str | None
+    code: int | None
+
+
+@dataclass(frozen=True)
+class NotStarted:
+    """The command never ran."""
+
+    error: str
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Nobody can know how it ended."""
+
+    reason: str
+    detail: str
+
+
+State = Starting | Running | Exited | Killed | NotStarted | Lost
+
+
+def derive_state(record: Record, *, runner_alive: bool, boot: str, monotonic: float) -> State:
+    """The state of a job from its records and three facts of now: its runner's life, the boot id, the clock in s."""
+    if record.exit is not None:
+        return _ended(record.exit)
+    if record.job.boot != boot:
+        return Lost("reboot", "the machine was restarted while it ran")
+    if record.run is None:
+        if monotonic - record.job.created_monotonic < LAUNCH_S:
+            return Starting()
+        return Lost("never-started", f"its runner did not start within {LAUNCH_S:.0f} s")
+    if runner_alive:
+        return Running()
+    return Lost("runner-died", "its runner was killed, so how the command ended is not known")
+
+
+def _ended(record: ExitRecord) -> State:
+    if record.reason == "not-started":
+        return NotStarted(record.error or "no reason was recorded")
+    if record.reason == "exit" and record.exit_code is not None:
+        return Exited(record.exit_code)
+    return Killed(record.reason, record.signal, record.exit_code)
+
+
+def status_of(state: State) -> Status:
+    """The word that agents and people see."""
+    match state:
+        case Starting() | Running():
+            return "running"
+        case Exited(code):
+            return "completed" if code == 0 else "failed"
+        case Killed():
+            return "killed"
+        case NotStarted():
+            return "failed"
+        case Lost():
+            return "lost"
+        case _:
+            assert_never(state)
+
+
+KILLED_BY = {
+    "signal": "by a signal from elsewhere",
+    "kill": "on request",
+    "timeout": "by its timeout",
+    "terminated": "because its runner was asked to end (SIGTERM)",
+    "window-closed": "because its window was closed",
+    "tmux-ended": "because the tmux server ended",
+}
+
+
+def describe(state: State) -> str:
+    """How it stands, in words that fit behind the status."""
+    match state:
+        case Starting():
+            return "starting"
+        case Running():
+            return "running"
+        case Exited(code):
+            signal = f" (a shell says so for signal {code - 128})" if 128 < code < 160 else ""
+            return f"exit code {code}{signal}"
+        case Killed(reason, signal_name, code):
+            how = f", {signal_name}" if signal_name else f", exit code {code}" if code is not None else ""
+            return f"killed {KILLED_BY.get(reason, reason)}{how}"
+        case NotStarted(error):
+            return f"not started: {error}"
+        case Lost(_, detail):
+            return f"lost: {detail}"
+        case _:
+            assert_never(state)

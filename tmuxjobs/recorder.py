@@ -1,0 +1,290 @@
+"""The process behind `pipe-pane`: copies one pane's output into the job's log files.
+
+Stdlib only, run by path with `python -I -S`. It drains its input whatever happens to the disk, because tmux puts no
+bound on what it keeps for a reader that does not read (3 to 77 MB seen for 67 MB). An offset in a log file is always
+the offset in the stream: what is dropped leaves a hole, listed in the `.gaps` file beside the log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import sys
+import threading
+
+TYPE_CHECKING = False  # `typing` takes 2 ms, while the job waits
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import NoReturn
+
+READ_BYTES = 1 << 18
+QUEUE_BYTES = 64 << 20
+BLOCK_BYTES = 4096
+GAPS_BYTES = 4096
+GAPS_MAX = 80
+ORPHANED_QUIET_MS = 3000
+
+
+class Log:
+    """One bounded log file. `limit` is what it may take on disk, in bytes; 0 means no bound."""
+
+    def __init__(self, path: str, limit: int) -> None:
+        self.name = os.path.basename(path)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self.fd = os.open(path, flags, 0o600)
+        self.gaps_fd = os.open(os.path.splitext(path)[0] + ".gaps", flags, 0o600)
+        self.limit = limit
+        self.head = limit // 2 // BLOCK_BYTES * BLOCK_BYTES
+        self.full = False
+        text = os.pread(self.gaps_fd, GAPS_BYTES, 0)
+        self.gaps: list[list[int]] = json.loads(text)["gaps"] if text.strip() else []
+        # A recorder before us may have dropped more than the file is long.
+        self.at = max([os.fstat(self.fd).st_size, *(end for _, end in self.gaps)])
+        # Takes its room on disk now, so that a gap can still be told when the disk is full.
+        os.pwrite(self.gaps_fd, text.ljust(GAPS_BYTES), 0)
+
+    def write_gaps(self) -> None:
+        with contextlib.suppress(OSError):  # a sick disk; the runner hears the count all the same
+            os.pwrite(self.gaps_fd, json.dumps({"gaps": self.gaps}).encode().ljust(GAPS_BYTES - 1) + b"\n", 0)
+
+    def drop(self, start: int, end: int) -> None:
+        """Count bytes start..end of the stream as gone; neighbours become one gap."""
+        if self.gaps and self.gaps[-1][1] == start:
+            self.gaps[-1][1] = end
+        else:
+            self.gaps.append([start, end])
+        if len(self.gaps) > GAPS_MAX:
+            nearest = min(range(1, len(self.gaps)), key=lambda i: self.gaps[i][0] - self.gaps[i - 1][1])
+            self.gaps[nearest - 1 : nearest + 1] = [[self.gaps[nearest - 1][0], self.gaps[nearest][1]]]
+        with contextlib.suppress(OSError):
+            # The file's size is the stream's, also where its end is a hole; where there are no holes it would fill up.
+            if not self.full:
+                os.ftruncate(self.fd, max(end, os.fstat(self.fd).st_size))
+        self.write_gaps()
+
+    def write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            if self.full:
+                self.drop(self.at, self.at + len(view))
+                self.at += len(view)
+                return
+            try:
+                # In pieces: what is read at once may be more than a small log may take.
+                done = os.pwrite(self.fd, view[: self.limit // 16] if self.limit else view, self.at)
+            except OSError:
+                self.drop(self.at, self.at + len(view))
+                self.at += len(view)
+                return
+            self.at += done
+            view = view[done:]
+            self.bound()
+
+    def bound(self) -> None:
+        """Keep the first half of the limit and, of the rest, the newest; the middle becomes a hole."""
+        if not self.limit:
+            return
+        start = self.head
+        kept_from = next((end for begin, end in self.gaps if begin <= start < end), start)
+        # Less a block for the note, one for what is begun, and what `write` writes before this looks.
+        room = self.limit - self.head - 2 * BLOCK_BYTES - self.limit // 16
+        if self.at - kept_from <= room:
+            return
+        until = (self.at - room * 3 // 4) // BLOCK_BYTES * BLOCK_BYTES
+        apart = [gap for gap in self.gaps if gap[0] > until or gap[1] < start]
+        merged = [gap for gap in self.gaps if gap not in apart] + [[start, until]]
+        whole = [min(gap[0] for gap in merged), max(gap[1] for gap in merged)]
+        self.gaps = sorted([*apart, whole])
+        self.write_gaps()
+        try:
+            punch(self.fd, kept_from // BLOCK_BYTES * BLOCK_BYTES if kept_from > start else start, until)
+        except OSError:
+            # No holes on this file system: the first part is kept, what follows is counted.
+            self.full = True
+            return
+        note = f"\n[tmuxjobs: {until - start} bytes from here on are gone: the log may take {self.limit} bytes]\n"
+        if until - start > len(note):
+            with contextlib.suppress(OSError):  # a full disk; the gap is listed all the same
+                os.pwrite(self.fd, note.encode(), start)
+
+    def report(self) -> dict[str, int]:
+        dropped = sum(end - start for start, end in self.gaps)
+        return {"bytes": self.at, "dropped_bytes": dropped}
+
+
+def punch(fd: int, start: int, end: int) -> None:
+    """Give the blocks from `start` to `end` back to the file system; raises OSError where that is not to be had."""
+    if sys.platform == "darwin":
+        import fcntl
+        import struct
+
+        fcntl.fcntl(fd, 99, struct.pack("=IIqq", 0, 0, start, end - start))  # F_PUNCHHOLE, fcntl(2) of macOS
+        return
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, fallocate(2)
+    if libc.fallocate(fd, 3, ctypes.c_longlong(start), ctypes.c_longlong(end - start)):
+        raise OSError(ctypes.get_errno(), "fallocate")
+
+
+class Splitter:
+    """Finds our marks in the stream: where stderr begins and ends, and the end. A mark never reaches a log.
+
+    Marks hold digits and punctuation only, which no terminal setting rewrites on the way out.
+    """
+
+    STDOUT, STDERR, END = b"1", b"2", b"0"
+
+    def __init__(self, nonce: str) -> None:
+        self.prefix = b"\x1b]7717;" + nonce.encode() + b";"
+        self.held = b""
+        self.kind = self.STDOUT
+
+    def feed(self, data: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Yield (kind, bytes); END comes last and what follows it is not looked at."""
+        data = self.held + data
+        self.held = b""
+        while data:
+            at = data.find(self.prefix)
+            if at < 0:
+                at = self.partial(data)
+                self.held = data[at:]
+                yield self.kind, data[:at]
+                return
+            yield self.kind, data[:at]
+            end = at + len(self.prefix) + 2
+            if len(data) < end:
+                self.held = data[at:]
+                return
+            self.kind = data[end - 2 : end - 1]
+            data = data[end:]
+            if self.kind == self.END:
+                yield self.END, b""
+                return
+
+    def partial(self, data: bytes) -> int:
+        """Where a mark may have begun at the end of the data; its length if none did."""
+        at = data.find(b"\x1b", max(0, len(data) - len(self.prefix) + 1))
+        while at >= 0:
+            if self.prefix.startswith(data[at:]):
+                return at
+            at = data.find(b"\x1b", at + 1)
+        return len(data)
+
+
+class Queue:
+    """What was read and is not yet written, up to QUEUE_BYTES; what does not fit is counted, never waited for."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.items: list[tuple[bytes, bytes]] = []
+        self.dropped: dict[bytes, int] = {}
+        self.bytes = 0
+        self.why = ""
+
+    def put(self, kind: bytes, data: bytes) -> None:
+        with self.changed:
+            if self.why or not (data or kind == Splitter.END):
+                return
+            if kind == Splitter.END:
+                self.why = "end"
+            elif not self.dropped and self.bytes + len(data) <= QUEUE_BYTES:
+                self.items.append((kind, data))
+                self.bytes += len(data)
+            else:
+                # All that follows a drop is dropped until the writer comes: a gap is behind what was queued.
+                self.dropped[kind] = self.dropped.get(kind, 0) + len(data)
+            self.changed.notify()
+
+    def end(self) -> None:
+        with self.changed:
+            self.why = self.why or "eof"
+            self.changed.notify()
+
+    def take(self) -> tuple[list[tuple[bytes, bytes]], dict[bytes, int]]:
+        """Everything queued and what was dropped after it, by kind; both empty once the input has ended."""
+        with self.changed:
+            while not self.items and not self.dropped and not self.why:
+                self.changed.wait()
+            taken = self.items, self.dropped
+            self.items, self.dropped, self.bytes = [], {}, 0
+            return taken
+
+
+def write_all(queue: Queue, logs: dict[bytes, Log], fifo: int) -> None:
+    """The writing thread: ends the process after the last byte, with a report to the runner."""
+    while True:
+        items, dropped = queue.take()
+        if not items and not dropped:
+            leave(logs, fifo, queue.why)
+        for kind, data in items:
+            logs.get(kind, logs[Splitter.STDOUT]).write(data)
+        for kind, size in dropped.items():
+            log = logs.get(kind, logs[Splitter.STDOUT])
+            log.drop(log.at, log.at + size)
+            log.at += size
+
+
+def leave(logs: dict[bytes, Log], fifo: int, why: str) -> NoReturn:
+    report = {"why": why, "logs": {log.name: log.report() for log in logs.values()}}
+    with contextlib.suppress(OSError):  # the runner may be gone; the logs are whole all the same
+        os.write(fifo, json.dumps(report).encode() + b"\n")
+    os._exit(0)
+
+
+def drain(queue: Queue, splitter: Splitter, fifo: int) -> None:
+    """Read until the input ends, or, with the runner gone, until nothing has come for ORPHANED_QUIET_MS."""
+    poll = select.poll()
+    poll.register(0, select.POLLIN)
+    poll.register(fifo, 0)
+    wait_ms = None
+    while True:
+        events = dict(poll.poll(wait_ms))
+        if not events:
+            return
+        if fifo in events:
+            # A pane that stays after its process keeps our input open for ever: the runner's end must be seen here.
+            poll.unregister(fifo)
+            wait_ms = ORPHANED_QUIET_MS
+        if 0 in events:
+            data = os.read(0, READ_BYTES)
+            if not data:
+                return
+            # Here and not where it is written: a mark must be seen though the queue is full.
+            for kind, part in splitter.feed(data):
+                queue.put(kind, part)
+
+
+def main(folder: str, nonce: str, limit: str, separate: str) -> None:
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    os.umask(0o077)
+    fifo = os.open(os.path.join(folder, "recorder"), os.O_WRONLY | os.O_CLOEXEC)
+    names = {Splitter.STDOUT: "output.log"}
+    if separate == "1":
+        names[Splitter.STDERR] = "stderr.log"
+    try:
+        logs = {}
+        for kind, name in names.items():
+            logs[kind] = Log(os.path.join(folder, name), int(limit))
+    except (OSError, ValueError) as error:
+        text = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+        os.write(fifo, json.dumps({"why": "failed", "error": f"{name}: {text}"}).encode() + b"\n")
+        sys.exit(1)
+    os.write(fifo, b'{"why": "ready"}\n')
+    queue, splitter = Queue(), Splitter(nonce)
+    writer = threading.Thread(target=write_all, args=(queue, logs, fifo))
+    writer.start()
+    with contextlib.suppress(OSError):  # an input that fails has ended
+        drain(queue, splitter, fifo)
+    queue.put(splitter.kind, splitter.held)
+    queue.end()
+    writer.join()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:5])

@@ -1,0 +1,167 @@
+"""The answers of the verbs, and the text of each: many clients show a model the text alone, so it stands by itself."""
+
+from datetime import datetime
+from typing import Literal
+
+from tmuxjobs.models import Model, ProcessRecord, Status
+
+
+class Answer(Model):
+    """What a verb answers."""
+
+    def text(self) -> str:
+        """The answer for a reader of text alone."""
+        raise NotImplementedError
+
+
+class JobSummary(Answer):
+    """One line of `list`. Times are UTC, `runtime` is in seconds."""
+
+    job_id: str
+    status: Status
+    command: str
+    started: datetime
+    ended: datetime | None = None
+    exit_code: int | None = None
+    reason: str | None = None
+    runtime: float
+
+    def text(self) -> str:
+        """One line: id, status, runtime, command."""
+        code = f" {self.exit_code}" if self.exit_code else ""
+        command = " ".join(self.command.split())
+        shown = command if len(command) <= 80 else command[:79] + "…"
+        return f"{self.job_id}  {self.status}{code}  {seconds(self.runtime)}  {shown}"
+
+
+class JobList(Answer):
+    """The answer of `list`: newest first; `total` counts beyond the limit, `damaged` says what is not readable."""
+
+    jobs: tuple[JobSummary, ...]
+    total: int
+    damaged: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """A line a job, and how many are not shown."""
+        lines = [job.text() for job in self.jobs]
+        if self.total > len(self.jobs):
+            lines.append(f"{len(self.jobs)} of {self.total} jobs, newest first; a larger `limit` shows more.")
+        lines.extend(self.damaged)
+        return "\n".join(lines) or "No jobs."
+
+
+class JobStatus(JobSummary):
+    """The answer of `status`. `log` says whether the log is whole, `cpu` is in seconds, memory in bytes."""
+
+    detail: str
+    signal: str | None = None
+    pid: int | None = None
+    cwd: str
+    log_path: str
+    stderr_path: str | None = None
+    attach: str
+    log: str
+    log_bytes: int
+    waiting_for_input: bool = False
+    prompt: str | None = None
+    timeout: float | None = None
+    cpu: float | None = None
+    max_rss_bytes: int | None = None
+    left_running: tuple[ProcessRecord, ...] = ()
+    survivors: tuple[ProcessRecord, ...] = ()
+
+    def text(self) -> str:
+        """How it stands, what it is, where its log and window are, and what needs someone's attention."""
+        lines = [f"{self.job_id}: {self.status} ({self.detail}), {seconds(self.runtime)}", f"command: {self.command}"]
+        lines.append(f"cwd: {self.cwd}")
+        lines.append(f"log: {self.log_path} ({self.log_bytes} bytes, {self.log})")
+        if self.stderr_path:
+            lines.append(f"stderr: {self.stderr_path}")
+        if self.status == "running":
+            lines.append(f"watch: {self.attach}")
+        if self.waiting_for_input:
+            lines.append(f"It waits for input: {self.prompt!r}")
+        if self.left_running:
+            lines.append(f"It left running: {name_processes(self.left_running)}. `kill` ends them.")
+        if self.survivors:
+            lines.append(f"Could not be ended: {name_processes(self.survivors)}.")
+        return "\n".join(lines)
+
+
+class Started(Answer):
+    """The answer of `execute`."""
+
+    job_id: str
+    status: Status
+    log_path: str
+    attach: str
+
+    def text(self) -> str:
+        """The id and where to look."""
+        return f"Started {self.job_id} ({self.status}).\nlog: {self.log_path}\nwatch: {self.attach}"
+
+
+class Output(Answer):
+    """The answer of `output`, `tail` and `interact`: clean text; `cursor` is the raw offset to go on from.
+
+    `stderr` is empty unless the job keeps the two apart. `more` says that bytes after `cursor` are already there.
+    """
+
+    stdout: str
+    stderr: str = ""
+    cursor: int
+    stderr_cursor: int | None = None
+    status: Status
+    more: bool = False
+    omitted_bytes: int = 0
+    omitted_lines: int = 0
+    omitted_at: int | None = None
+    gone_bytes: int = 0
+    note: str = ""
+
+    def text(self) -> str:
+        """The output itself, then one line with the status, the cursor and what is missing."""
+        parts = [self.stdout.rstrip("\n")] if self.stdout else []
+        if self.stderr:
+            parts.append("[stderr]\n" + self.stderr.rstrip("\n"))
+        facts = [self.status, f"cursor {self.cursor}"]
+        if self.stderr_cursor is not None:
+            facts.append(f"stderr cursor {self.stderr_cursor}")
+        if self.more:
+            facts.append("more is there: go on from the cursor")
+        if self.note:
+            facts.append(self.note)
+        if not parts:
+            parts.append("(no output)" if not self.cursor else "(no new output)")
+        return "\n".join([*parts, f"[{', '.join(facts)}]"])
+
+
+class Kill(Answer):
+    """The answer of `kill`."""
+
+    status: Literal["killed", "already_terminated", "not_found"]
+    detail: str
+    survivors: tuple[ProcessRecord, ...] = ()
+
+    def text(self) -> str:
+        """The answer and who outlived it."""
+        lives = f" Could not be ended: {name_processes(self.survivors)}." if self.survivors else ""
+        return f"{self.status}: {self.detail}.{lives}"
+
+
+def name_processes(processes: tuple[ProcessRecord, ...]) -> str:
+    return ", ".join(f"{process.name} ({process.pid})" for process in processes)
+
+
+def seconds(value: float) -> str:
+    """A duration as a person says it: `0.4s`, `12s`, `3m05s`, `2h04m`, `3d02h`."""
+    if value < 10:
+        return f"{value:.1f}s"
+    whole = int(value)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"

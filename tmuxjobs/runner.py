@@ -1,0 +1,746 @@
+"""The process in the pane: runs one job's command and is the one place that ends it and writes how it ended.
+
+Stdlib only, run by path with `python -I -S`, so that the truth about a job depends on no server being alive. It reads
+`job.json` and `env` in the job's folder and writes `run.json` and, when the log is whole or it knows why not,
+`exit.json`. DESIGN.md has the order of acts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import select
+import shlex
+import signal
+import sys
+import termios
+import time
+
+TYPE_CHECKING = False  # `typing` takes 2 ms, of the 12 that a start takes
+if TYPE_CHECKING:
+    from typing import Any
+
+FORMAT = 1
+LAUNCH_S = 60.0  # a runner that comes later does not start: by then the job was told as lost
+RECORDER_S = 30.0
+MARK_S = 60.0
+TMUX_S = 30.0
+KILL_S = 5.0
+RECORDER_RESTARTS = 20
+LINUX = sys.platform.startswith("linux")
+
+
+class Refused(Exception):
+    """The command was not started; the text says why."""
+
+
+def now() -> str:
+    seconds = time.time()
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds % 1 * 1000):03d}Z"
+
+
+def boot_id() -> str:
+    if LINUX:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read().strip()
+    return output_of(["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]).strip()
+
+
+def start_of(pid: int) -> str:
+    """What tells a process from a later one with its number: start in clock ticks since boot, proc_pid_stat(5)."""
+    if LINUX:
+        return stat_of(pid).start
+    return output_of(["/bin/ps", "-o", "lstart=", "-p", str(pid)]).strip()
+
+
+def output_of(argv: list[str]) -> str:
+    with os.popen("TZ=UTC LC_ALL=C " + shlex.join(argv)) as pipe:
+        return pipe.read()
+
+
+class Process:
+    """What is known of a live process; `tty` is for macOS, which does not tell `session` and `start`."""
+
+    def __init__(self, *, name: str, state: str, ppid: int, session: int = 0, tty: str = "", start: str = ""):
+        self.name = name
+        self.state = state
+        self.ppid = ppid
+        self.session = session
+        self.tty = tty
+        self.start = start
+
+
+def stat_of(pid: int) -> Process:
+    """From /proc/PID/stat; raises OSError when there is no such process."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        text = file.read()
+    name, rest = text[text.index(b"(") + 1 :].rsplit(b")", 1)
+    fields = rest.split()
+    return Process(
+        name=name.decode(errors="replace"),
+        state=fields[0].decode(),
+        ppid=int(fields[1]),
+        session=int(fields[3]),
+        start=fields[19].decode(),
+    )
+
+
+def all_processes() -> dict[int, Process]:
+    """{pid: facts} of every process, zombies among them."""
+    table = {}
+    if not LINUX:
+        for line in output_of(["/bin/ps", "-axo", "pid=,ppid=,tty=,stat=,comm="]).splitlines():
+            pid, ppid, tty, state, name = line.split(None, 4)
+            table[int(pid)] = Process(name=name, state=state[0], ppid=int(ppid), tty=tty)
+    else:
+        for entry in os.listdir("/proc"):
+            if entry.isdigit():
+                with contextlib.suppress(OSError):  # it ended between the listing and the look
+                    table[int(entry)] = stat_of(int(entry))
+    return table
+
+
+def write_json(path: str, value: dict[str, Any]) -> None:
+    """Replace the file at `path` by one that holds `value`."""
+    beside = path + ".new"
+    with open(beside, "w") as file:
+        json.dump(value, file)
+    os.replace(beside, path)
+
+
+def tmux_format(text: str) -> str:
+    """`text` quoted for sh inside a tmux command that expands formats and strftime: no live `#` or `%` is left."""
+    return shlex.quote(text).replace("#", "##''").replace("%", "%%")
+
+
+class Recorder:
+    """The runner's end of the recorder: the FIFO, its reports, and the tmux call that attaches a new one."""
+
+    def __init__(self, folder: str, job: dict[str, Any]) -> None:
+        self.folder = folder
+        self.job = job
+        self.pane = os.environ["TMUX_PANE"]
+        self.socket, server_pid, _ = os.environ["TMUX"].rsplit(",", 2)
+        self.server_pid = int(server_pid)
+        self.path = os.path.join(folder, "recorder")
+        self.fd = -1
+        self.text = b""
+        self.restarts = 0
+        self.ready = False
+
+    def attach(self) -> None:
+        """Start a recorder and wait until it is ready; raises Refused when it is not to be had."""
+        if self.fd >= 0:
+            os.close(self.fd)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)
+        os.mkfifo(self.path, 0o600)
+        self.fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+        self.text = b""
+        argv = [self.job["python"], "-I", "-S", self.job["recorder"], self.folder, self.job["nonce"]]
+        argv += [str(self.job["max_output_bytes"]), "1" if self.job["separate_stderr"] else "0"]
+        pipe = "exec " + " ".join(map(tmux_format, argv))
+        target = ["-t", self.pane]
+        self.tmux(
+            ["set-option", "-p", *target, "@tmuxjobs_job", self.job["job_id"]],
+            ["set-option", "-w", *target, "remain-on-exit", "on"],
+            ["set-option", "-w", *target, "automatic-rename", "off"],
+            ["set-option", "-w", *target, "allow-rename", "off"],
+            ["set-option", "-w", *target, "window-size", "latest"],
+            ["rename-window", *target, self.job["job_id"]],
+            ["pipe-pane", *target, pipe],
+        )
+        report = self.report(RECORDER_S)
+        if report is None:
+            raise Refused(f"the recorder of its output did not start within {RECORDER_S:.0f} s")
+        if report["why"] != "ready":
+            raise Refused(f"its output can not be recorded ({report.get('error', report['why'])})")
+        self.ready = True
+
+    def tmux(self, *commands: list[str]) -> None:
+        argv = [self.job["tmux"], "-S", self.socket]
+        for command in commands:
+            argv += [*command, ";"]
+        read, write = os.pipe()
+        actions = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, write, 1)]
+        actions += [(os.POSIX_SPAWN_DUP2, write, 2)]
+        pid = os.posix_spawn(argv[0], argv[:-1], os.environ, file_actions=actions)
+        os.close(write)
+        said = b""
+        deadline = time.monotonic() + TMUX_S
+        while readable(read, deadline):
+            chunk = os.read(read, 4096)
+            if not chunk:
+                break
+            said += chunk
+        else:
+            os.kill(pid, signal.SIGKILL)
+        os.close(read)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if code:
+            raise Refused(f"tmux refused ({said.decode(errors='replace').strip() or f'code {code}'})")
+
+    def report(self, bound_s: float) -> dict[str, Any] | None:
+        """The recorder's next report, {"why": "gone"} when it died, None when the bound in seconds has passed."""
+        deadline = time.monotonic() + bound_s
+        while b"\n" not in self.text:
+            if not readable(self.fd, deadline):
+                return None
+            chunk = os.read(self.fd, 4096)
+            if not chunk:
+                return {"why": "gone"}
+            self.text += chunk
+        line, self.text = self.text.split(b"\n", 1)
+        report: dict[str, Any] = json.loads(line)
+        return report
+
+
+def readable(fd: int, deadline: float) -> bool:
+    """Wait until `fd` is readable or hung up, or the deadline (monotonic s) has passed: then False."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
+
+
+class Stop:
+    """A wish to end the job: why, by which signal, and when patience ends (monotonic s)."""
+
+    def __init__(self, reason: str, number: int, grace_s: float) -> None:
+        self.reason = reason
+        self.number = number
+        self.deadline = time.monotonic() + grace_s
+        self.give_up = self.deadline + KILL_S
+
+
+class Runner:
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.job: dict[str, Any] = json.loads(self.read("job.json"))
+        self.recorder = Recorder(folder, self.job)
+        self.tty = os.ttyname(0)
+        self.pid = 0
+        self.tee = 0
+        self.wakeup = -1
+        self.stop: Stop | None = None
+        self.status: int | None = None
+        self.ended_at: str | None = None
+        self.ended_monotonic: float | None = None
+        self.cpu_user_s = self.cpu_system_s = 0.0
+        self.max_rss_bytes = 0
+        self.deadline: float | None = None
+        self.look_s = 0.02
+        self.log_notes: list[str] = []
+        self.last_report: dict[str, Any] | None = None
+        self.run: dict[str, Any] = {}
+
+    def path(self, name: str) -> str:
+        return os.path.join(self.folder, name)
+
+    def read(self, name: str) -> bytes:
+        with open(self.path(name), "rb") as file:
+            return file.read()
+
+    # Start
+
+    def main(self) -> int:
+        os.umask(0o077)
+        self.catch_signals()
+        if os.path.exists(self.path("run.json")):
+            print(f"Job {self.job['job_id']} has already run; `tmuxjobs restart {self.job['job_id']}` runs it again.")
+            return 1
+        if LINUX:
+            become_subreaper()
+        try:
+            self.claim()
+            self.start()
+        except Refused as refused:
+            return self.refuse(str(refused))
+        except OSError as error:
+            return self.refuse(f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror))
+        while not self.over():
+            self.step()
+        return self.finish()
+
+    def catch_signals(self) -> None:
+        self.wakeup, write = os.pipe()
+        for fd in (self.wakeup, write):
+            os.set_blocking(fd, False)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        for number in (signal.SIGCHLD, signal.SIGUSR1, signal.SIGHUP, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_IGN)
+
+    def claim(self) -> None:
+        """Say who runs the job, before anything else can fail."""
+        self.run = {
+            "format": FORMAT,
+            "pid": os.getpid(),
+            "start": start_of(os.getpid()),
+            "boot": boot_id(),
+            "pane": self.recorder.pane,
+            "socket": self.recorder.socket,
+            "server_pid": self.recorder.server_pid,
+            "tty": self.tty,
+        }
+        write_json(self.path("run.json"), self.run)
+
+    def start(self) -> None:
+        if self.job["boot"] != self.run["boot"] or time.monotonic() - self.job["created_monotonic"] > LAUNCH_S:
+            raise Refused(f"its window opened more than {LAUNCH_S:.0f} s after it was asked for")
+        env = dict(item.split(b"=", 1) for item in self.read("env").split(b"\0") if b"=" in item)
+        os.unlink(self.path("env"))
+        env.update({name: os.environb[name] for name in (b"TERM", b"TMUX", b"TMUX_PANE") if name in os.environb})
+        with contextlib.suppress(termios.error):  # a closed window: SIGHUP is on its way
+            settings = termios.tcgetattr(0)
+            # A person's Ctrl-S would stop the job; Linux cuts characters, not bytes, on erase with IUTF8.
+            settings[0] &= ~(termios.IXON | termios.IXOFF)
+            settings[0] |= getattr(termios, "IUTF8", 0)
+            termios.tcsetattr(0, termios.TCSANOW, settings)
+        self.recorder.attach()
+        # Room for what is written later is taken now: the disk may be full then.
+        room = b" " * (len(self.read("job.json")) + 16384)
+        for name in ("run.room", "exit.room"):
+            with open(self.path(name), "wb") as file:
+                file.write(room)
+        self.launch(env)
+        self.run.update(
+            command_pid=self.pid, command_start=start_of(self.pid), started_at=now(), started_monotonic=time.monotonic()
+        )
+        self.write_in_room("run", self.run)
+        if self.job["timeout_s"] is not None:
+            self.deadline = self.run["started_monotonic"] + self.job["timeout_s"]
+
+    def launch(self, env: dict[bytes, bytes]) -> None:
+        """Start the command in a foreground process group of its own; raises Refused when it can not be."""
+        stderr = self.start_tee() if self.job["separate_stderr"] else 2
+        told, tell = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                os.setpgid(0, 0)
+                os.tcsetpgrp(0, os.getpid())
+                self.become_command(env, stderr)
+            except OSError as error:
+                os.write(tell, f"{error.strerror}: {os.fsdecode(error.filename or self.job['shell'])}".encode())
+            finally:
+                os._exit(127)
+        with contextlib.suppress(OSError):  # the child does the same: whoever comes first
+            os.setpgid(self.pid, self.pid)
+        os.close(tell)
+        if stderr != 2:
+            os.close(stderr)
+        said = b""
+        while chunk := os.read(told, 4096):
+            said += chunk
+        os.close(told)
+        if said:
+            raise Refused(said.decode(errors="replace"))
+
+    def become_command(self, env: dict[bytes, bytes], stderr: int) -> None:
+        signal.set_wakeup_fd(-1)
+        for number in set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}:
+            with contextlib.suppress(OSError, ValueError):  # the C library keeps a few for itself
+                signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.dup2(stderr, 2)
+        os.chdir(self.job["cwd"])
+        env[b"PWD"] = os.fsencode(self.job["cwd"])
+        os.umask(self.job["umask"])
+        shell = self.job["shell"]
+        os.execve(shell, [os.path.basename(shell), "-c", self.job["command"]], env)
+
+    def start_tee(self) -> int:
+        """A process that shows stderr in the window between two marks, which the recorder sorts by. Gives its input."""
+        read, write = os.pipe()
+        self.tee = os.fork()
+        if self.tee:
+            os.close(read)
+            return write
+        signal.set_wakeup_fd(-1)
+        os.dup2(read, 0)
+        os.closerange(3, 256)  # the FIFO above all: the recorder takes its closing for the runner's end
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        with contextlib.suppress(OSError):  # the window was closed
+            while data := os.read(0, 32768):
+                # One write: the terminal's lock keeps the marks and what is between them together.
+                write_fully(1, self.mark(2) + data + self.mark(1))
+        os._exit(0)
+
+    def mark(self, kind: int) -> bytes:
+        return b"\x1b]7717;%b;%d\x07" % (self.job["nonce"].encode(), kind)
+
+    # While it runs
+
+    def over(self) -> bool:
+        if self.stop and time.monotonic() > self.stop.give_up:
+            return True
+        if self.status is None:
+            return False
+        if self.stop:
+            return not self.members()
+        return not self.holders() and not self.holders()
+
+    def step(self) -> None:
+        """Wait for the next event and act on it."""
+        poll = select.poll()
+        poll.register(self.wakeup, select.POLLIN)
+        poll.register(self.recorder.fd, select.POLLIN)
+        events = dict(poll.poll(self.patience() * 1000))
+        if self.wakeup in events:
+            self.take_signals()
+        if self.recorder.fd in events:
+            self.recorder_gone()
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            self.deadline = None
+            self.end("timeout", signal.SIGTERM, self.job["grace_s"])
+        if self.stop and time.monotonic() >= self.stop.deadline:
+            self.signal_all(signal.SIGKILL)
+
+    def take_signals(self) -> None:
+        numbers = os.read(self.wakeup, 4096)
+        if signal.SIGCHLD in numbers:
+            self.reap()
+        if signal.SIGUSR1 in numbers:
+            self.asked()
+        if signal.SIGHUP in numbers:
+            self.end("hangup", signal.SIGHUP, 1.0)
+        if signal.SIGTERM in numbers:
+            self.end("terminated", signal.SIGTERM, self.job["grace_s"])
+
+    def patience(self) -> float:
+        """Seconds until the clock alone asks for a look."""
+        if self.stop:
+            return 0.05
+        waits = [3600.0]
+        if self.status is not None:
+            # Something that still has the terminal: it may let go of it without ending, which nothing tells.
+            self.look_s = min(1.0, self.look_s * 2)
+            waits.append(self.look_s)
+        if self.deadline is not None:
+            waits.append(self.deadline - time.monotonic())
+        return max(0.0, min(waits))
+
+    def reap(self) -> None:
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG | os.WUNTRACED)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if os.WIFSTOPPED(status):
+                # Ctrl-Z: no shell is above the job that could bring it back.
+                if pid == self.pid and os.WSTOPSIG(status) == signal.SIGTSTP:
+                    os.killpg(pid, signal.SIGCONT)
+                continue
+            if pid == self.tee:
+                self.tee = 0
+                continue
+            self.cpu_user_s += usage.ru_utime
+            self.cpu_system_s += usage.ru_stime
+            self.max_rss_bytes = max(self.max_rss_bytes, usage.ru_maxrss * (1024 if LINUX else 1))
+            if pid == self.pid:
+                self.status = status
+                self.ended_at, self.ended_monotonic = now(), time.monotonic()
+
+    def asked(self) -> None:
+        """A request to stop lies in `stop.json`: {signal, grace_s}; one that can not be read is not one."""
+        try:
+            request = json.loads(self.read("stop.json"))
+        except (OSError, ValueError):
+            return
+        self.end("kill", signal.Signals[request["signal"]], request["grace_s"])
+
+    def end(self, reason: str, number: int, grace_s: float) -> None:
+        if self.stop is None:
+            self.stop = Stop(reason, number, grace_s)
+        else:
+            again = Stop(reason, number, grace_s)
+            if again.deadline < self.stop.deadline:
+                self.stop.deadline, self.stop.give_up = again.deadline, again.give_up
+        self.signal_all(number)
+        if number != signal.SIGKILL:
+            self.signal_all(signal.SIGCONT)
+
+    def signal_all(self, number: int) -> None:
+        for pid in self.members():
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # ended, or named as a survivor later
+                os.kill(pid, number)
+
+    def members(self) -> dict[int, Process]:
+        """{pid: facts} of every live process that came from the job, whatever it did to get away.
+
+        A look at the process table misses one whose parent ends meanwhile; that there is no child at all is exact.
+        """
+        for _ in range(5):
+            self.reap()
+            if LINUX and self.status is not None and not self.tee and not has_children():
+                return {}
+            found = self.found_members()
+            if found or not LINUX:
+                return found
+        return {}
+
+    def found_members(self) -> dict[int, Process]:
+        table = all_processes()
+        found: dict[int, Process] = {}
+        grown = {os.getpid()}
+        while grown:
+            grown = {pid for pid, facts in table.items() if facts.ppid in grown and pid not in found}
+            grown -= {self.tee}
+            found.update({pid: table[pid] for pid in grown})
+        if not LINUX:
+            ours = os.path.basename(self.tty)
+            others = {os.getpid(), self.tee}
+            found.update({p: f for p, f in table.items() if f.tty and ours.endswith(f.tty) and p not in others})
+        # A zombie is dead, but whom it leaves behind may still name it as parent.
+        return {pid: facts for pid, facts in found.items() if facts.state not in "ZX"}
+
+    def holders(self) -> dict[int, Process]:
+        """Those of `members` that still have the job's terminal, and so may still write into its log."""
+        return {pid: facts for pid, facts in self.members().items() if self.holds_terminal(pid, facts)}
+
+    def holds_terminal(self, pid: int, facts: Process) -> bool:
+        if not LINUX or facts.session == os.getsid(0):
+            return True
+        with contextlib.suppress(OSError):  # ended, or another user's: it can not have our terminal open then
+            folder = f"/proc/{pid}/fd"
+            return any(os.readlink(f"{folder}/{fd}") == self.tty for fd in os.listdir(folder))
+        return False
+
+    def recorder_gone(self) -> None:
+        """The recorder died while the job runs: attach another and say that bytes may be missing."""
+        report = self.recorder.report(0) or {"why": "gone"}
+        at = self.log_size()
+        # A closed window ends the recorder too, and its SIGHUP may come a moment later.
+        deadline = time.monotonic() + 0.3
+        while not self.hung_up() and readable(self.wakeup, deadline):
+            self.take_signals()
+        if self.hung_up():
+            self.last_report = report
+            self.watch_no_recorder()
+            return
+        self.log_notes.append(f"the recorder ended ({report['why']}) at byte {at}, at {now()}")
+        self.recorder.restarts += 1
+        self.run["recorder_restarts"] = self.recorder.restarts
+        try:
+            if self.recorder.restarts > RECORDER_RESTARTS:
+                raise Refused(f"it had been replaced {RECORDER_RESTARTS} times")
+            self.recorder.attach()
+            self.log_notes[-1] += "; another took over, output in between may be missing"
+            self.run["recording"] = True
+        except (Refused, OSError) as error:
+            self.log_notes[-1] += f"; nothing was recorded after that: {error}"
+            self.run["recording"] = False
+            self.watch_no_recorder()
+        with contextlib.suppress(OSError):  # a full disk: the exit record has its room
+            write_json(self.path("run.json"), self.run)
+
+    def hung_up(self) -> bool:
+        return self.stop is not None and self.stop.reason == "hangup"
+
+    def watch_no_recorder(self) -> None:
+        """Poll a pipe that never speaks in place of the FIFO that hangs up for ever."""
+        os.close(self.recorder.fd)
+        self.recorder.fd, self.silent = os.pipe()
+
+    def log_size(self) -> int:
+        try:
+            return os.path.getsize(self.path("output.log"))
+        except OSError:
+            return 0
+
+    # The end
+
+    def finish(self) -> int:
+        survivors = self.members() if self.stop else {}
+        left = {} if self.stop else self.members()
+        self.end_tee()
+        with contextlib.suppress(OSError):  # no terminal any more
+            os.tcsetpgrp(0, os.getpgrp())
+        log = self.end_log()
+        record = self.exit_record(log, survivors, left)
+        self.write_exit(record)
+        self.say_end(record)
+        if self.status is None:
+            return 1
+        if os.WIFSIGNALED(self.status):
+            return 128 + os.WTERMSIG(self.status)
+        return os.WEXITSTATUS(self.status)
+
+    def end_tee(self) -> None:
+        deadline = time.monotonic() + 2.0
+        while self.tee and time.monotonic() < deadline:
+            readable(self.wakeup, time.monotonic() + 0.05)
+            with contextlib.suppress(BlockingIOError):
+                os.read(self.wakeup, 4096)
+            self.reap()
+        if self.tee:
+            os.kill(self.tee, signal.SIGKILL)
+
+    def end_log(self) -> dict[str, Any]:
+        """Send the end mark after the last output and wait until the recorder has it; what is known of the log."""
+        report = self.last_report
+        if report is None and self.run.get("recording", True):
+            report = self.recorder.report(MARK_S if self.send_mark() else 2.0)
+            if report is None:
+                self.log_notes.append(f"tmux did not hand over the end of the output within {MARK_S:.0f} s")
+        if report and report["why"] == "eof":
+            self.log_notes.append("the window was closed: output that tmux had not read yet is missing")
+        elif report and report["why"] != "end":
+            self.log_notes.append("the recorder died at the end: the last output may be missing")
+        logs = (report or {}).get("logs", {})
+        for name, facts in logs.items():
+            if facts["dropped_bytes"]:
+                self.log_notes.append(f"{facts['dropped_bytes']} bytes of {name} were dropped (limit or full disk)")
+        return {
+            "complete": not self.log_notes,
+            "why": "; ".join(self.log_notes) or None,
+            "bytes": logs.get("output.log", {}).get("bytes", self.log_size()),
+            "dropped_bytes": sum(facts["dropped_bytes"] for facts in logs.values()),
+            "recorder_restarts": self.recorder.restarts,
+        }
+
+    def send_mark(self) -> bool:
+        try:
+            fd = os.open(self.tty, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+        except OSError:
+            return False
+        with contextlib.suppress(termios.error):
+            termios.tcflow(fd, termios.TCOON)
+        try:
+            return write_fully(fd, self.mark(0), time.monotonic() + MARK_S)
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
+
+    def exit_record(
+        self, log: dict[str, Any], survivors: dict[int, Process], left: dict[int, Process]
+    ) -> dict[str, Any]:
+        # None: not even SIGKILL ended it, and it is among the survivors.
+        code = None if self.status is None else os.waitstatus_to_exitcode(self.status)
+        signaled = code is not None and code < 0
+        return {
+            "format": FORMAT,
+            "ended_at": self.ended_at or now(),
+            "runtime_s": round((self.ended_monotonic or time.monotonic()) - self.run["started_monotonic"], 6),
+            "exit_code": None if signaled else code,
+            "signal": signal_name(-code) if code is not None and code < 0 else None,
+            "reason": self.reason(signaled),
+            "cpu_user_s": round(self.cpu_user_s, 6),
+            "cpu_system_s": round(self.cpu_system_s, 6),
+            "max_rss_bytes": self.max_rss_bytes,
+            "log": log,
+            "survivors": named(survivors),
+            "left_running": named(left),
+            "job": self.job,
+            "run": self.run,
+        }
+
+    def reason(self, signaled: bool) -> str:
+        """Why it ended, one of: exit, signal, kill, timeout, terminated, window-closed, tmux-ended."""
+        if not self.stop:
+            return "signal" if signaled else "exit"
+        if not self.hung_up():
+            return self.stop.reason
+        # A server that is ending closes its panes some milliseconds before it is gone.
+        deadline = time.monotonic() + 0.5
+        while time.monotonic() < deadline:
+            try:
+                if LINUX and stat_of(self.recorder.server_pid).state == "Z":
+                    return "tmux-ended"
+                os.kill(self.recorder.server_pid, 0)
+            except (ProcessLookupError, FileNotFoundError):
+                return "tmux-ended"
+            time.sleep(0.02)
+        return "window-closed"
+
+    def write_in_room(self, name: str, record: dict[str, Any]) -> None:
+        """Into the room taken at the start, then under its name: neither needs a free block."""
+        data = json.dumps(record).encode() + b"\n"
+        path = self.path(f"{name}.room")
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+        os.pwrite(fd, data, 0)
+        os.ftruncate(fd, len(data))
+        os.close(fd)
+        os.replace(path, self.path(f"{name}.json"))
+
+    def write_exit(self, record: dict[str, Any]) -> None:
+        self.write_in_room("exit", record)
+        for name in ("recorder", "stop.json", "env", "run.room"):
+            with contextlib.suppress(OSError):
+                os.unlink(self.path(name))
+
+    def say_end(self, record: dict[str, Any]) -> None:
+        """One line for the person in the window, after the log has ended."""
+        how = record["signal"] or f"exit code {record['exit_code']}"
+        why = {"exit": "", "signal": ""}.get(record["reason"], f", {record['reason']}")
+        # Leaves a full-screen program's alternate screen, colours and hidden cursor behind.
+        text = (
+            f"\x1b[?1047l\x1b[?25h\x1b[m\r\n[{self.job['job_id']} ended: {how}{why}, {record['runtime_s']:.1f} s]\r\n"
+        )
+        with contextlib.suppress(OSError):
+            fd = os.open(self.tty, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+            write_fully(fd, text.encode(), time.monotonic() + 0.5)
+
+    def refuse(self, why: str) -> int:
+        """The command never ran: say so on disk and in the window."""
+        if self.recorder.ready:
+            self.end_log()
+        record = {"format": FORMAT, "ended_at": now(), "reason": "not-started", "error": why}
+        with contextlib.suppress(OSError):  # a full disk: who started it sees that nobody runs it
+            self.write_exit(record | {"job": self.job, "run": self.run or None})
+        with contextlib.suppress(OSError):
+            os.write(1, f"[{self.job['job_id']} did not start: {why}]\r\n".encode())
+        return 126
+
+
+def become_subreaper() -> None:
+    """Orphans of the job become our children, so that none of them can get away: prctl(2), PR_SET_CHILD_SUBREAPER."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+
+
+def has_children() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def named(processes: dict[int, Process]) -> list[dict[str, Any]]:
+    return [{"pid": pid, "name": facts.name, "start": facts.start or None} for pid, facts in sorted(processes.items())]
+
+
+def signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIG{number}"
+
+
+def write_fully(fd: int, data: bytes, deadline: float | None = None) -> bool:
+    """Write all of it, though the job may have set its terminal not to block; False when `deadline` has passed."""
+    while data:
+        try:
+            data = data[os.write(fd, data) :]
+        except BlockingIOError:
+            poll = select.poll()
+            poll.register(fd, select.POLLOUT)
+            if not poll.poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000):
+                return False
+        except OSError as error:
+            if error.errno != errno.EINTR:
+                raise
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(Runner(sys.argv[1]).main())

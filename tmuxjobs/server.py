@@ -1,0 +1,242 @@
+"""The MCP tools: what a model reads of each verb, and how answers and errors reach it. Knows no tmux and no files."""
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any
+
+os.environ.setdefault("FASTMCP_CHECK_FOR_UPDATES", "off")
+os.environ.setdefault("FASTMCP_ENABLE_RICH_TRACEBACKS", "false")
+os.environ.setdefault("FASTMCP_ENABLE_RICH_LOGGING", "false")
+
+from fastmcp import FastMCP
+from fastmcp.exceptions import ToolError, ValidationError
+from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
+from fastmcp.tools.base import ToolResult
+from mcp_types import CallToolRequestParams, ToolAnnotations
+from pydantic import Field
+from pydantic import ValidationError as PydanticValidationError
+
+from tmuxjobs.errors import TmuxjobsError
+from tmuxjobs.jobs import Jobs
+from tmuxjobs.models import Status
+from tmuxjobs.results import Answer, JobList, JobStatus, Kill, Output, Started
+
+INSTRUCTIONS = """\
+Runs shell commands as background jobs in tmux, where the person can watch and take over: `tmux attach -t {session}`.
+- `execute` anything slow, long-running or interactive (builds, tests, servers, REPLs); it returns a job_id at once.
+- Do other work, then ask `status`; `tail` shows the newest output, `output` with the last cursor only what is new.
+- `interact` types into a job and answers with what it printed; `keys=["C-c"]` interrupts.
+- A job lives on when this server ends, and every later session sees it in `list`. `kill` what you no longer need.
+- Each log is a plain file (log_path): grep it when it is large.
+- When `status` says that a job waits for a password, ask the person to attach and type it.
+"""
+
+JobId = Annotated[str, Field(description="Job id from `execute` or `list`")]
+list_of = list
+"""The built-in, under a name that the tool `list` does not hide."""
+READS = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
+
+
+class PlainArgumentErrors(Middleware):
+    """Wrong arguments become one plain line, without pydantic's layout and address."""
+
+    async def on_call_tool(
+        self, context: MiddlewareContext[CallToolRequestParams], call_next: CallNext[CallToolRequestParams, Any]
+    ) -> Any:
+        try:
+            return await call_next(context)
+        except ValidationError as error:
+            cause = error.__cause__
+            said = _argument_error(cause) if isinstance(cause, PydanticValidationError) else str(error)
+            raise ToolError(f"{context.message.name}: {said}", log_level=logging.DEBUG) from None
+
+
+def _argument_error(error: PydanticValidationError) -> str:
+    parts = []
+    for fault in error.errors(include_url=False, include_context=False, include_input=False):
+        where = ".".join(map(str, fault["loc"]))
+        what = {"missing_argument": "is required", "unexpected_keyword_argument": "is no parameter of this tool"}
+        parts.append(f"`{where}` {what.get(fault['type']) or fault['msg'][0].lower() + fault['msg'][1:]}")
+    return "; ".join(parts) + "."
+
+
+def build_server(jobs: Jobs) -> FastMCP:
+    """The MCP server over these jobs; nothing runs before it is started."""
+
+    @contextlib.asynccontextmanager
+    async def keep_house(_: FastMCP) -> AsyncIterator[None]:
+        """Prune now and then. Nothing depends on this end being reached."""
+        task = asyncio.create_task(_prune_for_ever(jobs))
+        try:
+            yield
+        finally:
+            task.cancel()
+
+    server = FastMCP(
+        "tmuxjobs",
+        INSTRUCTIONS.format(session=jobs.settings.session),
+        version="0.1.0",
+        lifespan=keep_house,
+        middleware=[PlainArgumentErrors()],
+        mask_error_details=True,
+    )
+
+    def tool(model: type[Answer], hints: ToolAnnotations) -> Callable[[Callable[..., Answer]], Any]:
+        def add(verb: Callable[..., Answer]) -> Any:
+            return server.tool(told(verb), output_schema=schema(model), annotations=hints)
+
+        return add
+
+    @tool(
+        Started,
+        ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=False, open_world_hint=True),
+    )
+    def execute(
+        command: Annotated[str, Field(description="Shell command line: pipes, &&, $VAR, heredocs")],
+        name: Annotated[str | None, Field(description="Short name for the id and the window")] = None,
+        cwd: Annotated[str | None, Field(description="Working directory")] = None,
+        env: Annotated[dict[str, str] | None, Field(description="Variables to add or replace")] = None,
+        timeout: Annotated[float | None, Field(description="Seconds after which the job is ended", gt=0)] = None,
+        shell: Annotated[str | None, Field(description="Default bash, else sh")] = None,
+        separate_stderr: Annotated[bool, Field(description="Keep stderr apart from stdout")] = False,
+    ) -> Started:
+        """Start a command as a background job in its own tmux window and return at once with its job_id.
+
+        The job has a real terminal, so REPLs, prompts and full-screen programs work; it outlives this server.
+        """
+        return jobs.execute(
+            command, name=name, cwd=cwd, env=env, timeout=timeout, shell=shell, separate_stderr=separate_stderr
+        )
+
+    @tool(JobList, READS)
+    def list(
+        status: Annotated[Status | None, Field(description="Only jobs in this state")] = None,
+        limit: Annotated[int, Field(ge=1, le=500)] = 20,
+        name: Annotated[str | None, Field(description="Only jobs with this in their id or command")] = None,
+    ) -> JobList:
+        """List jobs, newest first, those of earlier sessions and other servers too."""
+        return jobs.list(status=status, limit=limit, name=name)
+
+    @tool(JobStatus, READS)
+    def status(job_id: JobId) -> JobStatus:
+        """Tell how a job stands: running, completed (exit code 0), failed, killed or lost, and why.
+
+        Also runtime in seconds, pid, log path, whether it waits for input and at which prompt.
+        """
+        return jobs.status(job_id)
+
+    @tool(Output, READS)
+    def output(
+        job_id: JobId,
+        cursor: Annotated[int | None, Field(description="From an earlier answer: only what is new since", ge=0)] = None,
+        stderr_cursor: Annotated[int | None, Field(description="Likewise for a separate stderr", ge=0)] = None,
+        max_bytes: Annotated[int, Field(description="Budget in characters", ge=200, le=400_000)] = 20_000,
+        raw: Annotated[bool, Field(description="Keep escapes and redraws")] = False,
+    ) -> Output:
+        """Read a job's output as clean text. Without cursor: all of it, or head and tail with what was left out named.
+
+        The answer's cursor fetches what comes next. For the newest lines only, use `tail`.
+        """
+        return jobs.output(job_id, cursor=cursor, stderr_cursor=stderr_cursor, max_bytes=max_bytes, raw=raw)
+
+    @tool(Output, READS)
+    def tail(job_id: JobId, lines: Annotated[int, Field(description="How many", ge=1, le=1000)] = 50) -> Output:
+        """Read the last lines of a job's output as clean text, a prompt without newline included."""
+        return jobs.tail(job_id, lines=lines)
+
+    @tool(
+        Output,
+        ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=False, open_world_hint=True),
+    )
+    def interact(
+        job_id: JobId,
+        input: Annotated[str, Field(description="Text to type; a newline is Enter")] = "",
+        keys: Annotated[list_of[str] | None, Field(description='Keys after the text: "C-c", "Up", "Escape"')] = None,
+        enter: Annotated[bool, Field(description="Press Enter after the text")] = True,
+        wait: Annotated[float, Field(description="Seconds to wait for the response", ge=0, le=50)] = 5.0,
+        pattern: Annotated[str | None, Field(description="Regex: answer once it shows in the response")] = None,
+    ) -> Output:
+        """Type into a running job and return what it printed in response, without the echo.
+
+        Answers as soon as the program waits for input again, is quiet, has ended, or `pattern` shows.
+        """
+        return jobs.interact(job_id, input, keys=keys or (), enter=enter, wait=wait, pattern=pattern)
+
+    @tool(
+        Kill, ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False)
+    )
+    def kill(
+        job_id: JobId,
+        signal: Annotated[str, Field(description="First signal: TERM, INT, HUP, KILL")] = "TERM",
+        grace: Annotated[float, Field(description="Seconds until SIGKILL", ge=0, le=30)] = 5.0,
+    ) -> Kill:
+        """End a job with everything it started, and say killed, already_terminated or not_found.
+
+        To interrupt a program and keep the job, use `interact` with keys ["C-c"].
+        """
+        return jobs.kill(job_id, signal=signal, grace=grace)
+
+    return server
+
+
+def told(verb: Callable[..., Answer]) -> Callable[..., ToolResult]:
+    """The verb as a tool: its answer as text and fields, our errors as one line each; FastMCP masks all others."""
+
+    @functools.wraps(verb)
+    def call(*args: Any, **kwargs: Any) -> ToolResult:
+        try:
+            result = verb(*args, **kwargs)
+        except TmuxjobsError as error:
+            raise ToolError(str(error), log_level=logging.DEBUG) from None
+        return ToolResult(content=result.text(), structured_content=result.model_dump(mode="json"))
+
+    return call
+
+
+def schema(model: type[Answer]) -> dict[str, Any]:
+    """The result's JSON schema at its smallest: every tool's is in each client's context."""
+    full = model.model_json_schema(mode="serialization")
+    definitions = full.pop("$defs", {})
+
+    def small(part: Any) -> Any:
+        if isinstance(part, dict):
+            if "$ref" in part:
+                return small(definitions[part["$ref"].rsplit("/", 1)[1]])
+            return {
+                key: {name: small(value) for name, value in inner.items()} if key == "properties" else small(inner)
+                for key, inner in part.items()
+                if key not in ("title", "description", "default", "required", "format")
+            }
+        return [small(one) for one in part] if isinstance(part, list_of) else part
+
+    shrunk: dict[str, Any] = small(full)
+    return shrunk
+
+
+async def _prune_for_ever(jobs: Jobs) -> None:
+    while True:
+        with contextlib.suppress(TmuxjobsError):  # the next call of a tool tells it to someone who can act
+            await asyncio.to_thread(jobs.prune)
+        await asyncio.sleep(jobs.settings.cleanup_interval)
+
+
+def serve(jobs: Jobs) -> None:
+    """Serve MCP on stdio until standard input closes or SIGTERM or SIGINT comes; the jobs live on."""
+    server = build_server(jobs)
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # A thread blocks in a read of standard input: nothing but this ends the process at once.
+            loop.add_signal_handler(number, os._exit, 128 + number)
+        await server.run_async("stdio", show_banner=False, log_level="ERROR")
+
+    asyncio.run(run())
+    sys.stdout.flush()
+    os._exit(0)

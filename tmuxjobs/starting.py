@@ -1,0 +1,190 @@
+"""`execute`: check what is asked, take a slot, open the window, and answer once the command runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tmuxjobs import processes
+from tmuxjobs.checks import checked_seconds, encoded
+from tmuxjobs.errors import InvalidInput, LimitReached, NotAllowed, NotStarted
+from tmuxjobs.models import LAUNCH_S, JobSpec, status_of
+from tmuxjobs.results import Started
+from tmuxjobs.settings import IN_JOBS
+from tmuxjobs.store import slug, suffix
+
+if TYPE_CHECKING:
+    from tmuxjobs.jobs import Jobs
+
+HERE = Path(__file__).parent
+COMMAND_BYTES = 120_000
+"""Linux gives one argument 128 KiB: execve(2), MAX_ARG_STRLEN."""
+GRACE_S = 5.0
+OF_THE_TERMINAL = {"TMUX", "TMUX_PANE", "TERM", "TERM_PROGRAM", "TERM_PROGRAM_VERSION", "COLUMNS", "LINES", "STY"}
+WELCOME = (
+    "printf 'Jobs of coding agents run here, one in each window: Ctrl-b n and Ctrl-b p go through them.\\n'; exec cat"
+)
+
+
+def execute(
+    jobs: Jobs,
+    command: str,
+    *,
+    name: str | None = None,
+    cwd: str | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+    shell: str | None = None,
+    separate_stderr: bool = False,
+) -> Started:
+    """Start a shell command line in a window of its own; answers when it runs.
+
+    `timeout` is in seconds, the configured one by default. Raises InvalidInput, NotAllowed, LimitReached,
+    TmuxError, StateError, or NotStarted; after each of them nothing is left behind.
+    """
+    check_command(jobs, command)
+    environment = environment_of(jobs, env or {})
+    asked: dict[str, Any] = {
+        "command": command,
+        "cwd": str(folder_of(jobs, cwd)),
+        "shell": shell_path(shell, environment.get("PATH", os.defpath)),
+        "timeout_s": checked_seconds("timeout", timeout) if timeout is not None else jobs.settings.job_timeout,
+        "separate_stderr": separate_stderr,
+    }
+    jobs.tmux.ensure_session(["/bin/sh", "-c", WELCOME])
+    job_id = create(jobs, slug(name or command), asked, environment)
+    launch(jobs, job_id)
+    jobs.prune_windows()
+    record, state = jobs.look(job_id)
+    return Started(
+        job_id=job_id, status=status_of(state), log_path=str(jobs.log_path(record)), attach=jobs.attach_line(record)
+    )
+
+
+def check_command(jobs: Jobs, command: str) -> None:
+    if not command.strip():
+        raise InvalidInput("The command is empty; give a shell command line.")
+    size = len(encoded("command", command))
+    if size > COMMAND_BYTES:
+        raise InvalidInput(
+            f"The command is {size} bytes long and may be {COMMAND_BYTES}; write it to a file and run that."
+        )
+    allowed = jobs.settings.allowed_commands
+    if allowed is not None and not any(re.search(pattern, command, re.IGNORECASE) for pattern in allowed):
+        raise NotAllowed(f"The command matches none of the allowed patterns: {', '.join(allowed)}.")
+
+
+def environment_of(jobs: Jobs, given: Mapping[str, str]) -> dict[str, str]:
+    for key, value in given.items():
+        if not key or "=" in key or not key.isprintable():
+            raise InvalidInput(f"{key!r} in env is no name for a variable.")
+        encoded(f"value of '{key}' in env", value)
+    ours: dict[str, str] = {key: value for key, value in jobs.environ.items() if key not in OF_THE_TERMINAL}
+    return ours | {"PAGER": "cat", "GIT_PAGER": "cat"} | dict(given)
+
+
+def folder_of(jobs: Jobs, cwd: str | None) -> Path:
+    encoded("cwd", cwd or "")
+    folder = Path(os.path.abspath(jobs.cwd / Path(cwd or ".").expanduser()))
+    if not folder.is_dir():
+        raise InvalidInput(f"cwd '{folder}' is no folder.")
+    if not os.access(folder, os.X_OK):
+        raise InvalidInput(f"cwd '{folder}' may not be entered.")
+    return folder
+
+
+def create(jobs: Jobs, short: str, asked: Mapping[str, Any], environment: dict[str, str]) -> str:
+    """Take a slot and lay down the record, under the lock: no two servers count the same slot as free."""
+    with jobs.store.lock():
+        running = [r.job.job_id for r in jobs.store.unfinished() if status_of(jobs.state(r)) == "running"]
+        if len(running) >= jobs.settings.max_jobs:
+            raise LimitReached(
+                f"{len(running)} jobs run and TMUXJOBS_MAX_JOBS is {jobs.settings.max_jobs}: wait for one or kill "
+                f"one of {', '.join(sorted(running)[:10])}."
+            )
+        number = jobs.store.next_number()
+        job_id = f"{short}-{suffix(number)}"
+        spec = JobSpec(
+            number=number,
+            job_id=job_id,
+            **asked,
+            grace_s=GRACE_S,
+            max_output_bytes=jobs.settings.max_output_size,
+            umask=own_umask(),
+            created_at=datetime.now(UTC),
+            created_monotonic=time.monotonic(),
+            boot=processes.boot_id(),
+            nonce=str(secrets.randbits(63)),
+            tmux=jobs.tmux.binary,
+            python=sys.executable,
+            recorder=str(HERE / "recorder.py"),
+        )
+        jobs.store.create(spec, environment | {IN_JOBS: job_id})
+    return job_id
+
+
+def launch(jobs: Jobs, job_id: str) -> None:
+    """Open the window and wait until the command runs or has run; on failure leave nothing and raise."""
+    folder = jobs.store.folder(job_id)
+    runner = [sys.executable, "-I", "-S", "-X", "utf8", str(HERE / "runner.py"), str(folder)]
+    opening = jobs.tmux.open_window(job_id, runner)
+    deadline = time.monotonic() + LAUNCH_S
+    pause = 0.002
+    why = f"its window did not open within {LAUNCH_S:.0f} s"
+    while time.monotonic() < deadline:
+        record = jobs.store.read(job_id)
+        if record.exit is not None and record.exit.reason == "not-started":
+            why = record.exit.error or why
+            break
+        if record.exit is not None or (record.run is not None and record.run.command_pid is not None):
+            return
+        if record.run is None and opening.error is not None:
+            why = str(opening.error)
+            break
+        if record.run is not None and not processes.alive(record.run.pid, record.run.start):
+            if jobs.store.read(job_id).exit is None:
+                why = "its runner was killed"
+                break
+            continue
+        time.sleep(pause)
+        pause = min(0.02, pause * 1.5)
+    forget(jobs, job_id)
+    raise NotStarted(f"The command did not start: {why.rstrip('.')}.")
+
+
+def forget(jobs: Jobs, job_id: str) -> None:
+    pane = jobs.tmux.panes().get(job_id)
+    with jobs.store.lock():
+        jobs.store.remove(job_id)
+    if pane is not None:
+        jobs.tmux.close(pane)
+
+
+def shell_path(given: str | None, path: str) -> str:
+    wanted = [given] if given else ["bash", "sh"]
+    for name in wanted:
+        found = shutil.which(os.path.expanduser(name), path=path) or (shutil.which(name) if not given else None)
+        if found:
+            return os.path.abspath(found)
+    if not given and os.access("/bin/sh", os.X_OK):
+        return "/bin/sh"
+    raise InvalidInput(f"There is no shell '{given}'; give a name on PATH or a path, or leave it out.")
+
+
+def own_umask() -> int:
+    """Ours, to be the job's; Linux tells it without a change that another thread could see."""
+    try:
+        text = Path("/proc/self/status").read_text()
+        return int(re.search(r"^Umask:\s*(\d+)", text, re.MULTILINE)[1], 8)  # type: ignore[index]
+    except OSError:
+        mask = os.umask(0o022)
+        os.umask(mask)
+        return mask

@@ -1,0 +1,97 @@
+"""`kill`: ask the runner to end the tree; where there is no runner any more, end what lives of it."""
+
+from __future__ import annotations
+
+import os
+import signal as signals
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tmuxjobs import processes
+from tmuxjobs.checks import checked_seconds
+from tmuxjobs.errors import InvalidInput, TmuxError
+from tmuxjobs.models import Lost, ProcessRecord, Record, Running, Starting, describe
+from tmuxjobs.results import Kill
+
+if TYPE_CHECKING:
+    from tmuxjobs.jobs import Jobs
+
+GRACE_S = 5.0
+GRACE_MAX_S = 30.0
+ENDING_S = 15.0
+
+
+def kill(jobs: Jobs, job_id: str, *, signal: str = "TERM", grace: float = GRACE_S) -> Kill:
+    """End the job's whole tree: the signal, then after `grace` seconds (0 to 30) SIGKILL until nothing lives."""
+    name = signal_name(signal)
+    grace = max(0.0, min(checked_seconds("grace", grace, least=0.0), GRACE_MAX_S))
+    record = jobs.store.look(job_id)
+    if record is None:
+        return Kill(status="not_found", detail=f"no job '{job_id}'; `list` shows all")
+    record, state = jobs.settle(record)
+    if isinstance(state, Starting | Running):
+        return stop(jobs, record, name, grace)
+    living = record.exit.left_running + record.exit.survivors if record.exit else jobs.orphans(record, state)
+    living = alive_of(living)
+    survivors = end_processes(living, name, grace)
+    ended = len(living) - len(survivors)
+    words = f"; ended {ended} of its processes that still lived" if living else ""
+    status = "killed" if ended and isinstance(state, Lost) else "already_terminated"
+    return Kill.model_validate({"status": status, "detail": describe(state) + words, "survivors": survivors})
+
+
+def stop(jobs: Jobs, record: Record, signal: str, grace: float) -> Kill:
+    """Ask the runner, the one place that kills, and wait for its record."""
+    job_id = record.job.job_id
+    jobs.store.request_stop(job_id, signal=signal, grace_s=grace)
+    bound = grace + ENDING_S
+    deadline = time.monotonic() + bound
+    asked = False
+    while time.monotonic() < deadline:
+        record, state = jobs.look(job_id)
+        if not asked and isinstance(state, Running) and record.run is not None:
+            asked = True
+            send(record.run.pid, signals.SIGUSR1)
+        if record.exit is not None:
+            return Kill(
+                status="killed" if record.exit.reason not in ("exit", "signal") else "already_terminated",
+                detail=describe(state),
+                survivors=record.exit.survivors,
+            )
+        if isinstance(state, Lost):
+            return jobs.kill(job_id, signal=signal, grace=grace)
+        time.sleep(0.01)
+    raise TmuxError(
+        f"Job '{job_id}' was told to end and its record is not there after {bound:.0f} s: tmux may hang; `status` "
+        "tells when it has ended."
+    )
+
+
+def alive_of(named: Sequence[ProcessRecord]) -> tuple[ProcessRecord, ...]:
+    return tuple(one for one in named if one.start and processes.alive(one.pid, one.start))
+
+
+def end_processes(living: Sequence[ProcessRecord], signal: str, grace: float) -> tuple[ProcessRecord, ...]:
+    """Signal them, then SIGKILL; those that still live."""
+    for number, bound in ((signals.Signals[signal], grace), (signals.SIGKILL, 2.0)):
+        for one in alive_of(living):
+            send(one.pid, number)
+        deadline = time.monotonic() + bound
+        while alive_of(living) and time.monotonic() < deadline:
+            time.sleep(0.02)
+    return alive_of(living)
+
+
+def send(pid: int, number: signals.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+def signal_name(name: str) -> str:
+    full = name.upper() if name.upper().startswith("SIG") else f"SIG{name.upper()}"
+    if full not in signals.Signals.__members__:
+        raise InvalidInput(f"'{name}' is no signal; use TERM, INT, HUP, KILL, ...")
+    return full

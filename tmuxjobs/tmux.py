@@ -1,0 +1,320 @@
+"""Our session on the tmux server: windows, facts, keys, the screen. Knows no jobs, only panes with a mark.
+
+Every call is bounded, goes to a named socket whatever TMUX says, and has neither our standard input nor our locale.
+"""
+
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import libtmux
+from libtmux.common import tmux_cmd
+
+from tmuxjobs.errors import InvalidInput, TmuxError
+
+CALL_S = 10.0
+MINIMUM = (3, 2)
+SIZE = (220, 50)
+LITERAL_BYTES = 4096
+MARK = "@tmuxjobs_job"
+
+
+class Call(tmux_cmd):
+    """One tmux call: like libtmux's own, but bounded, with a standard input and an environment of its own."""
+
+    def __init__(
+        self, *args: Any, tmux_bin: str, env: Mapping[str, str], stdin: bytes = b"", timeout: float | None = None
+    ) -> None:
+        self.cmd = [tmux_bin, *map(str, args)]
+        with tempfile.TemporaryFile() as file:
+            file.write(stdin)
+            file.seek(0)
+            self.process = subprocess.Popen(  # type: ignore[assignment]
+                self.cmd, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(env)
+            )
+        timeout = timeout or CALL_S
+        try:
+            out, err = self.process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            # Not `communicate` again: a stopped server keeps our pipes open, in flight on its socket.
+            self.process.kill()
+            self.process.wait()
+            for pipe in (self.process.stdout, self.process.stderr):
+                if pipe is not None:
+                    pipe.close()
+            raise TmuxError(
+                f"tmux did not answer within {timeout:.0f} s: its server hangs or is stopped; see to it and try again."
+            ) from None
+        self.returncode = self.process.returncode
+        self.stdout = _text(out).removesuffix("\n").split("\n") if out else []
+        self.stderr = [line for line in _text(err).split("\n") if line]
+
+
+def _text(data: Any) -> str:
+    return bytes(data).decode(errors="backslashreplace")
+
+
+class Server(libtmux.Server):
+    """libtmux's server whose every command is a `Call`."""
+
+    def __init__(self, *, socket_name: str, tmux_bin: str, env: Mapping[str, str]) -> None:
+        super().__init__(socket_name=socket_name, tmux_bin=tmux_bin)
+        self._binary = tmux_bin
+        # -u: without a UTF-8 locale tmux answers `_` for what is not ASCII, and hosts start servers with no locale.
+        self._env = {key: value for key, value in env.items() if key not in ("TMUX", "TMUX_PANE")}
+
+    def cmd(self, cmd: str, *args: Any, target: str | int | None = None, **bounds: Any) -> tmux_cmd:
+        aimed = ("-t", target, *args) if target is not None else args
+        return Call("-u", f"-L{self.socket_name}", cmd, *aimed, tmux_bin=self._binary, env=self._env, **bounds)
+
+
+@dataclass(frozen=True)
+class Pane:
+    """What tmux says of a pane that carries a job's mark. `viewers` is how many clients see its window."""
+
+    job_id: str
+    pane_id: str
+    window_id: str
+    tty: str
+    dead: bool
+    piped: bool
+    in_mode: bool
+    viewers: int
+
+
+FORMAT = "\t".join(
+    f"#{{{name}}}"
+    for name in (
+        MARK,
+        "pane_id",
+        "window_id",
+        "pane_tty",
+        "pane_dead",
+        "pane_pipe",
+        "pane_in_mode",
+        "window_active_clients",
+    )
+)
+
+
+class Tmux:
+    """Our session. Nothing is asked of tmux before a method needs it."""
+
+    def __init__(self, *, socket_name: str, session: str, environ: Mapping[str, str]) -> None:
+        self.socket_name = socket_name
+        self.session = session
+        self.environ = environ
+        self._server: Server | None = None
+
+    @property
+    def binary(self) -> str:
+        """Path of the tmux program; raises TmuxError when there is none or it is too old."""
+        return self.server._binary
+
+    @property
+    def server(self) -> Server:
+        if self._server is None:
+            path = shutil.which("tmux", path=self.environ.get("PATH", os.defpath))
+            if path is None:
+                raise TmuxError("tmux is not installed: install it (apt install tmux, brew install tmux), try again.")
+            path = os.path.abspath(path)
+            _check_version(path)
+            self._server = Server(socket_name=self.socket_name, tmux_bin=path, env=self.environ)
+        return self._server
+
+    @property
+    def attach(self) -> str:
+        """The line a person types to see the jobs."""
+        name = "" if self.socket_name == "default" else f" -L {self.socket_name}"
+        return f"tmux{name} attach -t {self.session}"
+
+    def attach_argv(self, pane: "Pane | None") -> list[str]:
+        """The command that attaches a terminal, or, inside a client of this server, switches that client over."""
+        target = pane.pane_id if pane else f"={self.session}:"
+        inside = os.path.basename(self.environ.get("TMUX", "").split(",")[0]) == self.socket_name
+        verb = "switch-client" if inside else "attach-session"
+        return [self.binary, "-u", f"-L{self.socket_name}", verb, "-t", target]
+
+    def run(self, *args: str, stdin: bytes = b"", timeout: float | None = None) -> list[str]:
+        """Lines that a tmux command printed; raises TmuxError with what tmux said."""
+        call = self.server.cmd(args[0], *args[1:], stdin=stdin, timeout=timeout)
+        if call.returncode:
+            raise TmuxError(f"tmux refused {args[0]}: {'; '.join(call.stderr) or f'code {call.returncode}'}.")
+        return call.stdout
+
+    def ensure_session(self, welcome: Sequence[str]) -> None:
+        """Make our session if there is none, with `welcome` (an argv) in its first window."""
+        target = f"={self.session}"
+        look = ("has-session", "-t", target, ";", "show-options", "-sv", "exit-unattached")
+        make = (
+            "new-session",
+            "-d",
+            "-s",
+            self.session,
+            "-x",
+            str(SIZE[0]),
+            "-y",
+            str(SIZE[1]),
+            "-n",
+            "jobs",
+            "-c",
+            "/",
+        )
+        options = (("destroy-unattached", "off"), ("history-limit", "20000"), ("default-size", f"{SIZE[0]}x{SIZE[1]}"))
+        # In the creating call: a global `destroy-unattached on` would end it at once.
+        keep = [word for name, value in options for word in (";", "set-option", "-t", f"{target}:", name, value)]
+        for attempt in range(5):
+            answer = self.server.cmd(*look)
+            if answer.returncode:
+                # Losing to another that makes it is winning; a server that is just ending is asked once more.
+                made = self.server.cmd(*make, *welcome, *keep, ";", *look[4:])
+                answer = made if made.returncode == 0 else answer
+            if answer.returncode == 0:
+                break
+            time.sleep(0.02 * attempt)
+        else:
+            raise TmuxError(f"tmux can not hold the session {self.session}: {'; '.join(made.stderr)}.")
+        if "on" in answer.stdout:
+            self.server.cmd("kill-session", "-t", target)
+            raise TmuxError(
+                "tmux's server option exit-unattached is on, so tmux would end with every job when nobody is attached; "
+                "set it off (tmux set -s exit-unattached off) and try again."
+            )
+
+    def open_window(self, name: str, argv: Sequence[str]) -> "Opening":
+        """Start a window of that name that runs `argv`. A user's hook may hold up tmux's answer; nobody waits."""
+        opening = Opening()
+        command = ("new-window", "-d", "-a", "-t", f"={self.session}:$", "-n", name, "-c", "/", "--", *argv)
+        thread = threading.Thread(target=opening.call, args=(self, command), daemon=True)
+        thread.start()
+        return opening
+
+    def panes(self) -> dict[str, Pane]:
+        """{job id: pane} of every pane with a job's mark, in whatever session; empty when no server runs."""
+        call = self.server.cmd("list-panes", "-a", "-f", f"#{{{MARK}}}", "-F", FORMAT)
+        if call.returncode:
+            if "no server" in " ".join(call.stderr) or "error connecting" in " ".join(call.stderr):
+                return {}
+            raise TmuxError(f"tmux refused list-panes: {'; '.join(call.stderr)}.")
+        panes = {}
+        for line in call.stdout:
+            job_id, pane_id, window_id, tty, dead, piped, in_mode, viewers = line.split("\t")
+            panes[job_id] = Pane(
+                job_id, pane_id, window_id, tty, dead == "1", piped == "1", in_mode not in ("", "0"), int(viewers or 0)
+            )
+        return panes
+
+    def type(self, pane: Pane, text: str) -> None:
+        """Type the text, as a keyboard would: every newline is Enter. Any length, exact."""
+        text = text.replace("\r\n", "\r").replace("\n", "\r")
+        data = text.encode()
+        if len(data) <= LITERAL_BYTES and not pane.in_mode and not text.endswith(";"):
+            self.run("send-keys", "-t", pane.pane_id, "-l", "--", text)
+            return
+        # A command holds about 16 KB; and in copy mode send-keys is swallowed, while a paste leaves it alone.
+        buffer = f"tmuxjobs-{os.getpid()}-{secrets.token_hex(4)}"
+        self.run(
+            "load-buffer",
+            "-b",
+            buffer,
+            "-",
+            ";",
+            "paste-buffer",
+            "-d",
+            "-r",
+            "-b",
+            buffer,
+            "-t",
+            pane.pane_id,
+            stdin=data,
+        )
+
+    def press(self, pane: Pane, keys: Sequence[str]) -> None:
+        """Press named keys, in tmux's names as `key_name` gives them; a person's copy mode ends."""
+        self.run("copy-mode", "-q", "-t", pane.pane_id, ";", "send-keys", "-t", pane.pane_id, "--", *keys)
+
+    def close(self, pane: Pane) -> None:
+        """Remove a pane whose process has ended; one that lives is left alone."""
+        self.server.cmd("if-shell", "-F", "-t", pane.pane_id, "#{pane_dead}", f"kill-pane -t {pane.pane_id}")
+
+    def screen(self, pane: Pane) -> list[str]:
+        """The lines on the screen now, as a person sees them."""
+        return self.run("capture-pane", "-p", "-t", pane.pane_id)
+
+
+class Opening:
+    """A `new-window` under way: `error` is what tmux said against it, once it has."""
+
+    def __init__(self) -> None:
+        self.error: TmuxError | None = None
+
+    def call(self, tmux: Tmux, command: Sequence[str]) -> None:
+        try:
+            tmux.run(*command, timeout=60.0)
+        except TmuxError as error:
+            self.error = error
+
+
+NAMED_KEYS = {
+    "enter": "Enter",
+    "return": "Enter",
+    "escape": "Escape",
+    "esc": "Escape",
+    "tab": "Tab",
+    "btab": "BTab",
+    "space": "Space",
+    "bspace": "BSpace",
+    "backspace": "BSpace",
+    "up": "Up",
+    "down": "Down",
+    "left": "Left",
+    "right": "Right",
+    "home": "Home",
+    "end": "End",
+    "pageup": "PPage",
+    "pgup": "PPage",
+    "ppage": "PPage",
+    "pagedown": "NPage",
+    "pgdn": "NPage",
+    "npage": "NPage",
+    "insert": "IC",
+    "ic": "IC",
+    "delete": "DC",
+    "dc": "DC",
+    **{f"f{number}": f"F{number}" for number in range(1, 13)},
+}
+MODIFIERS = {"c": "C-", "ctrl": "C-", "control": "C-", "m": "M-", "alt": "M-", "meta": "M-", "s": "S-", "shift": "S-"}
+
+
+def key_name(key: str) -> str:
+    """tmux's name of a key: `C-c`, `^C`, `ctrl+c`, `Up`, `F5`, `a`. Else InvalidInput: tmux would type the letters."""
+    rest = f"C-{key[1:]}" if len(key) == 2 and key[0] == "^" else key
+    modifiers = ""
+    while match := re.match(r"([A-Za-z]+)[-+](?=.)", rest):
+        if match[1].lower() not in MODIFIERS:
+            break
+        modifiers += MODIFIERS[match[1].lower()]
+        rest = rest[match.end() :]
+    if rest.lower() in NAMED_KEYS:
+        return modifiers + NAMED_KEYS[rest.lower()]
+    if len(rest) == 1 and rest.isprintable():
+        return modifiers + (rest.lower() if "C-" in modifiers else rest)
+    raise InvalidInput(
+        f"'{key}' is no key; use names like Enter, Escape, Tab, Up, PageDown, F5, C-c, M-x or one character."
+    )
+
+
+def _check_version(path: str) -> None:
+    said = _text(subprocess.run([path, "-V"], capture_output=True, timeout=CALL_S, check=False).stdout).strip()
+    match = re.search(r"(\d+)\.(\d+)", said)
+    # A build from the development branch has no number and is newer than any.
+    if match and (int(match[1]), int(match[2])) < MINIMUM:
+        raise TmuxError(f"{said} is too old: tmuxjobs needs tmux {MINIMUM[0]}.{MINIMUM[1]}a or newer.")
