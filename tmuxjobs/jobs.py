@@ -4,6 +4,7 @@ A verb is a method here, a tool in `server.py`, a command in `cli.py`. Holds no 
 """
 
 import builtins
+import contextlib
 import os
 import time
 from collections.abc import Mapping
@@ -52,7 +53,7 @@ class Jobs:
     @classmethod
     def open(cls, settings: Settings | None = None) -> Self:
         """Ready for every verb; raises SettingsError or StateError. tmux is asked for when a verb needs it."""
-        jobs = cls(settings or Settings.load(), environ=os.environ, cwd=Path.cwd())
+        jobs = cls(settings or Settings.load(), environ=own_environment(), cwd=Path.cwd())
         jobs.store.prepare()
         return jobs
 
@@ -196,3 +197,14 @@ def log_state(record: Record, state: State) -> str:
     if record.run is not None and record.run.recorder_restarts:
         return f"recording; its recorder was replaced {record.run.recorder_restarts} times, output may be missing"
     return "recording"
+
+
+def own_environment() -> dict[str, str]:
+    """What we were started with: Python sets LC_CTYPE when there is no locale (PEP 538), and jobs must not get that."""
+    environ = dict(os.environ)
+    if environ.get("LC_CTYPE") not in ("C.UTF-8", "C.utf8", "UTF-8"):
+        return environ
+    with contextlib.suppress(OSError):  # macOS does not tell; there a locale is the rule
+        if b"LC_CTYPE" not in {item.split(b"=")[0] for item in Path("/proc/self/environ").read_bytes().split(b"\0")}:
+            environ.pop("LC_CTYPE", None)
+    return environ
