@@ -1,0 +1,85 @@
+"""The documents say what the program does: their tables are compared with it."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tmuxjobs import Jobs, Settings, cli
+from tmuxjobs.server import build_server
+from tmuxjobs.settings import parse_size
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
+PER_MACHINE = {"state_dir": "~/.local/state/tmuxjobs"}
+
+
+def table(title: str) -> list[list[str]]:
+    """The rows of the README's table whose first column has this title, cells without their backquotes."""
+    lines = README.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith(f"| {title} |"))
+    rows = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip().strip("`") for cell in line.strip("|").split(" | ")])
+    return rows
+
+
+async def test_tools_are_the_servers() -> None:
+    tools = await build_server(Jobs(Settings(), environ={}, cwd=ROOT)).list_tools()
+    assert sorted(row[0] for row in table("tool")) == sorted(tool.name for tool in tools)
+
+
+def test_commands_are_the_programs() -> None:
+    documented = {row[0].split()[1] for row in table("command")}
+    assert documented == {name for name in cli.app if not name.startswith("-")}
+
+
+def test_settings_are_the_programs() -> None:
+    def written(name: str, default: object) -> object:
+        return PER_MACHINE.get(name, "none" if default is None else default)
+
+    rows = {row[0].removeprefix("TMUXJOBS_").lower(): row[1] for row in table("variable")}
+    defaults = {name: written(name, field.default) for name, field in Settings.model_fields.items()}
+    assert rows.keys() == defaults.keys()
+    for name, default in defaults.items():
+        shown = parse_size(rows[name]) if isinstance(default, int | float) else rows[name]
+        assert shown == default, name
+
+
+def test_older_variables_are_the_programs() -> None:
+    pairs = {
+        (older, choices[0])
+        for field in Settings.model_fields.values()
+        for choices in [field.validation_alias.choices]  # type: ignore[union-attr]
+        for older in choices[1:]
+    }
+    assert {(row[0], row[1].strip("`")) for row in table("there")} == pairs
+
+
+def test_exit_codes_are_the_programs() -> None:
+    assert [int(row[0]) for row in table("exit code")] == sorted({0, 1, cli.USAGE, cli.BUG, cli.INTERRUPTED})
+
+
+@pytest.mark.parametrize(("text", "most"), [(README, 250), (CONTRIBUTING, 150)], ids=["README", "CONTRIBUTING"])
+def test_documents_stay_short_and_their_links_lead_somewhere(text: str, most: int) -> None:
+    assert len(text.splitlines()) <= most
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert (ROOT / link).exists(), link
+
+
+def test_map_names_every_module() -> None:
+    for module in (ROOT / "tmuxjobs").glob("*.py"):
+        assert f"`{module.name}`" in CONTRIBUTING, f"{module.name} is missing in CONTRIBUTING.md's map"
+
+
+def test_quoted_messages_are_the_programs() -> None:
+    """Known issues quote what people will search for; a number in them stands for any."""
+    source = "".join(path.read_text() for path in sorted((ROOT / "tmuxjobs").glob("*.py")))
+    flat = re.sub(r"\{[^{}]*\}", "N", re.sub(r'"\s*f?"', "", source))
+    for quoted in re.findall(r"^\* `([^`]+)`", README.partition("## Known issues")[2].partition("\n## ")[0], re.M):
+        theirs = quoted.startswith(("sessions should", "can't find", "spawn "))
+        words = re.sub(r"\d+|TMUXJOBS_MAX_JOB(?= )", "N", " ".join(quoted.split()))
+        assert theirs or words in flat, f"no such message in the program: {quoted}"
