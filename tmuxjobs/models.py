@@ -65,6 +65,7 @@ class RunRecord(Model):
     started_monotonic: float | None = None
     recorder_restarts: int = 0
     recording: bool = True
+    command_ended: str | None = None
 
 
 class ProcessRecord(Model):
@@ -121,7 +122,9 @@ class Starting:
 
 @dataclass(frozen=True)
 class Running:
-    """Its runner lives."""
+    """Its runner lives; `command_ended` says how the command ended when only processes it left behind still run."""
+
+    command_ended: str | None = None
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,7 @@ def derive_state(record: Record, *, runner_alive: bool, boot: str, monotonic: fl
             return Starting()
         return Lost("never-started", f"its runner did not start within {LAUNCH_S:.0f} s")
     if runner_alive:
-        return Running()
+        return Running(record.run.command_ended)
     return Lost("runner-died", "its runner was killed, so how the command ended is not known")
 
 
@@ -213,8 +216,10 @@ def describe(state: State) -> str:
     match state:
         case Starting():
             return "starting"
-        case Running():
+        case Running(None):
             return "running"
+        case Running(ended):
+            return f"the command ended with {ended}, and processes that it started still use the terminal"
         case Exited(code):
             signal = f" (a shell says so for signal {code - 128})" if 128 < code < 160 else ""
             return f"exit code {code}{signal}"

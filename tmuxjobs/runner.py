@@ -382,7 +382,17 @@ class Runner:
             return False
         if self.stop:
             return not self.members()
-        return not self.holders() and not self.holders()
+        if not self.holders() and not self.holders():
+            return True
+        self.tell_background()
+        return False
+
+    def tell_background(self) -> None:
+        """Say once that the command itself has ended and the job runs on in the background."""
+        if "command_ended" not in self.run and self.status is not None:
+            self.run["command_ended"] = ending_of(self.status)
+            with contextlib.suppress(OSError):  # a full disk: it is told in the exit record
+                write_json(self.path("run.json"), self.run)
 
     def step(self) -> None:
         """Wait for the next event and act on it."""
@@ -717,6 +727,13 @@ def has_children() -> bool:
 
 def named(processes: dict[int, Process]) -> list[dict[str, Any]]:
     return [{"pid": pid, "name": facts.name, "start": facts.start or None} for pid, facts in sorted(processes.items())]
+
+
+def ending_of(status: int) -> str:
+    """A wait status in words: `exit code 3`, `SIGSEGV`."""
+    if os.WIFSIGNALED(status):
+        return signal_name(os.WTERMSIG(status))
+    return f"exit code {os.WEXITSTATUS(status)}"
 
 
 def signal_name(number: int) -> str:

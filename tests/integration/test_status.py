@@ -55,6 +55,14 @@ def test_job_runs_while_its_children_still_write(jobs: Jobs) -> None:
     assert (status.status, status.exit_code) == ("completed", 0)
 
 
+def test_command_that_left_a_server_in_the_background_is_told(jobs: Jobs) -> None:
+    job_id = running(jobs, "sleep 1000 & exit 3")
+    status = wait_until(lambda: jobs.status(job_id), lambda status: "ended" in status.detail)
+    assert status.detail == "the command ended with exit code 3, and processes that it started still use the terminal"
+    assert (status.status, status.exit_code) == ("running", None)
+    assert jobs.kill(job_id).status == "killed"
+
+
 def test_process_that_left_the_terminal_is_named_and_can_be_killed(jobs: Jobs) -> None:
     started = jobs.execute("setsid sleep 1000 </dev/null >/dev/null 2>&1 & sleep 0.2")
     status = ended(jobs, started.job_id)
