@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tmuxjobs import output, processes
+from tmuxjobs import output, terminals
 from tmuxjobs.checks import compiled, encoded
 from tmuxjobs.errors import InvalidInput, JobEnded, TmuxError
 from tmuxjobs.models import Record, Running, describe
@@ -70,7 +70,7 @@ def interact(
 
 def check_lines(jobs: Jobs, pane: Pane, text: str) -> None:
     longest = max((len(line.encode(errors="replace")) for line in text.split("\n")), default=0)
-    settings = processes.terminal(pane.tty)
+    settings = terminals.terminal(pane.tty)
     if settings is not None and settings.cooked and longest > LINE_BYTES:
         raise InvalidInput(
             f"A line of {longest} bytes would be cut: the program reads whole lines of at most {LINE_BYTES} bytes. "
@@ -97,7 +97,7 @@ def answered(jobs: Jobs, record: Record, before: int, wait: float, seek: re.Patt
         if seek is None and now > before and run is not None and run.command_pid is not None:
             if quiet > LONG_QUIET_S:
                 return f"quiet for {LONG_QUIET_S:.0f} s"
-            if quiet > QUIET_S and processes.reads_terminal(processes.foreground(run.command_pid), run.tty):
+            if quiet > QUIET_S and jobs.prompt(record) is not None:
                 return "it waits for input"
         time.sleep(0.01)
     return f"the wait of {wait:g} s is over; `output` with the cursor goes on"

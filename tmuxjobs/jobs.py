@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from tmuxjobs import interacting, keeping, processes, reading, starting, stopping
+from tmuxjobs import asking, interacting, keeping, processes, reading, starting, stopping
 from tmuxjobs.errors import InvalidInput, StateError, TmuxError
 from tmuxjobs.models import (
     STATUSES,
@@ -25,7 +25,7 @@ from tmuxjobs.models import (
     describe,
     status_of,
 )
-from tmuxjobs.output import last_line, log_size
+from tmuxjobs.output import log_size
 from tmuxjobs.results import JobList, JobStatus, JobSummary
 from tmuxjobs.settings import Settings
 from tmuxjobs.store import Store
@@ -42,6 +42,7 @@ class Jobs:
     kill = stopping.kill
     prune = keeping.prune
     prune_windows = keeping.prune_windows
+    prompt = asking.prompt
 
     def __init__(self, settings: Settings, *, environ: Mapping[str, str], cwd: Path) -> None:
         self.settings = settings
@@ -76,7 +77,13 @@ class Jobs:
             if status is None or status_of(state) == status:
                 found.append((record, state))
         found.sort(key=lambda pair: pair[0].job.number, reverse=True)
-        jobs = tuple(JobSummary(**self._summary(record, state)) for record, state in found[:limit])
+        shown = found[:limit]
+        asked = asking.prompts(self, (record for record, state in shown if isinstance(state, Running)))
+        jobs = tuple(
+            JobSummary(**self._summary(record, state), waits_for=prompt.waits_for if prompt else None)
+            for record, state in shown
+            for prompt in [asked.get(record.job.job_id)]
+        )
         return JobList(jobs=jobs, total=len(found), damaged=tuple(damaged))
 
     def status(self, job_id: str) -> JobStatus:
@@ -96,7 +103,8 @@ class Jobs:
             log=log_state(record, state),
             log_bytes=ended.log.bytes if ended and ended.log else log_size(self.log_path(record)),
             waiting_for_input=prompt is not None,
-            prompt=prompt,
+            waits_for=prompt.waits_for if prompt else None,
+            prompt=prompt.text if prompt else None,
             timeout=record.job.timeout_s,
             cpu=ended.cpu_user_s + ended.cpu_system_s if ended else None,
             max_rss_bytes=ended.max_rss_bytes if ended else None,
@@ -129,17 +137,6 @@ class Jobs:
                 return 0.0
             return max(0.0, written - record.job.created_at.timestamp())
         return max(0.0, time.monotonic() - since)
-
-    def prompt(self, record: Record) -> str | None:
-        """The unfinished last line when the program in front reads the terminal; None when it does not."""
-        run = record.run
-        if run is None or run.command_pid is None:
-            return None
-        settings = processes.terminal(run.tty)
-        if settings is None or not processes.reads_terminal(processes.foreground(run.command_pid), run.tty):
-            return None
-        line = last_line(self.log_path(record))
-        return line if line or not settings.echo else None
 
     def orphans(self, record: Record, state: State) -> tuple[ProcessRecord, ...]:
         """Processes of a job whose runner is gone."""

@@ -1,18 +1,14 @@
-"""What the process table says: who lives, what belongs to a job, who reads a terminal. Knows pids, not records."""
+"""What the process table says: who lives, and what belongs to a job. Knows pids, not records."""
 
 import contextlib
 import os
 import sys
-import termios
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import psutil
 
 LINUX = sys.platform.startswith("linux")
-TTY_WAITS = {"n_tty_read", "wait_woken", "do_wait_intr"}
-POLL_WAITS = {"do_select", "do_sys_poll", "do_poll", "poll_schedule_timeout", "ep_poll", "do_epoll_wait"}
 
 
 @cache
@@ -69,57 +65,3 @@ def _has_mark(pid: int, mark: bytes) -> bool:
     if not LINUX:
         return os.fsdecode(mark.split(b"=")[1]) == psutil.Process(pid).environ().get("TMUXJOBS_JOB_ID")
     return mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-
-
-@dataclass(frozen=True)
-class Terminal:
-    """A terminal's settings that matter for input: `cooked` takes whole lines, `echo` off hides a password."""
-
-    cooked: bool
-    echo: bool
-
-
-def terminal(tty: str) -> Terminal | None:
-    """Settings of the terminal at that path; None when it is closed or not ours."""
-    try:
-        fd = os.open(tty, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
-    except OSError:
-        return None
-    try:
-        flags = termios.tcgetattr(fd)[3]
-        return Terminal(cooked=bool(flags & termios.ICANON), echo=bool(flags & termios.ECHO))
-    except termios.error:
-        return None
-    finally:
-        os.close(fd)
-
-
-def foreground(command_pid: int) -> list[int]:
-    """The pids in the foreground process group of that command's terminal."""
-    if not LINUX:
-        return [command_pid]
-    group = _stat_field(command_pid, 5)
-    return [pid for pid in psutil.pids() if group is not None and _stat_field(pid, 2) == group]
-
-
-def _stat_field(pid: int, index: int) -> int | None:
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()[index])
-    except (OSError, IndexError):
-        return None
-
-
-def reads_terminal(pids: list[int], tty: str) -> bool:
-    """Whether one of them sleeps in a read of that terminal, or polls with it as its standard input (Linux only).
-
-    From wchan and the open files, proc(5); poll and select do not tell which file they wait for.
-    """
-    return any(_sleeps_on(pid, tty) for pid in pids)
-
-
-def _sleeps_on(pid: int, tty: str) -> bool:
-    try:
-        wchan = Path(f"/proc/{pid}/wchan").read_text()
-        return wchan in TTY_WAITS | POLL_WAITS and os.readlink(f"/proc/{pid}/fd/0") == tty
-    except OSError:
-        return False

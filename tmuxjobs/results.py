@@ -14,6 +14,16 @@ class Answer(Model):
         raise NotImplementedError
 
 
+WaitsFor = Literal["input", "password"]
+
+
+def waiting(waits_for: WaitsFor, prompt: str, attach: str) -> str:
+    """What a job waits for, in words that say what to do."""
+    if waits_for == "password":
+        return f"waits for a password ({prompt!r}): ask the person to type it there: {attach}"
+    return f"waits for input: {prompt!r}"
+
+
 class JobSummary(Answer):
     """One line of `list`. Times are UTC, `runtime` is in seconds."""
 
@@ -25,13 +35,15 @@ class JobSummary(Answer):
     exit_code: int | None = None
     reason: str | None = None
     runtime: float
+    waits_for: WaitsFor | None = None
 
     def text(self) -> str:
         """One line: id, status, runtime, command."""
         code = f" {self.exit_code}" if self.exit_code else ""
         command = " ".join(self.command.split())
         shown = command if len(command) <= 80 else command[:79] + "…"
-        return f"{self.job_id}  {self.status}{code}  {seconds(self.runtime)}  {shown}"
+        waits = f"  (waits for {self.waits_for})" if self.waits_for else ""
+        return f"{self.job_id}  {self.status}{code}  {seconds(self.runtime)}  {shown}{waits}"
 
 
 class JobList(Answer):
@@ -79,8 +91,8 @@ class JobStatus(JobSummary):
             lines.append(f"stderr: {self.stderr_path}")
         if self.status == "running":
             lines.append(f"watch: {self.attach}")
-        if self.waiting_for_input:
-            lines.append(f"It waits for input: {self.prompt!r}")
+        if self.waits_for:
+            lines.append(f"It {waiting(self.waits_for, self.prompt or '', self.attach)}")
         if self.left_running:
             lines.append(f"It left running: {name_processes(self.left_running)}. `kill` ends them.")
         if self.survivors:

@@ -88,6 +88,22 @@ class Pane:
     piped: bool
     in_mode: bool
     viewers: int
+    alternate: bool
+
+
+@dataclass(frozen=True)
+class Screen:
+    """What a pane shows; `lines` come without trailing blanks, `mode` is tmux's (copy-mode) or empty."""
+
+    lines: tuple[str, ...]
+    columns: int
+    rows: int
+    cursor_column: int
+    cursor_row: int
+    cursor_visible: bool
+    alternate: bool
+    mode: str
+    title: str
 
 
 FORMAT = "\t".join(
@@ -101,6 +117,23 @@ FORMAT = "\t".join(
         "pane_pipe",
         "pane_in_mode",
         "window_active_clients",
+        "alternate_on",
+    )
+)
+SCREEN_FORMAT = "\t".join(
+    f"#{{{name}}}"
+    for name in (
+        "pane_width",
+        "pane_height",
+        "cursor_x",
+        "cursor_y",
+        "cursor_flag",
+        "alternate_on",
+        "pane_mode",
+        "scroll_position",
+        "copy_cursor_x",
+        "copy_cursor_y",
+        "pane_title",
     )
 )
 
@@ -206,9 +239,17 @@ class Tmux:
             raise TmuxError(f"tmux refused list-panes: {'; '.join(call.stderr)}.")
         panes = {}
         for line in call.stdout:
-            job_id, pane_id, window_id, tty, dead, piped, in_mode, viewers = line.split("\t")
+            job_id, pane_id, window_id, tty, dead, piped, in_mode, viewers, alternate = line.split("\t")
             panes[job_id] = Pane(
-                job_id, pane_id, window_id, tty, dead == "1", piped == "1", in_mode not in ("", "0"), int(viewers or 0)
+                job_id=job_id,
+                pane_id=pane_id,
+                window_id=window_id,
+                tty=tty,
+                dead=dead == "1",
+                piped=piped == "1",
+                in_mode=in_mode not in ("", "0"),
+                viewers=int(viewers or 0),
+                alternate=alternate == "1",
             )
         return panes
 
@@ -245,9 +286,26 @@ class Tmux:
         """Remove a pane whose process has ended; one that lives is left alone."""
         self.server.cmd("if-shell", "-F", "-t", pane.pane_id, "#{pane_dead}", f"kill-pane -t {pane.pane_id}")
 
-    def screen(self, pane: Pane) -> list[str]:
-        """The lines on the screen now, as a person sees them."""
-        return self.run("capture-pane", "-p", "-t", pane.pane_id)
+    def screen(self, pane: Pane, *, styled: bool = False) -> Screen:
+        """What a person sees now, scrolled back or not; `styled` keeps colours as escapes."""
+        capture = ["capture-pane", "-p", *(["-e"] if styled else []), "-t", pane.pane_id]
+        said, *lines = self.run("display-message", "-p", "-t", pane.pane_id, SCREEN_FORMAT, ";", *capture)
+        width, height, x, y, visible, alternate, mode, scrolled, copy_x, copy_y, title = said.split("\t", 10)
+        if mode == "copy-mode":
+            x, y = copy_x, copy_y
+            if back := int(scrolled or 0):
+                lines = self.run(*capture, "-S", str(-back), "-E", str(int(height) - 1 - back))
+        return Screen(
+            lines=tuple(lines),
+            columns=int(width),
+            rows=int(height),
+            cursor_column=int(x or 0),
+            cursor_row=int(y or 0),
+            cursor_visible=visible != "0",
+            alternate=alternate == "1",
+            mode=mode,
+            title=title,
+        )
 
 
 class Opening:

@@ -8,9 +8,9 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "tmuxjobs"
 BASE = {"errors", "models"}
-MIDDLE = BASE | {"clean", "settings", "tmux", "store", "output", "processes"}
+MIDDLE = BASE | {"clean", "settings", "tmux", "store", "output", "processes", "terminals"}
 # module: what of ours it may import
-VERBS = {"starting", "reading", "interacting", "stopping", "keeping"}
+VERBS = {"asking", "starting", "reading", "interacting", "stopping", "keeping"}
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "models": {"errors"},
@@ -21,6 +21,7 @@ LAYERS: dict[str, set[str]] = {
     "tmux": BASE,
     "store": BASE,
     "processes": BASE,
+    "terminals": BASE,
     "output": BASE | {"clean"},
     "results": {"models"},
     "checks": {"errors"},

@@ -77,7 +77,7 @@ def test_status_of_an_ended_job_offers_no_window() -> None:
 
 
 def test_status_names_what_needs_attention() -> None:
-    text = status(waiting_for_input=True, prompt="Sure? ", left_running=SOME, survivors=SOME[:1]).text()
+    text = status(waits_for="input", prompt="Sure? ", left_running=SOME, survivors=SOME[:1]).text()
     assert text.splitlines()[-3:] == [
         "It waits for input: 'Sure? '",
         "It left running: vite (7), esbuild (8). `kill` ends them.",

@@ -1,0 +1,92 @@
+"""Who waits for input: a job whose program in front reads the terminal, with its prompt; a password is told apart."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tmuxjobs import output, terminals
+from tmuxjobs.models import Record
+from tmuxjobs.results import WaitsFor
+
+if TYPE_CHECKING:
+    from tmuxjobs.jobs import Jobs
+
+QUIET_S = 0.05
+"""The log is this far behind at the most; until then the prompt may not be whole."""
+PROMPT_CHARS = 300
+SECRET = re.compile(r"(password|passphrase|passcode|\bpin\b|verification code)[^\n]{0,80}[:?>]\s*$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a job asks for, and the line it asks with: its last one, or that of the cursor on a full screen."""
+
+    waits_for: WaitsFor
+    text: str
+
+
+def prompt(jobs: Jobs, record: Record) -> Prompt | None:
+    """What the job waits for now; None when it does not, and when that can not be known."""
+    return prompts(jobs, [record]).get(record.job.job_id)
+
+
+def prompts(jobs: Jobs, records: Iterable[Record]) -> dict[str, Prompt]:
+    """{job id: what it waits for} of those running jobs that do, at the price of one look at the process table."""
+    ttys = {record.run.tty: record for record in records if record.run is not None and not _is_printing(jobs, record)}
+    settings = {tty: terminal for tty in ttys if (terminal := terminals.terminal(tty)) is not None}
+    found: dict[str, Prompt] = {}
+    screens: Mapping[str, bool] | None = None
+    for tty, attention in (terminals.attention(settings) if settings else {}).items():
+        record, job_id = ttys[tty], ttys[tty].job.job_id
+        if attention == "none" or (attention == "unknown" and not settings[tty].hides):
+            continue
+        line = _last_line(jobs, record)
+        if not line and attention != "unknown":
+            if screens is None:
+                screens = {pane.job_id: pane.alternate for pane in jobs.tmux.panes().values()}
+            if screens.get(job_id):
+                found[job_id] = Prompt("input", _line_of_cursor(jobs, job_id))
+                continue
+        if line or attention == "reads":
+            text = line or _line_before(jobs, record)
+            secret = (settings[tty].hides and line) or SECRET.search(text)
+            found[job_id] = Prompt("password" if secret else "input", text[-PROMPT_CHARS:])
+    return found
+
+
+def _logs(jobs: Jobs, record: Record) -> list[Path]:
+    """Those that a prompt may be in: bash writes that of `read -p` to stderr."""
+    return [jobs.log_path(record), *([jobs.stderr_path(record)] if record.job.separate_stderr else [])]
+
+
+def _is_printing(jobs: Jobs, record: Record) -> bool:
+    for path in _logs(jobs, record):
+        try:
+            if time.time() - path.stat().st_mtime < QUIET_S:
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def _last_line(jobs: Jobs, record: Record) -> str:
+    return next(filter(None, map(output.last_line, _logs(jobs, record))), "")
+
+
+def _line_before(jobs: Jobs, record: Record) -> str:
+    """The last line that is not blank, as a question may end with a newline."""
+    lines = output.tail(jobs.log_path(record), lines=5, max_chars=PROMPT_CHARS * 5).text.split("\n")
+    return next((line for line in reversed(lines) if line.strip()), "")
+
+
+def _line_of_cursor(jobs: Jobs, job_id: str) -> str:
+    pane = jobs.tmux.panes().get(job_id)
+    if pane is None:
+        return ""
+    screen = jobs.tmux.screen(pane)
+    return screen.lines[screen.cursor_row].strip() if screen.cursor_row < len(screen.lines) else ""
