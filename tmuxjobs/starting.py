@@ -28,6 +28,7 @@ HERE = Path(__file__).parent
 COMMAND_BYTES = 120_000
 """Linux gives one argument 128 KiB: execve(2), MAX_ARG_STRLEN."""
 GRACE_S = 5.0
+CLOSE_S = 5.0
 OF_THE_TERMINAL = {"TMUX", "TMUX_PANE", "TERM", "TERM_PROGRAM", "TERM_PROGRAM_VERSION", "COLUMNS", "LINES", "STY"}
 WELCOME = (
     "printf 'Jobs of coding agents run here, one in each window: Ctrl-b n and Ctrl-b p go through them.\\n'; exec cat"
@@ -164,6 +165,10 @@ def forget(jobs: Jobs, job_id: str) -> None:
     pane = jobs.tmux.panes().get(job_id)
     with jobs.store.lock():
         jobs.store.remove(job_id)
+    deadline = time.monotonic() + CLOSE_S
+    while pane is not None and not pane.dead and time.monotonic() < deadline:
+        time.sleep(0.01)  # its process has written its record and is about to end
+        pane = jobs.tmux.panes().get(job_id)
     if pane is not None:
         jobs.tmux.close(pane)
 
