@@ -749,6 +749,8 @@ def write_fully(fd: int, data: bytes, deadline: float | None = None) -> bool:
         try:
             data = data[os.write(fd, data) :]
         except BlockingIOError:
+            if deadline is not None and time.monotonic() >= deadline:
+                return False  # asked here too: macOS does not poll a terminal, poll(2)
             poll = select.poll()
             poll.register(fd, select.POLLOUT)
             if not poll.poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000):

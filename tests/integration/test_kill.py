@@ -1,6 +1,7 @@
 """Killing ends the whole tree and says what was there to kill."""
 
 import contextlib
+import secrets
 
 import psutil
 import pytest
@@ -9,55 +10,52 @@ from support import Tmux, ended, wait_until
 from tmuxjobs import Jobs
 from tmuxjobs.errors import InvalidInput
 
-STUBBORN = (
-    "sh -c 'sleep 1000 & setsid sleep 1000 & nohup sleep 1000 & setsid -f env -i sleep 1000; "
-    'trap "" TERM HUP; echo ready; while :; do sleep 1; done\''
-)
+
+def stubborn_command(seconds: int) -> str:
+    return (
+        f"sh -c 'sleep {seconds} & setsid sleep {seconds} & nohup sleep {seconds} & setsid -f env -i sleep {seconds}; "
+        'trap "" TERM HUP; echo ready; while :; do sleep 1; done\''
+    )
 
 
-def alive(job_id: str, parent: int) -> list[psutil.Process]:
-    """What lives of the stubborn job: its marked processes and the sleeps of a thousand seconds."""
+def sleeping(seconds: int) -> list[psutil.Process]:
+    """The live processes that sleep for just that long, which is one job's mark: one of them has no environment."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            line = process.cmdline()
-            if (
-                process.status() != psutil.STATUS_ZOMBIE
-                and line == ["sleep", "1000"]
-                and process.create_time() > parent
-            ):
+            if process.cmdline() == ["sleep", str(seconds)] and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
 
 
-def stubborn(jobs: Jobs, **options: float) -> tuple[str, int]:
-    since = int(psutil.Process().create_time())
-    job_id = jobs.execute(STUBBORN, **options).job_id  # type: ignore[arg-type]
+def stubborn(jobs: Jobs, *, timeout: float | None = None) -> tuple[str, int]:
+    seconds = 1000 + secrets.randbelow(10**8)
+    job_id = jobs.execute(stubborn_command(seconds), timeout=timeout).job_id
+    wait_until(lambda: sleeping(seconds), lambda found: len(found) == 4)
     wait_until(lambda: jobs.output(job_id).stdout, lambda text: "ready" in text)
-    wait_until(lambda: alive(job_id, since), lambda found: len(found) == 4)
-    return job_id, since
+    return job_id, seconds
 
 
 def test_kill_leaves_nothing_of_a_stubborn_tree(jobs: Jobs) -> None:
-    job_id, since = stubborn(jobs)
+    job_id, seconds = stubborn(jobs)
     answer = jobs.kill(job_id, grace=0.3)
     assert (answer.status, answer.survivors) == ("killed", ())
-    assert alive(job_id, since) == []
+    assert sleeping(seconds) == []
     status = jobs.status(job_id)
     assert (status.status, status.reason, status.signal) == ("killed", "kill", "SIGKILL")
 
 
 def test_closing_the_window_leaves_nothing_of_a_stubborn_tree(jobs: Jobs, tmux: Tmux) -> None:
-    job_id, since = stubborn(jobs)
+    job_id, seconds = stubborn(jobs)
     tmux("kill-window", "-t", f"=mcp-jobs:{job_id}")
     assert ended(jobs, job_id).reason == "window-closed"
-    assert alive(job_id, since) == []
+    assert sleeping(seconds) == []
 
 
 def test_timeout_leaves_nothing_of_a_stubborn_tree(jobs: Jobs) -> None:
-    job_id, since = stubborn(jobs, timeout=2.0)
+    job_id, seconds = stubborn(jobs, timeout=2.0)
     assert ended(jobs, job_id).reason == "timeout"
-    assert alive(job_id, since) == []
+    assert sleeping(seconds) == []
 
 
 def test_signal_with_a_handler_lets_the_job_clean_up(jobs: Jobs) -> None:
