@@ -16,6 +16,7 @@ from tmuxjobs.errors import InvalidInput, SettingsError, TmuxjobsError
 from tmuxjobs.jobs import Jobs
 from tmuxjobs.models import Status
 from tmuxjobs.settings import Settings
+from tmuxjobs.waiting import Until
 
 app = App(
     "tmuxjobs",
@@ -29,6 +30,7 @@ Json = Annotated[bool, Parameter("--json", negative="", help="Print the answer a
 Quiet = Annotated[bool, Parameter(("--quiet", "-q"), negative="", help="Print job ids alone.")]
 list_of = list
 """The built-in, under a name that the command `list` does not hide."""
+all_of = all
 Flag = Parameter(negative="")
 USAGE, BUG, WAIT_OVER, INTERRUPTED = 2, 3, 124, 130
 
@@ -176,6 +178,89 @@ def _print_output(answer: Any) -> None:
     sys.stderr.write(answer.stderr)
     if answer.note:
         print(f"[{answer.note}]", file=sys.stderr)
+
+
+@app.command
+def wait(
+    *job_id: str,
+    until: Until | None = None,
+    pattern: str | None = None,
+    fail_pattern: str | None = None,
+    literal: Annotated[bool, Flag] = False,
+    idle: float | None = None,
+    port: int | None = None,
+    url: str | None = None,
+    cursor: int | None = None,
+    all: Annotated[bool, Parameter(("--all", "-a"), negative="")] = False,
+    timeout: float | None = None,
+    max_bytes: int = 2_000,
+    json: Json = False,
+) -> None:
+    """Wait until a job ends, or until a condition given is met first.
+
+    Exits with 0 when what was waited for has come, 124 when the timeout has passed, else 1: the job failed, ended
+    first, or waits for input.
+
+    Parameters
+    ----------
+    job_id
+        One job or several.
+    until
+        `exit` by default, which ends every wait.
+    pattern
+        Regular expression to see in new output.
+    fail_pattern
+        Regular expression that means failure.
+    literal
+        The patterns are plain text.
+    idle
+        Seconds without output.
+    port
+        TCP port that the job listens on; 0 for any.
+    url
+        HTTP address that answers.
+    cursor
+        Output after this offset counts as new; by default what comes from now on.
+    all
+        Wait for all of the jobs, not for any one.
+    timeout
+        Seconds to wait at the most; by default as long as it takes.
+    max_bytes
+        Budget in characters for the output that is shown.
+    """
+    answer = Jobs.open().wait(
+        job_id,
+        until=until,
+        pattern=pattern,
+        fail_pattern=fail_pattern,
+        literal=literal,
+        idle=idle,
+        port=port,
+        url=url,
+        cursor=cursor,
+        mode="all" if all else "any",
+        timeout=timeout,
+        max_bytes=max_bytes,
+    )
+    show(answer, as_json=json)
+    if answer.reason == "timeout":
+        sys.exit(WAIT_OVER)
+    asked = {
+        until,
+        *(
+            name
+            for name, given in (("pattern", pattern), ("idle", idle), ("port", port), ("url", url))
+            if given is not None
+        ),
+    }
+    if answer.reason == "exit":
+        ended = answer.jobs or (answer,)
+        sys.exit(
+            0
+            if asked <= {None, "exit"} and all_of(one.status == "completed" for one in ended if one.reason == "exit")
+            else 1
+        )
+    sys.exit(0 if answer.reason in asked else 1)
 
 
 @app.command

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from tmuxjobs import asking, interacting, keeping, processes, reading, starting, stopping
+from tmuxjobs import asking, interacting, keeping, processes, reading, starting, stopping, waiting
 from tmuxjobs.errors import InvalidInput, StateError, TmuxError
 from tmuxjobs.models import (
     STATUSES,
@@ -40,6 +40,8 @@ class Jobs:
     tail = reading.tail
     interact = interacting.interact
     kill = stopping.kill
+    wait = waiting.wait
+    wait_async = waiting.wait_async
     prune = keeping.prune
     prune_windows = keeping.prune_windows
     prompt = asking.prompt
@@ -122,10 +124,10 @@ class Jobs:
             "ended": record.exit.ended_at if record.exit else None,
             "exit_code": record.exit.exit_code if record.exit else None,
             "reason": state.reason if isinstance(state, Lost) else record.exit.reason if record.exit else None,
-            "runtime": self._runtime(record, state),
+            "runtime": self.runtime(record, state),
         }
 
-    def _runtime(self, record: Record, state: State) -> float:
+    def runtime(self, record: Record, state: State) -> float:
         """Seconds by the monotonic clock; of a lost job nothing is known but the last growth of its log."""
         if record.exit is not None:
             return record.exit.runtime_s

@@ -148,6 +148,51 @@ class Output(Answer):
         return "\n".join([*parts, f"[{', '.join(facts)}]"])
 
 
+class WaitedJob(Model):
+    """One of several that were waited for; `reason` is empty while its wait is not over."""
+
+    job_id: str
+    reason: str | None
+    status: Status
+    exit_code: int | None
+    note: str
+
+    def line(self) -> str:
+        """One line: id, status, and what of the wait."""
+        code = f" {self.exit_code}" if self.exit_code is not None else ""
+        return f"{self.job_id}: {self.status}{code}, {self.reason or 'still waited for'}"
+
+
+class Waited(Answer):
+    """The answer of `wait`: `reason` says what ended it, the rest is as in `output`.
+
+    Of several jobs `job_id` is the one that ended the wait, and `jobs` tells of each.
+    """
+
+    job_id: str
+    reason: str
+    status: Status
+    exit_code: int | None = None
+    runtime: float
+    stdout: str
+    stderr: str = ""
+    cursor: int
+    waits_for: WaitsFor | None = None
+    prompt: str | None = None
+    note: str = ""
+    jobs: tuple[WaitedJob, ...] = ()
+
+    def text(self) -> str:
+        """The output, then one line with why the wait is over."""
+        parts = [self.stdout.rstrip("\n")] if self.stdout else []
+        if self.stderr:
+            parts.append("[stderr]\n" + self.stderr.rstrip("\n"))
+        parts.extend(job.line() for job in self.jobs)
+        note = f": {self.note}" if self.note else ""
+        facts = f"{self.job_id} {self.status}, {seconds(self.runtime)}, cursor {self.cursor}"
+        return "\n".join([*parts, f"[{self.reason}{note}; {facts}]"])
+
+
 class Kill(Answer):
     """The answer of `kill`."""
 

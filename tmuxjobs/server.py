@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import functools
+import inspect
 import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any
 
 os.environ.setdefault("FASTMCP_CHECK_FOR_UPDATES", "off")
@@ -25,12 +26,14 @@ from pydantic import ValidationError as PydanticValidationError
 from tmuxjobs.errors import TmuxjobsError
 from tmuxjobs.jobs import Jobs
 from tmuxjobs.models import Status
-from tmuxjobs.results import Answer, JobList, JobStatus, Kill, Output, Started
+from tmuxjobs.results import Answer, JobList, JobStatus, Kill, Output, Started, Waited
+from tmuxjobs.waiting import CHARS, WAIT_S, Mode, Until
 
 INSTRUCTIONS = """\
 Runs shell commands as background jobs in tmux, where the person can watch and take over: `tmux attach -t {session}`.
 - `execute` anything slow, long-running or interactive (builds, tests, servers, REPLs); it returns a job_id at once.
-- Do other work, then ask `status`; `tail` shows the newest output, `output` with the last cursor only what is new.
+- `wait` tells when it has ended, printed something or serves: never poll `status`.
+- `tail` shows the newest output, `output` with the last cursor only what is new.
 - `interact` types into a job and answers with what it printed; `keys=["C-c"]` interrupts.
 - A job lives on when this server ends, and every later session sees it in `list`. `kill` what you no longer need.
 - Each log is a plain file (log_path): grep it when it is large.
@@ -40,6 +43,7 @@ Runs shell commands as background jobs in tmux, where the person can watch and t
 JobId = Annotated[str, Field(description="Job id from `execute` or `list`")]
 list_of = list
 """The built-in, under a name that the tool `list` does not hide."""
+Verb = Callable[..., Answer] | Callable[..., Awaitable[Answer]]
 READS = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
 
 
@@ -87,8 +91,8 @@ def build_server(jobs: Jobs) -> FastMCP:
         mask_error_details=True,
     )
 
-    def tool(model: type[Answer], hints: ToolAnnotations) -> Callable[[Callable[..., Answer]], Any]:
-        def add(verb: Callable[..., Answer]) -> Any:
+    def tool(model: type[Answer], hints: ToolAnnotations) -> Callable[[Verb], Any]:
+        def add(verb: Verb) -> Any:
             return server.tool(told(verb), output_schema=schema(model), annotations=hints)
 
         return add
@@ -150,6 +154,40 @@ def build_server(jobs: Jobs) -> FastMCP:
         """Read the last lines of a job's output as clean text, a prompt without newline included."""
         return jobs.tail(job_id, lines=lines)
 
+    @tool(Waited, READS)
+    async def wait(
+        job_id: Annotated[str | list_of[str], Field(description="One job or several")],
+        until: Annotated[Until | None, Field(description="Default exit, which ends every wait")] = None,
+        pattern: Annotated[str | None, Field(description="Regex to see in new output")] = None,
+        fail_pattern: Annotated[str | None, Field(description="Regex that means failure")] = None,
+        literal: Annotated[bool, Field(description="Patterns are plain text")] = False,
+        idle: Annotated[float | None, Field(description="Seconds without output", gt=0)] = None,
+        port: Annotated[int | None, Field(description="TCP port that the job listens on; 0: any")] = None,
+        url: Annotated[str | None, Field(description="HTTP URL that answers")] = None,
+        cursor: Annotated[int | None, Field(description="Output after it is new; 0: all. Default: now", ge=0)] = None,
+        mode: Annotated[Mode, Field(description="Of several jobs")] = "any",
+        timeout: Annotated[float, Field(description="Seconds, at most 50", ge=0)] = WAIT_S,
+        max_bytes: Annotated[int, Field(description="Budget in characters", ge=200)] = CHARS,
+    ) -> Waited:
+        """Wait until a job ends, or a given condition is met first; `reason` says which. Use it instead of polling.
+
+        When the timeout passes, `reason` is timeout and the job runs on: wait again with the answer's cursor.
+        """
+        return await jobs.wait_async(
+            job_id,
+            until=until,
+            pattern=pattern,
+            fail_pattern=fail_pattern,
+            literal=literal,
+            idle=idle,
+            port=port,
+            url=url,
+            cursor=cursor,
+            mode=mode,
+            timeout=min(timeout, WAIT_S),
+            max_bytes=max_bytes,
+        )
+
     @tool(
         Output,
         ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=False, open_world_hint=True),
@@ -185,13 +223,19 @@ def build_server(jobs: Jobs) -> FastMCP:
     return server
 
 
-def told(verb: Callable[..., Answer]) -> Callable[..., ToolResult]:
-    """The verb as a tool: its answer as text and fields, our errors as one line each; FastMCP masks all others."""
+def told(verb: Verb) -> Callable[..., Awaitable[ToolResult]]:
+    """The verb as a tool: its answer as text and fields, our errors as one line each; FastMCP masks all others.
+
+    One that is not `async` runs in a thread.
+    """
 
     @functools.wraps(verb)
-    def call(*args: Any, **kwargs: Any) -> ToolResult:
+    async def call(*args: Any, **kwargs: Any) -> ToolResult:
         try:
-            result = verb(*args, **kwargs)
+            if inspect.iscoroutinefunction(verb):
+                result = await verb(*args, **kwargs)
+            else:
+                result = await asyncio.to_thread(verb, *args, **kwargs)
         except TmuxjobsError as error:
             raise ToolError(str(error), log_level=logging.DEBUG) from None
         return ToolResult(content=result.text(), structured_content=result.model_dump(mode="json"))

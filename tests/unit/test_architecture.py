@@ -8,9 +8,9 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "tmuxjobs"
 BASE = {"errors", "models"}
-MIDDLE = BASE | {"clean", "settings", "tmux", "store", "output", "processes", "terminals"}
+MIDDLE = BASE | {"clean", "settings", "tmux", "store", "output", "processes", "terminals", "probing", "watching"}
 # module: what of ours it may import
-VERBS = {"asking", "starting", "reading", "interacting", "stopping", "keeping"}
+VERBS = {"asking", "starting", "reading", "interacting", "stopping", "keeping", "waiting"}
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "models": {"errors"},
@@ -22,13 +22,15 @@ LAYERS: dict[str, set[str]] = {
     "store": BASE,
     "processes": BASE,
     "terminals": BASE,
+    "probing": set(),
+    "watching": set(),
     "output": BASE | {"clean"},
     "results": {"models"},
     "checks": {"errors"},
     **{verb: MIDDLE | VERBS | {"jobs", "results", "checks"} for verb in VERBS},
     "jobs": MIDDLE | VERBS | {"results"},
-    "server": MIDDLE | {"jobs", "results"},
-    "cli": MIDDLE | {"jobs", "results", "server"},
+    "server": MIDDLE | {"jobs", "results", "waiting"},
+    "cli": MIDDLE | {"jobs", "results", "server", "waiting"},
     "__init__": MIDDLE | {"jobs"},
     "__main__": {"cli"},
 }

@@ -60,7 +60,9 @@ def test_older_variables_are_the_programs() -> None:
 
 
 def test_exit_codes_are_the_programs() -> None:
-    assert [int(row[0]) for row in table("exit code")] == sorted({0, 1, cli.USAGE, cli.BUG, cli.INTERRUPTED})
+    assert [int(row[0]) for row in table("exit code")] == sorted(
+        {0, 1, cli.USAGE, cli.BUG, cli.WAIT_OVER, cli.INTERRUPTED}
+    )
 
 
 @pytest.mark.parametrize(("text", "most"), [(README, 250), (CONTRIBUTING, 150)], ids=["README", "CONTRIBUTING"])

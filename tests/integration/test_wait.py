@@ -1,0 +1,318 @@
+"""A wait ends when what is waited for is so, says why, and never costs the job anything."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastmcp import Client
+from support import ended, record_of, wait_until
+
+from tmuxjobs import Jobs, cli, watching
+from tmuxjobs.errors import InvalidInput, JobNotFound
+from tmuxjobs.results import Waited
+from tmuxjobs.server import build_server
+
+LISTENER = "import socket; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); input()"
+SERVE = f"{sys.executable} -m http.server --bind 127.0.0.1 "
+
+
+def go(tmp_path: Path, name: str = "go") -> Path:
+    """A FIFO for `read x < GO`: a command that is held until the test says `release`."""
+    path = tmp_path / name
+    os.mkfifo(path)
+    return path
+
+
+def release(path: Path) -> None:
+    path.write_text("go\n")
+
+
+def watched(jobs: Jobs, job_id: str) -> bool:
+    """Whether someone in this process waits for the job."""
+    watcher = watching._shared[1]
+    return watcher is not None and jobs.store.folder(job_id) in watcher._folders
+
+
+def waiting(jobs: Jobs, job_id: str | list[str], **options: Any) -> "Future[Waited]":
+    """A wait that has begun in a thread of its own."""
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(jobs.wait, job_id, **options)
+    pool.shutdown(wait=False)
+    wait_until(lambda: watched(jobs, job_id if isinstance(job_id, str) else job_id[-1]))
+    return future
+
+
+def test_end_is_told_with_code_and_output(jobs: Jobs, tmp_path: Path) -> None:
+    gate = go(tmp_path)
+    job_id = jobs.execute(f"read x < {gate}; echo bye; exit 3").job_id
+    future = waiting(jobs, job_id)
+    release(gate)
+    answer = future.result(30)
+    assert (answer.reason, answer.status, answer.exit_code, answer.stdout) == ("exit", "failed", 3, "bye\n")
+    assert answer.note == "exit code 3"
+
+
+def test_job_that_has_ended_answers_at_once(jobs: Jobs) -> None:
+    job_id = jobs.execute("echo done").job_id
+    ended(jobs, job_id)
+    answer = jobs.wait(job_id, timeout=0)
+    assert (answer.reason, answer.exit_code, answer.stdout) == ("exit", 0, "done\n")
+
+
+def test_bound_is_told_and_the_wait_goes_on_with_its_cursor(jobs: Jobs, tmp_path: Path) -> None:
+    gate = go(tmp_path)
+    job_id = jobs.execute(f"echo one; read x < {gate}; echo two").job_id
+    wait_until(lambda: jobs.output(job_id).stdout)
+    first = jobs.wait(job_id, timeout=0.2)
+    assert (first.reason, first.status, first.stdout) == ("timeout", "running", "one\n")
+    assert "not so after 0.2 s" in first.note
+    assert f"cursor={first.cursor}" in first.note
+    future = waiting(jobs, job_id, cursor=first.cursor)
+    release(gate)
+    assert (future.result(30).reason, future.result().stdout) == ("exit", "two\n")
+
+
+def test_pattern_in_what_comes_ends_the_wait(jobs: Jobs, tmp_path: Path) -> None:
+    gate = go(tmp_path)
+    job_id = jobs.execute(f"read x < {gate}; echo listening on 8000; sleep 1000").job_id
+    future = waiting(jobs, job_id, pattern=r"listening on \d+")
+    release(gate)
+    answer = future.result(30)
+    assert (answer.reason, answer.status, answer.note) == ("pattern", "running", "line 1: listening on 8000")
+
+
+def test_pattern_in_earlier_output_counts_only_when_asked(jobs: Jobs) -> None:
+    job_id = jobs.execute("echo ready; sleep 1000").job_id
+    wait_until(lambda: jobs.output(job_id).stdout)
+    answer = jobs.wait(job_id, pattern="ready", timeout=0.1)
+    assert answer.reason == "timeout"
+    assert "stands in earlier output, line 1: cursor=0 counts that too" in answer.note
+    assert jobs.wait(job_id, pattern="ready", cursor=0, timeout=30).reason == "pattern"
+
+
+def test_pattern_is_found_though_it_comes_in_two_writes(jobs: Jobs, tmp_path: Path) -> None:
+    gate = go(tmp_path)
+    job_id = jobs.execute(f"printf rea; read x < {gate}; printf dy; sleep 1000").job_id
+    wait_until(lambda: jobs.output(job_id).stdout)
+    future = waiting(jobs, job_id, pattern="ready", cursor=0)
+    release(gate)
+    assert future.result(30).reason == "pattern"
+
+
+def test_literal_pattern_is_no_regular_expression(jobs: Jobs) -> None:
+    job_id = jobs.execute("echo abc; echo 'a.c'; sleep 1000").job_id
+    answer = jobs.wait(job_id, pattern="a.c", literal=True, cursor=0, timeout=30)
+    assert (answer.reason, answer.note) == ("pattern", "line 2: a.c")
+
+
+def test_pattern_that_means_failure_ends_the_wait_with_that_verdict(jobs: Jobs) -> None:
+    job_id = jobs.execute("echo compiling; echo error: no such module; echo ready; sleep 1000").job_id
+    answer = jobs.wait(job_id, pattern="ready", fail_pattern="error", cursor=0, timeout=30)
+    assert (answer.reason, answer.note) == ("fail_pattern", "line 2: error: no such module")
+
+
+def test_job_that_ends_before_its_pattern_says_so(jobs: Jobs) -> None:
+    job_id = jobs.execute("echo broken; exit 2").job_id
+    answer = jobs.wait(job_id, pattern="ready", cursor=0, timeout=30)
+    assert (answer.reason, answer.exit_code) == ("exit", 2)
+    assert answer.note == "the job ended first: exit code 2"
+
+
+def test_pattern_in_the_last_words_wins_over_the_end(jobs: Jobs) -> None:
+    job_id = jobs.execute("echo ready").job_id
+    ended(jobs, job_id)
+    assert jobs.wait(job_id, pattern="ready", cursor=0).reason == "pattern"
+
+
+def test_pattern_in_a_separate_stderr_counts(jobs: Jobs) -> None:
+    job_id = jobs.execute("echo ready >&2; sleep 1000", separate_stderr=True).job_id
+    answer = jobs.wait(job_id, pattern="ready", cursor=0, timeout=30)
+    assert (answer.reason, answer.stderr) == ("pattern", "ready\n")
+
+
+def test_idle_is_silence_of_that_length(jobs: Jobs) -> None:
+    job_id = jobs.execute("for i in 1 2 3 4 5 6; do echo $i; sleep 0.1; done; sleep 1000").job_id
+    answer = jobs.wait(job_id, idle=0.8, timeout=30)
+    assert (answer.reason, answer.stdout) == ("idle", "1\n2\n3\n4\n5\n6\n")
+
+
+def test_waiting_for_input_is_told_with_the_prompt(jobs: Jobs, tmp_path: Path) -> None:
+    gate = go(tmp_path)
+    job_id = jobs.execute(f"read x < {gate}; read -p 'Overwrite? ' answer").job_id
+    future = waiting(jobs, job_id, until="input")
+    release(gate)
+    answer = future.result(30)
+    assert (answer.reason, answer.status, answer.prompt) == ("input", "running", "Overwrite? ")
+    assert "it waits for input: 'Overwrite? '" in answer.text()
+
+
+def test_wait_for_the_end_does_not_sleep_over_a_prompt(jobs: Jobs) -> None:
+    job_id = jobs.execute("read -s -p 'Password: ' answer").job_id
+    answer = jobs.wait(job_id, timeout=40)
+    assert (answer.reason, answer.waits_for, answer.prompt) == ("input", "password", "Password: ")
+    assert "ask the person to type it there: tmux" in answer.text()
+
+
+def test_port_of_the_jobs_own_tree_ends_the_wait(jobs: Jobs, tmp_path: Path) -> None:
+    gate = go(tmp_path)
+    job_id = jobs.execute(f"read x < {gate}; (setsid {SERVE} 0) & wait").job_id
+    future = waiting(jobs, job_id, until="port")
+    release(gate)
+    answer = future.result(30)
+    assert answer.reason == "port"
+    assert "listens on port" in answer.note
+
+
+def test_port_of_another_program_does_not_end_the_wait(jobs: Jobs) -> None:
+    job_id = jobs.execute("sleep 1000").job_id
+    with subprocess.Popen(
+        [sys.executable, "-c", LISTENER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        port = int(other.stdout.readline())
+        assert jobs.wait(job_id, port=port, timeout=0.3).reason == "timeout"
+        assert jobs.wait(job_id, until="port", timeout=0.3).reason == "timeout"
+        other.communicate("\n")
+
+
+def test_url_that_answers_ends_the_wait(jobs: Jobs) -> None:
+    job_id = jobs.execute(f"{SERVE} 0").job_id
+    port = jobs.wait(job_id, until="port", timeout=40).note.split()[-1]
+    answer = jobs.wait(job_id, url=f"http://127.0.0.1:{port}/nothing", timeout=40)
+    assert (answer.reason, answer.note) == ("url", f"http://127.0.0.1:{port}/nothing answers 404")
+
+
+def test_any_of_several_is_the_one_that_ended(jobs: Jobs) -> None:
+    slow, quick = (jobs.execute(command).job_id for command in ("sleep 1000", "exit 4"))
+    answer = jobs.wait([slow, quick], timeout=40)
+    assert (answer.job_id, answer.reason, answer.exit_code) == (quick, "exit", 4)
+    assert [(one.job_id, one.reason) for one in answer.jobs] == [(slow, None), (quick, "exit")]
+    assert f"{slow}: running, still waited for" in answer.text()
+
+
+def test_all_of_several_waits_for_the_last(jobs: Jobs, tmp_path: Path) -> None:
+    gate = go(tmp_path)
+    both = [jobs.execute("exit 1").job_id, jobs.execute(f"read x < {gate}").job_id]
+    ended(jobs, both[0])
+    assert jobs.wait(both, mode="all", timeout=0.2).reason == "timeout"
+    future = waiting(jobs, both, mode="all")
+    release(gate)
+    assert [one.exit_code for one in future.result(30).jobs] == [1, 0]
+
+
+def test_killed_runner_ends_the_wait(jobs: Jobs) -> None:
+    job_id = jobs.execute("sleep 1000").job_id
+    future = waiting(jobs, job_id)
+    run = record_of(jobs, job_id).run
+    assert run is not None
+    os.kill(run.pid, signal.SIGKILL)
+    assert (future.result(30).reason, future.result().status) == ("exit", "lost")
+    jobs.kill(job_id)
+
+
+def test_long_new_output_is_cut_to_its_newest_part(jobs: Jobs) -> None:
+    job_id = jobs.execute("seq 10000; sleep 1000").job_id
+    answer = jobs.wait(job_id, pattern="^10000$", cursor=0, timeout=30, max_bytes=400)
+    assert answer.stdout.endswith("9999\n10000\n")
+    assert len(answer.stdout) <= 400
+    assert "cursor" in answer.stdout
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"until": "never"},
+        {"until": "pattern"},
+        {"pattern": "("},
+        {"pattern": ""},
+        {"port": 70000},
+        {"url": "ftp://x"},
+        {"cursor": 10**9},
+        {"timeout": -1},
+        {"idle": 0},
+        {"mode": "some"},
+    ],
+)
+def test_what_can_not_be_waited_for_is_refused(jobs: Jobs, options: dict[str, Any]) -> None:
+    job_id = jobs.execute("true").job_id
+    with pytest.raises(InvalidInput):
+        jobs.wait(job_id, **options)
+
+
+def test_unknown_job_is_refused(jobs: Jobs) -> None:
+    with pytest.raises(JobNotFound):
+        jobs.wait(["nosuch-1234"])
+
+
+@pytest.fixture(params=["auto", "legacy"])
+def mode(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+async def test_bound_over_mcp_is_clamped(jobs: Jobs, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tmuxjobs.server.WAIT_S", 0.3)
+    job_id = jobs.execute("sleep 1000").job_id
+    async with Client(build_server(jobs), mode=mode) as client:  # type: ignore[arg-type]
+        result = await client.call_tool("wait", {"job_id": job_id, "timeout": 600})
+    assert "not so after 0.3 s" in result.content[0].text  # type: ignore[union-attr]
+
+
+async def test_cancelled_call_ends_the_waiting_and_not_the_job(jobs: Jobs, mode: str) -> None:
+    job_id = jobs.execute("sleep 1000").job_id
+    async with Client(build_server(jobs), mode=mode) as client:  # type: ignore[arg-type]
+        call = asyncio.create_task(client.call_tool("wait", {"job_id": job_id}))
+        await asyncio.to_thread(wait_until, lambda: watched(jobs, job_id))
+        call.cancel()
+        await asyncio.to_thread(wait_until, lambda: not watched(jobs, job_id))
+        assert (await client.call_tool("status", {"job_id": job_id})).structured_content["status"] == "running"  # type: ignore[index]
+
+
+async def test_hundred_waits_at_once_are_all_told(jobs: Jobs, tmp_path: Path) -> None:
+    gate = go(tmp_path)
+    job_id = jobs.execute(f"read x < {gate}; exit 7").job_id
+    async with Client(build_server(jobs)) as client:
+        calls = [asyncio.create_task(client.call_tool("wait", {"job_id": job_id})) for _ in range(100)]
+        await asyncio.to_thread(wait_until, lambda: watched(jobs, job_id))
+        await asyncio.to_thread(release, gate)
+        codes = [(await call).structured_content["exit_code"] for call in calls]  # type: ignore[index]
+    assert codes == [7] * 100
+
+
+def test_wait_works_where_watching_is_not_to_be_had(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tmuxjobs.watching._shared", (os.getpid(), None))
+    gate = go(tmp_path)
+    job_id = jobs.execute(f"read x < {gate}; echo ready; sleep 1000").job_id
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(jobs.wait, job_id, pattern="ready", cursor=0)
+        release(gate)
+        assert future.result(30).reason == "pattern"
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "tmuxjobs", "wait", *arguments]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("shell", "options", "code"),
+    [
+        ("exit 0", [], 0),
+        ("exit 3", [], 1),
+        ("sleep 1000", ["--timeout", "0.1"], cli.WAIT_OVER),
+        ("echo ready; sleep 1000", ["--pattern", "ready", "--cursor", "0"], 0),
+        ("exit 0", ["--pattern", "ready"], 1),
+    ],
+)
+def test_command_says_by_its_code_how_the_wait_ended(jobs: Jobs, shell: str, options: list[str], code: int) -> None:
+    job_id = jobs.execute(shell).job_id
+    done = command(job_id, *options)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert job_id in done.stdout

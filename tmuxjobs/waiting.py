@@ -1,0 +1,444 @@
+"""`wait`: until a job ends, prints, falls silent, asks, or serves; told by the kernel, never polling its log.
+
+What is waited for is looked at once more after each change, so that a wait that was cut off is simply begun again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, get_args
+
+from tmuxjobs import output as logs
+from tmuxjobs import probing, processes
+from tmuxjobs.asking import QUIET_S, Prompt
+from tmuxjobs.checks import checked_seconds
+from tmuxjobs.errors import InvalidInput
+from tmuxjobs.models import Running, Starting, describe, status_of
+from tmuxjobs.results import Waited, WaitedJob, seconds
+from tmuxjobs.results import waiting as words
+from tmuxjobs.watching import Watch, watching
+
+if TYPE_CHECKING:
+    from tmuxjobs.jobs import Jobs
+
+Until = Literal["exit", "pattern", "idle", "input", "port", "url"]
+UNTIL: tuple[Until, ...] = get_args(Until)
+Mode = Literal["any", "all"]
+WAIT_S = 50.0
+"""The default, and the most for a call over MCP: many clients cut a call off after 60 s."""
+CHARS = 2_000
+CHARS_MAX = 400_000
+IDLE_S = 2.0
+LOOK_S = 10.0
+"""Between two looks when nothing was told: it makes up for what the kernel could not tell."""
+UNTOLD_S = 0.1
+"""Likewise where watching is not to be had at all."""
+PROBE_S = 0.015
+SETTLE_S = 0.5
+"""A job that waits for input in a wait for its end is told when it has been quiet for so long."""
+COST = 20
+"""Looks at the machine take at most one part in so many of a processor."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What ends the wait; the end of the job always does."""
+
+    input: bool = False
+    pattern: str | None = None
+    fail_pattern: str | None = None
+    literal: bool = False
+    idle_s: float | None = None
+    port: int | None = None
+    """0 for any."""
+    url: str | None = None
+
+    @property
+    def only_exit(self) -> bool:
+        return self == Goal()
+
+
+def goal(
+    until: Until | None = None,
+    *,
+    pattern: str | None = None,
+    fail_pattern: str | None = None,
+    literal: bool = False,
+    idle: float | None = None,
+    port: int | None = None,
+    url: str | None = None,
+) -> Goal:
+    """Checked: every condition given counts; raises InvalidInput."""
+    if until is not None and until not in UNTIL:
+        raise InvalidInput(f"until is one of {', '.join(UNTIL)}, not '{until}'.")
+    if (until == "pattern" and pattern is None) or (until == "url" and url is None):
+        raise InvalidInput(f"until='{until}' needs `{until}`.")
+    if idle is None and until == "idle":
+        idle = IDLE_S
+    if idle is not None:
+        checked_seconds("idle", idle)
+    if port is None and until == "port":
+        port = 0
+    if port is not None and not 0 <= port < 65536:
+        raise InvalidInput(f"There is no port {port}.")
+    if url is not None and not url.startswith(("http://", "https://")):
+        raise InvalidInput(f"'{url}' is no http or https address.")
+    for given in filter(None, (pattern, fail_pattern)):
+        try:
+            logs.compiled(given, literal=literal)
+        except ValueError as error:
+            raise InvalidInput(str(error)) from None
+    if "" in (pattern, fail_pattern):
+        raise InvalidInput("The pattern is empty.")
+    return Goal(until == "input", pattern, fail_pattern, literal, idle, port, url)
+
+
+class Conditions(TypedDict, total=False):
+    """What a caller may ask for; see `goal`."""
+
+    until: Until | None
+    pattern: str | None
+    fail_pattern: str | None
+    literal: bool
+    idle: float | None
+    port: int | None
+    url: str | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Why a job's wait is over, in one word and in words."""
+
+    reason: str
+    detail: str
+    prompt: Prompt | None = None
+
+
+class JobWait:
+    """One job that is waited for."""
+
+    def __init__(self, jobs: Jobs, job_id: str, goal: Goal, cursor: int | None) -> None:
+        self.jobs = jobs
+        self.job_id = job_id
+        self.goal = goal
+        self.cursor = cursor
+        self.record, self.state = jobs.look(job_id)
+        self.path = jobs.log_path(self.record)
+        self.verdict: Verdict | None = None
+        self.pause_s = LOOK_S
+        self._asked_at = -1
+        size = logs.log_size(self.path)
+        if cursor is not None and not 0 <= cursor <= size:
+            raise InvalidInput(f"Cursor {cursor} is not in the output, which has {size} bytes; wait on from {size}.")
+        self.begin = size if cursor is None else cursor
+        starts = {self.path: self.begin}
+        if self.record.job.separate_stderr:
+            errors = jobs.stderr_path(self.record)
+            starts[errors] = 0 if cursor == 0 else logs.log_size(errors)
+        self.paths = list(starts)
+        self._good = self._watchers(goal.pattern, starts)
+        self._bad = self._watchers(goal.fail_pattern, starts)
+
+    def _watchers(self, pattern: str | None, starts: dict[Path, int]) -> list[logs.Watcher]:
+        if pattern is None:
+            return []
+        return [logs.Watcher(path, pattern, literal=self.goal.literal, start=at) for path, at in starts.items()]
+
+    def look(self, watch: Watch) -> Verdict | None:
+        """The verdict if there is one now; else `pause_s` says when to look again though nothing was told."""
+        if self.verdict is not None:
+            return self.verdict
+        began = time.monotonic()
+        self.pause_s = LOOK_S if watch.told else UNTOLD_S
+        watch.logs = True
+        # The state first: what is read after the end of a job is all of it.
+        self.settle()
+        running = isinstance(self.state, Starting | Running)
+        self.verdict = self._patterns() or self._served(running)
+        if self.verdict is None and not running:
+            first = "" if self.goal.only_exit else "the job ended first: "
+            self.verdict = Verdict("exit", first + describe(self.state))
+        if self.verdict is None:
+            self.verdict = self._quiet(watch)
+        if self.goal.port is not None or self.goal.url is not None:
+            self.pause_s = min(self.pause_s, max(PROBE_S, COST * (time.monotonic() - began)))
+        return self.verdict
+
+    def settle(self) -> None:
+        run = self.record.run
+        if (
+            run is None
+            or run.command_pid is None
+            or os.path.lexists(self.path.with_name("exit.json"))
+            or not processes.alive(run.pid, run.start)
+        ):
+            self.record, self.state = self.jobs.look(self.job_id)
+
+    def _patterns(self) -> Verdict | None:
+        found: list[tuple[int, str, logs.Match]] = []
+        for reason, watchers in (("fail_pattern", self._bad), ("pattern", self._good)):
+            for watcher in watchers:
+                try:
+                    match = watcher.look()
+                except TimeoutError:
+                    self.pause_s = 0.0
+                    continue
+                if match is not None:
+                    found.append((match.cursor, reason, match))
+        if not found:
+            return None
+        _, reason, match = min(found, key=lambda one: one[0])
+        return Verdict(reason, f"line {match.line}: {match.text}")
+
+    def _served(self, running: bool) -> Verdict | None:
+        run = self.record.run
+        if self.goal.port is not None and running and run is not None:
+            for port, name in sorted(probing.listening(run.pid, self.goal.port).items()):
+                return Verdict("port", f"{name} listens on port {port}")
+        if self.goal.url is not None:
+            code = probing.answers(self.goal.url)
+            if code is not None and code < 500:
+                return Verdict("url", f"{self.goal.url} answers {code}")
+        return None
+
+    def _quiet(self, watch: Watch) -> Verdict | None:
+        """What silence means: idle, or waiting for input."""
+        facts = [path.stat() for path in self.paths if path.exists()]
+        quiet = max(0.0, time.time() - max((fact.st_mtime for fact in facts), default=math.inf))
+        size = sum(fact.st_size for fact in facts)
+        if self.goal.idle_s is not None:
+            if quiet >= self.goal.idle_s:
+                return Verdict("idle", f"quiet for {seconds(quiet)}")
+            self.pause_s = min(self.pause_s, self.goal.idle_s - quiet + 0.001)
+        if self.goal.input:
+            began = time.monotonic()
+            if (prompt := self.jobs.prompt(self.record)) is not None:
+                return self.asks(prompt)
+            cost = COST * (time.monotonic() - began)
+            settling = QUIET_S + 0.001 - quiet
+            self.pause_s = min(self.pause_s, settling if settling > 0 else max(PROBE_S, cost, min(1.0, quiet)))
+        elif self.goal.only_exit and size != self._asked_at:
+            # Looked at once after each burst of output, so that a hundred silent jobs cost nothing.
+            if quiet < SETTLE_S:
+                watch.logs = False
+                self.pause_s = min(self.pause_s, SETTLE_S - quiet + 0.001)
+            else:
+                self._asked_at = size
+                if (prompt := self.jobs.prompt(self.record)) is not None:
+                    return self.asks(prompt)
+        return None
+
+    def asks(self, prompt: Prompt) -> Verdict:
+        attach = self.jobs.attach_line(self.record)
+        return Verdict("input", f"it {words(prompt.waits_for, prompt.text, attach)}", prompt)
+
+    def over(self) -> Verdict:
+        """The verdict when the bound has passed."""
+        self.record, self.state = self.jobs.look(self.job_id)
+        prompt = self.jobs.prompt(self.record) if isinstance(self.state, Running) else None
+        asks = self.asks(prompt) if prompt is not None else None
+        return Verdict("timeout", asks.detail if asks else describe(self.state), prompt)
+
+
+class Wait:
+    """A wait for one job or several, without the way of sleeping: `look`, then sleep at most `pause_s`."""
+
+    def __init__(
+        self,
+        jobs: Jobs,
+        job_ids: Sequence[str],
+        goal: Goal,
+        *,
+        cursor: int | None,
+        mode: Mode,
+        timeout: float | None,
+        max_bytes: int,
+        called: Callable[[], None],
+    ) -> None:
+        self.jobs = jobs
+        self.mode = mode
+        self.timeout = timeout
+        self.budget = max(200, min(max_bytes, CHARS_MAX))
+        self.called = called
+        self.deadline = math.inf if timeout is None else time.monotonic() + timeout
+        self.all = [JobWait(jobs, job_id, goal, cursor) for job_id in dict.fromkeys(job_ids)]
+        self.watches: list[Watch] = []
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Within it the kernel tells."""
+        with contextlib.ExitStack() as stack:
+            for one in self.all:
+                pid = one.record.run.pid if one.record.run else None
+                self.watches.append(stack.enter_context(watching(one.path.parent, pid, self.called)))
+            yield
+
+    def look(self) -> Waited | None:
+        """The answer if the wait is over."""
+        late = time.monotonic() >= self.deadline
+        for one, watch in zip(self.all, self.watches, strict=True):
+            one.look(watch)
+        met = [one for one in self.all if one.verdict is not None]
+        failed = [one for one in met if one.verdict is not None and one.verdict.reason == "fail_pattern"]
+        if failed or (met and (self.mode == "any" or len(met) == len(self.all))):
+            return self.answer((failed or met)[0] if self.mode == "any" or failed else met[-1])
+        if late:
+            waiting = [one for one in self.all if one.verdict is None]
+            return self.answer(waiting[0], over=True)
+        return None
+
+    @property
+    def pause_s(self) -> float:
+        pauses = [one.pause_s for one in self.all if one.verdict is None]
+        return max(0.0, min([*pauses, self.deadline - time.monotonic()]))
+
+    def answer(self, one: JobWait, *, over: bool = False) -> Waited:
+        verdict = one.verdict or one.over()
+        record, state = one.record, one.state
+        running = isinstance(state, Starting | Running)
+        out = news(one.path, one.cursor, self.budget, final=not running)
+        err = None
+        if record.job.separate_stderr:
+            err = news(self.jobs.stderr_path(record), None, self.budget, final=not running)
+        notes = [verdict.detail] if verdict.detail else []
+        if over:
+            notes.insert(0, f"not so after {self.timeout:g} s; `wait` with cursor={out.cursor} goes on")
+            notes += one_time_notes(one)
+        if out.partial:
+            notes.append(f"the last line is being redrawn: {out.partial[-200:]!r}")
+        return Waited(
+            job_id=one.job_id,
+            reason=verdict.reason,
+            status=status_of(state),
+            exit_code=record.exit.exit_code if record.exit else None,
+            stdout=out.text,
+            stderr=err.text if err else "",
+            cursor=out.cursor,
+            waits_for=verdict.prompt.waits_for if verdict.prompt else None,
+            prompt=verdict.prompt.text if verdict.prompt else None,
+            note="; ".join(notes),
+            runtime=self.jobs.runtime(record, state),
+            jobs=tuple(brief(each) for each in self.all) if len(self.all) > 1 else (),
+        )
+
+
+def one_time_notes(one: JobWait) -> list[str]:
+    """Said when the pattern did not show: it may stand in what was printed before."""
+    if one.goal.pattern is None or one.cursor is not None or not one.begin:
+        return []
+    with contextlib.suppress(TimeoutError):
+        earlier = logs.Watcher(one.path, one.goal.pattern, literal=one.goal.literal).look(timeout=1.0)
+        if earlier is not None and earlier.cursor < one.begin:
+            return [f"the pattern stands in earlier output, line {earlier.line}: cursor=0 counts that too"]
+    return []
+
+
+def brief(one: JobWait) -> WaitedJob:
+    return WaitedJob(
+        job_id=one.job_id,
+        reason=one.verdict.reason if one.verdict else None,
+        status=status_of(one.state),
+        exit_code=one.record.exit.exit_code if one.record.exit else None,
+        note=one.verdict.detail if one.verdict else "",
+    )
+
+
+def news(path: Path, cursor: int | None, budget: int, *, final: bool) -> logs.Page:
+    """The output since the cursor, or its newest part when that is too much; without a cursor the newest."""
+    if cursor is None:
+        return logs.tail(path, lines=1000, max_chars=budget)
+    page = logs.read(path, cursor=cursor, max_chars=budget, final=final)
+    if not page.more:
+        return page
+    newest = logs.tail(path, lines=1000, max_chars=budget) if cursor else logs.read(path, max_chars=budget, final=final)
+    return newest if newest.cursor > page.cursor else page
+
+
+def bounded(timeout: float | None) -> float | None:
+    return None if timeout is None else checked_seconds("timeout", timeout, least=0.0)
+
+
+def ids_of(job_id: str | Sequence[str]) -> list[str]:
+    ids = [job_id] if isinstance(job_id, str) else list(job_id)
+    if not ids:
+        raise InvalidInput("Give the id of a job to wait for, or of several.")
+    return ids
+
+
+def wait(
+    jobs: Jobs,
+    job_id: str | Sequence[str],
+    *,
+    cursor: int | None = None,
+    mode: Mode = "any",
+    timeout: float | None = WAIT_S,
+    max_bytes: int = CHARS,
+    **conditions: Unpack[Conditions],
+) -> Waited:
+    """Wait until a condition is met or `timeout` seconds have passed; the job's end is always a condition.
+
+    Without a timeout it takes as long as it takes. Of several jobs `mode` says whether `any` or `all` count. A pattern
+    counts in what comes after `cursor`, or after this call began; the answer has the output since `cursor`, or the
+    newest. Raises JobNotFound, InvalidInput.
+    """
+    told = threading.Event()
+    waits = begin(jobs, job_id, goal(**conditions), cursor, mode, timeout, max_bytes, told.set)
+    with waits.watched():
+        while (answer := waits.look()) is None:
+            told.wait(min(waits.pause_s, threading.TIMEOUT_MAX))
+            told.clear()
+    return answer
+
+
+def begin(
+    jobs: Jobs,
+    job_id: str | Sequence[str],
+    goal: Goal,
+    cursor: int | None,
+    mode: Mode,
+    timeout: float | None,
+    max_bytes: int,
+    called: Callable[[], None],
+) -> Wait:
+    ids = ids_of(job_id)
+    if cursor is not None and len(ids) > 1:
+        raise InvalidInput("A cursor belongs to one job; leave it out to wait for several.")
+    if mode not in get_args(Mode):
+        raise InvalidInput(f"mode is any or all, not '{mode}'.")
+    return Wait(jobs, ids, goal, cursor=cursor, mode=mode, timeout=bounded(timeout), max_bytes=max_bytes, called=called)
+
+
+async def wait_async(
+    jobs: Jobs,
+    job_id: str | Sequence[str],
+    *,
+    cursor: int | None = None,
+    mode: Mode = "any",
+    timeout: float | None = WAIT_S,
+    max_bytes: int = CHARS,
+    **conditions: Unpack[Conditions],
+) -> Waited:
+    """As `wait`, in an event loop: to cancel it ends the waiting at once, and never the job."""
+    loop = asyncio.get_running_loop()
+    told = asyncio.Event()
+
+    def called() -> None:
+        loop.call_soon_threadsafe(told.set)
+
+    asked = goal(**conditions)
+    waits = await asyncio.to_thread(begin, jobs, job_id, asked, cursor, mode, timeout, max_bytes, called)
+    with waits.watched():
+        while (answer := await asyncio.to_thread(waits.look)) is None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(waits.pause_s):
+                    await told.wait()
+            told.clear()
+    return answer
