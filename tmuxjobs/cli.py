@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
-from rich.console import Console
 
 from tmuxjobs.errors import InvalidInput, SettingsError, TmuxjobsError
 from tmuxjobs.jobs import Jobs
@@ -23,8 +22,6 @@ app = App(
     help="Background jobs in tmux, shared by a coding agent and the person beside it.",
     help_flags=["--help", "-h"],
     version_flags=["--version"],
-    console=Console(),
-    error_console=Console(stderr=True),
 )
 Json = Annotated[bool, Parameter("--json", negative="", help="Print the answer as one line of JSON.")]
 Quiet = Annotated[bool, Parameter(("--quiet", "-q"), negative="", help="Print job ids alone.")]

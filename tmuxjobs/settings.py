@@ -2,25 +2,24 @@
 
 import os
 import re
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 import platformdirs
-from pydantic import AliasChoices, BeforeValidator, Field, ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tmuxjobs.errors import SettingsError
 
 UNITS = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 IN_JOBS = "TMUXJOBS_JOB_ID"
 """Set in every job's environment; the one TMUXJOBS_ name that is no setting."""
+SEED = {
+    name: f"MCP_BG_{name.upper()}"
+    for name in ("max_jobs", "max_output_size", "job_timeout", "working_dir", "allowed_commands", "cleanup_interval")
+}
+"""Older variables, of the server that this one replaces; ours win over them."""
 
 
 def parse_size(value: object) -> object:
@@ -55,51 +54,33 @@ def parse_none(value: object) -> object:
 Size = Annotated[int, BeforeValidator(parse_size)]
 
 
-def names(name: str, *seed: str) -> Any:
-    """The variables a value may come from, ours and the seed's; in TOML and in Python it has the field's name."""
-    return AliasChoices(f"TMUXJOBS_{name.upper()}", *(f"MCP_BG_{other}" for other in seed))
+class Settings(BaseModel):
+    """From arguments, then `TMUXJOBS_*` and `MCP_BG_*` variables, then `settings.toml`, then these defaults.
 
+    Not by pydantic-settings: its import takes 90 ms, which every command would pay.
+    """
 
-class Settings(BaseSettings):
-    """From arguments, then `TMUXJOBS_*` and `MCP_BG_*` variables, then `settings.toml`, then these defaults."""
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    # The prefix keeps a variable that is called like a field, `session`, from being one of ours.
-    model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", case_sensitive=True, populate_by_name=True, env_prefix="TMUXJOBS_"
-    )
+    session: str = Field(default="mcp-jobs", pattern=r"^[A-Za-z0-9_-]+$")
+    socket_name: str = Field(default="default", pattern=r"^[A-Za-z0-9_.-]+$")
+    state_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_state_dir("tmuxjobs")))
+    max_jobs: int = Field(default=10, ge=1, le=1000)
+    max_output_size: Size = Field(default=64 << 20, ge=65536)
+    job_timeout: Annotated[float | None, BeforeValidator(parse_none)] = Field(default=None, gt=0)
+    working_dir: Path | None = None
+    allowed_commands: Annotated[tuple[str, ...] | None, BeforeValidator(parse_patterns)] = None
+    keep_jobs: int = Field(default=500, ge=0)
+    keep_jobs_for: float = Field(default=14 * 86400.0, ge=0)
+    keep_windows: int = Field(default=10, ge=0)
+    keep_windows_for: float = Field(default=3600.0, ge=0)
+    cleanup_interval: float = Field(default=300.0, ge=1)
 
-    session: str = Field(default="mcp-jobs", validation_alias=names("session"), pattern=r"^[A-Za-z0-9_-]+$")
-    socket_name: str = Field(default="default", validation_alias=names("socket_name"), pattern=r"^[A-Za-z0-9_.-]+$")
-    state_dir: Path = Field(
-        default_factory=lambda: Path(platformdirs.user_state_dir("tmuxjobs")), validation_alias=names("state_dir")
-    )
-    max_jobs: int = Field(default=10, ge=1, le=1000, validation_alias=names("max_jobs", "MAX_JOBS"))
-    max_output_size: Size = Field(
-        default=64 << 20, ge=65536, validation_alias=names("max_output_size", "MAX_OUTPUT_SIZE")
-    )
-    job_timeout: Annotated[float | None, BeforeValidator(parse_none)] = Field(
-        default=None, gt=0, validation_alias=names("job_timeout", "JOB_TIMEOUT")
-    )
-    working_dir: Path | None = Field(default=None, validation_alias=names("working_dir", "WORKING_DIR"))
-    allowed_commands: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(parse_patterns)] = Field(
-        default=None, validation_alias=names("allowed_commands", "ALLOWED_COMMANDS")
-    )
-    keep_jobs: int = Field(default=500, ge=0, validation_alias=names("keep_jobs"))
-    keep_jobs_for: float = Field(default=14 * 86400.0, ge=0, validation_alias=names("keep_jobs_for"))
-    keep_windows: int = Field(default=10, ge=0, validation_alias=names("keep_windows"))
-    keep_windows_for: float = Field(default=3600.0, ge=0, validation_alias=names("keep_windows_for"))
-    cleanup_interval: float = Field(default=300.0, ge=1, validation_alias=names("cleanup_interval", "CLEANUP_INTERVAL"))
-
+    @model_validator(mode="before")
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config_file())
+    def from_everywhere(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """What was given, over the variables, over the file."""
+        return in_file() | {name: os.environ[variable] for name, variable in in_variables(os.environ).items()} | given
 
     @classmethod
     def load(cls, **given: Any) -> Self:
@@ -109,17 +90,12 @@ class Settings(BaseSettings):
             settings = cls(**given)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            where = given_as(str(first["loc"][0]), os.environ)
             said = first["msg"].removeprefix("Value error, ")
-            raise SettingsError(f"{where} can not be used: {said[0].lower() + said[1:]}.") from None
-        except (OSError, ValueError) as error:
-            raise SettingsError(f"{config_file()} can not be read: {error}.") from None
+            raise refusal(str(first["loc"][0]), given, said[0].lower() + said[1:]) from None
         if settings.working_dir is not None and not settings.working_dir.is_dir():
-            where = given_as("TMUXJOBS_WORKING_DIR", os.environ)
-            raise SettingsError(f"{where} can not be used: '{settings.working_dir}' is no folder.")
+            raise refusal("working_dir", given, f"'{settings.working_dir}' is no folder")
         if not settings.state_dir.is_absolute():
-            where = given_as("TMUXJOBS_STATE_DIR", os.environ)
-            raise SettingsError(f"{where} can not be used: '{settings.state_dir}' is not an absolute path.")
+            raise refusal("state_dir", given, f"'{settings.state_dir}' is not an absolute path")
         return settings
 
 
@@ -127,17 +103,34 @@ def config_file() -> Path:
     return Path(platformdirs.user_config_dir("tmuxjobs")) / "settings.toml"
 
 
-def given_as(name: str, environ: Mapping[str, str]) -> str:
-    """Where the value came from that pydantic calls by its first name."""
-    seed = name.replace("TMUXJOBS_", "MCP_BG_")
-    if name in environ or seed in environ:
-        return name if name in environ else seed
-    return f"{name.removeprefix('TMUXJOBS_').lower()} in {config_file()}" if seed != name else name
+def in_file() -> dict[str, Any]:
+    """What the person's file sets; a file that can not be read must not be a restriction that silently is none."""
+    try:
+        return tomllib.loads(config_file().read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{config_file()} can not be read: {error}.") from None
+
+
+def in_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """{setting: the variable that gives it}."""
+    older = {name: variable for name, variable in SEED.items() if variable in environ}
+    return older | {name: ours(name) for name in Settings.model_fields if ours(name) in environ}
+
+
+def ours(name: str) -> str:
+    return f"TMUXJOBS_{name.upper()}"
+
+
+def refusal(name: str, given: Mapping[str, Any], said: str) -> SettingsError:
+    where = name if name in given else in_variables(os.environ).get(name, f"{name} in {config_file()}")
+    return SettingsError(f"{where} can not be used: {said}.")
 
 
 def refuse_unknown(environ: Mapping[str, str]) -> None:
     """A misspelt variable must not be a restriction that silently is none."""
-    known = {f"TMUXJOBS_{name.upper()}" for name in Settings.model_fields} | {IN_JOBS}
+    known = {ours(name) for name in Settings.model_fields} | {IN_JOBS}
     for name in sorted(environ):
         if name.startswith("TMUXJOBS_") and name not in known:
             raise SettingsError(f"{name} is no setting; there are {', '.join(sorted(known - {IN_JOBS}))}.")

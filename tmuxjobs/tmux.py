@@ -3,77 +3,28 @@
 Every call is bounded, goes to a named socket whatever TMUX says, and has neither our standard input nor our locale.
 """
 
+from __future__ import annotations
+
 import os
 import re
 import secrets
 import shutil
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import libtmux
-from libtmux.common import tmux_cmd
+from typing import TYPE_CHECKING
 
 from tmuxjobs.errors import InvalidInput, TmuxError
 
-CALL_S = 10.0
+if TYPE_CHECKING:
+    from tmuxjobs.calls import Server
+
 MINIMUM = (3, 2)
 SIZE = (220, 50)
 LITERAL_BYTES = 4096
 MARK = "@tmuxjobs_job"
-
-
-class Call(tmux_cmd):
-    """One tmux call: like libtmux's own, but bounded, with a standard input and an environment of its own."""
-
-    def __init__(
-        self, *args: Any, tmux_bin: str, env: Mapping[str, str], stdin: bytes = b"", timeout: float | None = None
-    ) -> None:
-        self.cmd = [tmux_bin, *map(str, args)]
-        with tempfile.TemporaryFile() as file:
-            file.write(stdin)
-            file.seek(0)
-            self.process = subprocess.Popen(  # type: ignore[assignment]
-                self.cmd, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(env)
-            )
-        timeout = timeout or CALL_S
-        try:
-            out, err = self.process.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            # Not `communicate` again: a stopped server keeps our pipes open, in flight on its socket.
-            self.process.kill()
-            self.process.wait()
-            for pipe in (self.process.stdout, self.process.stderr):
-                if pipe is not None:
-                    pipe.close()
-            raise TmuxError(
-                f"tmux did not answer within {timeout:.0f} s: its server hangs or is stopped; see to it and try again."
-            ) from None
-        self.returncode = self.process.returncode
-        self.stdout = _text(out).removesuffix("\n").split("\n") if out else []
-        self.stderr = [line for line in _text(err).split("\n") if line]
-
-
-def _text(data: Any) -> str:
-    return bytes(data).decode(errors="backslashreplace")
-
-
-class Server(libtmux.Server):
-    """libtmux's server whose every command is a `Call`."""
-
-    def __init__(self, *, socket_name: str, tmux_bin: str, env: Mapping[str, str]) -> None:
-        super().__init__(socket_name=socket_name, tmux_bin=tmux_bin)
-        self._binary = tmux_bin
-        # -u: without a UTF-8 locale tmux answers `_` for what is not ASCII, and hosts start servers with no locale.
-        self._env = {key: value for key, value in env.items() if key not in ("TMUX", "TMUX_PANE")}
-
-    def cmd(self, cmd: str, *args: Any, target: str | int | None = None, **bounds: Any) -> tmux_cmd:
-        aimed = ("-t", target, *args) if target is not None else args
-        return Call("-u", f"-L{self.socket_name}", cmd, *aimed, tmux_bin=self._binary, env=self._env, **bounds)
 
 
 @dataclass(frozen=True)
@@ -160,6 +111,9 @@ class Tmux:
                 raise TmuxError("tmux is not installed: install it (apt install tmux, brew install tmux), try again.")
             path = os.path.abspath(path)
             _check_version(path)
+            # libtmux takes 70 ms to import, and many a command asks nothing of tmux.
+            from tmuxjobs.calls import Server
+
             self._server = Server(socket_name=self.socket_name, tmux_bin=path, env=self.environ)
         return self._server
 
@@ -169,7 +123,7 @@ class Tmux:
         name = "" if self.socket_name == "default" else f" -L {self.socket_name}"
         return f"tmux{name} attach -t {self.session}"
 
-    def attach_argv(self, pane: "Pane | None") -> list[str]:
+    def attach_argv(self, pane: Pane | None) -> list[str]:
         """The command that attaches a terminal, or, inside a client of this server, switches that client over."""
         target = pane.pane_id if pane else f"={self.session}:"
         inside = os.path.basename(self.environ.get("TMUX", "").split(",")[0]) == self.socket_name
@@ -222,7 +176,7 @@ class Tmux:
                 "set it off (tmux set -s exit-unattached off) and try again."
             )
 
-    def open_window(self, name: str, argv: Sequence[str]) -> "Opening":
+    def open_window(self, name: str, argv: Sequence[str]) -> Opening:
         """Start a window of that name that runs `argv`. A user's hook may hold up tmux's answer; nobody waits."""
         opening = Opening()
         command = ("new-window", "-d", "-a", "-t", f"={self.session}:$", "-n", name, "-c", "/", "--", *argv)
@@ -371,8 +325,8 @@ def key_name(key: str) -> str:
 
 
 def _check_version(path: str) -> None:
-    said = _text(subprocess.run([path, "-V"], capture_output=True, timeout=CALL_S, check=False).stdout).strip()
+    said = subprocess.run([path, "-V"], capture_output=True, timeout=10, check=False).stdout.decode(errors="replace")
     match = re.search(r"(\d+)\.(\d+)", said)
     # A build from the development branch has no number and is newer than any.
     if match and (int(match[1]), int(match[2])) < MINIMUM:
-        raise TmuxError(f"{said} is too old: tmuxjobs needs tmux {MINIMUM[0]}.{MINIMUM[1]}a or newer.")
+        raise TmuxError(f"{said.strip()} is too old: tmuxjobs needs tmux {MINIMUM[0]}.{MINIMUM[1]}a or newer.")

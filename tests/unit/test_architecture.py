@@ -18,7 +18,8 @@ LAYERS: dict[str, set[str]] = {
     "recorder": set(),
     "clean": BASE,
     "settings": BASE,
-    "tmux": BASE,
+    "calls": BASE,
+    "tmux": BASE | {"calls"},
     "store": BASE,
     "processes": BASE,
     "terminals": BASE,
@@ -35,7 +36,7 @@ LAYERS: dict[str, set[str]] = {
     "__main__": {"cli"},
 }
 OWNERS = {
-    "libtmux": {"tmux"},
+    "libtmux": {"calls"},
     "fastmcp": {"server"},
     "mcp": {"server"},
     "platformdirs": {"settings"},

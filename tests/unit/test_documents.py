@@ -7,7 +7,7 @@ import pytest
 
 from tmuxjobs import Jobs, Settings, cli
 from tmuxjobs.server import build_server
-from tmuxjobs.settings import parse_size
+from tmuxjobs.settings import SEED, ours, parse_size
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -50,12 +50,7 @@ def test_settings_are_the_programs() -> None:
 
 
 def test_older_variables_are_the_programs() -> None:
-    pairs = {
-        (older, choices[0])
-        for field in Settings.model_fields.values()
-        for choices in [field.validation_alias.choices]  # type: ignore[union-attr]
-        for older in choices[1:]
-    }
+    pairs = {(older, ours(name)) for name, older in SEED.items()}
     assert {(row[0], row[1].strip("`")) for row in table("there")} == pairs
 
 
