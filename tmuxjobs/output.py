@@ -318,11 +318,11 @@ def _fill(log: _Log, start: int, end: int, room: int, final: bool) -> tuple[str,
     """Clean text of whole lines within *room*, from a stretch without gaps, and where it ends."""
     cleaner = _cleaner_at(log, start)
     parts: list[str] = []
-    position, step, fits, used = start, STEP, True, 0
+    position, step, fits, used = start, max(OVERLAP, min(STEP, 2 * room)), True, 0
     while position < end and (position - start < PAGE_BYTES or not _at_line_start(log, position)):
         data = log.read(position, min(position + step, end))
         if step < STEP and b"\n" not in data and position + step < end:
-            step = STEP
+            step = min(STEP, 4 * step)
             continue
         data = _lines_of(data, whole=position + step >= end)
         trial = cleaner.copy()
@@ -335,7 +335,7 @@ def _fill(log: _Log, start: int, end: int, room: int, final: bool) -> tuple[str,
                 continue
             if position > start:
                 break
-            data = data[: settled(data[: max(1, room)]) or len(data)]
+            data = data[: _cut_within(data, max(1, room))]
             text = cleaner.feed(data)
         else:
             cleaner = trial
@@ -345,8 +345,28 @@ def _fill(log: _Log, start: int, end: int, room: int, final: bool) -> tuple[str,
         if len(data) == 0 or (not fits and position - start == len(data) and used >= room):
             break
         step = min(step * 2, BLOCK) if fits else step
-    cleaner.shows_alternate = final and position == log.end
-    return "".join([*parts, cleaner.finish()]), position
+    text = "".join([*parts, cleaner.finish()])
+    if final and position == log.end:
+        text += _screen_left(cleaner, room - len(text))
+    return text, position
+
+
+def _screen_left(cleaner: Cleaner, room: int) -> str:
+    """What stands on an alternate screen that was never left: its last rows that fit."""
+    history = cleaner.pending
+    cleaner.shows_alternate = True
+    screen = cleaner.pending[len(history) :]
+    if len(screen) <= room:
+        return screen
+    rows = screen.split("\n")
+    kept = rows[len(rows) - _lines_within(screen, len(rows), room) :]
+    return "\n".join(["", f"[... {len(rows) - len(kept)} rows of the screen left out ...]", *kept])
+
+
+def _cut_within(data: bytes, room: int) -> int:
+    """Where to cut a giant line: behind at most *room* bytes of text, and never inside a sequence."""
+    cuts = (settled(data[:size]) for size in range(room, len(data), room))
+    return next(filter(None, cuts), len(data))
 
 
 def _lines_of(data: bytes, *, whole: bool) -> bytes:
@@ -702,7 +722,7 @@ class _Scan:
         for offset, data in self.blocks():
             exact = not self.log.gaps or self.log.gaps[0][0] >= offset
             if not self._hopeless(data):
-                for index, text, span in self._hits(data):
+                for index, text, span in self.hits(data):
                     if self.line + index != self._counted:
                         self._counted = self.line + index
                         yield _Found(data, offset, index, self.line + index, exact, text, span)
@@ -742,7 +762,7 @@ class _Scan:
             return False
         return data.count(b"\r") == data.count(b"\r\n") and len(data.translate(None, _NOISE)) == len(data)
 
-    def _hits(self, data: bytes) -> Iterator[tuple[int, str, tuple[int, int]]]:
+    def hits(self, data: bytes) -> Iterator[tuple[int, str, tuple[int, int]]]:
         text = _line_for_line(data)
         if self._by_line:
             for index, line in enumerate(text.split("\n")):
@@ -772,11 +792,10 @@ class _Scan:
 
 def _line_for_line(data: bytes) -> str:
     """The text of each line by itself, one for one with the raw ones; rows drawn within one line are joined."""
-    data = data.removesuffix(b"\n")
     text = printable_lines(data)
     if text is not None and text.count("\n") == data.count(b"\n"):
-        return text
-    return "\n".join(_one_line(line) for line in data.split(b"\n"))
+        return text.removesuffix("\n")
+    return "\n".join(_one_line(line) for line in data.removesuffix(b"\n").split(b"\n"))
 
 
 def _one_line(line: bytes) -> str:
@@ -831,7 +850,7 @@ class Watcher:
     def _first(self, scan: _Scan) -> Match | None:
         for offset, data in scan.blocks():
             exact = not scan.log.gaps or scan.log.gaps[0][0] >= offset
-            for index, text, span in scan._hits(data):
+            for index, text, span in scan.hits(data):
                 found = _Found(data, offset, index, 0, exact, text, span)
                 self._from = found.end
                 return found.match()

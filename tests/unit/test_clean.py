@@ -140,7 +140,7 @@ PIECES = st.one_of(
     SEQUENCES,
 )
 STREAMS = st.lists(PIECES, max_size=40).map(b"".join)
-PROPERTIES = settings(deadline=None, max_examples=150)
+PROPERTIES = settings(deadline=None, max_examples=60)
 
 
 def fed(data: bytes, cuts: list[int]) -> str:

@@ -15,7 +15,7 @@ from tmuxjobs.output import Page, Watcher, last_line, read, search, tail
 
 PROPERTIES = settings(
     deadline=None,
-    max_examples=100,
+    max_examples=40,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink streams of many pages takes minutes
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
