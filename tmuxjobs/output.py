@@ -18,6 +18,7 @@ from typing import Final, Self, TypeVar
 import regex
 
 from tmuxjobs.clean import Cleaner, clean, printable_lines, redraws, settled
+from tmuxjobs.errors import InvalidInput, StateError
 
 CHARS: Final = 20_000
 CHARS_MIN: Final = 200
@@ -165,7 +166,7 @@ def _listed(sidecar: Path) -> bytes:
 
 
 def _gaps(sidecar: Path) -> tuple[bytes, tuple[tuple[int, int], ...]]:
-    """Raises ValueError when the file stays unreadable: a read in the middle of a rewrite is tried again."""
+    """Raises StateError when the file stays unreadable: a read in the middle of a rewrite is tried again."""
     for _ in range(TRIES):
         listed = _listed(sidecar)
         text = listed.strip(b" \n\0")
@@ -174,7 +175,7 @@ def _gaps(sidecar: Path) -> tuple[bytes, tuple[tuple[int, int], ...]]:
             return listed, tuple(sorted((int(begin), int(end)) for begin, end in gaps if int(begin) < int(end)))
         except (ValueError, TypeError, KeyError):
             time.sleep(0.002)
-    raise ValueError(f"{sidecar} does not list the gaps of the log; remove it to read the log as it is.")
+    raise StateError(f"{sidecar} does not list the gaps of the log; remove it to read the log as it is.")
 
 
 def _steady(path: Path, read: Callable[[_Log], T]) -> T:
@@ -197,7 +198,7 @@ def read(
     An unfinished last line is given at once. While it is being redrawn it is only shown as `partial`, and the cursor
     stays before it, so that pages read one after the other add up to the text read at once; *final* says that no more
     will come. If a line that was partly given has been redrawn since, it is given again on a new line. Raises
-    ValueError for a cursor that is beyond the end.
+    InvalidInput for a cursor that is beyond the end.
     """
     budget = max(CHARS_MIN, max_chars)
     if cursor is None:
@@ -226,7 +227,7 @@ def log_size(path: Path) -> int:
 
 def _since(log: _Log, cursor: int, budget: int, *, raw: bool, final: bool) -> Page:
     if not 0 <= cursor <= log.end:
-        raise ValueError(f"Cursor {cursor} is not in the output, which has {log.end} bytes; read on from {log.end}.")
+        raise InvalidInput(f"Cursor {cursor} is not in the output, which has {log.end} bytes; read on from {log.end}.")
     stop = _stable_end(log, raw=raw, final=final)
     begin, shown = (cursor, "") if raw else _line_begun(log, cursor)
     if stop <= cursor:
@@ -598,19 +599,19 @@ def _line_at_end(log: _Log) -> str:
 
 
 def compiled(pattern: str, *, literal: bool = False, ignore_case: bool = False) -> regex.Pattern[str]:
-    """Raises ValueError, in one sentence, for a pattern that is empty, wrong or too large."""
+    """Raises InvalidInput, in one sentence, for a pattern that is empty, wrong or too large."""
     if not pattern:
-        raise ValueError("The pattern is empty.")
+        raise InvalidInput("The pattern is empty.")
     repeats = 1
     for least, most in _REPEAT.findall(pattern):
         repeats *= max(1, int(most or least or 1)) if len(most or least) < 8 else REPEATS_MAX + 1
     if not literal and (repeats > REPEATS_MAX or len(pattern) > 10_000):
-        raise ValueError(f"The pattern is too large: {pattern[:80]!r} repeats more than {REPEATS_MAX:,} times.")
+        raise InvalidInput(f"The pattern is too large: {pattern[:80]!r} repeats more than {REPEATS_MAX:,} times.")
     flags = regex.MULTILINE | (regex.IGNORECASE if ignore_case else 0)
     try:
         return regex.compile(regex.escape(pattern) if literal else pattern, flags)
     except (regex.error, RecursionError, OverflowError, ValueError) as error:
-        raise ValueError(f"The pattern {pattern[:80]!r} is not a regular expression: {error}.") from None
+        raise InvalidInput(f"The pattern {pattern[:80]!r} is not a regular expression: {error}.") from None
 
 
 def search(
@@ -627,13 +628,13 @@ def search(
     """The lines that match, counted to the end of the log or until *timeout* (s), the first *limit* of them given.
 
     A line is what stands between two newlines of the raw stream, cleaned by itself, so `line` is that of `grep -n` on
-    the log; every frame of a block of rows that is redrawn is lines of its own. Raises ValueError for a bad pattern.
+    the log; every frame of a block of rows that is redrawn is lines of its own. Raises InvalidInput for a bad pattern.
     """
     seek = compiled(pattern, literal=literal, ignore_case=ignore_case)
     deadline = time.monotonic() + timeout
     with _Log(path) as log:
         if not 0 <= cursor <= log.end:
-            raise ValueError(f"Cursor {cursor} is not in the output, which has {log.end} bytes.")
+            raise InvalidInput(f"Cursor {cursor} is not in the output, which has {log.end} bytes.")
         first = 1 + _newlines_so_far(log, cursor)
         needle = pattern.encode("utf-8", "surrogatepass") if literal and not ignore_case else None
         scan = _Scan(log, seek, cursor, first, deadline, needle)
@@ -823,7 +824,7 @@ class Watcher:
     """Looks for a pattern in what a log has gained since the last look, its unfinished last line included.
 
     Frames of a line that is redrawn are looked at too, so a text that stood only for a moment is still found. Each look
-    reads at most what is new, and the unfinished line again. Raises ValueError for a bad pattern.
+    reads at most what is new, and the unfinished line again. Raises InvalidInput for a bad pattern.
     """
 
     def __init__(

@@ -32,10 +32,7 @@ def output(
     final = not isinstance(state, Starting | Running)
 
     def read(path: Path, start: int | None) -> logs.Page:
-        try:
-            return logs.read(path, cursor=start, max_chars=budget, raw=raw, final=final)
-        except ValueError as error:
-            raise InvalidInput(str(error)) from None
+        return logs.read(path, cursor=start, max_chars=budget, raw=raw, final=final)
 
     err = read(jobs.stderr_path(record), stderr_cursor) if record.job.separate_stderr else None
     return answer_of(state, read(jobs.log_path(record), cursor), err)

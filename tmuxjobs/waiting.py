@@ -92,10 +92,7 @@ def goal(
     if url is not None and not url.startswith(("http://", "https://")):
         raise InvalidInput(f"'{url}' is no http or https address.")
     for given in filter(None, (pattern, fail_pattern)):
-        try:
-            logs.compiled(given, literal=literal)
-        except ValueError as error:
-            raise InvalidInput(str(error)) from None
+        logs.compiled(given, literal=literal)
     if "" in (pattern, fail_pattern):
         raise InvalidInput("The pattern is empty.")
     return Goal(until == "input", pattern, fail_pattern, literal, idle, port, url)

@@ -1,6 +1,7 @@
 """Killing ends the whole tree and says what was there to kill."""
 
 import contextlib
+import os
 import secrets
 
 import psutil
@@ -30,7 +31,7 @@ def sleeping(seconds: int) -> list[psutil.Process]:
 
 def stubborn(jobs: Jobs, *, timeout: float | None = None) -> tuple[str, int]:
     seconds = 1000 + secrets.randbelow(10**8)
-    job_id = jobs.execute(stubborn_command(seconds), timeout=timeout).job_id
+    job_id = jobs.execute(stubborn_command(seconds), timeout=timeout, cwd=os.environ["HOME"]).job_id
     wait_until(lambda: sleeping(seconds), lambda found: len(found) == 4)
     wait_until(lambda: jobs.output(job_id).stdout, lambda text: "ready" in text)
     return job_id, seconds

@@ -41,6 +41,8 @@ OWNERS = {
     "mcp": {"server"},
     "platformdirs": {"settings"},
     "cyclopts": {"cli"},
+    "regex": {"output"},
+    "wcwidth": {"clean"},
     "rich": {"cli"},
 }
 STDLIB_ONLY = {"runner", "recorder"}

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tmuxjobs import output
 from tmuxjobs.clean import clean
+from tmuxjobs.errors import InvalidInput, StateError
 from tmuxjobs.output import Page, Watcher, last_line, read, search, tail
 
 PROPERTIES = settings(
@@ -106,7 +107,7 @@ def test_cursor_stays_before_what_is_unfinished(log: Path, unfinished: bytes) ->
 
 
 def test_cursor_beyond_the_end_is_refused(log: Path) -> None:
-    with pytest.raises(ValueError, match="Cursor 9 is not in the output, which has 2 bytes"):
+    with pytest.raises(InvalidInput, match="Cursor 9 is not in the output, which has 2 bytes"):
         read(write(log, b"a\n"), cursor=9)
 
 
@@ -252,7 +253,7 @@ def test_torn_list_of_gaps_is_read_again(log: Path, monkeypatch: pytest.MonkeyPa
 
 def test_list_of_gaps_that_stays_broken_is_refused(log: Path) -> None:
     write(log, b"a\n").with_suffix(".gaps").write_text("nonsense")
-    with pytest.raises(ValueError, match="does not list the gaps"):
+    with pytest.raises(StateError, match="does not list the gaps"):
         read(log)
 
 
@@ -386,7 +387,7 @@ def test_line_number_after_a_gap_says_it_is_not_exact(log: Path) -> None:
 
 @pytest.mark.parametrize("pattern", ["", "[", "*a", "(" * 3000, "((a{1000}){1000}){1000}"])
 def test_bad_pattern_is_refused_in_one_sentence(log: Path, pattern: str) -> None:
-    with pytest.raises(ValueError, match=r"^The pattern .*\.$"):
+    with pytest.raises(InvalidInput, match=r"^The pattern .*\.$"):
         search(log, pattern)
 
 
