@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support import Person, Tmux, wait_until
+from support import Person, Screen, Tmux, wait_until
 
 from tmuxjobs import Jobs, Settings
 
@@ -128,6 +128,18 @@ def person(tmux: Tmux) -> Iterator[Callable[..., Person]]:
             return someone
 
         yield attach
+
+
+@pytest.fixture
+def screen(isolated: Path) -> Callable[..., Screen]:
+    """A person's whole terminal: `screen(rows=50, columns=200)` has attached by `tmux attach -t mcp-jobs`."""
+
+    def attach(*argv: str, rows: int = 24, columns: int = 80) -> Screen:
+        person = Screen(argv or ("tmux", "-u", "attach", "-t", "mcp-jobs"), rows=rows, columns=columns)
+        wait_until(person.look, lambda text: text.strip())
+        return person
+
+    return attach
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:

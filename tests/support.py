@@ -2,13 +2,15 @@
 
 import fcntl
 import os
+import secrets
+import shlex
 import struct
 import subprocess
 import sys
 import termios
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -112,3 +114,36 @@ class Person:
         if self._terminal >= 0:
             os.close(self._terminal)
             self._terminal = -1
+
+
+class Screen:
+    """A person whose whole terminal is seen, status line and all: it is a pane of a second private tmux server."""
+
+    def __init__(self, argv: Sequence[str], *, rows: int, columns: int) -> None:
+        self.name = f"screen{columns}x{rows}-{secrets.token_hex(2)}"
+        command = shlex.join(["env", "-u", "TMUX", "-u", "TMUX_PANE", *argv])
+        size = ["-x", str(columns), "-y", str(rows)]
+        keep = ["set-option", "-g", "remain-on-exit", "on"]
+        self._tmux("start-server", ";", "set-option", "-g", "status", "off", ";", *keep, ";",
+                   "new-session", "-d", "-s", self.name, *size, command)  # fmt: skip
+
+    def _tmux(self, *arguments: str) -> str:
+        argv = ["tmux", "-u", "-L", "terminals", "-f", os.devnull, *arguments]
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20)
+        assert done.returncode == 0, f"{argv} returned {done.returncode}: {done.stderr}"
+        return done.stdout
+
+    def look(self, *options: str) -> str:
+        """All that the terminal shows; with `-e` its colours too."""
+        return self._tmux("capture-pane", "-p", *options, "-t", self.name)
+
+    def until(self, *parts: str) -> str:
+        """The first look that shows all the parts."""
+        return wait_until(self.look, lambda text: all(part in text for part in parts))
+
+    def press(self, *keys: str) -> None:
+        """Keys in tmux's names: `Enter`, `C-b`, `x`."""
+        self._tmux("send-keys", "-t", self.name, *keys)
+
+    def resize(self, rows: int, columns: int) -> None:
+        self._tmux("resize-window", "-t", self.name, "-x", str(columns), "-y", str(rows))

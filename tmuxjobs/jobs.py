@@ -151,9 +151,12 @@ class Jobs:
         return self.settle(self.store.read(job_id))
 
     def settle(self, record: Record) -> tuple[Record, State]:
-        """The record with its state; read again when the runner is gone, for its last act is the exit record."""
+        """The record with its state; read again when it may have ended meanwhile.
+
+        A living runner does not say that it runs: after the exit record it keeps the finished window.
+        """
         state = self.state(record)
-        if isinstance(state, Lost):
+        if isinstance(state, Lost) or (isinstance(state, Running) and self.store.has_ended(record.job.job_id)):
             record = self.store.look(record.job.job_id) or record
             state = self.state(record)
         return record, state
@@ -173,7 +176,7 @@ class Jobs:
         """The command that shows the session, or one job's window, to a person; raises JobNotFound, TmuxError."""
         if job_id is not None:
             self.store.read(job_id)
-        self.tmux.ensure_session(["/bin/sh", "-c", starting.WELCOME])
+        starting.ensure_session(self)
         pane = self.tmux.panes().get(job_id) if job_id is not None else None
         if job_id is not None and pane is None:
             raise TmuxError(

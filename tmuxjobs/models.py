@@ -15,6 +15,9 @@ FORMAT = 1
 LAUNCH_S = 60.0
 """A job without a runner is starting for this long; `runner.py` refuses to start a later one."""
 
+Notify = Literal["always", "failure", "never"]
+"""When a job's end is told by a message, a bell and the hook; a failure is any end but exit code 0."""
+
 Status = Literal["running", "completed", "failed", "killed", "lost"]
 STATUSES: tuple[Status, ...] = ("running", "completed", "failed", "killed", "lost")
 
@@ -46,6 +49,9 @@ class JobSpec(Model):
     tmux: str
     python: str
     recorder: str
+    session: str = "mcp-jobs"
+    notify: Notify = "always"
+    on_end: str | None = None
 
 
 class RunRecord(Model):

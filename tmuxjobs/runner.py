@@ -29,6 +29,7 @@ MARK_S = 60.0
 TMUX_S = 30.0
 KILL_S = 5.0
 RECORDER_RESTARTS = 20
+HOOK_S = 60.0
 LINUX = sys.platform.startswith("linux")
 
 
@@ -129,6 +130,7 @@ class Recorder:
         self.text = b""
         self.restarts = 0
         self.ready = False
+        self.since = str(int(time.time()))
 
     def attach(self) -> None:
         """Start a recorder and wait until it is ready; raises Refused when it is not to be had."""
@@ -143,12 +145,21 @@ class Recorder:
         argv += [str(self.job["max_output_bytes"]), "1" if self.job["separate_stderr"] else "0"]
         pipe = "exec " + " ".join(map(tmux_format, argv))
         target = ["-t", self.pane]
+        options = {
+            "remain-on-exit": "on",
+            "automatic-rename": "off",
+            "allow-rename": "off",
+            "window-size": "latest",
+            "monitor-bell": "on",
+            # A person's own watch over silence or output would speak up about every job.
+            "monitor-activity": "off",
+            "monitor-silence": "0",
+            "@tmuxjobs_state": "running",
+            "@tmuxjobs_at": self.since,
+        }
         self.tmux(
             ["set-option", "-p", *target, "@tmuxjobs_job", self.job["job_id"]],
-            ["set-option", "-w", *target, "remain-on-exit", "on"],
-            ["set-option", "-w", *target, "automatic-rename", "off"],
-            ["set-option", "-w", *target, "allow-rename", "off"],
-            ["set-option", "-w", *target, "window-size", "latest"],
+            *(["set-option", "-w", *target, name, value] for name, value in options.items()),
             ["rename-window", *target, self.job["job_id"]],
             ["pipe-pane", *target, pipe],
         )
@@ -261,7 +272,10 @@ class Runner:
             return self.refuse(f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror))
         while not self.over():
             self.step()
-        return self.finish()
+        code = self.finish()
+        if not self.hung_up():
+            self.stay()
+        return code
 
     def catch_signals(self) -> None:
         self.wakeup, write = os.pipe()
@@ -575,7 +589,7 @@ class Runner:
         log = self.end_log()
         record = self.exit_record(log, survivors, left)
         self.write_exit(record)
-        self.say_end(record)
+        self.tell_end(record)
         if self.status is None:
             return 1
         if os.WIFSIGNALED(self.status):
@@ -686,17 +700,36 @@ class Runner:
             with contextlib.suppress(OSError):
                 os.unlink(self.path(name))
 
-    def say_end(self, record: dict[str, Any]) -> None:
-        """One line for the person in the window, after the log has ended."""
-        how = record["signal"] or f"exit code {record['exit_code']}"
-        why = {"exit": "", "signal": ""}.get(record["reason"], f", {record['reason']}")
-        # Leaves a full-screen program's alternate screen, colours and hidden cursor behind.
-        text = (
-            f"\x1b[?1047l\x1b[?25h\x1b[m\r\n[{self.job['job_id']} ended: {how}{why}, {record['runtime_s']:.1f} s]\r\n"
-        )
+    def tell_end(self, record: dict[str, Any]) -> None:
+        """Tell the window, the list of windows and the hook; the record is there, so nobody waits for this."""
+        end = End(record)
+        notify = self.job.get("notify", "always")
+        speak = notify == "always" or (notify == "failure" and end.state != "done")
+        # Leaves a full-screen program's alternate screen, modes, colours and hidden cursor behind.
+        text = f"\x1b[?1047l\x1b[?1000;1002;1003;1006;1004;2004l\x1b7\x1b[r\x1b8\x1b[m\r\n\x1b[K{end.line()}"
         with contextlib.suppress(OSError):
             fd = os.open(self.tty, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
-            write_fully(fd, text.encode(), time.monotonic() + 0.5)
+            write_fully(fd, (text + "\a" * speak).encode(), time.monotonic() + 0.5)
+        if speak and self.job.get("on_end"):
+            run_hook(self.job["on_end"], hook_environment(self.folder, record, end))
+        if self.hung_up():
+            return
+        mark = ["set-option", "-w", "-t", self.recorder.pane]
+        commands = [[*mark, "@tmuxjobs_state", end.state], [*mark, "@tmuxjobs_end", end.short]]
+        if speak:
+            # Last: the person may have renamed the session.
+            session = ["set-option", "-t", f"={self.job.get('session', 'mcp-jobs')}:"]
+            commands += [[*session, "@tmuxjobs_notice_at", str(int(time.time()))]]
+            commands += [[*session, "@tmuxjobs_notice", f"{self.job['job_id']}: {end.words}"]]
+        with contextlib.suppress(Refused, OSError):  # the window or the session went meanwhile
+            self.recorder.tmux(*commands)
+
+    def stay(self) -> None:
+        """Become the small process that keeps the finished window and reads its keys."""
+        pages = os.path.join(os.path.dirname(self.job["recorder"]), "pages.py")
+        argv = [self.job["python"], "-I", "-S", "-X", "utf8", pages, "ended", self.folder]
+        with contextlib.suppress(OSError):  # no more Python there: the window is told as dead by tmux
+            os.execv(argv[0], argv)
 
     def refuse(self, why: str) -> int:
         """The command never ran: say so on disk and in the window."""
@@ -708,6 +741,96 @@ class Runner:
         with contextlib.suppress(OSError):
             os.write(1, f"[{self.job['job_id']} did not start: {why}]\r\n".encode())
         return 126
+
+
+class End:
+    """How a job ended, for people: `state` is its mark, `short` what stands beside it, `words` the whole."""
+
+    def __init__(self, record: dict[str, Any]) -> None:
+        code, name, reason = record["exit_code"], record["signal"], record["reason"]
+        took = seconds(record["runtime_s"])
+        how = name or ("not even SIGKILL ended it" if code is None else f"exit code {code}")
+        self.took = took
+        if reason == "exit":
+            self.state = "done" if code == 0 else "failed"
+            self.short = took if code == 0 else f"exit {code}"
+            self.words = f"{self.state} after {took}, exit code {code}"
+        else:
+            why = {"signal": "by a signal", "kill": "on request", "timeout": "by its timeout"}.get(reason, reason)
+            self.state = "killed"
+            self.short = {"kill": "killed", "signal": name or "signal"}.get(reason, reason)
+            self.words = f"killed {why} after {took}, {how}"
+        log = record["log"]
+        self.more = "" if log["complete"] else ", log incomplete"
+        if record["left_running"]:
+            self.more += f", left running: {', '.join(one['name'] for one in record['left_running'][:3])}"
+
+    def line(self) -> str:
+        """The line at the end of the window; its keys are read by `pages.py`."""
+        colour = {"done": "30;42", "failed": "97;41"}.get(self.state, "97;45")
+        at = time.strftime("%H:%M:%S")
+        return f"\x1b[{colour}m {self.words}{self.more} \x1b[m at {at}  \x1b[1mr\x1b[m run again  \x1b[1mx\x1b[m close "
+
+
+def seconds(value: float) -> str:
+    """A duration as a person says it: `0.4s`, `12s`, `3m05s`, `2h04m`, `3d02h`."""
+    whole = int(value)
+    if whole < 10:
+        return f"{value:.1f}s"
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
+
+
+def hook_environment(folder: str, record: dict[str, Any], end: End) -> dict[str, str]:
+    """Ours with the facts, and with what makes a `tmuxjobs` in the hook look where this job is."""
+    job = record["job"]
+    facts = {
+        "JOB_ID": job["job_id"],
+        "STATUS": {"done": "completed"}.get(end.state, end.state),
+        "EXIT_CODE": record["exit_code"],
+        "SIGNAL": record["signal"],
+        "REASON": record["reason"],
+        "RUNTIME": record["runtime_s"],
+        "SUMMARY": f"{job['job_id']}: {end.words}",
+        "COMMAND": job["command"],
+        "CWD": job["cwd"],
+        "LOG_PATH": os.path.join(folder, "output.log"),
+        "STATE_DIR": os.path.dirname(os.path.dirname(folder)),
+        "SESSION": job.get("session", "mcp-jobs"),
+        "SOCKET_NAME": os.path.basename(record["run"]["socket"]),
+    }
+    told = {f"TMUXJOBS_{name}": "" if value is None else str(value) for name, value in facts.items()}
+    return {name: value for name, value in os.environ.items() if not name.startswith("TMUXJOBS_")} | told
+
+
+def run_hook(command: str, env: dict[str, str]) -> None:
+    """Run it apart from us, for HOOK_S at the most: it holds up nothing, and a closed window does not end it."""
+    if os.fork():
+        return
+    try:
+        signal.set_wakeup_fd(-1)
+        os.setsid()
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd in range(3):
+            os.dup2(null, fd)
+        os.closerange(3, 256)
+        for number in set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}:
+            with contextlib.suppress(OSError, ValueError):  # the C library keeps a few for itself
+                signal.signal(number, signal.SIG_DFL)
+        pid = os.posix_spawn("/bin/sh", ["sh", "-c", command], env, setpgroup=0)
+        deadline = time.monotonic() + HOOK_S
+        while os.waitpid(pid, os.WNOHANG)[0] == 0:
+            if time.monotonic() > deadline:
+                os.killpg(pid, signal.SIGKILL)
+                break
+            time.sleep(0.1)
+    finally:
+        os._exit(0)
 
 
 def become_subreaper() -> None:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tmuxjobs import processes
+from tmuxjobs import looks, processes
 from tmuxjobs.checks import checked_seconds, encoded
 from tmuxjobs.errors import InvalidInput, LimitReached, NotAllowed, NotStarted
 from tmuxjobs.models import LAUNCH_S, JobSpec, status_of
@@ -30,9 +30,6 @@ COMMAND_BYTES = 120_000
 GRACE_S = 5.0
 CLOSE_S = 5.0
 OF_THE_TERMINAL = {"TMUX", "TMUX_PANE", "TERM", "TERM_PROGRAM", "TERM_PROGRAM_VERSION", "COLUMNS", "LINES", "STY"}
-WELCOME = (
-    "printf 'Jobs of coding agents run here, one in each window: Ctrl-b n and Ctrl-b p go through them.\\n'; exec cat"
-)
 
 
 def execute(
@@ -60,7 +57,7 @@ def execute(
         "timeout_s": checked_seconds("timeout", timeout) if timeout is not None else jobs.settings.job_timeout,
         "separate_stderr": separate_stderr,
     }
-    jobs.tmux.ensure_session(["/bin/sh", "-c", WELCOME])
+    ensure_session(jobs)
     job_id = create(jobs, slug(name or command), asked, environment)
     launch(jobs, job_id)
     jobs.prune_windows()
@@ -68,6 +65,13 @@ def execute(
     return Started(
         job_id=job_id, status=status_of(state), log_path=str(jobs.log_path(record)), attach=jobs.attach_line(record)
     )
+
+
+def ensure_session(jobs: Jobs) -> None:
+    """Our session with its welcome page and its look; one call of tmux when all is there."""
+    page = [sys.executable, "-I", "-S", "-X", "utf8", str(HERE / "pages.py"), "welcome"]
+    place = [str(jobs.store.root), jobs.settings.session, jobs.tmux.binary]
+    jobs.tmux.ensure_session([*page, *place], looks.OPTIONS)
 
 
 def check_command(jobs: Jobs, command: str) -> None:
@@ -127,6 +131,7 @@ def create(jobs: Jobs, short: str, asked: Mapping[str, Any], environment: dict[s
             tmux=jobs.tmux.binary,
             python=sys.executable,
             recorder=str(HERE / "recorder.py"),
+            session=jobs.settings.session,
         )
         jobs.store.create(spec, environment | {IN_JOBS: job_id})
     return job_id

@@ -128,6 +128,10 @@ class Store:
                     found.append(self.look(name))
         return [record for record in found if record is not None]
 
+    def has_ended(self, job_id: str) -> bool:
+        """Whether there is an exit record; one look at a name, cheaper than reading it."""
+        return os.path.lexists(self.folder(job_id) / "exit.json")
+
     def read(self, job_id: str) -> Record:
         """The job's records; raises JobNotFound, naming the nearest ids, and StateError for a damaged record."""
         record = self.look(job_id)

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import threading
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,11 +26,17 @@ MINIMUM = (3, 2)
 SIZE = (220, 50)
 LITERAL_BYTES = 4096
 MARK = "@tmuxjobs_job"
+LOOK = "@tmuxjobs_look"
+OVER = "#{||:#{pane_dead},#{@tmuxjobs_end}}"
+"""The job in the pane has ended: the runner says so, and keeps its window for its keys; or it is dead."""
 
 
 @dataclass(frozen=True)
 class Pane:
-    """What tmux says of a pane that carries a job's mark. `viewers` is how many clients see its window."""
+    """What tmux says of a pane that carries a job's mark.
+
+    `dead` says that its job has ended; `viewers` is how many clients see its window.
+    """
 
     job_id: str
     pane_id: str
@@ -64,7 +71,7 @@ FORMAT = "\t".join(
         "pane_id",
         "window_id",
         "pane_tty",
-        "pane_dead",
+        OVER[2:-1],
         "pane_pipe",
         "pane_in_mode",
         "window_active_clients",
@@ -126,8 +133,15 @@ class Tmux:
     def attach_argv(self, pane: Pane | None) -> list[str]:
         """The command that attaches a terminal, or, inside a client of this server, switches that client over."""
         target = pane.pane_id if pane else f"={self.session}:"
-        inside = os.path.basename(self.environ.get("TMUX", "").split(",")[0]) == self.socket_name
-        verb = "switch-client" if inside else "attach-session"
+        around = self.environ.get("TMUX", "").rsplit(",", 2)[0]
+        ours = self.run("display-message", "-p", "-t", target, "#{socket_path}")[0]
+        if around and os.path.realpath(around) != os.path.realpath(ours):
+            # A session in a session of another server: two status lines, and the outer one takes every prefix.
+            raise TmuxError(
+                f"This terminal is inside another tmux server ({around}): run `{self.attach}` in a terminal outside of "
+                f"it, or here nevertheless: `TMUX= {self.attach}` (then press the prefix twice for the inner one)."
+            )
+        verb = "switch-client" if around else "attach-session"
         return [self.binary, "-u", f"-L{self.socket_name}", verb, "-t", target]
 
     def run(self, *args: str, stdin: bytes = b"", timeout: float | None = None) -> list[str]:
@@ -137,10 +151,12 @@ class Tmux:
             raise TmuxError(f"tmux refused {args[0]}: {'; '.join(call.stderr) or f'code {call.returncode}'}.")
         return call.stdout
 
-    def ensure_session(self, welcome: Sequence[str]) -> None:
-        """Make our session if there is none, with `welcome` (an argv) in its first window."""
+    def ensure_session(self, welcome: Sequence[str], look_of_it: Sequence[tuple[str, str]]) -> None:
+        """Make our session if there is none, with `welcome` (an argv) in its first window, and give it its look."""
         target = f"={self.session}"
-        look = ("has-session", "-t", target, ";", "show-options", "-sv", "exit-unattached")
+        version = f"look-{zlib.crc32(repr(look_of_it).encode()):x}"
+        facts = (";", "show-options", "-sv", "exit-unattached", ";", "show-options", "-qv", "-t", f"{target}:", LOOK)
+        look = ("has-session", "-t", target, *facts)
         make = (
             "new-session",
             "-d",
@@ -157,12 +173,13 @@ class Tmux:
         )
         options = (("destroy-unattached", "off"), ("history-limit", "20000"), ("default-size", f"{SIZE[0]}x{SIZE[1]}"))
         # In the creating call: a global `destroy-unattached on` would end it at once.
-        keep = [word for name, value in options for word in (";", "set-option", "-t", f"{target}:", name, value)]
+        keep = _setting(f"{target}:", options)
+        dress = _setting(f"{target}:", (*look_of_it, (LOOK, version)))
         for attempt in range(5):
             answer = self.server.cmd(*look)
             if answer.returncode:
                 # Losing to another that makes it is winning; a server that is just ending is asked once more.
-                made = self.server.cmd(*make, *welcome, *keep, ";", *look[4:])
+                made = self.server.cmd(*make, *welcome, *keep, *facts)
                 answer = made if made.returncode == 0 else answer
             if answer.returncode == 0:
                 break
@@ -175,6 +192,8 @@ class Tmux:
                 "tmux's server option exit-unattached is on, so tmux would end with every job when nobody is attached; "
                 "set it off (tmux set -s exit-unattached off) and try again."
             )
+        if version not in answer.stdout:
+            self.server.cmd(*dress[1:])
 
     def open_window(self, name: str, argv: Sequence[str]) -> Opening:
         """Start a window of that name that runs `argv`. A user's hook may hold up tmux's answer; nobody waits."""
@@ -237,8 +256,8 @@ class Tmux:
         self.run("copy-mode", "-q", "-t", pane.pane_id, ";", "send-keys", "-t", pane.pane_id, "--", *keys)
 
     def close(self, pane: Pane) -> None:
-        """Remove a pane whose process has ended; one that lives is left alone."""
-        self.server.cmd("if-shell", "-F", "-t", pane.pane_id, "#{pane_dead}", f"kill-pane -t {pane.pane_id}")
+        """Remove a pane whose job has ended; one that runs is left alone."""
+        self.server.cmd("if-shell", "-F", "-t", pane.pane_id, OVER, f"kill-pane -t {pane.pane_id}")
 
     def screen(self, pane: Pane, *, styled: bool = False) -> Screen:
         """What a person sees now, scrolled back or not; `styled` keeps colours as escapes."""
@@ -260,6 +279,10 @@ class Tmux:
             mode=mode,
             title=title,
         )
+
+
+def _setting(target: str, options: Sequence[tuple[str, str]]) -> list[str]:
+    return [word for name, value in options for word in (";", "set-option", "-t", target, name, value)]
 
 
 class Opening:

@@ -92,8 +92,8 @@ def test_windows_of_finished_jobs_stay_and_are_bounded(tmux: Tmux) -> None:
         ids.append(jobs.execute("true").job_id)
         ended(jobs, ids[-1])
         wait_until(
-            lambda: tmux("list-panes", "-a", "-F", "#{@tmuxjobs_job} #{pane_dead}").split("\n"),
-            lambda lines: f"{ids[-1]} 1" in lines,
+            lambda: tmux("list-panes", "-a", "-F", "#{@tmuxjobs_job} #{@tmuxjobs_state}").split("\n"),
+            lambda lines: f"{ids[-1]} done" in lines,
         )
     jobs.prune_windows()
     names = tmux("list-windows", "-t", "=mcp-jobs", "-F", "#{window_name}").split()

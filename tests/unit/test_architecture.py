@@ -8,7 +8,18 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "tmuxjobs"
 BASE = {"errors", "models"}
-MIDDLE = BASE | {"clean", "settings", "tmux", "store", "output", "processes", "terminals", "probing", "watching"}
+MIDDLE = BASE | {
+    "looks",
+    "clean",
+    "settings",
+    "tmux",
+    "store",
+    "output",
+    "processes",
+    "terminals",
+    "probing",
+    "watching",
+}
 # module: what of ours it may import
 VERBS = {"asking", "starting", "reading", "interacting", "stopping", "keeping", "waiting"}
 LAYERS: dict[str, set[str]] = {
@@ -16,6 +27,8 @@ LAYERS: dict[str, set[str]] = {
     "models": {"errors"},
     "runner": set(),
     "recorder": set(),
+    "pages": set(),
+    "looks": set(),
     "clean": BASE,
     "settings": BASE,
     "calls": BASE,
@@ -45,7 +58,7 @@ OWNERS = {
     "wcwidth": {"clean"},
     "rich": {"cli"},
 }
-STDLIB_ONLY = {"runner", "recorder"}
+STDLIB_ONLY = {"runner", "recorder", "pages", "looks"}
 MODULES = sorted(PACKAGE.glob("**/*.py"))
 
 

@@ -1,0 +1,150 @@
+"""What a person sees in tmux, and the keys they have there."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import Screen, Tmux, ended, record_of, wait_until
+
+from tmuxjobs import Jobs
+from tmuxjobs.errors import TmuxError
+from tmuxjobs.settings import Settings
+
+SIZES = [(24, 80), (50, 200)]
+PLAIN = ""
+CUSTOM = """
+set -g prefix C-a
+unbind C-b
+bind C-a send-prefix
+set -g base-index 1
+set -g pane-base-index 1
+set -g renumber-windows on
+set -g status-position top
+set -g status off
+set -g status-interval 0
+set -g status-left '#[fg=red]MINE '
+set -g status-format[0] 'ALL MINE'
+set -g window-status-format 'MINE #W'
+set -g mode-keys vi
+set -g mouse on
+set -g remain-on-exit on
+set -g monitor-activity on
+set -g visual-activity on
+set -g visual-bell on
+set -g pane-border-status top
+set -g default-command 'echo mine; exec sh'
+set -g status-style bg=red
+"""
+Open = Callable[..., Screen]
+
+
+@pytest.fixture(params=[PLAIN, CUSTOM], ids=["plain", "customised"])
+def config(request: pytest.FixtureRequest, isolated: Path) -> str:
+    (isolated / "home" / ".tmux.conf").write_text(request.param)
+    return str(request.param)
+
+
+@pytest.mark.parametrize(("rows", "columns"), SIZES)
+def test_first_window_says_what_this_is(jobs: Jobs, screen: Open, config: str, rows: int, columns: int) -> None:
+    job_id = jobs.execute("sleep 1000", name="build").job_id
+    person = screen(rows=rows, columns=columns)
+    seen = person.until("Commands that a coding agent started run here", job_id, "sleep 1000", "Enter go to it")
+    prefix = "C-a" if config else "C-b"
+    assert f"{prefix} {1 if config else 0} jobs  {prefix} n next" in seen
+    assert ("ALL MINE" in seen, "MINE" in seen) == (False, False)
+
+
+@pytest.mark.parametrize(("rows", "columns"), SIZES)
+def test_states_are_told_in_the_status_lines(jobs: Jobs, screen: Open, config: str, rows: int, columns: int) -> None:
+    running = jobs.execute("sleep 1000", name="r").job_id
+    done = jobs.execute("true", name="d").job_id
+    failed = jobs.execute("exit 7", name="f").job_id
+    killed = jobs.execute("sleep 1000", name="k").job_id
+    jobs.kill(killed)
+    person = screen(rows=rows, columns=columns)
+    person.until(f"▸{running}", f"✓{done}", f"✗{failed} exit 7", f"!{killed[:4]}")
+    if columns > 80:
+        person.until("1 running  1 done  1 failed  1 killed")
+
+
+def test_lost_job_is_told_as_lost(jobs: Jobs, screen: Open) -> None:
+    job_id = jobs.execute("sleep 1000", name="l").job_id
+    person = screen(columns=200)
+    person.until(f"▸{job_id}")
+    os.kill(record_of(jobs, job_id).run.pid, signal.SIGKILL)  # type: ignore[union-attr]
+    person.until(f"~{job_id} lost", "1 lost", "nobody knows how it ended")
+    jobs.kill(job_id)
+
+
+def test_options_elsewhere_stay_as_they_are(jobs: Jobs, tmux: Tmux, config: str) -> None:
+    tmux("new-session", "-d", "-s", "own", "sleep 1000")
+    look = [("show-options", "-g"), ("show-options", "-s"), ("show-options", "-gw"), ("list-keys",)]
+    before = [tmux(*what) for what in look]
+    ended(jobs, jobs.execute("true").job_id)
+    assert [tmux(*what) for what in look] == before
+    assert tmux("show-options", "-t", "=own:") == tmux("show-options", "-w", "-t", "=own:") == ""
+
+
+def test_enter_on_the_welcome_page_goes_to_the_chosen_job(jobs: Jobs, screen: Open) -> None:
+    jobs.execute("echo this is the older one; sleep 1000")
+    jobs.execute("echo this is the newer one; sleep 1000")
+    person = screen()
+    person.until("▸ echo-this-is-the", "Enter go to it")
+    person.press("Down")
+    person.press("Enter")
+    wait_until(person.look, lambda text: text.startswith("this is the older one"))
+
+
+def test_finished_window_says_how_it_ended_and_closes_by_x(jobs: Jobs, screen: Open, tmux: Tmux) -> None:
+    job_id = jobs.execute("echo its output; exit 3").job_id
+    ended(jobs, job_id)
+    person = screen()
+    person.press("C-b", "n")
+    seen = person.until("its output", "failed after", "exit code 3", "r run again  x close")
+    assert seen.index("its output") < seen.index("exit code 3")
+    person.press("x")
+    wait_until(lambda: tmux("list-windows", "-t", "=mcp-jobs", "-F", "#W").split(), lambda names: names == ["jobs"])
+    assert jobs.status(job_id).exit_code == 3
+
+
+def test_text_typed_for_the_program_is_no_key_of_the_finished_window(jobs: Jobs, screen: Open, tmux: Tmux) -> None:
+    job_id = jobs.execute("echo over").job_id
+    ended(jobs, job_id)
+    pane = record_of(jobs, job_id).run.pane  # type: ignore[union-attr]
+    person = screen()
+    person.press("C-b", "n")
+    person.until("r run again")
+    tmux("send-keys", "-t", pane, "-l", "exit\r")
+    tmux("send-keys", "-t", pane, "-l", "rx\r")
+    tmux("send-keys", "-t", pane, "q")
+    assert [job.job_id for job in jobs.list().jobs] == [job_id]
+    person.until("r run again")
+
+
+def test_job_keeps_its_screen_on_another_size(jobs: Jobs, screen: Open) -> None:
+    job_id = jobs.execute("sleep 1000").job_id
+    person = screen(rows=24, columns=80)
+    person.until("Enter go to it", job_id)
+    for rows, columns in [(50, 200), (10, 60), (24, 80)]:
+        person.resize(rows, columns)
+        seen = person.until("Enter go to it", job_id, "mcp-jobs  1 running")
+        assert len(seen.splitlines()) <= rows
+
+
+def test_attach_from_a_window_of_the_same_server_switches_the_client(jobs: Jobs, screen: Open, tmux: Tmux) -> None:
+    job_id = jobs.execute("echo there it is; sleep 1000").job_id
+    tmux("new-session", "-d", "-s", "own", "-x", "80", "-y", "24")
+    person = screen("tmux", "-u", "attach", "-t", "own")
+    person.press(f"{sys.executable} -m tmuxjobs attach {job_id}", "Enter")
+    wait_until(person.look, lambda text: text.startswith("there it is") and "mcp-jobs" in text)
+
+
+def test_attach_from_another_tmux_server_says_what_to_do(isolated: Path, jobs: Jobs) -> None:
+    jobs.environ["TMUX"] = f"{isolated}/elsewhere,1,0"
+    jobs = Jobs(Settings.load(), environ=jobs.environ, cwd=Path.cwd())
+    jobs.store.prepare()
+    with pytest.raises(TmuxError, match=r"inside another tmux server .*: run `tmux attach -t mcp-jobs` in a terminal"):
+        jobs.attach_argv()

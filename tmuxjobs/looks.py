@@ -1,0 +1,107 @@
+"""What our session looks like: its two status lines, as tmux formats over marks that the windows carry.
+
+Only options of our session and our windows are set, so the person's own look and keys stay as they are elsewhere. The
+marks: the runner sets `@tmuxjobs_state`, `@tmuxjobs_at` and `@tmuxjobs_end`, whoever sees a prompt `@tmuxjobs_input`.
+"""
+
+NOTICE_S = 10
+"""How long the status line shows a notice."""
+
+
+def case(*pairs: str) -> str:
+    """condition, value, condition, value, ..., else: a chain of tmux's `#{?...}`."""
+    if len(pairs) == 1:
+        return pairs[0]
+    return f"#{{?{pairs[0]},{pairs[1]},{case(*pairs[2:])}}}"
+
+
+def is_state(name: str) -> str:
+    return f"#{{==:#{{@tmuxjobs_state}},{name}}}"
+
+
+def both(one: str, other: str) -> str:
+    return f"#{{&&:{one},{other}}}"
+
+
+def count(condition: str, words: str) -> str:
+    """How many windows it is true of, with the words; nothing for none. `n:` counts what the loop prints."""
+    number = f"#{{n:#{{W:{case(condition, 'x', '')}}}}}"
+    return case(f"#{{!=:{number},0}}", f"  {number} {words}", "")
+
+
+# A window's process that died before it told its end was the runner: nobody knows the end.
+LOST = both(is_state("running"), "#{pane_dead}")
+RUNNING = both(is_state("running"), "#{!=:#{pane_dead},1}")
+# Output after the mark was set means that the program went on.
+ASKS = both(RUNNING, both("#{@tmuxjobs_input}", "#{==:#{@tmuxjobs_input},#{window_activity}}"))
+HELD = "#{@tmuxjobs_held}"
+AGE = "#{e|-|:%s,#{@tmuxjobs_at}}"
+ELAPSED = case(
+    f"#{{e|<|:{AGE},60}}",
+    f"{AGE}s",
+    f"#{{e|<|:{AGE},3600}}",
+    f"#{{e|/|:{AGE},60}}m",
+    f"#{{e|<|:{AGE},86400}}",
+    f"#{{e|/|:{AGE},3600}}h#{{e|/|:#{{e|m|:{AGE},3600}},60}}m",
+    f"#{{e|/|:{AGE},86400}}d#{{e|/|:#{{e|m|:{AGE},86400}},3600}}h",
+)
+# Black on yellow is read on a dark and on a light terminal; a mark tells as much as its colour.
+ASKING, OVER = "#[fg=black]#[bg=yellow]", "#[default]"
+MARK = case(
+    ASKS, f"{ASKING}?", LOST, "#[fg=red]~", RUNNING, "#[fg=blue]▸",
+    is_state("done"), "#[fg=green]✓", is_state("failed"), "#[fg=red]✗", is_state("killed"), "#[fg=magenta]!", "",
+)  # fmt: skip
+BESIDE = case(
+    ASKS, f"{ASKING} your input", LOST, " lost", RUNNING, f" {ELAPSED}", "#{@tmuxjobs_end}", " #{@tmuxjobs_end}", ""
+)
+ROOM = "#{e|<|:#{e|*|:#{session_windows},34},#{client_width}}"
+TAB = (
+    "#[range=window|#{window_index}]{on} #I "
+    + MARK
+    + "{name}"
+    + BESIDE
+    + case(HELD, "#[bold] yours", "")
+    + f" {OVER}#[norange]"
+)
+
+
+def tab(*, current: bool) -> str:
+    name = "#W" if current else case(ROOM, "#W", "#{=/14/…:window_name}")
+    on = "#[reverse]" if current else ""
+    focus = "#[list=focus]" if current else "#[list=on]"
+    return focus + TAB.replace("{name}", name).replace("{on}", on)
+
+
+LIST = "#[align=left]#[list=on]#[list=left-marker]<#[list=right-marker]>#[list=on]"
+TABS = f"{LIST}#{{W:{tab(current=False)},{tab(current=True)}}}#[nolist]"
+COUNTS = "#[bold] #{session_name}#[nobold]" + "".join(
+    (
+        count(RUNNING, "running"),
+        count(ASKS, "for you").replace("  #{n:", f"  {ASKING} #{{n:", 1).replace("for you", f"for you {OVER}"),
+        count(is_state("done"), "done"),
+        count(is_state("failed"), "failed"),
+        count(is_state("killed"), "killed"),
+        count(LOST, "lost"),
+    )
+)
+ENDED = "#{@tmuxjobs_end}"
+NARROW = "#{e|<|:#{client_width},120}"
+KEYS = case(ENDED, "r run again  x close  ", "") + case(NARROW, "#{E:@tmuxjobs_keys_short} ", "#{E:@tmuxjobs_keys} ")
+FRESH = f"#{{e|<|:#{{e|-|:%s,#{{@tmuxjobs_notice_at}}}},{NOTICE_S}}}"
+NOTICE = "#[reverse] #{@tmuxjobs_notice} #[noreverse]"
+# A narrow line has no room for both.
+INFO = f"#[align=left]{case(both(NARROW, FRESH), '', COUNTS)}#[align=right]{case(FRESH, NOTICE, KEYS)}"
+
+OPTIONS = (
+    ("status", "2"),
+    ("status-style", "bg=default,fg=default"),
+    ("status-interval", "1"),
+    ("status-format[0]", TABS),
+    ("status-format[1]", INFO),
+    ("bell-action", "any"),
+    ("visual-bell", "off"),
+    ("@tmuxjobs_notice_at", "0"),
+    ("@tmuxjobs_keys", "#{prefix} n next  #{prefix} p previous  #{prefix} d leave"),
+    ("@tmuxjobs_keys_short", "#{prefix} n next  #{prefix} d leave"),
+)
+"""(name, value) of our session. The last two are what the welcome page replaces by the person's own keys."""

@@ -1,0 +1,448 @@
+"""What our own processes show in a window: the welcome page with the jobs, and the keys of a finished job.
+
+Stdlib only, run by path with `python -I -S`, for one of them lives in each finished window. The welcome page looks at
+the job folders every TICK_S and writes only what changed; nothing here is asked for the truth about a job.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import sys
+import termios
+import time
+
+TYPE_CHECKING = False  # `typing` takes 2 ms
+if TYPE_CHECKING:
+    from typing import Any
+
+TICK_S = 2.0
+ALONE_S = 0.05
+CALL_S = 20.0
+PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+CLI = "import sys; sys.path.insert(0, sys.argv.pop(1)); from tmuxjobs.cli import main; main()"
+UP, DOWN = ("\x1b[A", "\x1bOA", "k"), ("\x1b[B", "\x1bOB", "j")
+
+
+class Terminal:
+    """Our terminal: one key at a time, whole lines written, its size."""
+
+    def __init__(self) -> None:
+        self.wakeup, write = os.pipe()
+        for fd in (self.wakeup, write):
+            os.set_blocking(fd, False)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGWINCH, lambda *_: None)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        settings = termios.tcgetattr(0)
+        # No echo, no lines, no signals: Ctrl-C here is just a key.
+        settings[3] &= ~(termios.ICANON | termios.ECHO | termios.ISIG | termios.IEXTEN)
+        settings[6][termios.VMIN], settings[6][termios.VTIME] = 1, 0
+        # What was typed for the job and never read is no key of ours.
+        termios.tcsetattr(0, termios.TCSAFLUSH, settings)
+
+    def size(self) -> tuple[int, int]:
+        columns, lines = os.get_terminal_size(0)
+        return columns, lines
+
+    def keys(self, bound_s: float | None) -> list[str]:
+        """The next keys; none for a new size or when the bound has passed; exits when the terminal is gone."""
+        poll = select.poll()
+        poll.register(0, select.POLLIN)
+        poll.register(self.wakeup, select.POLLIN)
+        events = dict(poll.poll(None if bound_s is None else bound_s * 1000))
+        if self.wakeup in events:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self.wakeup, 4096)
+            return []
+        return split_keys(self.read()) if 0 in events else []
+
+    def key_alone(self) -> str:
+        """The next key, empty for a new size and for more than one at once.
+
+        What comes with more behind it was typed or pasted for a program that has ended, as `interact` does.
+        """
+        keys = self.keys(None)
+        more = select.poll()
+        more.register(0, select.POLLIN)
+        while more.poll(ALONE_S * 1000):
+            keys += split_keys(self.read())
+        return keys[0] if len(keys) == 1 else ""
+
+    def read(self) -> str:
+        try:
+            data = os.read(0, 4096)
+        except OSError:
+            data = b""
+        if not data:
+            sys.exit()
+        return data.decode(errors="replace")
+
+
+def split_keys(text: str) -> list[str]:
+    """Arrow keys whole, everything else one by one."""
+    keys = []
+    while text:
+        length = 3 if text.startswith(("\x1b[", "\x1bO")) else 1
+        keys.append(text[:length])
+        text = text[length:]
+    return keys
+
+
+def write(text: str) -> None:
+    data = text.encode(errors="replace")
+    while data:
+        data = data[os.write(1, data) :]
+
+
+def called(argv: list[str], env: dict[str, str] | None = None) -> tuple[str, str]:
+    """What a program said on stdout and on stderr; a bound ends it."""
+    read, out = os.pipe()
+    read_err, err = os.pipe()
+    actions = (
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_DUP2, out, 1),
+        (os.POSIX_SPAWN_DUP2, err, 2),
+    )
+    pid = os.posix_spawn(argv[0], argv, env or dict(os.environ), file_actions=actions)
+    os.close(out)
+    os.close(err)
+    said = {read: b"", read_err: b""}
+    deadline = time.monotonic() + CALL_S
+    poll = select.poll()
+    for fd in said:
+        poll.register(fd, select.POLLIN)
+    open_fds = set(said)
+    while open_fds:
+        events = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+        if not events:
+            os.kill(pid, signal.SIGKILL)
+            break
+        for fd, _ in events:
+            chunk = os.read(fd, 65536)
+            said[fd] += chunk
+            if not chunk:
+                poll.unregister(fd)
+                open_fds.discard(fd)
+    os.close(read)
+    os.close(read_err)
+    os.waitpid(pid, 0)
+    return said[read].decode(errors="replace").strip(), said[read_err].decode(errors="replace").strip()
+
+
+class Place:
+    """Where we are: the tmux server and session, and the state directory; runs tmux and our own command there."""
+
+    def __init__(self, *, tmux: str, session: str, state_dir: str) -> None:
+        self.binary = tmux
+        self.session = session
+        self.state_dir = state_dir
+        self.pane = os.environ["TMUX_PANE"]
+        self.socket = os.environ["TMUX"].rsplit(",", 2)[0]
+
+    def tmux(self, *arguments: str) -> tuple[str, str]:
+        return called([self.binary, "-u", "-S", self.socket, *arguments])
+
+    def command(self, *arguments: str) -> tuple[str, str]:
+        """`tmuxjobs ARGUMENTS`, over these very jobs."""
+        places = {"STATE_DIR": self.state_dir, "SESSION": self.session, "SOCKET_NAME": os.path.basename(self.socket)}
+        ours = {f"TMUXJOBS_{name}": value for name, value in places.items()}
+        env = {name: value for name, value in os.environ.items() if not name.startswith("TMUXJOBS_")} | ours
+        return called([sys.executable, "-c", CLI, PACKAGE_PARENT, *arguments], env)
+
+    def show(self, job_id: str) -> str:
+        """Bring the job's window to the front; what is in the way, if anything."""
+        listed, error = self.tmux("list-panes", "-s", "-t", f"={self.session}:", "-F", "#{@tmuxjobs_job} #{pane_id}")
+        for line in listed.splitlines():
+            name, _, pane = line.rpartition(" ")
+            if name == job_id:
+                return self.tmux("select-window", "-t", pane)[1]
+        return error or f"its window is closed: `tmuxjobs output {job_id}` shows what it printed"
+
+    def run_again(self, job_id: str) -> str:
+        """Start it anew and show the new window; what is in the way, if anything."""
+        started, error = self.command("restart", "--json", job_id)
+        try:
+            return self.show(json.loads(started)["job_id"])
+        except (ValueError, KeyError):
+            return error.removeprefix("tmuxjobs: ") or started or "it could not be started"
+
+
+def read_json(path: str) -> dict[str, Any] | None:
+    try:
+        with open(path, "rb") as file:
+            value = json.load(file)
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+# A finished job's window
+
+
+def ended(folder: str) -> None:
+    """Keep the window of a finished job, and do what its keys ask for."""
+    record = read_json(os.path.join(folder, "exit.json")) or {}
+    job = record["job"]
+    state_dir = os.path.dirname(os.path.dirname(folder))
+    place = Place(tmux=job["tmux"], session=job.get("session", "mcp-jobs"), state_dir=state_dir)
+    terminal = Terminal()
+    write("\x1b[?25l")
+    while True:
+        key = terminal.key_alone()
+        if key == "x":
+            place.tmux("kill-pane", "-t", place.pane)
+            return
+        if key == "r":
+            write("\r\n running it again ...")
+            error = place.run_again(job["job_id"])
+            write(f"\r\x1b[K {error}" if error else "\r\x1b[K it runs again in a window of its own")
+
+
+# The welcome page
+
+
+class Job:
+    """What the page shows of a job."""
+
+    def __init__(self, folder: str, asked: dict[str, Any]) -> None:
+        self.folder = folder
+        self.job_id: str = asked["job_id"]
+        self.number: int = asked["number"]
+        self.command = " ".join(asked["command"].split())
+        self.state = "running"
+        self.detail = ""
+        self.since: float = asked["created_monotonic"]
+        self.boot: str = asked["boot"]
+        self.run: dict[str, Any] | None = None
+
+    def look(self, boot: str) -> None:
+        """Learn whether it has ended; nothing is read again once it has."""
+        if self.state != "running":
+            return
+        record = read_json(os.path.join(self.folder, "exit.json"))
+        if record is not None:
+            self.state, self.detail = end_of(record)
+            return
+        self.run = self.run or read_json(os.path.join(self.folder, "run.json"))
+        if self.boot != boot or (self.run is not None and not alive(self.run)):
+            # Its runner's last act is the exit record, which may have come between the two looks.
+            if read_json(os.path.join(self.folder, "exit.json")) is None:
+                self.state, self.detail = "lost", "nobody knows how it ended"
+            else:
+                self.look(boot)
+
+    def told(self) -> str:
+        return age(time.monotonic() - self.since) if self.state == "running" else self.detail
+
+
+def end_of(record: dict[str, Any]) -> tuple[str, str]:
+    reason, code = record.get("reason"), record.get("exit_code")
+    if reason == "not-started":
+        return "failed", "not started"
+    if reason == "exit":
+        took = age(record.get("runtime_s", 0.0))
+        return ("done", took) if code == 0 else ("failed", f"exit {code}, {took}")
+    return "killed", {"kill": "on request", "signal": record.get("signal") or "signal"}.get(str(reason), str(reason))
+
+
+def alive(run: dict[str, Any]) -> bool:
+    """Whether the runner lives: pid and start time, so that no later process is taken for it."""
+    try:
+        os.kill(run["pid"], 0)
+        if sys.platform.startswith("linux"):
+            with open(f"/proc/{run['pid']}/stat", "rb") as file:
+                fields = file.read().rsplit(b")", 1)[1].split()
+            return fields[19].decode() == run["start"] and fields[0] not in (b"Z", b"X")
+    except PermissionError:
+        return False
+    except OSError:
+        return False
+    return True
+
+
+def boot_id() -> str:
+    if not sys.platform.startswith("linux"):
+        return called(["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"])[0]
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+def age(value: float) -> str:
+    """To the second for a minute, then to the minute: the page must not be written for a second of an hour."""
+    whole = max(0, int(value))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
+
+
+class Board:
+    """The jobs of a state directory, kept fresh with one `stat` of it and one look at each running job."""
+
+    def __init__(self, state_dir: str) -> None:
+        self.folder = os.path.join(state_dir, "jobs")
+        self.boot = boot_id()
+        self.changed = -1
+        self.jobs: dict[str, Job] = {}
+
+    def look(self) -> list[Job]:
+        """Running jobs first, newest first."""
+        with contextlib.suppress(OSError):  # removed by hand: what was known is shown
+            changed = os.stat(self.folder).st_mtime_ns
+            if changed != self.changed:
+                names = [name for name in os.listdir(self.folder) if not name.startswith(".")]
+                self.jobs = {name: job for name, job in self.jobs.items() if name in names}
+                unread = [name for name in names if name not in self.jobs and not self.add(name)]
+                # A folder without a record is one in the making: look again.
+                self.changed = -1 if unread and time.time_ns() - changed < 60e9 else changed
+        for job in self.jobs.values():
+            job.look(self.boot)
+        return sorted(self.jobs.values(), key=lambda job: (job.state != "running", -job.number))
+
+    def add(self, name: str) -> bool:
+        folder = os.path.join(self.folder, name)
+        asked = read_json(os.path.join(folder, "job.json"))
+        try:
+            self.jobs[name] = Job(folder, asked or {})
+        except (KeyError, TypeError, AttributeError):
+            return False
+        return True
+
+
+COLOURS = {"running": "34", "done": "32", "failed": "31", "killed": "35", "lost": "31"}
+MARKS = {"running": "▸", "done": "✓", "failed": "✗", "killed": "!", "lost": "~"}
+KEYS = (("↑↓", "choose"), ("Enter", "go to it"), ("h", "hold it, or release"), ("r", "run again"))
+ABOUT = (
+    "Commands that a coding agent started run here, each in a window of its own.",
+    "They are yours too: look, scroll, type. They run on when you leave.",
+)
+
+
+class Welcome:
+    """The first window: what this is, the jobs, the keys."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.board = Board(place.state_dir)
+        self.terminal = Terminal()
+        self.chosen: str | None = None
+        self.said = ""
+        self.shown = ("", 0, 0)
+        self.jobs: list[Job] = []
+        self.ways = self.own_keys()
+
+    def run(self) -> None:
+        write("\x1b[?1049h\x1b[?25l\x1b[?7l")
+        while True:
+            self.jobs = self.board.look()
+            self.draw()
+            for key in self.terminal.keys(TICK_S):
+                self.said = ""
+                self.act(key)
+
+    def own_keys(self) -> str:
+        """The person's own keys for going about, from tmux; told to the status line too."""
+        prefix = self.place.tmux("show-options", "-A", "-v", "-t", f"={self.place.session}:", "prefix")[0]
+        found: dict[str, str] = {}
+        for line in self.place.tmux("list-keys", "-T", "prefix")[0].splitlines():
+            words = line.split()
+            if "prefix" in words:
+                at = words.index("prefix")
+                found.setdefault(" ".join(words[at + 2 :]), words[at + 1].lstrip("\\"))
+        home = self.place.tmux("display-message", "-p", "-t", self.place.pane, "#{window_index}")[0]
+        ways = [
+            (f"select-window -t :={home}", "jobs"),
+            ("next-window", "next"),
+            ("previous-window", "previous"),
+            ("copy-mode", "scroll"),
+            ("detach-client", "leave"),
+        ]
+        keys = [(f"{prefix} {found[command]}", what) for command, what in ways if command in found and prefix != "None"]
+        text = "  ".join(f"{key} {what}" for key, what in keys)
+        short = "  ".join(f"{key} {what}" for key, what in keys if what in ("jobs", "leave"))
+        # Drawn by tmux as a format: no key may be taken for one.
+        marks = [(f"@tmuxjobs_keys{kind}", of.replace("#", "##")) for kind, of in (("", text), ("_short", short))]
+        for name, value in marks:
+            self.place.tmux("set-option", "-t", f"={self.place.session}:", name, value)
+        return text
+
+    def draw(self) -> None:
+        columns, rows = self.terminal.size()
+        top = ["", " \x1b[1mtmuxjobs\x1b[m", "", *(f" {line}" for line in ABOUT), ""]
+        bottom = ["", " " + "   ".join(f"\x1b[1m{key}\x1b[m {what}" for key, what in KEYS)]
+        bottom += [f" {self.ways}", " In any shell: tmuxjobs list, status, tail -f, hold, release, kill, --help"]
+        if rows < 18:
+            top, bottom = [" \x1b[1mtmuxjobs\x1b[m"], bottom[1:2]
+        if self.said:
+            bottom = ["", f" \x1b[1m{printable(self.said)}\x1b[m", *bottom[1:]]
+        room = max(1, rows - len(top) - len(bottom))
+        text = "\r\n".join(f"{line}\x1b[K" for line in [*top, *self.table(columns, room), *bottom])
+        page = f"\x1b[H{text}\x1b[J"
+        if (page, columns, rows) != self.shown:
+            write(page)
+            self.shown = page, columns, rows
+
+    def table(self, columns: int, room: int) -> list[str]:
+        """One line a job, the chosen one always among them."""
+        if not self.jobs:
+            return [" No jobs yet. An agent starts them by `execute`; you can too:", "   tmuxjobs execute -- make test"]
+        names = [job.job_id for job in self.jobs]
+        if self.chosen not in names:
+            self.chosen = names[0]
+        at = names.index(self.chosen)
+        lines = room - 1 if len(names) > room else room
+        first = max(0, min(at - lines // 2, len(names) - lines))
+        shown = self.jobs[first : first + lines]
+        wide = max(len(job.job_id) for job in shown)
+        table = [self.row(job, wide, columns) for job in shown]
+        if len(names) > lines:
+            table.append(f"   {len(names) - lines} more: ↑↓ shows them")
+        return table
+
+    def row(self, job: Job, wide: int, columns: int) -> str:
+        colour = COLOURS[job.state]
+        told = f"{job.state} {job.told()}"
+        start = f" {job.job_id:<{wide}}  "
+        rest = f"  {printable(job.command)}"[: max(0, columns - len(start) - 26)]
+        mark = (">\x1b[7m", "\x1b[27m") if job.job_id == self.chosen else (" ", "")
+        state = f"\x1b[{colour}m{MARKS[job.state]}\x1b[39m{start}\x1b[{colour}m{told:<20}\x1b[39m"
+        return f"{mark[0]}{state}{mark[1]}{rest}"
+
+    def act(self, key: str) -> None:
+        names = [job.job_id for job in self.jobs]
+        if not names:
+            return
+        at = names.index(self.chosen) if self.chosen in names else 0
+        if key in UP + DOWN:
+            self.chosen = names[max(0, min(len(names) - 1, at + (1 if key in DOWN else -1)))]
+            return
+        job = self.jobs[at]
+        if key in ("\r", "\n"):
+            self.said = self.place.show(job.job_id)
+        elif key == "r":
+            self.said = self.place.run_again(job.job_id) if job.state != "running" else "It runs."
+        elif key == "h":
+            said, error = self.place.command("hold", "--toggle", job.job_id)
+            self.said = (error or said).removeprefix("tmuxjobs: ")
+
+
+def printable(text: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def welcome(state_dir: str, session: str, tmux: str) -> None:
+    Welcome(Place(tmux=tmux, session=session, state_dir=state_dir)).run()
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "ended":
+        ended(sys.argv[2])
+    else:
+        welcome(*sys.argv[2:5])
