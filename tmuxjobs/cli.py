@@ -14,6 +14,7 @@ from cyclopts import App, CycloptsError, Parameter
 from tmuxjobs.errors import InvalidInput, SettingsError, TmuxjobsError
 from tmuxjobs.jobs import Jobs
 from tmuxjobs.models import Status
+from tmuxjobs.results import Waited
 from tmuxjobs.settings import Settings
 from tmuxjobs.waiting import Until
 
@@ -27,7 +28,6 @@ Json = Annotated[bool, Parameter("--json", negative="", help="Print the answer a
 Quiet = Annotated[bool, Parameter(("--quiet", "-q"), negative="", help="Print job ids alone.")]
 list_of = list
 """The built-in, under a name that the command `list` does not hide."""
-all_of = all
 Flag = Parameter(negative="")
 USAGE, BUG, WAIT_OVER, INTERRUPTED = 2, 3, 124, 130
 
@@ -46,10 +46,14 @@ def execute(
     timeout: float | None = None,
     shell: str | None = None,
     separate_stderr: Annotated[bool, Flag] = False,
+    wait: float = 0,
+    until: Until | None = None,
+    pattern: str | None = None,
+    url: str | None = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Start a command as a background job: `tmuxjobs execute -- make -j4`.
+    """Start a command as a background job: `tmuxjobs execute -- make -j4`. With --wait it exits as `wait` does.
 
     Parameters
     ----------
@@ -67,12 +71,32 @@ def execute(
         Shell to run it; bash by default, else sh.
     separate_stderr
         Keep stderr in a file of its own.
+    wait
+        Seconds to wait for its end, and print what it printed.
+    until
+        End the wait at this instead.
+    pattern
+        End the wait at this regular expression in the output.
+    url
+        End the wait when this HTTP address answers.
     """
     line = command[0] if len(command) == 1 else shlex.join(command)
     started = Jobs.open().execute(
-        line, name=name, cwd=cwd, env=_pairs(env), timeout=timeout, shell=shell, separate_stderr=separate_stderr
+        line,
+        name=name,
+        cwd=cwd,
+        env=_pairs(env),
+        timeout=timeout,
+        shell=shell,
+        separate_stderr=separate_stderr,
+        wait=wait,
+        until=until,
+        pattern=pattern,
+        url=url,
     )
     show(started, as_json=json, ids=started.job_id if quiet else None)
+    if isinstance(started, Waited):
+        sys.exit(_wait_code(started, {until, *(["pattern"] if pattern else []), *(["url"] if url else [])}))
 
 
 def _pairs(items: list_of[str]) -> dict[str, str]:
@@ -240,24 +264,17 @@ def wait(
         max_bytes=max_bytes,
     )
     show(answer, as_json=json)
+    given = (("pattern", pattern), ("idle", idle), ("port", port), ("url", url))
+    sys.exit(_wait_code(answer, {until, *(name for name, value in given if value is not None)}))
+
+
+def _wait_code(answer: Waited, asked: set[str | None]) -> int:
     if answer.reason == "timeout":
-        sys.exit(WAIT_OVER)
-    asked = {
-        until,
-        *(
-            name
-            for name, given in (("pattern", pattern), ("idle", idle), ("port", port), ("url", url))
-            if given is not None
-        ),
-    }
-    if answer.reason == "exit":
-        ended = answer.jobs or (answer,)
-        sys.exit(
-            0
-            if asked <= {None, "exit"} and all_of(one.status == "completed" for one in ended if one.reason == "exit")
-            else 1
-        )
-    sys.exit(0 if answer.reason in asked else 1)
+        return WAIT_OVER
+    if answer.reason != "exit":
+        return 0 if answer.reason in asked else 1
+    ended = [one.status for one in answer.jobs or (answer,) if one.reason == "exit"]
+    return 0 if asked <= {None, "exit"} and set(ended) == {"completed"} else 1
 
 
 @app.command

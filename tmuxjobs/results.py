@@ -193,6 +193,18 @@ class Waited(Answer):
         return "\n".join([*parts, f"[{self.reason}{note}; {facts}]"])
 
 
+class Ran(Waited):
+    """The answer of `execute` with `wait`: what `wait` answers, and what `execute` does."""
+
+    log_path: str
+    attach: str
+
+    def text(self) -> str:
+        """As of `wait`, and where to look while it runs on."""
+        more = f"\nlog: {self.log_path}\nwatch: {self.attach}" if self.status == "running" else ""
+        return super().text() + more
+
+
 class Kill(Answer):
     """The answer of `kill`."""
 

@@ -19,6 +19,7 @@ from fastmcp import FastMCP
 from fastmcp.exceptions import ToolError, ValidationError
 from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
 from fastmcp.tools.base import ToolResult
+from fastmcp.tools.function_tool import FunctionTool
 from mcp_types import CallToolRequestParams, ToolAnnotations
 from pydantic import Field
 from pydantic import ValidationError as PydanticValidationError
@@ -26,12 +27,14 @@ from pydantic import ValidationError as PydanticValidationError
 from tmuxjobs.errors import TmuxjobsError
 from tmuxjobs.jobs import Jobs
 from tmuxjobs.models import Status
-from tmuxjobs.results import Answer, JobList, JobStatus, Kill, Output, Started, Waited
+from tmuxjobs.results import Answer, JobList, JobStatus, Kill, Output, Ran, Started, Waited
+from tmuxjobs.starting import ran
 from tmuxjobs.waiting import CHARS, WAIT_S, Mode, Until
 
 INSTRUCTIONS = """\
 Runs shell commands as background jobs in tmux, where the person can watch and take over: `tmux attach -t {session}`.
-- `execute` anything slow, long-running or interactive (builds, tests, servers, REPLs); it returns a job_id at once.
+- `execute` anything slow, long-running or interactive (builds, tests, servers, REPLs): with `wait` it answers with the
+  output when the command ends, without at once; either way the job runs on.
 - `wait` tells when it has ended, printed something or serves: never poll `status`.
 - `tail` shows the newest output, `output` with the last cursor only what is new.
 - `interact` types into a job and answers with what it printed; `keys=["C-c"]` interrupts.
@@ -44,7 +47,9 @@ JobId = Annotated[str, Field(description="Job id from `execute` or `list`")]
 list_of = list
 """The built-in, under a name that the tool `list` does not hide."""
 Verb = Callable[..., Answer] | Callable[..., Awaitable[Answer]]
-READS = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
+READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+ACTS = ToolAnnotations(destructive_hint=True)
+"""Hints at their default are left out: not read-only, not idempotent, in an open world."""
 
 
 class PlainArgumentErrors(Middleware):
@@ -93,15 +98,16 @@ def build_server(jobs: Jobs) -> FastMCP:
 
     def tool(model: type[Answer], hints: ToolAnnotations) -> Callable[[Verb], Any]:
         def add(verb: Verb) -> Any:
-            return server.tool(told(verb), output_schema=schema(model), annotations=hints)
+            made = FunctionTool.from_function(told(verb), output_schema=schema(model), annotations=hints)
+            return server.add_tool(made.model_copy(update={"parameters": brief(made.parameters)}))
 
         return add
 
     @tool(
-        Started,
-        ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=False, open_world_hint=True),
+        Ran,
+        ACTS,
     )
-    def execute(
+    async def execute(
         command: Annotated[str, Field(description="Shell command line: pipes, &&, $VAR, heredocs")],
         name: Annotated[str | None, Field(description="Short name for the id and the window")] = None,
         cwd: Annotated[str | None, Field(description="Working directory")] = None,
@@ -109,14 +115,35 @@ def build_server(jobs: Jobs) -> FastMCP:
         timeout: Annotated[float | None, Field(description="Seconds after which the job is ended", gt=0)] = None,
         shell: Annotated[str | None, Field(description="Default bash, else sh")] = None,
         separate_stderr: Annotated[bool, Field(description="Keep stderr apart from stdout")] = False,
-    ) -> Started:
-        """Start a command as a background job in its own tmux window and return at once with its job_id.
+        wait: Annotated[float, Field(description="Seconds to wait for the end, at most 50", ge=0)] = 0,
+        until: Annotated[Until | None, Field(description="End the wait at this instead")] = None,
+        pattern: Annotated[str | None, Field(description="End the wait at this regex in the output")] = None,
+        url: Annotated[str | None, Field(description="End the wait when this HTTP URL answers")] = None,
+    ) -> Started | Ran:
+        """Start a command as a background job in its own tmux window; returns its job_id at once, or after `wait`.
 
-        The job has a real terminal, so REPLs, prompts and full-screen programs work; it outlives this server.
+        With `wait` the answer has output and exit code, so a short command is one call; if it takes longer, the job
+        runs on. The job has a real terminal, so REPLs, prompts and full-screen programs work; it outlives this server.
         """
-        return jobs.execute(
-            command, name=name, cwd=cwd, env=env, timeout=timeout, shell=shell, separate_stderr=separate_stderr
+        started = await asyncio.to_thread(
+            jobs.execute,
+            command,
+            name=name,
+            cwd=cwd,
+            env=env,
+            timeout=timeout,
+            shell=shell,
+            separate_stderr=separate_stderr,
+            until=until,
+            pattern=pattern,
+            url=url,
         )
+        if isinstance(started, Ran) or not wait:
+            return started
+        waited = await jobs.wait_async(
+            started.job_id, cursor=0, timeout=min(wait, WAIT_S), until=until, pattern=pattern, url=url
+        )
+        return ran(started, waited)
 
     @tool(JobList, READS)
     def list(
@@ -190,7 +217,7 @@ def build_server(jobs: Jobs) -> FastMCP:
 
     @tool(
         Output,
-        ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=False, open_world_hint=True),
+        ACTS,
     )
     def interact(
         job_id: JobId,
@@ -206,9 +233,7 @@ def build_server(jobs: Jobs) -> FastMCP:
         """
         return jobs.interact(job_id, input, keys=keys or (), enter=enter, wait=wait, pattern=pattern)
 
-    @tool(
-        Kill, ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False)
-    )
+    @tool(Kill, ToolAnnotations(destructive_hint=True, idempotent_hint=True, open_world_hint=False))
     def kill(
         job_id: JobId,
         signal: Annotated[str, Field(description="First signal: TERM, INT, HUP, KILL")] = "TERM",
@@ -243,24 +268,33 @@ def told(verb: Verb) -> Callable[..., Awaitable[ToolResult]]:
     return call
 
 
+def brief(parameters: dict[str, Any]) -> dict[str, Any]:
+    """A tool's input schema without what only says that an optional parameter may be null, which is still taken."""
+    properties = {}
+    for name, part in parameters["properties"].items():
+        choices = [one for one in part.pop("anyOf", ()) if one != {"type": "null"}]
+        if choices and part.get("default") is None:
+            part.pop("default", None)
+        properties[name] = part | (choices[0] if len(choices) == 1 else {"anyOf": choices} if choices else {})
+    return parameters | {"properties": properties}
+
+
 def schema(model: type[Answer]) -> dict[str, Any]:
     """The result's JSON schema at its smallest: every tool's is in each client's context."""
     full = model.model_json_schema(mode="serialization")
-    definitions = full.pop("$defs", {})
+    definitions = full.get("$defs", {})
 
-    def small(part: Any) -> Any:
-        if isinstance(part, dict):
-            if "$ref" in part:
-                return small(definitions[part["$ref"].rsplit("/", 1)[1]])
-            return {
-                key: {name: small(value) for name, value in inner.items()} if key == "properties" else small(inner)
-                for key, inner in part.items()
-                if key not in ("title", "description", "default", "required", "format")
-            }
-        return [small(one) for one in part] if isinstance(part, list_of) else part
+    def kinds(part: dict[str, Any]) -> list_of[str]:
+        if "$ref" in part:
+            return kinds(definitions[part["$ref"].rsplit("/", 1)[1]])
+        return [kind for one in part["anyOf"] for kind in kinds(one)] if "anyOf" in part else [part["type"]]
 
-    shrunk: dict[str, Any] = small(full)
-    return shrunk
+    def small(part: dict[str, Any]) -> dict[str, Any]:
+        types = kinds(part)
+        items = {"items": small(part["items"])} if "items" in part else {}
+        return {"type": types if len(types) > 1 else types[0]} | items
+
+    return {"type": "object", "properties": {name: small(part) for name, part in full["properties"].items()}}
 
 
 async def _prune_for_ever(jobs: Jobs) -> None:

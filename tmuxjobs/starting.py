@@ -11,15 +11,16 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from tmuxjobs import looks, processes
 from tmuxjobs.checks import checked_seconds, encoded
 from tmuxjobs.errors import InvalidInput, LimitReached, NotAllowed, NotStarted
 from tmuxjobs.models import LAUNCH_S, JobSpec, status_of
-from tmuxjobs.results import Started
+from tmuxjobs.results import Ran, Started, Waited
 from tmuxjobs.settings import IN_JOBS
 from tmuxjobs.store import slug, suffix
+from tmuxjobs.waiting import CHARS, Conditions, goal
 
 if TYPE_CHECKING:
     from tmuxjobs.jobs import Jobs
@@ -42,12 +43,18 @@ def execute(
     timeout: float | None = None,
     shell: str | None = None,
     separate_stderr: bool = False,
-) -> Started:
+    wait: float = 0,
+    max_bytes: int = CHARS,
+    **conditions: Unpack[Conditions],
+) -> Started | Ran:
     """Start a shell command line in a window of its own; answers when it runs.
 
-    `timeout` is in seconds, the configured one by default. Raises InvalidInput, NotAllowed, LimitReached,
-    TmuxError, StateError, or NotStarted; after each of them nothing is left behind.
+    `timeout` is in seconds, the configured one by default. With `wait` (s) it answers as `wait` does, when the job has
+    ended or a condition is met in any of its output. Raises InvalidInput, NotAllowed, LimitReached, TmuxError,
+    StateError, or NotStarted; after each of them nothing is left behind.
     """
+    goal(**conditions)
+    checked_seconds("wait", wait, least=0.0)
     check_command(jobs, command)
     environment = environment_of(jobs, env or {})
     asked: dict[str, Any] = {
@@ -62,9 +69,17 @@ def execute(
     launch(jobs, job_id)
     jobs.prune_windows()
     record, state = jobs.look(job_id)
-    return Started(
+    started = Started(
         job_id=job_id, status=status_of(state), log_path=str(jobs.log_path(record)), attach=jobs.attach_line(record)
     )
+    if not wait:
+        return started
+    return ran(started, jobs.wait(job_id, cursor=0, timeout=wait, max_bytes=max_bytes, **conditions))
+
+
+def ran(started: Started, waited: Waited) -> Ran:
+    """The answer of `execute` with `wait`."""
+    return Ran(**dict(waited), log_path=started.log_path, attach=started.attach)
 
 
 def ensure_session(jobs: Jobs) -> None:

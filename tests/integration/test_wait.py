@@ -15,7 +15,7 @@ from support import ended, record_of, wait_until
 
 from tmuxjobs import Jobs, cli, watching
 from tmuxjobs.errors import InvalidInput, JobNotFound
-from tmuxjobs.results import Waited
+from tmuxjobs.results import Ran, Waited
 from tmuxjobs.server import build_server
 
 LISTENER = "import socket; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); input()"
@@ -250,6 +250,26 @@ def test_unknown_job_is_refused(jobs: Jobs) -> None:
         jobs.wait(["nosuch-1234"])
 
 
+def test_short_command_costs_one_call(jobs: Jobs) -> None:
+    answer = jobs.execute("echo out; exit 5", wait=30)
+    assert isinstance(answer, Ran)
+    assert (answer.reason, answer.status, answer.exit_code, answer.stdout) == ("exit", "failed", 5, "out\n")
+    assert answer.text().startswith(f"out\n[exit: exit code 5; {answer.job_id} failed, ")
+
+
+def test_execute_waits_for_what_serves(jobs: Jobs) -> None:
+    answer = jobs.execute("echo starting; echo ready; sleep 1000", wait=30, pattern="ready")
+    assert isinstance(answer, Ran)
+    assert (answer.reason, answer.status, answer.note) == ("pattern", "running", "line 2: ready")
+    assert answer.attach in answer.text()
+
+
+def test_bad_condition_starts_nothing(jobs: Jobs) -> None:
+    with pytest.raises(InvalidInput):
+        jobs.execute("true", wait=1, pattern="(")
+    assert jobs.list().total == 0
+
+
 @pytest.fixture(params=["auto", "legacy"])
 def mode(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -261,6 +281,16 @@ async def test_bound_over_mcp_is_clamped(jobs: Jobs, mode: str, monkeypatch: pyt
     async with Client(build_server(jobs), mode=mode) as client:  # type: ignore[arg-type]
         result = await client.call_tool("wait", {"job_id": job_id, "timeout": 600})
     assert "not so after 0.3 s" in result.content[0].text  # type: ignore[union-attr]
+
+
+async def test_execute_over_mcp_answers_with_output(jobs: Jobs, mode: str) -> None:
+    async with Client(build_server(jobs), mode=mode) as client:  # type: ignore[arg-type]
+        done = await client.call_tool("execute", {"command": "seq 3", "wait": 30})
+        started = await client.call_tool("execute", {"command": "seq 3"})
+    assert done.structured_content is not None
+    assert (done.structured_content["exit_code"], done.structured_content["stdout"]) == (0, "1\n2\n3\n")
+    assert started.structured_content is not None
+    assert "stdout" not in started.structured_content
 
 
 async def test_cancelled_call_ends_the_waiting_and_not_the_job(jobs: Jobs, mode: str) -> None:
@@ -294,6 +324,12 @@ def test_wait_works_where_watching_is_not_to_be_had(
         future = pool.submit(jobs.wait, job_id, pattern="ready", cursor=0)
         release(gate)
         assert future.result(30).reason == "pattern"
+
+
+def test_command_that_executes_and_waits_exits_as_wait_does(jobs: Jobs) -> None:
+    argv = [sys.executable, "-m", "tmuxjobs", "execute", "--wait", "40", "echo out; exit 3"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.splitlines()[0]) == (1, "out")
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -43,7 +43,7 @@ LAYERS: dict[str, set[str]] = {
     "checks": {"errors"},
     **{verb: MIDDLE | VERBS | {"jobs", "results", "checks"} for verb in VERBS},
     "jobs": MIDDLE | VERBS | {"results"},
-    "server": MIDDLE | {"jobs", "results", "waiting"},
+    "server": MIDDLE | {"jobs", "results", "starting", "waiting"},
     "cli": MIDDLE | {"jobs", "results", "server", "waiting"},
     "__init__": MIDDLE | {"jobs"},
     "__main__": {"cli"},
