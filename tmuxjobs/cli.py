@@ -4,16 +4,19 @@ import contextlib
 import os
 import shlex
 import sys
-import time
 import traceback
+from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
 from tmuxjobs.errors import InvalidInput, SettingsError, TmuxjobsError
+from tmuxjobs.following import CtrlC, Pressed, exit_code
+from tmuxjobs.following import follow as stay
 from tmuxjobs.jobs import Jobs
 from tmuxjobs.models import Status
+from tmuxjobs.progress import busy
 from tmuxjobs.results import Waited
 from tmuxjobs.settings import Settings
 from tmuxjobs.waiting import Until
@@ -32,6 +35,16 @@ Flag = Parameter(negative="")
 USAGE, BUG, WAIT_OVER, INTERRUPTED = 2, 3, 124, 130
 
 
+def job_ids(_: object) -> list_of[tuple[str, str]]:
+    """What a shell completes a job id to, newest first, each with its state and command."""
+    found = Jobs.open().list(limit=200).jobs
+    return [(job.job_id, f"{job.status}: {job.command[:60]}") for job in found]
+
+
+JobId = Annotated[str, Parameter(completer=job_ids)]
+app.register_install_completion_command(help="Make this shell complete commands, options and job ids.")
+
+
 def show(result: Any, *, as_json: bool = False, ids: str | None = None) -> None:
     """The answer on stdout, as JSON, as ids alone, or as text."""
     print(ids if ids is not None else result.model_dump_json() if as_json else result.text())
@@ -46,14 +59,15 @@ def execute(
     timeout: float | None = None,
     shell: str | None = None,
     separate_stderr: Annotated[bool, Flag] = False,
-    wait: float = 0,
-    until: Until | None = None,
-    pattern: str | None = None,
-    url: str | None = None,
+    wait: Annotated[bool, Parameter(("--wait", "-w"), negative="")] = False,
+    ctrl_c: CtrlC = "pass",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Start a command as a background job: `tmuxjobs execute -- make -j4`. With --wait it exits as `wait` does.
+    """Start a command as a background job: `tmuxjobs execute -- make -j4`.
+
+    With --wait it stands in for the command: it prints the output as it comes and exits with the command's code. The
+    job keeps a terminal of its own, so standard input is not handed on: `tmuxjobs attach` or `interact` types into it.
 
     Parameters
     ----------
@@ -72,31 +86,35 @@ def execute(
     separate_stderr
         Keep stderr in a file of its own.
     wait
-        Seconds to wait for its end, and print what it printed.
-    until
-        End the wait at this instead.
-    pattern
-        End the wait at this regular expression in the output.
-    url
-        End the wait when this HTTP address answers.
+        Stay until it ends, and exit with its code.
+    ctrl_c
+        What Ctrl-C does while waiting: pass it on to the job (a second one leaves), leave the job, or kill it.
     """
     line = command[0] if len(command) == 1 else shlex.join(command)
-    started = Jobs.open().execute(
-        line,
-        name=name,
-        cwd=cwd,
-        env=_pairs(env),
-        timeout=timeout,
-        shell=shell,
-        separate_stderr=separate_stderr,
-        wait=wait,
-        until=until,
-        pattern=pattern,
-        url=url,
-    )
-    show(started, as_json=json, ids=started.job_id if quiet else None)
-    if isinstance(started, Waited):
-        sys.exit(_wait_code(started, {until, *(["pattern"] if pattern else []), *(["url"] if url else [])}))
+    jobs = Jobs.open()
+    pressed = Pressed(ctrl_c if wait and not json else "leave")
+    with pressed.caught():
+        with busy("starting"):
+            started = jobs.execute(
+                line, name=name, cwd=cwd, env=_pairs(env), timeout=timeout, shell=shell, separate_stderr=separate_stderr
+            )
+        if not wait:
+            show(started, as_json=json, ids=started.job_id if quiet else None)
+        elif json:
+            sys.exit(_ended(jobs, started.job_id))
+        else:
+            if sys.stderr.isatty() and not quiet:
+                print(f"[{started.job_id}: {started.attach}]", file=sys.stderr)
+            stderr_cursor = 0 if separate_stderr else None
+            sys.exit(stay(jobs, started.job_id, cursor=0, stderr_cursor=stderr_cursor, pressed=pressed))
+
+
+def _ended(jobs: Jobs, job_id: str) -> int:
+    """Wait for the end and print how it went; the job's exit code."""
+    jobs.wait(job_id, timeout=None)
+    ended = jobs.status(job_id)
+    show(ended, as_json=True)
+    return exit_code(ended)
 
 
 def _pairs(items: list_of[str]) -> dict[str, str]:
@@ -108,9 +126,15 @@ def _pairs(items: list_of[str]) -> dict[str, str]:
 
 @app.command
 def list(
-    *, status: Status | None = None, limit: int = 20, name: str | None = None, json: Json = False, quiet: Quiet = False
+    *,
+    status: Status | None = None,
+    limit: Annotated[int, Parameter(("--limit", "-n"))] = 20,
+    name: str | None = None,
+    watch: Annotated[bool, Parameter(("--watch", "-w"), negative="")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
-    """List jobs, newest first.
+    """List jobs, newest first: as a table on a terminal, else a line for each.
 
     Parameters
     ----------
@@ -120,22 +144,37 @@ def list(
         How many at the most.
     name
         Only jobs with this in their id or command.
+    watch
+        Stay and keep the table up to date, until Ctrl-C.
     """
-    found = Jobs.open().list(status=status, limit=limit, name=name)
+    jobs = Jobs.open()
+    person = sys.stdout.isatty() and not (json or quiet)
+    if watch and not person:
+        raise InvalidInput("--watch needs a terminal, and neither --json nor --quiet; `wait` waits for jobs.")
+    if person:
+        # Rich's tables take 40 ms to import, and a script that lists jobs needs none.
+        from rich.console import Console
+
+        from tmuxjobs.table import Listing
+
+        listing = Listing(jobs, Console(highlight=False), status=status, limit=limit, name=name)
+        listing.watch() if watch else listing.show()
+        return
+    found = jobs.list(status=status, limit=limit, name=name)
     ids = "\n".join(job.job_id for job in found.jobs) if quiet else None
     if ids != "":
         show(found, as_json=json, ids=ids)
 
 
 @app.command
-def status(job_id: str, *, json: Json = False) -> None:
+def status(job_id: JobId, *, json: Json = False) -> None:
     """Tell how a job stands, and why."""
     show(Jobs.open().status(job_id), as_json=json)
 
 
 @app.command
 def output(
-    job_id: str,
+    job_id: JobId,
     *,
     cursor: int | None = None,
     stderr_cursor: int | None = None,
@@ -162,7 +201,7 @@ def output(
 
 @app.command
 def tail(
-    job_id: str,
+    job_id: JobId,
     *,
     lines: Annotated[int, Parameter(("--lines", "-n"))] = 50,
     follow: Annotated[bool, Parameter(("--follow", "-f"), negative="")] = False,
@@ -177,19 +216,13 @@ def tail(
     follow
         Print what comes until the job ends, and exit with its code.
     """
+    if follow and json:
+        raise InvalidInput("--follow prints output as it comes; for --json use `wait` or `output` with a cursor.")
     jobs = Jobs.open()
     answer = jobs.tail(job_id, lines=lines)
     show(answer, as_json=json) if json else _print_output(answer)
-    while follow:
-        running = answer.status == "running"
-        answer = jobs.output(job_id, cursor=answer.cursor, stderr_cursor=answer.stderr_cursor, max_bytes=400_000)
-        if answer.stdout or answer.stderr:
-            show(answer, as_json=json) if json else _print_output(answer)
-        elif not running:
-            code = jobs.status(job_id).exit_code
-            sys.exit(1 if code is None else code)
-        else:
-            time.sleep(0.05)
+    if follow:
+        sys.exit(stay(jobs, job_id, cursor=answer.cursor, stderr_cursor=answer.stderr_cursor))
 
 
 def _print_output(answer: Any) -> None:
@@ -203,7 +236,7 @@ def _print_output(answer: Any) -> None:
 
 @app.command
 def wait(
-    *job_id: str,
+    *job_id: JobId,
     until: Until | None = None,
     pattern: str | None = None,
     fail_pattern: str | None = None,
@@ -279,7 +312,7 @@ def _wait_code(answer: Waited, asked: set[str | None]) -> int:
 
 @app.command
 def interact(
-    job_id: str,
+    job_id: JobId,
     input: str = "",
     *,
     key: Annotated[list_of[str], Parameter(("--key", "-k"), negative="")] = [],  # noqa: B006
@@ -308,24 +341,33 @@ def interact(
 
 
 @app.command
-def kill(job_id: str, *, signal: str = "TERM", grace: float = 5.0, json: Json = False) -> None:
-    """End a job with everything it started.
+def kill(*job_id: JobId, signal: str = "TERM", grace: float = 5.0, json: Json = False, quiet: Quiet = False) -> None:
+    """End jobs with everything they started.
 
     Parameters
     ----------
+    job_id
+        One job or several.
     signal
         The first signal: TERM, INT, HUP, KILL.
     grace
         Seconds until SIGKILL.
     """
-    answer = Jobs.open().kill(job_id, signal=signal, grace=grace)
-    show(answer, as_json=json)
-    if answer.status == "not_found" or answer.survivors:
-        sys.exit(1)
+    if not job_id:
+        raise InvalidInput("kill needs a job id; `tmuxjobs list` shows all.")
+    jobs = Jobs.open()
+    failed = False
+    for one in job_id:
+        with busy(f"ending {one}"):
+            answer = jobs.kill(one, signal=signal, grace=grace)
+        failed |= answer.status == "not_found" or bool(answer.survivors)
+        if not quiet or answer.status == "killed":
+            show(answer, as_json=json, ids=one if quiet else None)
+    sys.exit(1 if failed else 0)
 
 
 @app.command
-def attach(job_id: str | None = None) -> None:
+def attach(job_id: Annotated[str | None, Parameter(completer=job_ids)] = None) -> None:
     """Watch the jobs in tmux, or one of them; inside tmux the client switches over."""
     jobs = Jobs.open()
     argv = jobs.attach_argv(job_id)
@@ -333,9 +375,32 @@ def attach(job_id: str | None = None) -> None:
 
 
 @app.command
-def prune() -> None:
+def log_path(job_id: JobId, *, stderr: Annotated[bool, Flag] = False, json: Json = False) -> None:
+    """Print where a job's log is: `less -R "$(tmuxjobs log-path JOB)"`.
+
+    Parameters
+    ----------
+    stderr
+        The log of a stderr of its own instead.
+    """
+    answer = Jobs.open().status(job_id)
+    path = answer.stderr_path if stderr else answer.log_path
+    if path is None:
+        raise InvalidInput(f"Job '{job_id}' keeps no stderr of its own; it is in the log with the rest.")
+    print(dumps({"job_id": job_id, "log_path": path}) if json else path)
+
+
+@app.command
+def prune(*, json: Json = False, quiet: Quiet = False) -> None:
     """Remove finished jobs and windows beyond what is configured to be kept."""
-    print(f"{Jobs.open().prune()} removed")
+    with busy("removing"):
+        removed = Jobs.open().prune()
+    if json:
+        print(dumps({"removed": removed}))
+    elif not quiet:
+        print(f"{len(removed)} jobs removed.")
+    else:
+        print("".join(f"{job_id}\n" for job_id in removed), end="")
 
 
 @app.command

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from tmuxjobs.jobs import Jobs
 
 
-def prune(jobs: Jobs) -> int:
-    """Remove finished jobs beyond the configured age and count, and their windows; how many went."""
+def prune(jobs: Jobs) -> list[str]:
+    """Remove finished jobs beyond the configured age and count, and their windows; the ids that went."""
     with jobs.store.lock():
         finished = sorted(finished_at(jobs).items(), key=lambda item: item[1], reverse=True)
         oldest = time.time() - jobs.settings.keep_jobs_for
@@ -26,7 +26,7 @@ def prune(jobs: Jobs) -> int:
         if name in panes:
             jobs.tmux.close(panes[name])
     jobs.prune_windows()
-    return len(old)
+    return old
 
 
 def finished_at(jobs: Jobs) -> dict[str, float]:

@@ -326,12 +326,6 @@ def test_wait_works_where_watching_is_not_to_be_had(
         assert future.result(30).reason == "pattern"
 
 
-def test_command_that_executes_and_waits_exits_as_wait_does(jobs: Jobs) -> None:
-    argv = [sys.executable, "-m", "tmuxjobs", "execute", "--wait", "40", "echo out; exit 3"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout.splitlines()[0]) == (1, "out")
-
-
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "tmuxjobs", "wait", *arguments]
     return subprocess.run(argv, capture_output=True, text=True, timeout=60)

@@ -44,7 +44,10 @@ LAYERS: dict[str, set[str]] = {
     **{verb: MIDDLE | VERBS | {"jobs", "results", "checks"} for verb in VERBS},
     "jobs": MIDDLE | VERBS | {"results"},
     "server": MIDDLE | {"jobs", "results", "starting", "waiting"},
-    "cli": MIDDLE | {"jobs", "results", "server", "waiting"},
+    "progress": {"results"},
+    "following": MIDDLE | {"jobs", "results", "watching"},
+    "table": MIDDLE | {"jobs", "results"},
+    "cli": {"following", "progress", "table"} | MIDDLE | {"jobs", "results", "server", "waiting"},
     "__init__": MIDDLE | {"jobs"},
     "__main__": {"cli"},
 }
@@ -56,7 +59,7 @@ OWNERS = {
     "cyclopts": {"cli"},
     "regex": {"output"},
     "wcwidth": {"clean"},
-    "rich": {"cli"},
+    "rich": {"cli", "table"},
 }
 STDLIB_ONLY = {"runner", "recorder", "pages", "looks"}
 MODULES = sorted(PACKAGE.glob("**/*.py"))

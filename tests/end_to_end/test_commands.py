@@ -1,0 +1,321 @@
+"""Every command as a person or a script uses it: what it prints where, and its exit code."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import ended, wait_until
+
+from tmuxjobs import Jobs
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+Open = Callable[..., Any]
+ANSI = "\x1b["
+MODULE = [sys.executable, "-m", "tmuxjobs"]
+
+
+def started(run: Run, *arguments: str) -> str:
+    """The id of a job that `execute` started."""
+    done = run("execute", "--quiet", *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.strip()
+
+
+def test_execute_tells_the_id_the_log_and_how_to_watch(run: Run) -> None:
+    done = run("execute", "--name", "greet", "--", "echo", "hello you")
+    first, log, watch = done.stdout.splitlines()
+    assert first.startswith("Started greet-")
+    assert Path(log.removeprefix("log: ")).name == "output.log"
+    assert watch.startswith("watch: tmux attach -t mcp-jobs:greet-")
+
+
+def test_arguments_reach_the_command_as_they_were_given(run: Run, jobs: Jobs) -> None:
+    job_id = started(run, "--", "printf", "<%s>", "a b", "$HOME", "-n", "*")
+    ended(jobs, job_id)
+    assert run("output", job_id).stdout == "<a b><$HOME><-n><*>"
+
+
+def test_one_argument_is_a_shell_command_line(run: Run, jobs: Jobs) -> None:
+    job_id = started(run, "--env", "WHO=you", "echo hello $WHO | tr a-z A-Z")
+    ended(jobs, job_id)
+    assert run("output", job_id).stdout == "HELLO YOU\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "code"), [("true", 0), ("exit 7", 7), ("nosuchcommand", 127), ("kill -9 $$", 137), ("kill $$", 143)]
+)
+def test_execute_wait_stands_in_for_the_command(run: Run, command: str, code: int) -> None:
+    done = run("execute", "--wait", f"echo out; {command}")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (code, "out")
+
+
+def test_execute_wait_keeps_the_two_streams_apart_when_asked(run: Run) -> None:
+    done = run("execute", "--wait", "--separate-stderr", "echo out; echo err >&2")
+    assert (done.stdout, done.stderr) == ("out\n", "err\n")
+
+
+def test_execute_wait_shows_output_as_it_comes(run: Run, terminal: Open, jobs: Jobs) -> None:
+    shell = terminal("execute", "--wait", "--quiet", "echo first; read line; echo got $line")
+    shell.wait_for("first")
+    [job] = jobs.list().jobs
+    assert job.status == "running"
+    shell.wait_for("waits for input")
+    assert run("interact", job.job_id, "it").stdout == "got it\n"
+    assert shell.code() == 0
+
+
+def test_terminal_gets_colours_but_nothing_that_changes_it(terminal: Open) -> None:
+    shell = terminal(
+        "execute", "--wait", "--quiet", r"printf '\033[31mred\033[m\033]0;title\007\033[?1000h\033[6n end\n'"
+    )
+    assert shell.code() == 0
+    seen = shell.seen
+    assert f"{ANSI}31mred{ANSI}m end" in seen
+    assert "\x1b]0" not in seen
+
+
+def test_ctrl_c_is_passed_to_the_job(terminal: Open, jobs: Jobs) -> None:
+    shell = terminal("execute", "-wq", "trap 'echo caught; exit 9' INT; echo ready; while :; do sleep 0.1; done")
+    shell.wait_for("ready")
+    shell.type("\x03")
+    assert shell.code() == 9
+    assert "caught" in shell.seen
+
+
+def test_second_ctrl_c_leaves_the_job_running(terminal: Open, jobs: Jobs) -> None:
+    shell = terminal("execute", "-wq", "trap 'echo caught' INT; echo ready; while :; do sleep 0.1; done")
+    shell.wait_for("ready")
+    shell.type("\x03")
+    shell.wait_for("caught")
+    shell.type("\x03")
+    assert shell.code() == 130
+    [job] = jobs.list().jobs
+    assert job.status == "running"
+    assert f"tmuxjobs kill {job.job_id}" in shell.seen
+
+
+@pytest.mark.parametrize(("choice", "status", "code"), [("leave", "running", 130), ("kill", "killed", 143)])
+def test_ctrl_c_does_what_was_chosen(terminal: Open, jobs: Jobs, choice: str, status: str, code: int) -> None:
+    shell = terminal("execute", "--wait", "--quiet", "--ctrl-c", choice, "echo ready; sleep 1000")
+    shell.wait_for("ready")
+    shell.type("\x03")
+    assert shell.code() == code
+    assert [job.status for job in jobs.list().jobs] == [status]
+
+
+def test_tail_follows_until_the_end_and_exits_with_the_jobs_code(run: Run, jobs: Jobs) -> None:
+    job_id = started(run, "for i in 1 2 3; do echo $i; sleep 0.2; done; exit 5")
+    done = run("tail", "--follow", job_id)
+    assert (done.returncode, done.stdout) == (5, "1\n2\n3\n")
+
+
+def test_tail_of_a_job_that_has_ended_exits_with_its_code(run: Run, jobs: Jobs) -> None:
+    job_id = started(run, "seq 100; exit 6")
+    ended(jobs, job_id)
+    done = run("tail", "-f", "-n", "2", job_id)
+    assert (done.returncode, done.stdout) == (6, "99\n100\n")
+
+
+def test_ctrl_c_ends_tail_and_not_the_job(terminal: Open, jobs: Jobs) -> None:
+    job_id = jobs.execute("echo ready; sleep 1000").job_id
+    shell = terminal("tail", "-f", job_id)
+    shell.wait_for("ready")
+    shell.type("\x03")
+    assert shell.code() == 130
+    assert jobs.status(job_id).status == "running"
+
+
+def test_list_in_a_pipe_is_a_plain_line_for_each(run: Run, jobs: Jobs) -> None:
+    job_id = jobs.execute("exit 3", name="build").job_id
+    ended(jobs, job_id)
+    done = run("list")
+    assert done.stdout.startswith(f"{job_id}  failed 3  ")
+    assert ANSI not in done.stdout
+    assert run("list", "--quiet").stdout == f"{job_id}\n"
+
+
+def test_list_of_no_jobs(run: Run) -> None:
+    assert run("list").stdout == "No jobs.\n"
+    assert run("list", "--quiet").stdout == ""
+    assert json.loads(run("list", "--json").stdout) == {"jobs": [], "total": 0, "damaged": []}
+
+
+@pytest.mark.parametrize(
+    ("columns", "titles"),
+    [
+        (30, "JOB STATE"),
+        (40, "JOB STATE TIME"),
+        (80, "JOB STATE TIME CPU MEM LAST LINE"),
+        (200, "JOB STATE AGE TIME CPU MEM COMMAND LAST LINE"),
+    ],
+)
+def test_table_fits_the_terminal(terminal: Open, jobs: Jobs, columns: int, titles: str) -> None:
+    jobs.execute("printf 'a [b]\\nlast [red]line'; sleep 1000", name="watch")
+    shell = terminal("list", columns=columns, env=os.environ | {"TERM": "xterm", "NO_COLOR": "1"})
+    assert shell.code() == 0
+    header, row = shell.seen.replace(f"{ANSI}1m", "").replace(f"{ANSI}0m", "").splitlines()
+    assert header.split() == titles.split()
+    assert len(row.rstrip()) <= columns
+    assert "● running" in row
+    assert ("last [red]line" in row) == ("LAST" in titles)
+
+
+def test_no_color_is_heeded(terminal: Open, jobs: Jobs) -> None:
+    ended(jobs, jobs.execute("exit 1").job_id)
+    plain = terminal("list", env=os.environ | {"TERM": "xterm", "NO_COLOR": "1"})
+    colourful = terminal("list", env=os.environ | {"TERM": "xterm"})
+    assert (plain.code(), colourful.code()) == (0, 0)
+    assert f"{ANSI}31m" in colourful.seen
+    assert f"{ANSI}31m" not in plain.seen
+
+
+def test_watch_shows_what_changes(terminal: Open, jobs: Jobs) -> None:
+    job_id = jobs.execute("echo at work; read x; exit 4").job_id
+    shell = terminal("list", "--watch", columns=100)
+    shell.wait_for("asks input")
+    jobs.interact(job_id, "go", wait=0)
+    shell.wait_for("failed 4")
+    shell.type("\x03")
+    assert shell.code() == 130
+
+
+def test_watch_needs_a_terminal(run: Run) -> None:
+    done = run("list", "--watch")
+    assert done.returncode == 2
+    assert "needs a terminal" in done.stderr
+
+
+def test_kill_takes_several_and_tells_of_each(run: Run, jobs: Jobs) -> None:
+    ids = [jobs.execute("sleep 1000").job_id for _ in range(2)]
+    done = run("kill", *ids, "--json")
+    assert done.returncode == 0
+    assert [json.loads(line)["status"] for line in done.stdout.splitlines()] == ["killed", "killed"]
+    assert run("kill", *ids).returncode == 0
+    assert run("kill", "no-such").returncode == 1
+    assert run("kill").returncode == 2
+
+
+def test_log_path_is_the_file_that_is_written(run: Run, jobs: Jobs) -> None:
+    job_id = jobs.execute("echo hello", separate_stderr=True).job_id
+    ended(jobs, job_id)
+    path = run("log-path", job_id).stdout.rstrip("\n")
+    assert Path(path).read_bytes() == b"hello\r\n"
+    assert json.loads(run("log-path", job_id, "--stderr", "--json").stdout)["log_path"].endswith("stderr.log")
+
+
+def test_prune_tells_what_went(run: Run, jobs: Jobs) -> None:
+    job_id = jobs.execute("true").job_id
+    ended(jobs, job_id)
+    none_kept = os.environ | {"TMUXJOBS_KEEP_JOBS": "0"}
+    assert json.loads(run("prune", "--json", env=none_kept).stdout) == {"removed": [job_id]}
+    assert run("prune", env=none_kept).stdout == "0 jobs removed.\n"
+
+
+FIELDS = {
+    "list": {"jobs", "total", "damaged"},
+    "status": {"job_id", "status", "command", "exit_code", "signal", "reason", "started", "ended", "runtime", "pid"}
+    | {"cwd", "log_path", "attach", "waiting_for_input", "prompt", "detail", "survivors"},
+    "output": {"stdout", "stderr", "cursor", "status", "more", "omitted_bytes", "note"},
+    "tail": {"stdout", "stderr", "cursor", "status"},
+    "kill": {"status", "detail", "survivors"},
+    "log-path": {"job_id", "log_path"},
+}
+
+
+@pytest.mark.parametrize("command", FIELDS)
+def test_json_has_the_fields_that_are_promised(run: Run, jobs: Jobs, command: str) -> None:
+    job_id = jobs.execute("echo hello").job_id
+    ended(jobs, job_id)
+    done = run(command, "--json", *([] if command == "list" else [job_id]))
+    assert done.stderr == ""
+    [line] = done.stdout.splitlines()
+    assert json.loads(line).keys() >= FIELDS[command]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["status", "no-such"], 1, "No job 'no-such'. `list` shows all."),
+        (["status"], 2, "requires an argument"),
+        (["nonsense"], 2, "nonsense"),
+        (["list", "--nonsense"], 2, "--nonsense"),
+        (["list", "--limit", "0"], 2, "limit must be 1 or more."),
+        (["tail", "x", "--lines", "many"], 2, "--lines"),
+        (["execute", "--env", "X", "true"], 2, "--env takes NAME=VALUE"),
+        (["execute", "--cwd", "/no/such", "true"], 2, "cwd '/no/such' is no folder."),
+        (["execute"], 2, "The command is empty"),
+    ],
+)
+def test_errors_are_one_line_and_a_code(run: Run, arguments: list[str], code: int, said: str) -> None:
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    [line] = done.stderr.splitlines()
+    assert line.startswith("tmuxjobs: ")
+    assert said in line
+
+
+def test_wrong_setting_is_one_line(run: Run) -> None:
+    done = run("list", env=os.environ | {"TMUXJOBS_MAX_JOBS": "many"})
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("tmuxjobs: TMUXJOBS_MAX_JOBS can not be used: ")
+
+
+def test_bug_leaves_a_traceback_in_a_file(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import tmuxjobs.store as s\ns.Store.ids = lambda self: 1 / 0\n")
+    places = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    done = run("list", env=os.environ | {"PYTHONPATH": places})
+    assert done.returncode == 3
+    path = Path(done.stderr.split(" is in ")[1].strip().rstrip("."))
+    assert "ZeroDivisionError" in path.read_text()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_pipe_that_is_closed_early_is_no_error(jobs: Jobs, run: Run, tmp_path: Path) -> None:
+    job_id = jobs.execute("seq 200000").job_id
+    ended(jobs, job_id)
+    script = f'{{ "$@" output {job_id} 2>&1; echo $? > {tmp_path}/code; }} | head -1'
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", sys.executable, "-m", "tmuxjobs"], capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("1\n", "")
+    assert (tmp_path / "code").read_text() == "0\n"
+
+
+def test_it_works_without_a_locale_in_a_bare_environment(run: Run, isolated: Path) -> None:
+    bare = {name: os.environ[name] for name in ("HOME", "PATH", "TMUX_TMPDIR", "PYTHONPATH") if name in os.environ}
+    done = run("execute", "--wait", "printf 'gr\\303\\274\\303\\237e \\342\\234\\223\\n'", env=bare)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "grüße ✓\n", "")
+    assert run("list", env=bare | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}).returncode == 0
+
+
+def test_help_and_version(run: Run) -> None:
+    assert run("--version").stdout.strip()
+    assert "Start a command as a background job" in run("--help").stdout
+    assert "--ctrl-c" in run("execute", "--help").stdout
+
+
+def test_without_arguments_a_person_is_helped(terminal: Open) -> None:
+    shell = terminal()
+    assert shell.code() == 0
+    assert "Start a command as a background job" in shell.seen
+
+
+def test_without_arguments_a_program_is_served(run: Run) -> None:
+    hello = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": "2025-06-18"}}
+    hello["params"] |= {"capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}  # type: ignore[operator]
+    done = run(stdin=json.dumps(hello) + "\n")
+    assert json.loads(done.stdout)["result"]["serverInfo"]["name"] == "tmuxjobs"
+    assert done.stderr == ""
+
+
+def test_progress_is_shown_on_what_takes_long(terminal: Open, jobs: Jobs) -> None:
+    job_id = jobs.execute("trap '' TERM; echo ready; while :; do sleep 0.1; done").job_id
+    wait_until(lambda: jobs.output(job_id).stdout, lambda text: "ready" in text)
+    shell = terminal("kill", job_id, "--grace", "2")
+    assert shell.code() == 0
+    assert f"ending {job_id} … 1" in shell.seen
