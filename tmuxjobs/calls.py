@@ -1,7 +1,7 @@
 """One bounded call of tmux through libtmux: knows a socket and an environment, and nothing of sessions."""
 
+import contextlib
 import subprocess
-import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,22 +20,24 @@ class Call(tmux_cmd):
         self, *args: Any, tmux_bin: str, env: Mapping[str, str], stdin: bytes = b"", timeout: float | None = None
     ) -> None:
         self.cmd = [tmux_bin, *map(str, args)]
-        with tempfile.TemporaryFile() as file:
-            file.write(stdin)
-            file.seek(0)
+        source = subprocess.PIPE if stdin else subprocess.DEVNULL
+        try:
             self.process = subprocess.Popen(  # type: ignore[assignment]
-                self.cmd, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(env)
+                self.cmd, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(env)
             )
+        except OSError as error:
+            raise TmuxError(f"tmux can not be called: {error.strerror}; see to it and try again.") from None
         timeout = timeout or CALL_S
         try:
-            out, err = self.process.communicate(timeout=timeout)
+            out, err = self.process.communicate(stdin or None, timeout=timeout)  # type: ignore[arg-type]
         except subprocess.TimeoutExpired:
             # Not `communicate` again: a stopped server keeps our pipes open, in flight on its socket.
             self.process.kill()
             self.process.wait()
-            for pipe in (self.process.stdout, self.process.stderr):
+            for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
                 if pipe is not None:
-                    pipe.close()
+                    with contextlib.suppress(OSError):  # what was not written can not be
+                        pipe.close()
             raise TmuxError(
                 f"tmux did not answer within {timeout:.0f} s: its server hangs or is stopped; see to it and try again."
             ) from None

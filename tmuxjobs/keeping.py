@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tmuxjobs.models import LAUNCH_S, Lost
+from tmuxjobs import processes
+from tmuxjobs.errors import StateError
+from tmuxjobs.models import Lost
 
 if TYPE_CHECKING:
     from tmuxjobs.jobs import Jobs
@@ -16,12 +19,12 @@ def prune(jobs: Jobs) -> list[str]:
     """Remove finished jobs beyond the configured age and count, and their windows; the ids that went."""
     with jobs.store.lock():
         finished = sorted(finished_at(jobs).items(), key=lambda item: item[1], reverse=True)
-        oldest = time.time() - jobs.settings.keep_jobs_for
-        old = [name for place, (name, at) in enumerate(finished) if place >= jobs.settings.keep_jobs or at < oldest]
+        many = {name for place, (name, _) in enumerate(finished) if place >= jobs.settings.keep_jobs}
+        old = [name for name, at in finished if name in many or is_older(jobs, name, at, jobs.settings.keep_jobs_for)]
         panes = jobs.tmux.panes() if old else {}
         for name in old:
             jobs.store.remove(name)
-        jobs.store.sweep(older_than_s=LAUNCH_S)
+        jobs.store.sweep()
     for name in old:
         if name in panes:
             jobs.tmux.close(panes[name])
@@ -35,8 +38,21 @@ def finished_at(jobs: Jobs) -> dict[str, float]:
     for record in jobs.store.unfinished():
         settled, state = jobs.settle(record)
         if isinstance(state, Lost) and not jobs.orphans(settled, state):
+            jobs.store.tidy(record.job.job_id)
             ended[record.job.job_id] = record.job.created_at.timestamp()
     return ended
+
+
+def is_older(jobs: Jobs, job_id: str, ended: float, age_s: float) -> bool:
+    """Whether it ended longer ago; the wall clock may have jumped, so a job of this boot is asked by the other one."""
+    if time.time() - ended < age_s:
+        return False
+    with contextlib.suppress(StateError):
+        record = jobs.store.look(job_id)
+        if record is not None and record.job.boot == processes.boot_id():
+            began = (record.run.started_monotonic if record.run else None) or record.job.created_monotonic
+            return time.monotonic() - began - (record.exit.runtime_s if record.exit else 0.0) >= age_s
+    return True
 
 
 def prune_windows(jobs: Jobs) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import psutil
 
+from tmuxjobs.errors import StateError
+
 LINUX = sys.platform.startswith("linux")
 
 
@@ -29,8 +31,11 @@ def start_of(pid: int) -> str | None:
         return _output_of("/bin/ps", "-o", "lstart=", "-p", str(pid)) or None
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()
-    except (OSError, IndexError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError, IndexError):
         return None
+    except OSError as error:
+        # Out of file descriptors: a job whose runner can not be looked at is not lost.
+        raise StateError(f"The process table can not be read ({error.strerror}); try again.") from None
     return None if fields[0] in (b"Z", b"X") else fields[19].decode()
 
 

@@ -37,6 +37,10 @@ class Refused(Exception):
     """The command was not started; the text says why."""
 
 
+class RecorderGone(Refused):
+    """The recorder ended before it was ready; another may do better."""
+
+
 def now() -> str:
     seconds = time.time()
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds % 1 * 1000):03d}Z"
@@ -106,9 +110,14 @@ def all_processes() -> dict[int, Process]:
 def write_json(path: str, value: dict[str, Any]) -> None:
     """Replace the file at `path` by one that holds `value`."""
     beside = path + ".new"
-    with open(beside, "w") as file:
-        json.dump(value, file)
-    os.replace(beside, path)
+    try:
+        with open(beside, "w") as file:
+            json.dump(value, file)
+        os.replace(beside, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(beside)
+        raise
 
 
 def tmux_format(text: str) -> str:
@@ -143,7 +152,8 @@ class Recorder:
         self.text = b""
         argv = [self.job["python"], "-I", "-S", self.job["recorder"], self.folder, self.job["nonce"]]
         argv += [str(self.job["max_output_bytes"]), "1" if self.job["separate_stderr"] else "0"]
-        pipe = "exec " + " ".join(map(tmux_format, argv))
+        # The shell opens the FIFO, long before the recorder can: from then on its death is seen at once.
+        pipe = f"exec {' '.join(map(tmux_format, argv))} 3>{tmux_format(self.path)}"
         target = ["-t", self.pane]
         options = {
             "remain-on-exit": "on",
@@ -166,6 +176,8 @@ class Recorder:
         report = self.report(RECORDER_S)
         if report is None:
             raise Refused(f"the recorder of its output did not start within {RECORDER_S:.0f} s")
+        if report["why"] == "gone":
+            raise RecorderGone("the recorder of its output was killed")
         if report["why"] != "ready":
             raise Refused(f"its output can not be recorded ({report.get('error', report['why'])})")
         self.ready = True
@@ -269,6 +281,7 @@ class Runner:
         except Refused as refused:
             return self.refuse(str(refused))
         except OSError as error:
+            self.signal_all(signal.SIGKILL)
             return self.refuse(f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror))
         while not self.over():
             self.step()
@@ -313,12 +326,10 @@ class Runner:
             settings[0] &= ~(termios.IXON | termios.IXOFF)
             settings[0] |= getattr(termios, "IUTF8", 0)
             termios.tcsetattr(0, termios.TCSANOW, settings)
-        self.recorder.attach()
-        # Room for what is written later is taken now: the disk may be full then.
-        room = b" " * (len(self.read("job.json")) + 16384)
-        for name in ("run.room", "exit.room"):
-            with open(self.path(name), "wb") as file:
-                file.write(room)
+        try:
+            self.recorder.attach()
+        except RecorderGone:
+            self.recorder.attach()
         self.launch(env)
         self.run.update(
             command_pid=self.pid, command_start=start_of(self.pid), started_at=now(), started_monotonic=time.monotonic()
@@ -472,14 +483,19 @@ class Runner:
                 self.ended_at, self.ended_monotonic = now(), time.monotonic()
 
     def asked(self) -> None:
-        """A request to stop lies in `stop.json`: {signal, grace_s}; one that can not be read is not one."""
+        """A request to stop lies in `stop.json`: {signal, grace_s}; there is none when the disk is full."""
         try:
             request = json.loads(self.read("stop.json"))
+        except FileNotFoundError:
+            request = {"signal": "SIGTERM", "grace_s": self.job["grace_s"]}
         except (OSError, ValueError):
             return
         self.end("kill", signal.Signals[request["signal"]], request["grace_s"])
 
     def end(self, reason: str, number: int, grace_s: float) -> None:
+        self.reap()
+        if self.status is not None and not self.members():
+            return  # it came too late: the job has ended by itself
         if self.stop is None:
             self.stop = Stop(reason, number, grace_s)
         else:
@@ -549,12 +565,8 @@ class Runner:
             self.watch_no_recorder()
             return
         self.log_notes.append(f"the recorder ended ({report['why']}) at byte {at}, at {now()}")
-        self.recorder.restarts += 1
-        self.run["recorder_restarts"] = self.recorder.restarts
         try:
-            if self.recorder.restarts > RECORDER_RESTARTS:
-                raise Refused(f"it had been replaced {RECORDER_RESTARTS} times")
-            self.recorder.attach()
+            self.attach_another()
             self.log_notes[-1] += "; another took over, output in between may be missing"
             self.run["recording"] = True
         except (Refused, OSError) as error:
@@ -563,6 +575,16 @@ class Runner:
             self.watch_no_recorder()
         with contextlib.suppress(OSError):  # a full disk: the exit record has its room
             write_json(self.path("run.json"), self.run)
+
+    def attach_another(self) -> None:
+        """As long as it may be tried; raises Refused and OSError of the last try."""
+        while True:
+            self.recorder.restarts += 1
+            self.run["recorder_restarts"] = self.recorder.restarts
+            if self.recorder.restarts > RECORDER_RESTARTS:
+                raise Refused(f"it had been replaced {RECORDER_RESTARTS} times")
+            with contextlib.suppress(RecorderGone):
+                return self.recorder.attach()
 
     def hung_up(self) -> bool:
         return self.stop is not None and self.stop.reason == "hangup"
@@ -588,7 +610,8 @@ class Runner:
             os.tcsetpgrp(0, os.getpgrp())
         log = self.end_log()
         record = self.exit_record(log, survivors, left)
-        self.write_exit(record)
+        with contextlib.suppress(FileNotFoundError):  # a person removed its folder
+            self.write_exit(record)
         self.tell_end(record)
         if self.status is None:
             return 1
@@ -696,7 +719,7 @@ class Runner:
 
     def write_exit(self, record: dict[str, Any]) -> None:
         self.write_in_room("exit", record)
-        for name in ("recorder", "stop.json", "env", "run.room"):
+        for name in ("recorder", "stop.json", "env", "run.room", "run.json.new"):
             with contextlib.suppress(OSError):
                 os.unlink(self.path(name))
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from tmuxjobs import looks, processes
+from tmuxjobs import looks, processes, stopping
 from tmuxjobs.checks import checked_seconds, encoded
 from tmuxjobs.errors import InvalidInput, LimitReached, NotAllowed, NotStarted
 from tmuxjobs.models import LAUNCH_S, JobSpec, status_of
@@ -157,6 +157,7 @@ def launch(jobs: Jobs, job_id: str) -> None:
     folder = jobs.store.folder(job_id)
     runner = [sys.executable, "-I", "-S", "-X", "utf8", str(HERE / "runner.py"), str(folder)]
     opening = jobs.tmux.open_window(job_id, runner)
+    again = 3
     deadline = time.monotonic() + LAUNCH_S
     pause = 0.002
     why = f"its window did not open within {LAUNCH_S:.0f} s"
@@ -167,14 +168,20 @@ def launch(jobs: Jobs, job_id: str) -> None:
             break
         if record.exit is not None or (record.run is not None and record.run.command_pid is not None):
             return
-        if record.run is None and opening.error is not None:
+        if record.run is None and opening.session_gone and again:
+            again -= 1
+            jobs.tmux.ensure_session(["/bin/sh", "-c", WELCOME])
+            opening = jobs.tmux.open_window(job_id, runner)
+        elif record.run is None and opening.error is not None:
             why = str(opening.error)
             break
-        if record.run is not None and not processes.alive(record.run.pid, record.run.start):
-            if jobs.store.read(job_id).exit is None:
-                why = "its runner was killed"
-                break
-            continue
+        pid = record.run.pid if record.run is not None else opening.pid
+        if pid is not None and processes.start_of(pid) is None:
+            record = jobs.store.read(job_id)
+            if record.exit is not None or (record.run is not None and record.run.command_pid is not None):
+                continue
+            why = "its window was closed or its runner killed before it ran"
+            break
         time.sleep(pause)
         pause = min(0.02, pause * 1.5)
     forget(jobs, job_id)
@@ -182,6 +189,10 @@ def launch(jobs: Jobs, job_id: str) -> None:
 
 
 def forget(jobs: Jobs, job_id: str) -> None:
+    """Remove all of a job that did not start; a runner killed at its fork may have left the command behind."""
+    record = jobs.store.look(job_id)
+    if record is not None:
+        stopping.end_processes(jobs.orphans(*jobs.settle(record)), "SIGKILL", 0.0)
     pane = jobs.tmux.panes().get(job_id)
     with jobs.store.lock():
         jobs.store.remove(job_id)

@@ -25,6 +25,9 @@ from tmuxjobs.models import FORMAT, ExitRecord, JobSpec, Model, Record, RunRecor
 
 ID = re.compile(r"(?!.{65})[a-z0-9]+(-[a-z0-9]+)*")
 RECORD_BYTES = 1 << 20
+ROOM_BYTES = 16384
+TRANSIENT = ("recorder", "run.room", "exit.room", "stop.json", "env", "run.json.new")
+"""What a job's folder holds only while it runs."""
 LOCK_S = 10.0
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 M = TypeVar("M", bound=Model)
@@ -100,7 +103,11 @@ class Store:
             raise _unusable(self.root, error) from None
         try:
             self._write(folder / "env", b"\0".join(os.fsencode(f"{key}={value}") for key, value in env.items()))
-            self._write(folder / "job.json", spec.model_dump_json().encode())
+            data = spec.model_dump_json().encode()
+            # What the runner writes later has its room now: the disk may be full then.
+            for name in ("run.room", "exit.room"):
+                self._write(folder / name, b" " * (len(data) + ROOM_BYTES))
+            self._write(folder / "job.json", data)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -144,17 +151,21 @@ class Store:
         if job_id in self._ended and self.folder(job_id).exists():
             return self._ended[job_id]
         folder = self.folder(job_id) if ID.fullmatch(job_id) else None
-        if folder is None or not folder.is_dir():
+        if folder is None or not _is_own_folder(folder):
             return None
         ended = self._record(folder / "exit.json", ExitRecord)
         if ended is not None:
+            _check_id(folder, ended.job)
             self._ended[job_id] = Record(ended.job, ended.run, ended)
             return self._ended[job_id]
         job = self._record(folder / "job.json", JobSpec)
         run = self._record(folder / "run.json", RunRecord)
         # It may have ended between the looks.
         ended = self._record(folder / "exit.json", ExitRecord)
-        return None if job is None else Record(job, run, ended)
+        if job is None:
+            return None
+        _check_id(folder, job)
+        return Record(job, run, ended)
 
     def _record(self, path: Path, model: type[M]) -> M | None:
         data = self._read(path)
@@ -197,9 +208,14 @@ class Store:
             raise _unusable(self.root, error) from None
 
     def request_stop(self, job_id: str, *, signal: str, grace_s: float) -> None:
-        """Lay down what the runner reads when it is signalled."""
+        """Lay down what the runner reads when it is signalled; without it, it ends the job as it does by default."""
         request = json.dumps({"signal": signal, "grace_s": grace_s})
-        self._write(self.folder(job_id) / "stop.json", request.encode())
+        try:
+            self._write(self.folder(job_id) / "stop.json", request.encode())
+        except StateError:
+            # A full disk is when a job must be ended. An older request must not be taken for this one.
+            with contextlib.suppress(OSError):
+                (self.folder(job_id) / "stop.json").unlink()
 
     def remove(self, job_id: str) -> None:
         """Remove the job's folder; call it under the lock, and only when its job does not run."""
@@ -210,24 +226,42 @@ class Store:
             os.rename(folder, gone)
         # What an earlier removal left that was killed in the middle goes too.
         for left in self.jobs.glob(".removed-*"):
-            shutil.rmtree(left, ignore_errors=True)
+            discard(left)
         self._ended.pop(job_id, None)
 
-    def sweep(self, *, older_than_s: float) -> None:
-        """Remove what a killed process left half made: folders without a record, environments nobody came for.
+    def sweep(self) -> list[str]:
+        """Remove what a killed process left half made, and name it; call it under the lock, as they are made under it.
 
-        Call it under the lock; what is younger may still be in the making.
+        These are folders without a record, and the number's file before it had its name.
         """
-        oldest = time.time() - older_than_s
-        with contextlib.suppress(OSError):  # gone meanwhile, or not ours to remove: a later sweep looks again
-            for entry in os.scandir(self.jobs):
-                folder = Path(entry.path)
-                if entry.stat(follow_symlinks=False).st_mtime > oldest or not entry.is_dir(follow_symlinks=False):
-                    continue
-                if not os.path.lexists(folder / "job.json"):
-                    shutil.rmtree(folder, ignore_errors=True)
-                else:
-                    (folder / "env").unlink(missing_ok=True)
+        half_made = list(self.root.glob("sequence.*"))
+        for entry in os.scandir(self.jobs):
+            records = ("job.json", "exit.json")
+            if not ID.fullmatch(entry.name) or not entry.is_dir(follow_symlinks=False):
+                continue
+            if not any(os.path.lexists(os.path.join(entry.path, name)) for name in records):
+                half_made.append(Path(entry.path))
+        for path in half_made:
+            discard(path)
+        return [str(path) for path in half_made]
+
+    def tidy(self, job_id: str) -> list[str]:
+        """Remove what the folder of a job holds only while it runs, and name it; for one whose runner is gone."""
+        folder = self.folder(job_id)
+        left = [folder / name for name in TRANSIENT if os.path.lexists(folder / name)]
+        left += [path for name in (*TRANSIENT, "job.json") for path in folder.glob(f"{name}.*.*")]
+        for path in left:
+            discard(path)
+        return [str(path) for path in left]
+
+
+def discard(path: Path) -> None:
+    """Remove a file, a link or a folder; what can not be removed stays for a later look."""
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
 
 
 def suffix(number: int) -> str:
@@ -252,8 +286,29 @@ def slug(text: str) -> str:
     return short or "job"
 
 
+def _is_own_folder(path: Path) -> bool:
+    """A link in its place would lead out of the state directory."""
+    try:
+        facts = path.lstat()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return False
+        raise StateError(f"'{path}' can not be read: {error.strerror}.") from None
+    return stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.getuid()
+
+
+def _check_id(folder: Path, job: JobSpec) -> None:
+    if job.job_id != folder.name:
+        raise StateError(f"'{folder}' holds the records of another job; remove it to forget the job.")
+
+
 def _unusable(root: Path, error: OSError) -> StateError:
-    what = "is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else f"can not be used ({error.strerror})"
-    advice = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "set TMUXJOBS_STATE_DIR to another"
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    what = "is full" if full else f"can not be used ({error.strerror})"
+    advice = "set TMUXJOBS_STATE_DIR to another"
+    if full:
+        advice = "free some space"
+    elif error.errno in (errno.EMFILE, errno.ENFILE):
+        advice = "close some files or raise `ulimit -n`"
     where = f" at '{error.filename}'" if error.filename and error.filename != str(root) else ""
     return StateError(f"The state directory '{root}' {what}{where}; {advice} and try again.")

@@ -5,6 +5,7 @@ Every call is bounded, goes to a named socket whatever TMUX says, and has neithe
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 MINIMUM = (3, 2)
 SIZE = (220, 50)
-LITERAL_BYTES = 4096
 MARK = "@tmuxjobs_job"
 LOOK = "@tmuxjobs_look"
 OVER = "#{||:#{pane_dead},#{@tmuxjobs_end}}"
@@ -198,9 +198,13 @@ class Tmux:
     def open_window(self, name: str, argv: Sequence[str]) -> Opening:
         """Start a window of that name that runs `argv`. A user's hook may hold up tmux's answer; nobody waits."""
         opening = Opening()
-        command = ("new-window", "-d", "-a", "-t", f"={self.session}:$", "-n", name, "-c", "/", "--", *argv)
+        where = ("-d", "-a", "-t", f"={self.session}:$", "-n", name, "-c", "/")
+        command = ("new-window", "-P", "-F", "#{pane_pid}", *where, "--", *argv)
         thread = threading.Thread(target=opening.call, args=(self, command), daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:
+            opening.error = TmuxError("No thread can be started: the machine is out of processes or memory.")
         return opening
 
     def panes(self) -> dict[str, Pane]:
@@ -227,29 +231,20 @@ class Tmux:
         return panes
 
     def type(self, pane: Pane, text: str) -> None:
-        """Type the text, as a keyboard would: every newline is Enter. Any length, exact."""
-        text = text.replace("\r\n", "\r").replace("\n", "\r")
-        data = text.encode()
-        if len(data) <= LITERAL_BYTES and not pane.in_mode and not text.endswith(";"):
-            self.run("send-keys", "-t", pane.pane_id, "-l", "--", text)
-            return
-        # A command holds about 16 KB; and in copy mode send-keys is swallowed, while a paste leaves it alone.
+        """Type the text, as a keyboard would: every newline is Enter. Any length, exact.
+
+        By a buffer from standard input, for it may be a password: every user sees the arguments of `send-keys`. A paste
+        also leaves a person's copy mode alone.
+        """
+        data = text.replace("\r\n", "\r").replace("\n", "\r").encode()
         buffer = f"tmuxjobs-{os.getpid()}-{secrets.token_hex(4)}"
-        self.run(
-            "load-buffer",
-            "-b",
-            buffer,
-            "-",
-            ";",
-            "paste-buffer",
-            "-d",
-            "-r",
-            "-b",
-            buffer,
-            "-t",
-            pane.pane_id,
-            stdin=data,
-        )
+        paste = ("paste-buffer", "-d", "-r", "-b", buffer, "-t", pane.pane_id)
+        try:
+            self.run("load-buffer", "-b", buffer, "-", ";", *paste, stdin=data)
+        except TmuxError:
+            with contextlib.suppress(TmuxError):  # the first error is the one to tell
+                self.server.cmd("delete-buffer", "-b", buffer)
+            raise
 
     def press(self, pane: Pane, keys: Sequence[str]) -> None:
         """Press named keys, in tmux's names as `key_name` gives them; a person's copy mode ends."""
@@ -286,16 +281,30 @@ def _setting(target: str, options: Sequence[tuple[str, str]]) -> list[str]:
 
 
 class Opening:
-    """A `new-window` under way: `error` is what tmux said against it, once it has."""
+    """A `new-window` under way; once tmux has answered it has the pid in the pane, or `error`, what tmux said."""
+
+    NO_SESSION = re.compile("can't find session|no server running|error connecting|server exited|lost server")
 
     def __init__(self) -> None:
+        self.pid: int | None = None
         self.error: TmuxError | None = None
 
     def call(self, tmux: Tmux, command: Sequence[str]) -> None:
         try:
-            tmux.run(*command, timeout=60.0)
+            answer = tmux.server.cmd(*command, timeout=60.0)
         except TmuxError as error:
             self.error = error
+            return
+        if answer.stdout and answer.stdout[0].isdigit():
+            # Also when it failed: what a user's hook says against it comes after the window is there.
+            self.pid = int(answer.stdout[0])
+        else:
+            self.error = TmuxError(f"tmux refused new-window: {'; '.join(answer.stderr)}.")
+
+    @property
+    def session_gone(self) -> bool:
+        """Whether there was no session any more: someone closed its last window."""
+        return self.error is not None and self.NO_SESSION.search(str(self.error)) is not None
 
 
 NAMED_KEYS = {

@@ -179,7 +179,7 @@ def test_job_is_read_as_it_was_created(store: Store) -> None:
     folder = store.create(spec(), {"A": "1", "B": "ü=\n"})
     assert store.read("build-3k7q").job == spec()
     assert (folder / "env").read_bytes() == "A=1\0B=ü=\n".encode()
-    assert sorted(os.listdir(folder)) == ["env", "job.json"]
+    assert sorted(os.listdir(folder)) == ["env", "exit.room", "job.json", "run.room"]
 
 
 @pytest.mark.parametrize("name", ["job.json", "run.json", "exit.json"])

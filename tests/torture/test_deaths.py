@@ -1,0 +1,333 @@
+"""What dies, is closed or is taken away at a bad moment: each rule here was broken once."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from support import Tmux, ended, log_of, record_of, wait_until
+
+from tmuxjobs import Jobs, Settings, processes
+from tmuxjobs.errors import JobNotFound, NotStarted, StateError
+
+WHILE_IT_RUNS = {"recorder", "run.room", "exit.room", "stop.json", "env"}
+
+
+def running(jobs: Jobs, command: str) -> str:
+    """A job that has printed `ready`."""
+    job_id = jobs.execute(f"echo ready; {command}").job_id
+    wait_until(lambda: jobs.output(job_id).stdout, lambda text: "ready" in text)
+    return job_id
+
+
+def runner_of(jobs: Jobs, job_id: str) -> int:
+    run = record_of(jobs, job_id).run
+    assert run is not None
+    return run.pid
+
+
+def recorders(job_id: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            line = process.cmdline()
+            if any(part.endswith("recorder.py") for part in line) and any(job_id in part for part in line):
+                found.append(process)
+    return found
+
+
+def test_window_closed_before_its_runner_speaks_is_told_at_once(
+    jobs: Jobs, tmux: Tmux, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs.tmux.ensure_session(["cat"])
+    tmux("set-hook", "-g", "after-new-window", "kill-window")
+    monkeypatch.setattr("tmuxjobs.starting.LAUNCH_S", 1e9)
+    with pytest.raises(NotStarted, match=r"window was closed|runner killed|hung up"):
+        jobs.execute("sleep 1000")
+    assert jobs.list().total == 0
+
+
+def test_failing_hook_of_the_person_refuses_no_job(jobs: Jobs, tmux: Tmux) -> None:
+    jobs.tmux.ensure_session(["cat"])
+    tmux("set-hook", "-g", "after-new-window", "rename-window -t nosuchwindow x")
+    for code in range(5):
+        assert ended(jobs, jobs.execute(f"exit {code}").job_id).exit_code == code
+
+
+def test_session_closed_between_look_and_window_is_made_again(
+    jobs: Jobs, tmux: Tmux, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ensure = jobs.tmux.ensure_session
+    closed = []
+
+    def ensure_and_close(welcome: list[str]) -> None:
+        ensure(welcome)
+        if not closed:
+            closed.append(True)
+            tmux("kill-session", "-t", "=mcp-jobs")
+
+    monkeypatch.setattr(jobs.tmux, "ensure_session", ensure_and_close)
+    assert ended(jobs, jobs.execute("exit 4").job_id).exit_code == 4
+
+
+def test_kill_that_comes_after_the_end_is_told_so(jobs: Jobs) -> None:
+    job_id = running(jobs, "exit 3")
+    runner = psutil.Process(runner_of(jobs, job_id)) if psutil.pid_exists(runner_of(jobs, job_id)) else None
+    told = jobs.kill(job_id)
+    assert runner is None or told.status == "already_terminated"
+    assert ended(jobs, job_id).exit_code == 3
+
+
+def test_kill_of_a_job_that_has_just_ended_by_itself_claims_nothing(jobs: Jobs, tmux: Tmux, tmp_path: Path) -> None:
+    job_id = running(jobs, f"until [ -e {tmp_path}/go ]; do :; done; exit 3")
+    runner, command = runner_of(jobs, job_id), record_of(jobs, job_id).run.command_pid  # type: ignore[union-attr]
+    assert command is not None
+    # tmux wakes a child that was stopped: it is stopped first.
+    stopped = [int(tmux("display-message", "-p", "#{pid}")), runner]
+    answers: list[str] = []
+    killer = threading.Thread(target=lambda: answers.append(jobs.kill(job_id).status))
+    try:
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        (tmp_path / "go").touch()
+        wait_until(lambda: psutil.Process(command).status(), lambda status: status == psutil.STATUS_ZOMBIE)
+        killer.start()
+        wait_until(lambda: pending(runner, signal.SIGUSR1))
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+    killer.join()
+    status = ended(jobs, job_id)
+    assert (answers, status.status, status.exit_code, status.reason) == (["already_terminated"], "failed", 3, "exit")
+
+
+def pending(pid: int, number: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    mask = int(next(line.split()[1] for line in status.splitlines() if line.startswith("ShdPnd")), 16)
+    return bool(mask >> (number - 1) & 1)
+
+
+def test_recorder_killed_again_before_it_is_ready_is_replaced_again(jobs: Jobs, tmux: Tmux) -> None:
+    job_id = running(jobs, "read x; echo after; exit 6")
+    real = record_of(jobs, job_id)
+    shot: set[int] = set()
+    for process in recorders(job_id):
+        shot.add(process.pid)
+        process.kill()
+    deadline = time.monotonic() + 20
+    while len(shot) < 3 and time.monotonic() < deadline:
+        for process in recorders(job_id):
+            if process.pid not in shot:
+                shot.add(process.pid)
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+    wait_until(lambda: jobs.status(job_id).log, lambda log: log.startswith("recording; its recorder was replaced"))
+    assert real.run is not None
+    wait_until(lambda: recorders(job_id))
+    wait_until(lambda: tmux("display-message", "-p", "-t", real.run.pane, "#{pane_pipe}").strip() == "1")  # type: ignore[union-attr]
+    tmux("send-keys", "-t", real.run.pane, "Enter")
+    status = ended(jobs, job_id)
+    assert (status.exit_code, status.log.startswith("incomplete: the recorder ended")) == (6, True)
+    assert b"after" in log_of(status)
+
+
+def test_lost_job_leaves_no_pipe_room_or_environment(jobs: Jobs) -> None:
+    job_id = running(jobs, "sleep 1000")
+    os.kill(runner_of(jobs, job_id), signal.SIGKILL)
+    assert ended(jobs, job_id).status == "lost"
+    jobs.kill(job_id, grace=0)
+    jobs.prune()
+    assert {entry.name for entry in jobs.store.folder(job_id).iterdir()} & WHILE_IT_RUNS == set()
+    assert wait_until(lambda: not recorders(job_id))
+
+
+def test_folder_removed_by_a_person_while_it_runs_ends_quietly(jobs: Jobs, tmux: Tmux) -> None:
+    job_id = running(jobs, "read x")
+    run = record_of(jobs, job_id).run
+    assert run is not None
+    subprocess.run(["rm", "-rf", jobs.store.folder(job_id)], check=True)
+    with pytest.raises(JobNotFound):
+        jobs.status(job_id)
+    tmux("send-keys", "-t", run.pane, "Enter")
+    wait_until(lambda: not processes.alive(run.pid, run.start))
+    assert "Traceback" not in tmux("capture-pane", "-p", "-t", run.pane)
+    assert wait_until(lambda: not recorders(job_id))
+    jobs.prune()
+    assert job_id not in jobs.tmux.panes()
+
+
+def test_out_of_files_nothing_is_guessed() -> None:
+    """A job whose runner can not be looked at is neither lost nor removed, and each message says what is used up."""
+    script = (
+        "import resource; from tmuxjobs import Jobs; from tmuxjobs.errors import TmuxjobsError\n"
+        "jobs = Jobs.open(); job_id = jobs.execute('read x').job_id; record = jobs.store.read(job_id)\n"
+        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]; resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))\n"
+        "for look in (lambda: jobs.state(record), lambda: jobs.status(job_id), jobs.list, jobs.prune,\n"
+        "             lambda: jobs.tmux.run('list-sessions'), lambda: jobs.execute('true'),\n"
+        "             lambda: jobs.kill(job_id)):\n"
+        "    try: print(look())\n"
+        "    except TmuxjobsError as error: print('Too many open files' in str(error))\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard)); print(jobs.status(job_id).status)"
+    )
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert told.stdout.split("\n") == ["True"] * 7 + ["running", ""], told.stderr
+
+
+def test_typed_text_is_never_an_argument(jobs: Jobs, tmux: Tmux, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = running(jobs, "read -r x; echo done")
+    seen: list[str] = []
+    real = subprocess.Popen.__init__
+    monkeypatch.setattr(
+        subprocess.Popen, "__init__", lambda self, args, **kw: (seen.append(str(args)), real(self, args, **kw))[1]
+    )
+    assert "done" in jobs.interact(job_id, "hunter2", wait=20, pattern="done").stdout
+    assert seen
+    assert not [line for line in seen if "hunter2" in line]
+    assert tmux("list-buffers") == ""
+
+
+def test_link_in_place_of_a_job_leads_nowhere(jobs: Jobs, tmp_path: Path) -> None:
+    job_id = ended(jobs, jobs.execute("true").job_id).job_id
+    folder = jobs.store.folder(job_id)
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    other = Jobs.open()
+    with pytest.raises(JobNotFound):
+        other.status(job_id)
+    with other.store.lock():
+        other.store.remove(job_id)
+    assert not folder.is_symlink()
+    assert [entry.name for entry in jobs.store.jobs.iterdir()] == []
+    assert (tmp_path / "elsewhere" / "exit.json").exists()
+
+
+def test_record_of_another_job_is_refused(jobs: Jobs) -> None:
+    one, two = (ended(jobs, jobs.execute("true").job_id).job_id for _ in range(2))
+    folder = jobs.store.folder(one)
+    (folder / "exit.json").write_bytes((jobs.store.folder(two) / "exit.json").read_bytes())
+    with pytest.raises(StateError, match="records of another job"):
+        Jobs.open().status(one)
+
+
+def test_starter_killed_leaves_no_environment_for_long(jobs: Jobs) -> None:
+    job_id = running(jobs, "sleep 1000")
+    os.kill(runner_of(jobs, job_id), signal.SIGKILL)
+    folder = jobs.store.folder(job_id)
+    (folder / "env").write_text("SECRET=1")
+    (folder / "run.json").unlink()
+    record = json.loads((folder / "job.json").read_text())
+    (folder / "job.json").write_text(json.dumps(record | {"created_monotonic": record["created_monotonic"] - 61}))
+    assert jobs.status(job_id).reason == "never-started"
+    jobs.prune()
+    assert not (folder / "env").exists()
+
+
+def test_wall_clock_that_jumps_takes_no_environment_from_a_starting_job(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 86400 * 365)
+    done = threading.Event()
+    pruner = threading.Thread(target=lambda: [jobs.prune() for _ in iter(done.is_set, True)])
+    pruner.start()
+    try:
+        codes = [ended(jobs, jobs.execute(f"exit {code}").job_id).exit_code for code in range(10)]
+    finally:
+        done.set()
+        pruner.join()
+    assert codes == list(range(10))
+
+
+def test_kill_works_on_a_full_disk(small_disk: Path) -> None:
+    jobs = Jobs.open(Settings.load(state_dir=small_disk / "state"))
+    job_id = running(jobs, "sleep 1000")
+    fill(small_disk)
+    assert jobs.kill(job_id).status == "killed"
+    status = jobs.status(job_id)
+    assert (status.reason, status.log) == ("kill", "complete")
+
+
+def test_start_on_a_full_disk_says_so_and_leaves_nothing(small_disk: Path) -> None:
+    jobs = Jobs.open(Settings.load(state_dir=small_disk / "state"))
+    ended(jobs, jobs.execute("true").job_id)
+    before = jobs.list().total
+    fill(small_disk)
+    with pytest.raises(StateError, match="is full"):
+        jobs.execute("true")
+    assert jobs.list().total == before == len(list(jobs.store.jobs.iterdir()))
+    (small_disk / "filler").unlink()
+    assert ended(jobs, jobs.execute("exit 2").job_id).exit_code == 2
+
+
+def test_start_with_room_for_the_records_alone_runs_and_ends_truly(small_disk: Path) -> None:
+    jobs = Jobs.open(Settings.load(state_dir=small_disk / "state"))
+    ended(jobs, jobs.execute("true").job_id)
+    for free in range(4096, 81920, 4096):
+        fill(small_disk, leave=free)
+        try:
+            job_id = jobs.execute("echo x; exit 7").job_id
+        except (StateError, NotStarted) as error:
+            assert "full" in str(error) or "No space left" in str(error)  # noqa: PT017
+            continue
+        status = ended(jobs, job_id)
+        assert status.exit_code == 7
+        assert (status.log == "complete") == (log_of(status) == b"x\r\n")
+
+
+@pytest.fixture
+def small_disk(isolated: Path) -> Iterator[Path]:
+    """A file system of one megabyte."""
+    place = isolated / "disk"
+    place.mkdir()
+    if os.getuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", place]).returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+def fill(disk: Path, *, leave: int = 0) -> None:
+    """Use up the disk but for `leave` bytes."""
+    target = disk / "filler"
+    target.unlink(missing_ok=True)
+    with contextlib.suppress(OSError), target.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 4096)
+    if leave:
+        os.truncate(target, max(0, target.stat().st_size - leave))
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o077])
+def test_nothing_is_open_to_others_whatever_the_umask(mask: int) -> None:
+    script = (
+        "import os, sys; os.umask(int(sys.argv[1])); from tmuxjobs import Jobs\n"
+        "jobs = Jobs.open()\n"
+        "job_id = jobs.execute('echo $S; read x', env={'S': 'hidden'}, separate_stderr=True).job_id\n"
+        "jobs.interact(job_id, 'x', wait=1); print(job_id)"
+    )
+    argv = [sys.executable, "-c", script, str(mask)]
+    job_id = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
+    jobs = Jobs.open()
+    ended(jobs, job_id)
+    modes = {path: path.lstat().st_mode & 0o777 for path in [jobs.store.root, *jobs.store.root.rglob("*")]}
+    assert {path: oct(mode) for path, mode in modes.items() if mode & 0o077} == {}
+
+
+def test_values_of_the_environment_do_not_rest_on_disk(jobs: Jobs) -> None:
+    job_id = jobs.execute("read x", env={"TOKEN": "s3cr3t-value"}).job_id
+    for ending in (False, True):
+        if ending:
+            jobs.kill(job_id)
+        files = [path for path in jobs.store.root.rglob("*") if path.is_file()]
+        assert [path.name for path in files if b"s3cr3t-value" in path.read_bytes()] == []
+    argv = b"".join(Path(f"/proc/{pid}/cmdline").read_bytes() for pid in (os.getpid(),))
+    assert b"s3cr3t-value" not in argv
