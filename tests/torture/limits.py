@@ -1,0 +1,3 @@
+"""Cases that take something away from the machine: the disk, files, processes, terminals."""
+
+LIMITS = ()
