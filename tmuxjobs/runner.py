@@ -286,7 +286,7 @@ class Runner:
         while not self.over():
             self.step()
         code = self.finish()
-        if not self.hung_up():
+        if not self.hung_up() and os.path.exists(self.path("exit.json")):
             self.stay()
         return code
 

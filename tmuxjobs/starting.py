@@ -170,7 +170,7 @@ def launch(jobs: Jobs, job_id: str) -> None:
             return
         if record.run is None and opening.session_gone and again:
             again -= 1
-            jobs.tmux.ensure_session(["/bin/sh", "-c", WELCOME])
+            ensure_session(jobs)
             opening = jobs.tmux.open_window(job_id, runner)
         elif record.run is None and opening.error is not None:
             why = str(opening.error)

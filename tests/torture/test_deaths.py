@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -47,7 +48,7 @@ def recorders(job_id: str) -> list[psutil.Process]:
 def test_window_closed_before_its_runner_speaks_is_told_at_once(
     jobs: Jobs, tmux: Tmux, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs.tmux.ensure_session(["cat"])
+    jobs.tmux.ensure_session(["cat"], ())
     tmux("set-hook", "-g", "after-new-window", "kill-window")
     monkeypatch.setattr("tmuxjobs.starting.LAUNCH_S", 1e9)
     with pytest.raises(NotStarted, match=r"window was closed|runner killed|hung up"):
@@ -56,7 +57,7 @@ def test_window_closed_before_its_runner_speaks_is_told_at_once(
 
 
 def test_failing_hook_of_the_person_refuses_no_job(jobs: Jobs, tmux: Tmux) -> None:
-    jobs.tmux.ensure_session(["cat"])
+    jobs.tmux.ensure_session(["cat"], ())
     tmux("set-hook", "-g", "after-new-window", "rename-window -t nosuchwindow x")
     for code in range(5):
         assert ended(jobs, jobs.execute(f"exit {code}").job_id).exit_code == code
@@ -68,8 +69,8 @@ def test_session_closed_between_look_and_window_is_made_again(
     ensure = jobs.tmux.ensure_session
     closed = []
 
-    def ensure_and_close(welcome: list[str]) -> None:
-        ensure(welcome)
+    def ensure_and_close(*welcome: Any) -> None:
+        ensure(*welcome)
         if not closed:
             closed.append(True)
             tmux("kill-session", "-t", "=mcp-jobs")

@@ -182,10 +182,14 @@ class World:
         return [one for one in self.processes() if not self.belongs(one)]
 
     def belongs(self, process: psutil.Process) -> bool:
-        """The tmux server and the welcome window's `cat` may live between jobs, and so may a person's own windows."""
+        """The tmux server, the pages in our windows and a person's shells may live between jobs."""
         with contextlib.suppress(psutil.Error):
             line = process.cmdline()
-            return process.name().startswith("tmux") or line in (["cat"], ["sh"], ["/bin/sh"], ["-sh"])
+            return (
+                process.name().startswith("tmux")
+                or line in (["cat"], ["sh"], ["/bin/sh"], ["-sh"])
+                or any(part.endswith("pages.py") for part in line)
+            )
         return True
 
     def settle(self) -> None:
