@@ -311,6 +311,69 @@ def _wait_code(answer: Waited, asked: set[str | None]) -> int:
 
 
 @app.command
+def search(
+    job_id: str,
+    pattern: str,
+    *,
+    literal: Annotated[bool, Parameter(("--literal", "-F"), negative="")] = False,
+    ignore_case: Annotated[bool, Parameter(("--ignore-case", "-i"), negative="")] = False,
+    context: Annotated[int, Parameter(("--context", "-C"))] = 0,
+    limit: int = 20,
+    cursor: int = 0,
+    stderr_cursor: int = 0,
+    json: Json = False,
+) -> None:
+    """Print the lines of a job's output that match, numbered like those of grep -n; exits with 1 when there are none.
+
+    Parameters
+    ----------
+    pattern
+        Regular expression.
+    literal
+        The pattern is plain text.
+    context
+        Lines to show around each match.
+    limit
+        How many matches at the most.
+    cursor
+        Only what comes after this offset, from an earlier answer.
+    stderr_cursor
+        Likewise for a stderr of its own.
+    """
+    found = Jobs.open().search(
+        job_id,
+        pattern,
+        literal=literal,
+        ignore_case=ignore_case,
+        context=context,
+        limit=limit,
+        cursor=cursor,
+        stderr_cursor=stderr_cursor,
+    )
+    show(found, as_json=json)
+    if not found.total:
+        sys.exit(1)
+
+
+@app.command
+def screen(job_id: str, *, png: Path | None = None, json: Json = False) -> None:
+    """Print what a person who is attached sees of a job now.
+
+    Parameters
+    ----------
+    png
+        Write it as a picture into this file instead.
+    """
+    seen = Jobs.open().screen(job_id)
+    if png is None:
+        show(seen, as_json=json)
+    else:
+        from tmuxjobs import picture
+
+        png.write_bytes(picture.png(seen))
+
+
+@app.command
 def interact(
     job_id: JobId,
     input: str = "",

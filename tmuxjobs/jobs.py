@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from tmuxjobs import asking, interacting, keeping, processes, reading, starting, stopping, waiting
+from tmuxjobs import asking, interacting, keeping, processes, reading, searching, showing, starting, stopping, waiting
 from tmuxjobs.errors import InvalidInput, StateError, TmuxError
 from tmuxjobs.models import (
     STATUSES,
@@ -38,6 +38,8 @@ class Jobs:
     execute = starting.execute
     output = reading.output
     tail = reading.tail
+    search = searching.search
+    screen = showing.screen
     interact = interacting.interact
     kill = stopping.kill
     wait = waiting.wait

@@ -3,6 +3,8 @@
 from datetime import datetime
 from typing import Literal
 
+from pydantic import Field
+
 from tmuxjobs.models import Model, ProcessRecord, Status
 
 
@@ -203,6 +205,87 @@ class Ran(Waited):
         """As of `wait`, and where to look while it runs on."""
         more = f"\nlog: {self.log_path}\nwatch: {self.attach}" if self.status == "running" else ""
         return super().text() + more
+
+
+class FoundLine(Model):
+    """A line that matches; `cursor` is where it begins in its stream, its raw offset."""
+
+    stream: str
+    line: int
+    cursor: int
+    text: str
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+
+
+class Found(Answer):
+    """The answer of `search`. `more` says that the cursors lead to further matches, or to what time did not reach."""
+
+    matches: tuple[FoundLine, ...]
+    total: int
+    total_is_exact: bool = True
+    more: bool = False
+    cursor: int
+    stderr_cursor: int | None = None
+    gone_bytes: int = 0
+    status: Status
+
+    def text(self) -> str:
+        """As grep shows them, `line:text`, and how many there are."""
+        lines = self._rows("stdout")
+        errors = self._rows("stderr")
+        lines += ["[stderr]", *errors] if errors else []
+        return "\n".join([*lines, f"[{self._facts()}]"])
+
+    def _rows(self, stream: str) -> list[str]:
+        matches = [match for match in self.matches if match.stream == stream]
+        rows: dict[int, str] = {}
+        for match in matches:
+            around = (*enumerate(match.before, match.line - len(match.before)), *enumerate(match.after, match.line + 1))
+            rows |= {line: f"{line}-{text}" for line, text in around if line not in rows}
+        apart = bool(rows)
+        rows |= {match.line: f"{match.line}:{match.text}" for match in matches}
+        shown: list[str] = []
+        for line in sorted(rows):
+            shown += ["--"] if apart and shown and line - 1 not in rows else []
+            shown.append(rows[line])
+        return shown
+
+    def _facts(self) -> str:
+        least = "" if self.total_is_exact else "at least "
+        facts = [f"{least}{self.total} matching line{'' if self.total == 1 else 's'}, {self.status}"]
+        if self.more:
+            err = f", stderr_cursor {self.stderr_cursor}" if self.stderr_cursor is not None else ""
+            facts.append(f"{len(self.matches)} shown; cursor {self.cursor}{err} goes on")
+        if not self.total_is_exact:
+            facts.append("the time for one search was over")
+        if self.gone_bytes:
+            facts.append(f"{self.gone_bytes} bytes are gone: the log is bounded")
+        return "; ".join(facts)
+
+
+class Screen(Answer):
+    """The answer of `screen`. Rows and columns count from 1; `mode` is tmux's while the person scrolls back."""
+
+    screen: str
+    cursor_row: int
+    cursor_column: int
+    columns: int
+    rows: int
+    alternate: bool
+    mode: str = ""
+    status: Status
+    styled: tuple[str, ...] = Field(default=(), exclude=True, repr=False)
+    cursor_visible: bool = Field(default=True, exclude=True)
+    png: bytes | None = Field(default=None, exclude=True, repr=False)
+
+    def text(self) -> str:
+        """The screen, then one line about it."""
+        facts = [self.status, f"{self.columns}x{self.rows}", f"cursor in row {self.cursor_row}"]
+        facts[-1] += f", column {self.cursor_column}"
+        facts += ["full-screen program"] if self.alternate else []
+        facts += [f"the person is in {self.mode}, so this may be an earlier part"] if self.mode else []
+        return f"{self.screen}\n[{', '.join(facts)}]"
 
 
 class Kill(Answer):

@@ -20,14 +20,16 @@ from fastmcp.exceptions import ToolError, ValidationError
 from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
 from fastmcp.tools.base import ToolResult
 from fastmcp.tools.function_tool import FunctionTool
-from mcp_types import CallToolRequestParams, ToolAnnotations
+from fastmcp.utilities.types import Image
+from mcp_types import CallToolRequestParams, ImageContent, TextContent, ToolAnnotations
 from pydantic import Field
 from pydantic import ValidationError as PydanticValidationError
 
 from tmuxjobs.errors import TmuxjobsError
 from tmuxjobs.jobs import Jobs
 from tmuxjobs.models import Status
-from tmuxjobs.results import Answer, JobList, JobStatus, Kill, Output, Ran, Started, Waited
+from tmuxjobs.picture import png
+from tmuxjobs.results import Answer, Found, JobList, JobStatus, Kill, Output, Ran, Screen, Started, Waited
 from tmuxjobs.starting import ran
 from tmuxjobs.waiting import CHARS, WAIT_S, Mode, Until
 
@@ -215,6 +217,35 @@ def build_server(jobs: Jobs) -> FastMCP:
             max_bytes=max_bytes,
         )
 
+    @tool(Found, READS)
+    def search(
+        job_id: JobId,
+        pattern: Annotated[str, Field(description="Regex")],
+        literal: Annotated[bool, Field(description="The pattern is plain text")] = False,
+        ignore_case: bool = False,
+        context: Annotated[int, Field(description="Lines around each match", ge=0, le=50)] = 0,
+        limit: Annotated[int, Field(ge=1, le=1000)] = 20,
+        cursor: Annotated[int, Field(description="Only what comes after it", ge=0)] = 0,
+        stderr_cursor: Annotated[int, Field(ge=0)] = 0,
+    ) -> Found:
+        """Search the whole log of a job; answers like grep -n, with the total and a cursor to further matches."""
+        return jobs.search(
+            job_id,
+            pattern,
+            literal=literal,
+            ignore_case=ignore_case,
+            context=context,
+            limit=limit,
+            cursor=cursor,
+            stderr_cursor=stderr_cursor,
+        )
+
+    @tool(Screen, READS)
+    def screen(job_id: JobId, image: Annotated[bool, Field(description="Also as a picture (PNG)")] = False) -> Screen:
+        """Show what the person sees of a job now: for full-screen programs (editors, pagers, top)."""
+        seen = jobs.screen(job_id)
+        return seen.model_copy(update={"png": png(seen)}) if image else seen
+
     @tool(
         Output,
         ACTS,
@@ -263,7 +294,7 @@ def told(verb: Verb) -> Callable[..., Awaitable[ToolResult]]:
                 result = await asyncio.to_thread(verb, *args, **kwargs)
         except TmuxjobsError as error:
             raise ToolError(str(error), log_level=logging.DEBUG) from None
-        return ToolResult(content=result.text(), structured_content=result.model_dump(mode="json"))
+        return ToolResult(content=content(result), structured_content=result.model_dump(mode="json"))
 
     return call
 
@@ -277,6 +308,14 @@ def brief(parameters: dict[str, Any]) -> dict[str, Any]:
             part.pop("default", None)
         properties[name] = part | (choices[0] if len(choices) == 1 else {"anyOf": choices} if choices else {})
     return parameters | {"properties": properties}
+
+
+def content(answer: Answer) -> list_of[TextContent | ImageContent]:
+    """The answer's text, and behind it its picture."""
+    parts: list_of[TextContent | ImageContent] = [TextContent(type="text", text=answer.text())]
+    if isinstance(answer, Screen) and answer.png is not None:
+        parts.append(Image(data=answer.png, format="png").to_image_content())
+    return parts
 
 
 def schema(model: type[Answer]) -> dict[str, Any]:
