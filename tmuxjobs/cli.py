@@ -430,6 +430,26 @@ def kill(*job_id: JobId, signal: str = "TERM", grace: float = 5.0, json: Json = 
 
 
 @app.command
+def hold(
+    job_id: Annotated[str, Parameter(completer=job_ids)], *, toggle: Annotated[bool, Flag] = False, json: Json = False
+) -> None:
+    """Keep the agent from typing into a job and from ending it, while you work in it.
+
+    Parameters
+    ----------
+    toggle
+        Release it if it is held.
+    """
+    show(Jobs.open().hold(job_id, toggle=toggle), as_json=json)
+
+
+@app.command
+def release(job_id: Annotated[str, Parameter(completer=job_ids)], *, json: Json = False) -> None:
+    """Give a held job back to the agent."""
+    show(Jobs.open().release(job_id), as_json=json)
+
+
+@app.command
 def attach(job_id: Annotated[str | None, Parameter(completer=job_ids)] = None) -> None:
     """Watch the jobs in tmux, or one of them; inside tmux the client switches over."""
     jobs = Jobs.open()

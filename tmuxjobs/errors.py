@@ -7,12 +7,14 @@ TmuxjobsError
 ├── TmuxError         tmux is missing, too old, refuses or does not answer
 ├── JobNotFound       no job of that id
 ├── JobEnded          the job is not running any more
+├── Held              a person has taken the job over
 ├── NotAllowed        the command matches no allowed pattern
 ├── LimitReached      as many jobs as may run are running
 └── NotStarted        the command could not be started; nothing is left of it
 """
 
 from collections.abc import Iterable
+from datetime import datetime
 
 
 class TmuxjobsError(Exception):
@@ -47,6 +49,18 @@ class JobNotFound(TmuxjobsError):
 
 class JobEnded(TmuxjobsError):
     """The job is not running any more."""
+
+
+class Held(TmuxjobsError):
+    """A person has taken the job over: an agent keeps its hands off."""
+
+    def __init__(self, job_id: str, *, since: datetime, for_s: float) -> None:
+        self.job_id = job_id
+        self.since = since
+        super().__init__(
+            f"A person holds '{job_id}' since {since:%H:%M:%S} UTC ({for_s / 60:.0f} min): nothing was done to it. "
+            "They work in its window: read along with `output`, ask them, or do other work until they release it."
+        )
 
 
 class NotAllowed(TmuxjobsError):

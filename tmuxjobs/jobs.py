@@ -8,10 +8,23 @@ import contextlib
 import os
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from tmuxjobs import asking, interacting, keeping, processes, reading, searching, showing, starting, stopping, waiting
+from tmuxjobs import (
+    asking,
+    holding,
+    interacting,
+    keeping,
+    processes,
+    reading,
+    searching,
+    showing,
+    starting,
+    stopping,
+    waiting,
+)
 from tmuxjobs.errors import InvalidInput, StateError, TmuxError
 from tmuxjobs.models import (
     STATUSES,
@@ -42,6 +55,9 @@ class Jobs:
     screen = showing.screen
     interact = interacting.interact
     kill = stopping.kill
+    hold = holding.hold
+    release = holding.release
+    refuse_if_held = holding.refuse_if_held
     wait = waiting.wait
     wait_async = waiting.wait_async
     prune = keeping.prune
@@ -95,6 +111,7 @@ class Jobs:
         record, state = self.look(job_id)
         ended, run = record.exit, record.run
         prompt = self.prompt(record) if isinstance(state, Running) else None
+        people = holding.people(self, job_id) if isinstance(state, Running) else holding.People()
         return JobStatus(
             **self._summary(record, state),
             detail=describe(state),
@@ -114,6 +131,9 @@ class Jobs:
             max_rss_bytes=ended.max_rss_bytes if ended else None,
             left_running=stopping.alive_of(ended.left_running) if ended else (),
             survivors=stopping.alive_of(ended.survivors) if ended else self.orphans(record, state),
+            watchers=people.watchers,
+            typed_ago=people.typed_ago,
+            held_since=datetime.fromtimestamp(people.held_since, UTC) if people.held_since else None,
         )
 
     def _summary(self, record: Record, state: State) -> dict[str, Any]:

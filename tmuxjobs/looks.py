@@ -34,7 +34,13 @@ LOST = both(is_state("running"), "#{pane_dead}")
 RUNNING = both(is_state("running"), "#{!=:#{pane_dead},1}")
 # Output after the mark was set means that the program went on.
 ASKS = both(RUNNING, both("#{@tmuxjobs_input}", "#{==:#{@tmuxjobs_input},#{window_activity}}"))
-HELD = "#{@tmuxjobs_held}"
+# As `holding.py` derives it, for the client that draws this: its keys keep a hold alive.
+SINCE_HELD = "#{e|-|:%s,#{s/:.*//:@tmuxjobs_held}}"
+SINCE_KEY = "#{e|-|:%s,#{client_activity}}"
+HELD = both(
+    "#{@tmuxjobs_held}",
+    "#{||:" + ",".join(f"#{{e|<|:{age},#{{@tmuxjobs_held_for}}}}" for age in (SINCE_HELD, SINCE_KEY)) + "}",
+)
 AGE = "#{e|-|:%s,#{@tmuxjobs_at}}"
 ELAPSED = case(
     f"#{{e|<|:{AGE},60}}",

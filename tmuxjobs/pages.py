@@ -41,8 +41,7 @@ class Terminal:
         # No echo, no lines, no signals: Ctrl-C here is just a key.
         settings[3] &= ~(termios.ICANON | termios.ECHO | termios.ISIG | termios.IEXTEN)
         settings[6][termios.VMIN], settings[6][termios.VTIME] = 1, 0
-        # What was typed for the job and never read is no key of ours.
-        termios.tcsetattr(0, termios.TCSAFLUSH, settings)
+        termios.tcsetattr(0, termios.TCSANOW, settings)
 
     def size(self) -> tuple[int, int]:
         columns, lines = os.get_terminal_size(0)

@@ -83,6 +83,9 @@ class JobStatus(JobSummary):
     max_rss_bytes: int | None = None
     left_running: tuple[ProcessRecord, ...] = ()
     survivors: tuple[ProcessRecord, ...] = ()
+    watchers: int = 0
+    typed_ago: float | None = None
+    held_since: datetime | None = None
 
     def text(self) -> str:
         """How it stands, what it is, where its log and window are, and what needs someone's attention."""
@@ -95,6 +98,11 @@ class JobStatus(JobSummary):
             lines.append(f"watch: {self.attach}")
         if self.waits_for:
             lines.append(f"It {waiting(self.waits_for, self.prompt or '', self.attach)}")
+        if self.held_since:
+            lines.append(f"A person holds it since {self.held_since:%H:%M:%S} UTC: do not type into it nor end it.")
+        if self.watchers:
+            who = "A person watches" if self.watchers == 1 else f"{self.watchers} people watch"
+            lines.append(f"{who} it; last key {seconds(self.typed_ago or 0.0)} ago.")
         if self.left_running:
             lines.append(f"It left running: {name_processes(self.left_running)}. `kill` ends them.")
         if self.survivors:
@@ -286,6 +294,18 @@ class Screen(Answer):
         facts += ["full-screen program"] if self.alternate else []
         facts += [f"the person is in {self.mode}, so this may be an earlier part"] if self.mode else []
         return f"{self.screen}\n[{', '.join(facts)}]"
+
+
+class HoldAnswer(Answer):
+    """The answer of `hold` and `release`."""
+
+    job_id: str
+    held: bool
+    detail: str
+
+    def text(self) -> str:
+        """Whose it is now."""
+        return f"{self.job_id}: {self.detail}."
 
 
 class Kill(Answer):

@@ -732,6 +732,7 @@ class Runner:
         text = f"\x1b[?1047l\x1b[?1000;1002;1003;1006;1004;2004l\x1b7\x1b[r\x1b8\x1b[m\r\n\x1b[K{end.line()}"
         with contextlib.suppress(OSError):
             fd = os.open(self.tty, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+            for_keys(fd)
             write_fully(fd, (text + "\a" * speak).encode(), time.monotonic() + 0.5)
         if speak and self.job.get("on_end"):
             run_hook(self.job["on_end"], hook_environment(self.folder, record, end))
@@ -764,6 +765,15 @@ class Runner:
         with contextlib.suppress(OSError):
             os.write(1, f"[{self.job['job_id']} did not start: {why}]\r\n".encode())
         return 126
+
+
+def for_keys(fd: int) -> None:
+    """Forget what was typed for the job and never read, and take what comes as keys, before the keys are named."""
+    with contextlib.suppress(termios.error):  # no terminal any more
+        settings = termios.tcgetattr(fd)
+        settings[3] &= ~(termios.ICANON | termios.ECHO)
+        termios.tcsetattr(fd, termios.TCSANOW, settings)
+        termios.tcflush(fd, termios.TCIFLUSH)
 
 
 class End:

@@ -262,6 +262,7 @@ def build_server(jobs: Jobs) -> FastMCP:
 
         Answers as soon as the program waits for input again, is quiet, has ended, or `pattern` shows.
         """
+        jobs.refuse_if_held(job_id)
         return jobs.interact(job_id, input, keys=keys or (), enter=enter, wait=wait, pattern=pattern)
 
     @tool(Kill, ToolAnnotations(destructive_hint=True, idempotent_hint=True, open_world_hint=False))
@@ -274,6 +275,7 @@ def build_server(jobs: Jobs) -> FastMCP:
 
         To interrupt a program and keep the job, use `interact` with keys ["C-c"].
         """
+        jobs.refuse_if_held(job_id)
         return jobs.kill(job_id, signal=signal, grace=grace)
 
     return server

@@ -75,6 +75,7 @@ class Settings(BaseModel):
     keep_windows: int = Field(default=10, ge=0)
     keep_windows_for: float = Field(default=3600.0, ge=0)
     cleanup_interval: float = Field(default=300.0, ge=1)
+    hold_for: float = Field(default=900.0, ge=1)
 
     @model_validator(mode="before")
     @classmethod

@@ -64,6 +64,26 @@ class Screen:
     title: str
 
 
+@dataclass(frozen=True)
+class Client:
+    """A person's terminal that is attached; `active_at` is its last key, s since the epoch."""
+
+    pid: int
+    active_at: int
+    window_id: str
+    session: str
+
+
+@dataclass(frozen=True)
+class Around:
+    """A job's window, the mark of who holds it, and all clients of the server."""
+
+    pane_id: str
+    window_id: str
+    held: str
+    clients: tuple[Client, ...]
+
+
 FORMAT = "\t".join(
     f"#{{{name}}}"
     for name in (
@@ -229,6 +249,44 @@ class Tmux:
                 alternate=alternate == "1",
             )
         return panes
+
+    def around(self, job_id: str, *, timeout: float | None = None) -> Around | None:
+        """The job's window and every attached client, None when the job has no window."""
+        facts = "\t".join(f"#{{{name}}}" for name in (MARK, "pane_id", "window_id", "@tmuxjobs_held"))
+        who = "\t".join(
+            f"#{{{name}}}"
+            for name in ("client_control_mode", "client_pid", "client_activity", "window_id", "session_name")
+        )
+        commands = [
+            "list-panes",
+            "-a",
+            "-f",
+            f"#{{{MARK}}}",
+            "-F",
+            f"pane\t{facts}",
+            ";",
+            "list-clients",
+            "-F",
+            f"client\t{who}",
+        ]
+        call = self.server.cmd(*commands, timeout=timeout)
+        panes = [line.split("\t")[1:] for line in call.stdout if line.startswith("pane\t")]
+        clients = [line.split("\t")[1:] for line in call.stdout if line.startswith("client\t")]
+        # Compared here: a job id that a model made up must not get into a format, which may run commands.
+        mine = [pane[1:] for pane in panes if pane[0] == job_id]
+        if not mine:
+            return None
+        pane_id, window_id, held = mine[0]
+        people = tuple(Client(int(pid), int(at), seen, name) for mode, pid, at, seen, name in clients if mode != "1")
+        return Around(pane_id, window_id, held, people)
+
+    def mark_window(self, pane_id: str, marks: Mapping[str, str | None]) -> None:
+        """Set options on the pane's window; None unsets one."""
+        words: list[str] = []
+        for name, value in marks.items():
+            words += [";", "set-option", "-w", "-t", pane_id, name, value] if value is not None else []
+            words += [";", "set-option", "-wu", "-t", pane_id, name] if value is None else []
+        self.run(*words[1:])
 
     def type(self, pane: Pane, text: str) -> None:
         """Type the text, as a keyboard would: every newline is Enter. Any length, exact.

@@ -21,7 +21,18 @@ MIDDLE = BASE | {
     "watching",
 }
 # module: what of ours it may import
-VERBS = {"asking", "starting", "reading", "searching", "showing", "interacting", "stopping", "keeping", "waiting"}
+VERBS = {
+    "asking",
+    "starting",
+    "reading",
+    "searching",
+    "showing",
+    "interacting",
+    "stopping",
+    "keeping",
+    "waiting",
+    "holding",
+}
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "models": {"errors"},

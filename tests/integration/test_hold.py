@@ -1,0 +1,132 @@
+"""A person takes a job over, and the agent keeps its hands off until they let go."""
+
+from collections.abc import Callable
+
+import pytest
+from fastmcp import Client
+from fastmcp.exceptions import ToolError
+from support import Person, Screen, Tmux, wait_until
+
+from tmuxjobs import Jobs
+from tmuxjobs.errors import JobEnded
+from tmuxjobs.server import build_server
+from tmuxjobs.settings import Settings
+
+Attach = Callable[..., Person]
+
+
+def asking(jobs: Jobs) -> str:
+    job_id = jobs.execute("echo ready; read x; echo got $x; sleep 1000").job_id
+    wait_until(lambda: jobs.output(job_id).stdout, lambda text: "ready" in text)
+    return job_id
+
+
+async def refused(jobs: Jobs, tool: str, job_id: str) -> str:
+    """What the agent is told; empty when it was let."""
+    async with Client(build_server(jobs)) as agent:
+        try:
+            await agent.call_tool(tool, {"job_id": job_id})
+        except ToolError as error:
+            return str(error)
+        return ""
+
+
+@pytest.mark.parametrize("tool", ["interact", "kill"])
+async def test_agent_is_refused_while_a_person_holds(jobs: Jobs, tool: str) -> None:
+    job_id = asking(jobs)
+    jobs.hold(job_id)
+    said = await refused(jobs, tool, job_id)
+    assert said.startswith(f"A person holds '{job_id}' since ")
+    assert "nothing was done to it" in said
+    assert jobs.status(job_id).status == "running"
+    jobs.release(job_id)
+    assert await refused(jobs, tool, job_id) == ""
+
+
+async def test_agent_may_read_what_a_person_holds(jobs: Jobs) -> None:
+    job_id = asking(jobs)
+    jobs.hold(job_id)
+    assert await refused(jobs, "tail", job_id) == ""
+    status = jobs.status(job_id)
+    assert status.held_since is not None
+    assert "A person holds it since" in status.text()
+
+
+def test_person_is_not_held_back_by_their_own_hold(jobs: Jobs) -> None:
+    job_id = asking(jobs)
+    jobs.hold(job_id)
+    assert "got mine" in jobs.interact(job_id, "mine", pattern="got").stdout
+    assert jobs.kill(job_id).status == "killed"
+
+
+def test_hold_ends_when_its_person_detaches(jobs: Jobs, person: Attach) -> None:
+    job_id = asking(jobs)
+    someone = person()
+    jobs.hold(job_id)
+    assert jobs.status(job_id).held_since is not None
+    someone.detach()
+    assert jobs.status(job_id).held_since is None
+    jobs.refuse_if_held(job_id)
+
+
+def test_other_person_who_stays_does_not_keep_the_hold(jobs: Jobs, person: Attach) -> None:
+    job_id = asking(jobs)
+    someone = person()
+    jobs.hold(job_id)
+    person()
+    someone.detach()
+    assert jobs.status(job_id).held_since is None
+
+
+def test_hold_ends_after_a_time_without_a_key(isolated: object) -> None:
+    jobs = Jobs.open(Settings.load(hold_for=1))
+    job_id = asking(jobs)
+    jobs.hold(job_id)
+    wait_until(lambda: jobs.status(job_id).held_since, lambda since: since is None)
+    jobs.refuse_if_held(job_id)
+
+
+def test_finished_job_can_not_be_held(jobs: Jobs) -> None:
+    job_id = jobs.execute("true").job_id
+    wait_until(lambda: jobs.status(job_id).status, lambda status: status == "completed")
+    with pytest.raises(JobEnded, match="can not be held: exit code 0"):
+        jobs.hold(job_id)
+
+
+def test_status_tells_who_watches(jobs: Jobs, person: Attach) -> None:
+    job_id = asking(jobs)
+    assert (jobs.status(job_id).watchers, jobs.status(job_id).typed_ago) == (0, None)
+    someone = person()
+    assert jobs.status(job_id).watchers == 0
+    someone.type("\x02n")
+    status = wait_until(lambda: jobs.status(job_id), lambda status: status.watchers == 1)
+    assert status.typed_ago is not None
+    assert "A person watches it; last key" in status.text()
+
+
+def test_typing_into_the_window_reaches_the_job(jobs: Jobs, person: Attach) -> None:
+    job_id = asking(jobs)
+    someone = person()
+    someone.type("\x02n")
+    wait_until(lambda: jobs.status(job_id).watchers)
+    someone.type("by hand\r")
+    wait_until(lambda: jobs.output(job_id).stdout, lambda text: "got by hand" in text)
+
+
+async def test_key_on_the_welcome_page_holds_and_releases(jobs: Jobs, screen: Callable[..., Screen]) -> None:
+    job_id = asking(jobs)
+    terminal = screen()
+    terminal.until("Enter go to it", job_id)
+    terminal.press("h")
+    terminal.until("yours: the agent does not type", f"{job_id} ")
+    terminal.until(" yours ")
+    assert "A person holds" in await refused(jobs, "interact", job_id)
+    terminal.press("h")
+    terminal.until("released")
+    jobs.refuse_if_held(job_id)
+
+
+@pytest.mark.parametrize("job_id", ["nosuch-1", "#{pid}", "x},#(touch pwned)", ""])
+async def test_unknown_job_is_told_as_such(jobs: Jobs, tmux: Tmux, job_id: str) -> None:
+    asking(jobs)
+    assert "No job" in await refused(jobs, "interact", job_id)
