@@ -444,7 +444,7 @@ def hold(
 
 
 @app.command
-def release(job_id: Annotated[str, Parameter(completer=job_ids)], *, json: Json = False) -> None:
+def release(job_id: JobId, *, json: Json = False) -> None:
     """Give a held job back to the agent."""
     show(Jobs.open().release(job_id), as_json=json)
 

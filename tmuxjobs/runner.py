@@ -27,6 +27,7 @@ LAUNCH_S = 60.0  # a runner that comes later does not start: by then the job was
 RECORDER_S = 30.0
 MARK_S = 60.0
 TMUX_S = 30.0
+TMUX_END_S = 5.0
 KILL_S = 5.0
 RECORDER_RESTARTS = 20
 HOOK_S = 60.0
@@ -182,7 +183,7 @@ class Recorder:
             raise Refused(f"its output can not be recorded ({report.get('error', report['why'])})")
         self.ready = True
 
-    def tmux(self, *commands: list[str]) -> None:
+    def tmux(self, *commands: list[str], bound_s: float = TMUX_S) -> None:
         argv = [self.job["tmux"], "-S", self.socket]
         for command in commands:
             argv += [*command, ";"]
@@ -192,7 +193,7 @@ class Recorder:
         pid = os.posix_spawn(argv[0], argv[:-1], os.environ, file_actions=actions)
         os.close(write)
         said = b""
-        deadline = time.monotonic() + TMUX_S
+        deadline = time.monotonic() + bound_s
         while readable(read, deadline):
             chunk = os.read(read, 4096)
             if not chunk:
@@ -246,6 +247,7 @@ class Runner:
         self.pid = 0
         self.tee = 0
         self.wakeup = -1
+        self.closed = False
         self.stop: Stop | None = None
         self.status: int | None = None
         self.ended_at: str | None = None
@@ -286,7 +288,7 @@ class Runner:
         while not self.over():
             self.step()
         code = self.finish()
-        if not self.hung_up() and os.path.exists(self.path("exit.json")):
+        if not (self.hung_up() or self.closed) and os.path.exists(self.path("exit.json")):
             self.stay()
         return code
 
@@ -736,7 +738,9 @@ class Runner:
             write_fully(fd, (text + "\a" * speak).encode(), time.monotonic() + 0.5)
         if speak and self.job.get("on_end"):
             run_hook(self.job["on_end"], hook_environment(self.folder, record, end))
-        if self.hung_up():
+        # The kernel hangs up the command and us at once: our signal may come after the command's end.
+        self.closed = readable(self.wakeup, time.monotonic()) and signal.SIGHUP in os.read(self.wakeup, 4096)
+        if self.hung_up() or self.closed:
             return
         mark = ["set-option", "-w", "-t", self.recorder.pane]
         commands = [[*mark, "@tmuxjobs_state", end.state], [*mark, "@tmuxjobs_end", end.short]]
@@ -746,7 +750,7 @@ class Runner:
             commands += [[*session, "@tmuxjobs_notice_at", str(int(time.time()))]]
             commands += [[*session, "@tmuxjobs_notice", f"{self.job['job_id']}: {end.words}"]]
         with contextlib.suppress(Refused, OSError):  # the window or the session went meanwhile
-            self.recorder.tmux(*commands)
+            self.recorder.tmux(*commands, bound_s=TMUX_END_S)
 
     def stay(self) -> None:
         """Become the small process that keeps the finished window and reads its keys."""
