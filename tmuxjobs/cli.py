@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
+from tmuxjobs import clients
+from tmuxjobs.clients import Client
 from tmuxjobs.errors import InvalidInput, SettingsError, TmuxjobsError
 from tmuxjobs.following import CtrlC, Pressed, exit_code
 from tmuxjobs.following import follow as stay
@@ -492,6 +494,27 @@ def serve() -> None:
     from tmuxjobs.server import serve
 
     serve(Jobs.open())
+
+
+@app.command
+def install(client: Client, *, write: Annotated[bool, Flag] = False) -> None:
+    """Set tmuxjobs up in an MCP client: prints what to run or to add, and where.
+
+    Parameters
+    ----------
+    client
+        Which one.
+    write
+        Do it. What is there stays; a second time changes nothing.
+    """
+    command = clients.server_command()
+    if write:
+        print(clients.write(client, command, Path.home(), os.environ))
+        return
+    path = clients.config_path(client, Path.home(), os.environ)
+    where = f"Add this to {path}" if path else "Run this"
+    print(f"{where}, or let `tmuxjobs install {client} --write` do it:", file=sys.stderr)
+    print(clients.wanted(client, command))
 
 
 @app.default

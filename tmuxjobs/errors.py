@@ -10,7 +10,8 @@ TmuxjobsError
 ├── Held              a person has taken the job over
 ├── NotAllowed        the command matches no allowed pattern
 ├── LimitReached      as many jobs as may run are running
-└── NotStarted        the command could not be started; nothing is left of it
+├── NotStarted        the command could not be started; nothing is left of it
+└── InstallError      a client's configuration can not be changed; it is as it was
 """
 
 from collections.abc import Iterable
@@ -73,3 +74,7 @@ class LimitReached(TmuxjobsError):
 
 class NotStarted(TmuxjobsError):
     """The command could not be started; nothing is left of it."""
+
+
+class InstallError(TmuxjobsError):
+    """A client's configuration can not be changed; it is as it was."""
