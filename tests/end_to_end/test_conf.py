@@ -1,0 +1,126 @@
+"""Every file of conf/ is loaded by what it is for, and says what the program does."""
+
+import configparser
+import json
+import os
+import plistlib
+import re
+import shlex
+import subprocess
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import platformdirs
+import pytest
+from support import Tmux, ended, wait_until
+
+from tmuxjobs import Jobs, Settings, cli
+from tmuxjobs.clients import Client, wanted
+from tmuxjobs.settings import ours
+
+ROOT = Path(__file__).parents[2]
+CONF = ROOT / "conf"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def use(text: str) -> Settings:
+    path = platformdirs.user_config_path("tmuxjobs") / "settings.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    return Settings.load()
+
+
+def test_settings_sample_is_the_defaults() -> None:
+    defaults = Settings()
+    assert use((CONF / "settings.toml").read_text()) == defaults
+
+
+def test_settings_sample_has_every_setting_and_each_can_be_used(tmp_path: Path) -> None:
+    text = re.sub(r"^# (?=[a-z_]+ = )", "", (CONF / "settings.toml").read_text(), flags=re.MULTILINE)
+    assert tomllib.loads(text).keys() == Settings.model_fields.keys()
+    use(text.replace("/home/you", str(tmp_path)))
+
+
+@pytest.mark.parametrize("client", ["codex", "cursor", "gemini", "vscode"])
+def test_client_sample_is_what_install_adds(client: Client) -> None:
+    [path] = (CONF / "clients").glob(f"{client}.*")
+    assert path.read_text() == wanted(client, ["tmuxjobs", "serve"]) + "\n"
+
+
+def test_claude_codes_sample_is_its_project_file() -> None:
+    sample = json.loads((CONF / "clients" / "claude-code.json").read_text())
+    assert sample == {"mcpServers": {"tmuxjobs": {"command": "tmuxjobs", "args": ["serve"]}}}
+
+
+def test_registry_entry_is_the_package() -> None:
+    entry = json.loads((CONF / "server.json").read_text())
+    [package] = entry["packages"]
+    assert (entry["version"], package["version"], package["identifier"]) == (*[PROJECT["version"]] * 2, PROJECT["name"])
+    assert entry["description"] == PROJECT["description"]
+    assert len(entry["description"]) <= 100
+    assert f"mcp-name: {entry['name']} " in (ROOT / "README.md").read_text()
+    assert {ours(name) for name in Settings.model_fields} >= {one["name"] for one in package["environmentVariables"]}
+    assert [one["value"] for one in package["packageArguments"]] == ["serve"]
+
+
+@pytest.fixture
+def configured(isolated: Path, tmux: Tmux) -> Tmux:
+    """A person's server with our lines in its configuration, twice as when it is reloaded."""
+    (isolated / "home" / ".tmux.conf").write_text(f"source-file {CONF}/tmux.conf\n" * 2)
+    tmux("new-session", "-d", "-s", "own")
+    return tmux
+
+
+def test_status_segment_counts_the_jobs(configured: Tmux, jobs: Jobs) -> None:
+    def segment() -> str:
+        shown = configured("display-message", "-p", "-t", "=own:", "#{T:status-right}")
+        return re.sub(r"#\[[^]]*\]", "", shown)
+
+    assert "running" not in segment()
+    jobs.execute("sleep 1000")
+    jobs.execute("sleep 1000")
+    ended(jobs, jobs.execute("exit 3").job_id)
+    assert "2 running 1 failed" in wait_until(segment, lambda text: "failed" in text)
+    assert segment().count("running") == 1
+
+
+def test_popup_runs_a_command_that_there_is(configured: Tmux) -> None:
+    [line] = configured("list-keys", "-T", "prefix", "J").splitlines()
+    command = shlex.split(shlex.split(line)[-1])
+    assert command[0] == "tmuxjobs"
+    cli.app.parse_args(command[1:], exit_on_error=False, print_error=False)
+
+
+@pytest.fixture
+def run_server(isolated: Path, tmux: Tmux) -> Iterator[Callable[[list[str]], None]]:
+    """Starts a tmux server the way systemd and launchd do, with no terminal."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def run(argv: list[str]) -> None:
+        started.append(subprocess.Popen(["tmux", *argv[1:]], env=os.environ | {"TMUX_TMPDIR": str(isolated)}))
+        wait_until(lambda: list(isolated.glob("tmux-*/default")))
+
+    yield run
+    for process in started:
+        process.terminate()
+        process.wait(20)
+
+
+def units() -> dict[str, list[str]]:
+    """{file: the command it starts}."""
+    unit = configparser.ConfigParser()
+    unit.read(CONF / "tmux.service")
+    plist = plistlib.loads((CONF / "tmux.plist").read_bytes())
+    return {"tmux.service": unit["Service"]["ExecStart"].split(), "tmux.plist": plist["ProgramArguments"]}
+
+
+@pytest.mark.parametrize("name", ["tmux.service", "tmux.plist"])
+def test_unit_starts_a_server_in_which_jobs_run(
+    name: str, run_server: Callable[[list[str]], None], jobs: Jobs, tmux: Tmux
+) -> None:
+    run_server(units()[name])
+    pid = wait_until(lambda: tmux("display-message", "-p", "#{pid}"))
+    assert ended(jobs, jobs.execute("exit 0").job_id).status == "completed"
+    tmux("kill-session", "-t", "=mcp-jobs")
+    assert tmux("display-message", "-p", "#{pid}") == pid
