@@ -1,6 +1,7 @@
 """The command line: the same verbs over the same `Jobs`. One function a command; errors end in `main`."""
 
 import contextlib
+import getpass
 import os
 import shlex
 import sys
@@ -375,6 +376,12 @@ def screen(job_id: str, *, png: Path | None = None, json: Json = False) -> None:
         png.write_bytes(picture.png(seen))
 
 
+def hidden_line() -> str:
+    if sys.stdin.isatty():
+        return getpass.getpass("Secret: ")
+    return sys.stdin.readline().rstrip("\n")
+
+
 @app.command
 def interact(
     job_id: JobId,
@@ -384,6 +391,7 @@ def interact(
     no_enter: Annotated[bool, Flag] = False,
     wait: float = 5.0,
     pattern: str | None = None,
+    secret: Annotated[bool, Flag] = False,
     json: Json = False,
 ) -> None:
     """Type into a running job and print what it answers.
@@ -400,8 +408,16 @@ def interact(
         Seconds to wait for the response.
     pattern
         Regular expression: answer once it shows in the response.
+    secret
+        Take the text from the terminal, unseen, or from standard input, and type it only at a password prompt.
     """
-    answer = Jobs.open().interact(job_id, input, keys=key, enter=not no_enter, wait=wait, pattern=pattern)
+    if secret:
+        if input:
+            raise InvalidInput("A secret in the arguments could be seen by others: leave the text out with --secret.")
+        input = hidden_line()
+    answer = Jobs.open().interact(
+        job_id, input, keys=key, enter=not no_enter, wait=wait, pattern=pattern, secret=secret
+    )
     show(answer, as_json=json) if json else _print_output(answer)
 
 

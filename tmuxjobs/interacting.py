@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tmuxjobs import output, terminals
-from tmuxjobs.checks import compiled, encoded
+from tmuxjobs.asking import Prompt
+from tmuxjobs.checks import encoded
 from tmuxjobs.errors import InvalidInput, JobEnded, TmuxError
 from tmuxjobs.models import Record, Running, describe
 from tmuxjobs.reading import CHARS, CHARS_MAX, answer_of
-from tmuxjobs.results import Output
+from tmuxjobs.results import Output, waiting
+from tmuxjobs.terminals import Terminal
 from tmuxjobs.tmux import Pane, key_name
+from tmuxjobs.watching import watching
 
 if TYPE_CHECKING:
     from tmuxjobs.jobs import Jobs
 
+Seek = Callable[[str], bool]
+
 WAIT_S = 5.0
 WAIT_MAX_S = 50.0
-QUIET_S = 0.15
+QUIET_S = 0.06
+"""Since the log grew, until it is asked whether the program waits for input."""
 LONG_QUIET_S = 1.0
+"""Until a program that does not wait for input, and did not before, has answered."""
+LOOK_S = 0.1
 LINE_BYTES = 4095
 """What a terminal takes as one line while it is cooked; it cuts what is longer, n_tty(4)."""
+PATTERN_S = 5.0
+PROMPT_CHARS = 8
+"""Of a prompt before an empty line, such as `... `."""
+NARROW = 20
+"""Columns at the least, where a line editor breaks a long line."""
 
 
 def interact(
@@ -31,19 +45,22 @@ def interact(
     job_id: str,
     input: str = "",
     *,
-    keys: Sequence[str] = (),
+    keys: Sequence[str] | str = (),
     enter: bool = True,
     wait: float = WAIT_S,
     pattern: str | None = None,
+    secret: bool = False,
 ) -> Output:
     """Type the text, then press the keys; answers with what the job printed in response.
 
-    Enter follows the text unless it ends with a newline, keys follow, or `enter` is false. The answer comes when
-    `pattern` (a regular expression) shows, when the program reads the terminal again, is quiet or has ended, at the
-    latest after `wait` seconds (0 to 50). Raises JobNotFound, JobEnded, InvalidInput.
+    Enter follows the text unless it ends with a newline, keys follow, or `enter` is false; one string of keys is split
+    at blanks. A `secret` is typed only where the terminal does not show it. The answer comes when `pattern` (a regular
+    expression) shows, when the program waits for input again, is quiet or has ended, at the latest after `wait` seconds
+    (0 to 50). Raises JobNotFound, JobEnded, InvalidInput.
     """
-    names = [key_name(key) for key in keys]
-    seek = compiled(pattern)
+    names = [key_name(key) for key in (keys.split() if isinstance(keys, str) else keys)]
+    seek = seeker(pattern) if pattern is not None else None
+    encoded("input", input)
     record, state = jobs.look(job_id)
     if not isinstance(state, Running):
         raise JobEnded(f"Job '{job_id}' takes no input: {describe(state)}.")
@@ -51,26 +68,49 @@ def interact(
     if pane is None or pane.dead:
         raise TmuxError(f"Job '{job_id}' has no window on this tmux server (socket {jobs.settings.socket_name}).")
     text = input if input.endswith("\n") or names or not enter else input + "\n"
-    check_lines(jobs, pane, text)
-    path = jobs.log_path(record)
-    before = output.log_size(path)
+    settings = terminals.terminal(pane.tty)
+    check_lines(settings, text)
+    asked = jobs.prompt(record)
+    if secret and not hides(settings, asked):
+        raise InvalidInput(
+            "The job does not hide what is typed now, so the secret would be in its log; nothing was typed. Wait until "
+            f"it asks for a password, or ask the person to type it there: {jobs.attach_line(record)}"
+        )
+    echo = "" if settings is not None and settings.hides else text
+    talk = Talk(jobs, record, seek=seek, echo=echo, asked=asked is not None)
+    said = talk.hold(lambda: send(jobs, pane, text, names), max(0.0, min(wait, WAIT_MAX_S)))
+    return talk.answer(said)
+
+
+def hides(settings: Terminal | None, asked: Prompt | None) -> bool:
+    """Whether what is typed now is not shown: by the terminal, or by a program that asks for a password."""
+    if settings is None or settings.echo:
+        return False
+    return settings.hides or (asked is not None and asked.waits_for == "password")
+
+
+def seeker(pattern: str) -> Seek:
+    """Whether a text has the pattern; raises InvalidInput for a wrong one and for one that takes too long."""
+    wanted = output.compiled(pattern)
+
+    def seek(text: str) -> bool:
+        try:
+            return wanted.search(text, timeout=PATTERN_S, concurrent=True) is not None
+        except TimeoutError:
+            raise InvalidInput(f"The pattern takes more than {PATTERN_S:.0f} s; use a simpler one.") from None
+
+    return seek
+
+
+def send(jobs: Jobs, pane: Pane, text: str, names: Sequence[str]) -> None:
     if text:
-        encoded("input", text)
         jobs.tmux.type(pane, text)
     if names:
         jobs.tmux.press(pane, names)
-    wait = max(0.0, min(wait, WAIT_MAX_S))
-    said = answered(jobs, record, before, wait, seek, echo=text)
-    record, state = jobs.look(job_id)
-    page = output.read(path, cursor=before, max_chars=CHARS, final=not isinstance(state, Running))
-    answer = answer_of(state, page, None)
-    note = f"{answer.note}; {said}" if answer.note else said
-    return answer.model_copy(update={"stdout": without_echo(answer.stdout, text), "note": note})
 
 
-def check_lines(jobs: Jobs, pane: Pane, text: str) -> None:
+def check_lines(settings: Terminal | None, text: str) -> None:
     longest = max((len(line.encode(errors="replace")) for line in text.split("\n")), default=0)
-    settings = terminals.terminal(pane.tty)
     if settings is not None and settings.cooked and longest > LINE_BYTES:
         raise InvalidInput(
             f"A line of {longest} bytes would be cut: the program reads whole lines of at most {LINE_BYTES} bytes. "
@@ -78,36 +118,125 @@ def check_lines(jobs: Jobs, pane: Pane, text: str) -> None:
         )
 
 
-def answered(jobs: Jobs, record: Record, before: int, wait: float, seek: re.Pattern[str] | None, *, echo: str) -> str:
-    """Wait for the response; what ended the wait, in words."""
-    path, run = jobs.log_path(record), record.run
-    deadline = time.monotonic() + wait
-    size, changed = before, time.monotonic()
-    while time.monotonic() < deadline:
-        now = output.log_size(path)
-        if now != size:
-            size, changed = now, time.monotonic()
-        if seek is not None and now > before:
-            text = output.read(path, cursor=before, max_chars=CHARS_MAX, final=True).text
-            if seek.search(without_echo(text, echo)):
-                return "the pattern showed"
-        if not isinstance(jobs.settle(record)[1], Running):
+class Talk:
+    """One turn: what stood in the logs before, and what comes after. `asked`: the program waited for input before."""
+
+    def __init__(self, jobs: Jobs, record: Record, *, seek: Seek | None, echo: str, asked: bool) -> None:
+        self.jobs = jobs
+        self.record = record
+        self.seek = seek
+        self.echo = echo
+        self.asked = asked
+        self.path = jobs.log_path(record)
+        self.stderr = jobs.stderr_path(record) if record.job.separate_stderr else None
+        self.before = output.log_size(self.path)
+        self.stderr_before = output.log_size(self.stderr) if self.stderr else 0
+        self.is_over = False
+
+    def hold(self, act: Callable[[], None], wait: float) -> str:
+        """Act, then wait for the response; what ended the wait, in words."""
+        told = threading.Event()
+        run = self.record.run
+        with watching(self.path.parent, run.pid if run else None, told.set):
+            act()
+            deadline = time.monotonic() + wait
+            size, changed = self.size(), time.monotonic()
+            grown = size > self.before + self.stderr_before
+            while True:
+                told.clear()
+                now = time.monotonic()
+                if self.size() != size:
+                    size, changed, grown = self.size(), now, True
+                if (said := self.look(now - changed, grown=grown)) is not None:
+                    return said
+                if now > deadline:
+                    return f"the wait of {wait:g} s is over; `output` with the cursor goes on"
+                pause = QUIET_S if grown and now - changed < QUIET_S else LOOK_S
+                told.wait(min(pause, max(0.001, deadline - now)))
+
+    def size(self) -> int:
+        return output.log_size(self.path) + (output.log_size(self.stderr) if self.stderr else 0)
+
+    def look(self, quiet: float, *, grown: bool) -> str | None:
+        if self.seek is not None and grown and self.matches(self.seek):
+            return "the pattern showed"
+        self.record, state = self.jobs.settle(self.record)
+        if not isinstance(state, Running):
+            self.is_over = True
             return "the job ended"
-        quiet = time.monotonic() - changed
-        if seek is None and now > before and run is not None and run.command_pid is not None:
-            if quiet > LONG_QUIET_S:
-                return f"quiet for {LONG_QUIET_S:.0f} s"
-            if quiet > QUIET_S and jobs.prompt(record) is not None:
-                return "it waits for input"
-        time.sleep(0.01)
-    return f"the wait of {wait:g} s is over; `output` with the cursor goes on"
+        if self.seek is not None or not grown or quiet < QUIET_S:
+            return None
+        prompt = self.jobs.prompt(self.record)
+        if prompt is not None:
+            self.is_over = True
+            if prompt.waits_for == "password":
+                return "it " + waiting("password", prompt.text, self.jobs.attach_line(self.record))
+            return "it waits for input"
+        return f"quiet for {LONG_QUIET_S:.0f} s" if quiet > LONG_QUIET_S and not self.asked else None
+
+    def matches(self, seek: Seek) -> bool:
+        page = output.read(self.path, cursor=self.before, max_chars=CHARS_MAX, final=True)
+        text = without_echo(page.text, self.echo)
+        if self.stderr is not None:
+            text += "\n" + output.read(self.stderr, cursor=self.stderr_before, max_chars=CHARS_MAX, final=True).text
+        return seek(text)
+
+    def answer(self, said: str) -> Output:
+        """What was printed since, less the echo; of a full-screen program its screen."""
+        job_id = self.record.job.job_id
+        _, state = self.jobs.settle(self.record)
+        pane = self.jobs.tmux.panes().get(job_id) if isinstance(state, Running) else None
+        full_screen = pane is not None and pane.alternate
+        final = self.is_over and not full_screen
+        page = output.read(self.path, cursor=self.before, max_chars=CHARS, final=final)
+        err = None
+        if self.stderr is not None:
+            err = output.read(self.stderr, cursor=self.stderr_before, max_chars=CHARS, final=final)
+        answer = answer_of(state, page, err)
+        text = without_echo(answer.stdout, self.echo)
+        if full_screen:
+            text += self.jobs.screen(job_id).screen
+            said += "; a full-screen program: stdout ends with its screen"
+        return answer.model_copy(update={"stdout": text, "note": f"{answer.note}; {said}" if answer.note else said})
 
 
 def without_echo(text: str, typed: str) -> str:
-    """The text less the leading lines that only show what was typed, behind a prompt or not."""
-    lines = text.split("\n")
-    for line in typed.rstrip("\n").split("\n") if typed else ():
-        if not lines or not (lines[0].endswith(line) if line else lines[0] == ""):
+    """The text less the leading lines that only show what was typed, behind a prompt or not.
+
+    A line editor may draw its line anew, below, and break it at the edge of the screen.
+    """
+    lines, wanted = text.split("\n"), typed.removesuffix("\n").split("\n")
+    if wanted[0] and not lines[0]:
+        del lines[0]
+    echoed = False
+    for line in wanted if typed else ():
+        rows = rows_of(line, lines)
+        if rows == 0:
             break
-        lines.pop(0)
-    return "\n".join(lines)
+        echoed = True
+        del lines[:rows]
+    return "\n".join(lines) if echoed else text
+
+
+def rows_of(line: str, lines: list[str]) -> int:
+    """How many of the first lines show that line; 0 when they do not."""
+    wanted = bare(line)
+    if not wanted:
+        # A prompt that was drawn anew, below, or the line that Enter alone makes.
+        again = len(lines) > 2 and not lines[0] and lines[1].strip() and is_prompt(lines[1])
+        return 2 if again else int(len(lines) > 1 and is_prompt(lines[0]))
+    seen = ""
+    for rows, shown in enumerate(lines[: 1 + len(line) // NARROW], 1):
+        seen += bare(shown)
+        if seen.endswith(wanted):
+            return rows
+    return 0
+
+
+def bare(line: str) -> str:
+    """Without what editors add where a line goes on in the next row."""
+    return re.sub(r"[\s\\]+", "", line)
+
+
+def is_prompt(line: str) -> bool:
+    return len(line) <= PROMPT_CHARS and not re.search(r"\w", line)

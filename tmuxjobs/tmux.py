@@ -292,16 +292,25 @@ class Tmux:
         """Type the text, as a keyboard would: every newline is Enter. Any length, exact.
 
         By a buffer from standard input, for it may be a password: every user sees the arguments of `send-keys`. A paste
-        also leaves a person's copy mode alone.
+        also leaves a person's copy mode alone. Several lines for a program that takes bracketed pastes come as one, or
+        its editor would indent them again.
         """
-        data = text.replace("\r\n", "\r").replace("\n", "\r").encode()
-        buffer = f"tmuxjobs-{os.getpid()}-{secrets.token_hex(4)}"
-        paste = ("paste-buffer", "-d", "-r", "-b", buffer, "-t", pane.pane_id)
+        text = text.replace("\r\n", "\r").replace("\n", "\r")
+        lines = text.removesuffix("\r")
+        name = f"tmuxjobs-{os.getpid()}-{secrets.token_hex(4)}"
+        paste = ("paste-buffer", "-d", "-r", "-t", pane.pane_id, "-b")
+        enter = ("set-buffer", "-b", f"{name}-enter", "--", "\r", ";", *paste, f"{name}-enter")
+        if not lines:
+            self.run(*enter)
+            return
+        brackets = ("-p",) if "\r" in lines else ()
+        after = (";", *enter) if text != lines else ()
         try:
-            self.run("load-buffer", "-b", buffer, "-", ";", *paste, stdin=data)
+            self.run("load-buffer", "-b", name, "-", ";", *paste, name, *brackets, *after, stdin=lines.encode())
         except TmuxError:
-            with contextlib.suppress(TmuxError):  # the first error is the one to tell
-                self.server.cmd("delete-buffer", "-b", buffer)
+            for left in (name, f"{name}-enter"):
+                with contextlib.suppress(TmuxError):  # the first error is the one to tell
+                    self.server.cmd("delete-buffer", "-b", left)
             raise
 
     def press(self, pane: Pane, keys: Sequence[str]) -> None:

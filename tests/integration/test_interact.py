@@ -1,13 +1,23 @@
 """Typing into a job and what it answers."""
 
 import hashlib
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import Tmux, ended, record_of, wait_until
 
 from tmuxjobs import Jobs
-from tmuxjobs.errors import InvalidInput, JobEnded
+from tmuxjobs.errors import InvalidInput, JobEnded, TmuxError
+
+
+def works(python: str) -> bool:
+    """Whether there is such a Python: a shim of pyenv is there for each that any folder has."""
+    return shutil.which(python) is not None and subprocess.run([python, "-V"], capture_output=True).returncode == 0
 
 
 def ready(jobs: Jobs, command: str, sign: str = "ready") -> str:
@@ -101,3 +111,135 @@ def test_response_of_a_repl_is_one_call(jobs: Jobs) -> None:
     answer = jobs.interact(job_id, "exit(6)")
     assert "the job ended" in answer.note
     assert jobs.status(job_id).exit_code == 6
+
+
+def at_prompt(jobs: Jobs, command: str, **options: Any) -> str:
+    """A job that waits for input."""
+    job_id = jobs.execute(command, **options).job_id
+    wait_until(lambda: jobs.status(job_id).waits_for)
+    return job_id
+
+
+PYTHONS = [name for name in ("python3", "python3.13", "python3.14") if works(name)]
+LONG = "'" + "x" * 500 + "'"
+BLOCK = "for n in range(3):\n    if n:\n        print(n * 7)\n\n"
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_turn_of_a_python_repl_answers_with_the_answer_alone(jobs: Jobs, python: str) -> None:
+    job_id = at_prompt(jobs, f"{python} -q")
+    turns = {"21 * 2": "42\n", BLOCK: "7\n14\n", "def f(a):\n    return a\n\n": "", "f(5)": "5\n", LONG: f"{LONG}\n"}
+    for said, answer in turns.items():
+        assert jobs.interact(job_id, said).stdout.replace(" \\\n", "") == f"{answer}>>> "
+    assert jobs.interact(job_id, "print()").stdout == "\n>>> "
+    assert jobs.interact(job_id, "").stdout == ">>> "
+
+
+@pytest.mark.parametrize(
+    ("command", "turns"),
+    [
+        ("node", {"1+1": "2\n> ", "function f(a) {\n  return a * 2\n}": "undefined\n> ", "f(4)": "8\n> "}),
+        ("PS1='$ ' bash --norc -i", {"for i in 1 2; do\n echo a$i\ndone": "a1\na2\n$ ", "cat <<E\nb\nE": "b\n$ "}),
+        ("gdb -q", {"p 1+1": "$1 = 2\n(gdb) ", "p 5": "$2 = 5\n(gdb) "}),
+    ],
+)
+def test_turn_of_other_repls_does_too(jobs: Jobs, command: str, turns: dict[str, str]) -> None:
+    job_id = at_prompt(jobs, command)
+    assert [jobs.interact(job_id, said).stdout for said in turns] == list(turns.values())
+
+
+def test_repl_that_is_silent_for_long_is_waited_for(jobs: Jobs) -> None:
+    job_id = at_prompt(jobs, "python3 -q")
+    answer = jobs.interact(job_id, "import time; time.sleep(2); print('done')", wait=30)
+    assert (answer.stdout, answer.note) == ("done\n>>> ", "it waits for input")
+
+
+def test_password_prompt_is_answered_with_what_to_do(jobs: Jobs) -> None:
+    job_id = at_prompt(jobs, "read -p 'User: ' x; python3 -c 'import getpass; getpass.getpass()'")
+    answer = jobs.interact(job_id, "me", wait=20)
+    assert answer.stdout == "Password: "
+    assert f"ask the person to type it there: tmux attach -t mcp-jobs:{job_id}" in answer.note
+
+
+def test_what_the_terminal_hides_is_no_echo(jobs: Jobs) -> None:
+    job_id = at_prompt(jobs, "stty -echo; printf 'Again: '; read x; echo $x; read y")
+    assert jobs.interact(job_id, "yes").stdout == "yes\n"
+
+
+def test_separate_stderr_is_answered_too(jobs: Jobs) -> None:
+    job_id = at_prompt(jobs, "printf '> '; read x; echo bad $x >&2; read y", separate_stderr=True)
+    answer = jobs.interact(job_id, "input", pattern="bad")
+    assert (answer.stdout, answer.stderr) == ("", "bad input\n")
+
+
+def test_full_screen_program_answers_with_its_screen(jobs: Jobs, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("".join(f"line {n}\n" for n in range(500)))
+    job_id = at_prompt(jobs, "less file", cwd=str(tmp_path))
+    answer = jobs.interact(job_id, keys=["PageDown"])
+    assert answer.stdout.splitlines()[0] == "line 49"
+    assert "stdout ends with its screen" in answer.note
+
+
+def test_keys_may_be_one_string(jobs: Jobs) -> None:
+    job_id = at_prompt(jobs, "PS1='$ ' bash --norc -i")
+    jobs.interact(job_id, "echo ab")
+    assert jobs.interact(job_id, keys="Up BSpace Enter").stdout.endswith("\na\n$ ")
+
+
+def test_pattern_that_explodes_is_refused_in_time(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tmuxjobs.interacting.PATTERN_S", 0.2)
+    job_id = at_prompt(jobs, "read x; yes a | head -5000 | tr -d '\\n'; echo b; read y")
+    with pytest.raises(InvalidInput, match="takes more than"):
+        jobs.interact(job_id, "go", pattern=r"(a+b?)+\1[^ab\n]")
+
+
+@pytest.fixture
+def spied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tmux that notes what it is called with, and where: the arguments of every process of ours."""
+    calls = tmp_path / "calls"
+    program = tmp_path / "bin" / "tmux"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$@" >> {calls}\nexec {shutil.which("tmux")} "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    return calls
+
+
+def test_secret_is_typed_and_left_nowhere(spied: Path, isolated: Path, tmux: Tmux) -> None:
+    jobs = Jobs.open()
+    asks = "import getpass; print(len(getpass.getpass()))"
+    job_id = at_prompt(jobs, f'python3 -c "{asks}"')
+    answer = jobs.interact(job_id, "hunter2-ünï;", secret=True, wait=20)
+    assert answer.stdout == "\n12\n"
+    assert "load-buffer" in spied.read_text()
+    assert tmux("list-buffers") == ""
+    places = [spied, *(path for path in isolated.rglob("*") if path.is_file())]
+    assert [path for path in places if b"hunter2" in path.read_bytes()] == []
+    assert "hunter2" not in answer.text() + jobs.screen(job_id).screen
+
+
+@pytest.mark.parametrize("command", ["read -p 'Password: ' x", "PS1='$ ' bash --norc -i", "sleep 1000"])
+def test_secret_is_refused_where_it_would_be_shown(jobs: Jobs, command: str) -> None:
+    job_id = jobs.execute(command).job_id
+    wait_until(lambda: jobs.status(job_id), lambda status: status.waits_for or "sleep" in command)
+    with pytest.raises(InvalidInput, match="does not hide what is typed") as refused:
+        jobs.interact(job_id, "hunter2", secret=True)
+    assert "hunter2" not in str(refused.value) + jobs.output(job_id).stdout
+
+
+def test_secret_to_a_window_that_closes_is_not_left_in_a_buffer(jobs: Jobs, tmux: Tmux) -> None:
+    job_id = at_prompt(jobs, "python3 -c 'import getpass; getpass.getpass()'")
+    pane = jobs.tmux.panes()[job_id]
+    tmux("kill-window", "-t", f"=mcp-jobs:{job_id}")
+    with pytest.raises(TmuxError):
+        jobs.tmux.type(pane, "hunter2\n")
+    assert tmux("list-buffers") == ""
+
+
+def test_secret_of_the_command_line_comes_from_standard_input_alone(jobs: Jobs) -> None:
+    job_id = at_prompt(jobs, 'python3 -c "import getpass; print(len(getpass.getpass()))"')
+    argv = [sys.executable, "-m", "tmuxjobs", "interact", job_id, "--secret"]
+    refused = subprocess.run([*argv, "hunter2"], capture_output=True, text=True)
+    assert (refused.returncode, "leave the text out" in refused.stderr) == (2, True)
+    answered = subprocess.run(argv, input="hunter2\n", capture_output=True, text=True)
+    assert answered.stdout == "\n7\n"
