@@ -22,6 +22,7 @@ from fastmcp.tools.base import ToolResult
 from fastmcp.tools.function_tool import FunctionTool
 from fastmcp.utilities.types import Image
 from mcp_types import CallToolRequestParams, ImageContent, TextContent, ToolAnnotations
+from mcp_types import Tool as MCPTool
 from pydantic import Field
 from pydantic import ValidationError as PydanticValidationError
 
@@ -29,6 +30,7 @@ from tmuxjobs.errors import TmuxjobsError
 from tmuxjobs.jobs import Jobs
 from tmuxjobs.models import Status
 from tmuxjobs.picture import png
+from tmuxjobs.resources import add_prompts, add_resources
 from tmuxjobs.results import Answer, Found, JobList, JobStatus, Kill, Output, Ran, Screen, Started, Waited
 from tmuxjobs.starting import ran
 from tmuxjobs.waiting import CHARS, WAIT_S, Mode, Until
@@ -41,8 +43,8 @@ Runs shell commands as background jobs in tmux, where the person can watch and t
 - `tail` shows the newest output, `output` with the last cursor only what is new.
 - `interact` types into a job and answers with what it printed; `keys=["C-c"]` interrupts.
 - A job lives on when this server ends, and every later session sees it in `list`. `kill` what you no longer need.
-- Each log is a plain file (log_path): grep it when it is large.
-- When `status` says that a job waits for a password, ask the person to attach and type it.
+- `search` finds lines in a large log; it is a plain file (log_path), too.
+- Where a job waits for a password, ask the person to attach and type it.
 """
 
 JobId = Annotated[str, Field(description="Job id from `execute` or `list`")]
@@ -100,7 +102,7 @@ def build_server(jobs: Jobs) -> FastMCP:
 
     def tool(model: type[Answer], hints: ToolAnnotations) -> Callable[[Verb], Any]:
         def add(verb: Verb) -> Any:
-            made = FunctionTool.from_function(told(verb), output_schema=schema(model), annotations=hints)
+            made = Tool.from_function(told(verb), output_schema=schema(model), annotations=hints)
             return server.add_tool(made.model_copy(update={"parameters": brief(made.parameters)}))
 
         return add
@@ -253,17 +255,20 @@ def build_server(jobs: Jobs) -> FastMCP:
     def interact(
         job_id: JobId,
         input: Annotated[str, Field(description="Text to type; a newline is Enter")] = "",
-        keys: Annotated[list_of[str] | None, Field(description='Keys after the text: "C-c", "Up", "Escape"')] = None,
+        keys: Annotated[
+            list_of[str] | str | None, Field(description='Keys to press after the text: ["C-c"], ["Up", "Enter"]')
+        ] = None,
         enter: Annotated[bool, Field(description="Press Enter after the text")] = True,
         wait: Annotated[float, Field(description="Seconds to wait for the response", ge=0, le=50)] = 5.0,
         pattern: Annotated[str | None, Field(description="Regex: answer once it shows in the response")] = None,
+        secret: Annotated[bool, Field(description="Keep it out of every log; only at a password prompt")] = False,
     ) -> Output:
         """Type into a running job and return what it printed in response, without the echo.
 
         Answers as soon as the program waits for input again, is quiet, has ended, or `pattern` shows.
         """
         jobs.refuse_if_held(job_id)
-        return jobs.interact(job_id, input, keys=keys or (), enter=enter, wait=wait, pattern=pattern)
+        return jobs.interact(job_id, input, keys=keys or (), enter=enter, wait=wait, pattern=pattern, secret=secret)
 
     @tool(Kill, ToolAnnotations(destructive_hint=True, idempotent_hint=True, open_world_hint=False))
     def kill(
@@ -278,6 +283,8 @@ def build_server(jobs: Jobs) -> FastMCP:
         jobs.refuse_if_held(job_id)
         return jobs.kill(job_id, signal=signal, grace=grace)
 
+    add_resources(server, jobs)
+    add_prompts(server)
     return server
 
 
@@ -302,14 +309,24 @@ def told(verb: Verb) -> Callable[..., Awaitable[ToolResult]]:
 
 
 def brief(parameters: dict[str, Any]) -> dict[str, Any]:
-    """A tool's input schema without what only says that an optional parameter may be null, which is still taken."""
+    """A tool's input schema without what is taken but goes without saying: that an option may be null, or is false."""
     properties = {}
     for name, part in parameters["properties"].items():
         choices = [one for one in part.pop("anyOf", ()) if one != {"type": "null"}]
-        if choices and part.get("default") is None:
+        if part.get("default") in (None, False):
             part.pop("default", None)
-        properties[name] = part | (choices[0] if len(choices) == 1 else {"anyOf": choices} if choices else {})
-    return parameters | {"properties": properties}
+        kinds = [one["type"] for one in choices]
+        properties[name] = part | {key: value for one in choices for key, value in one.items()}
+        if len(kinds) > 1:
+            properties[name]["type"] = kinds
+    return {"type": "object", "properties": properties, "required": parameters.get("required", [])}
+
+
+class Tool(FunctionTool):
+    """Without FastMCP's own remarks about it, which every client's context would hold."""
+
+    def to_mcp_tool(self, **overrides: Any) -> MCPTool:
+        return super().to_mcp_tool(**{"_meta": None} | overrides)
 
 
 def content(answer: Answer) -> list_of[TextContent | ImageContent]:
@@ -321,19 +338,14 @@ def content(answer: Answer) -> list_of[TextContent | ImageContent]:
 
 
 def schema(model: type[Answer]) -> dict[str, Any]:
-    """The result's JSON schema at its smallest: every tool's is in each client's context."""
+    """The result's JSON schema at its smallest, for it is in each client's context: what may be null has no type."""
     full = model.model_json_schema(mode="serialization")
     definitions = full.get("$defs", {})
 
-    def kinds(part: dict[str, Any]) -> list_of[str]:
-        if "$ref" in part:
-            return kinds(definitions[part["$ref"].rsplit("/", 1)[1]])
-        return [kind for one in part["anyOf"] for kind in kinds(one)] if "anyOf" in part else [part["type"]]
-
     def small(part: dict[str, Any]) -> dict[str, Any]:
-        types = kinds(part)
-        items = {"items": small(part["items"])} if "items" in part else {}
-        return {"type": types if len(types) > 1 else types[0]} | items
+        if "$ref" in part:
+            return small(definitions[part["$ref"].rsplit("/", 1)[1]])
+        return {"type": part["type"]} if "type" in part else {}
 
     return {"type": "object", "properties": {name: small(part) for name, part in full["properties"].items()}}
 

@@ -60,13 +60,14 @@ LAYERS: dict[str, set[str]] = {
     "following": MIDDLE | {"jobs", "results", "watching"},
     "table": MIDDLE | {"jobs", "results"},
     "cli": {"clients", "following", "picture", "progress", "table"} | MIDDLE | {"jobs", "results", "server", "waiting"},
-    "server": MIDDLE | {"jobs", "picture", "results", "starting", "waiting"},
+    "resources": {"errors", "jobs", "results"},
+    "server": MIDDLE | {"jobs", "picture", "resources", "results", "starting", "waiting"},
     "__init__": MIDDLE | {"jobs"},
     "__main__": {"cli"},
 }
 OWNERS = {
     "libtmux": {"calls"},
-    "fastmcp": {"server"},
+    "fastmcp": {"resources", "server"},
     "mcp": {"server"},
     "platformdirs": {"settings"},
     "cyclopts": {"cli"},
