@@ -12,8 +12,6 @@ import re
 from dataclasses import dataclass, replace
 from typing import Final
 
-from wcwidth import wcwidth
-
 ROWS: Final = 200
 """Rows that a redraw can still reach; above them text is final."""
 
@@ -311,6 +309,8 @@ def _put(row: _Row, column: int, text: str) -> int:
 
 
 def _put_character(row: _Row, column: int, character: str) -> int:
+    from wcwidth import wcwidth  # takes 30 ms, and few logs draw such characters
+
     cells = row.as_cells()
     width = wcwidth(character)
     if width > 0:

@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Self, TypeVar
-
-import regex
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from tmuxjobs.clean import Cleaner, clean, printable_lines, redraws, settled
 from tmuxjobs.errors import InvalidInput, StateError
+
+if TYPE_CHECKING:
+    import regex
 
 CHARS: Final = 20_000
 CHARS_MIN: Final = 200
@@ -600,6 +601,8 @@ def _line_at_end(log: _Log) -> str:
 
 def compiled(pattern: str, *, literal: bool = False, ignore_case: bool = False) -> regex.Pattern[str]:
     """Raises InvalidInput, in one sentence, for a pattern that is empty, wrong or too large."""
+    import regex  # takes 15 ms, and only searching needs it
+
     if not pattern:
         raise InvalidInput("The pattern is empty.")
     repeats = 1

@@ -5,7 +5,6 @@ What is waited for is looked at once more after each change, so that a wait that
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import math
 import os
@@ -424,6 +423,8 @@ async def wait_async(
     **conditions: Unpack[Conditions],
 ) -> Waited:
     """As `wait`, in an event loop: to cancel it ends the waiting at once, and never the job."""
+    import asyncio  # takes 25 ms, and only the server has an event loop
+
     loop = asyncio.get_running_loop()
     told = asyncio.Event()
 

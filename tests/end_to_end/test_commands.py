@@ -319,3 +319,26 @@ def test_progress_is_shown_on_what_takes_long(terminal: Open, jobs: Jobs) -> Non
     shell = terminal("kill", job_id, "--grace", "2")
     assert shell.code() == 0
     assert f"ending {job_id} … 1" in shell.seen
+
+
+def test_listing_jobs_loads_nothing_slow_that_it_does_not_need(jobs: Jobs) -> None:
+    slow = ["asyncio", "fastmcp", "libtmux", "mcp", "pydantic_settings", "regex", "rich.table", "wcwidth"]
+    code = "import sys, contextlib\nfrom tmuxjobs.cli import app\nwith contextlib.suppress(SystemExit): app(['list'])\n"
+    code += f"sys.exit(str(sorted({{*{slow}}} & {{*sys.modules}})))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stderr == "[]\n"
+
+
+def test_bash_completes_commands_and_job_ids(run: Run, jobs: Jobs, tmp_path: Path) -> None:
+    job_id = jobs.execute("sleep 1000", name="build").job_id
+    (tmp_path / "tmuxjobs").write_text(f'#!/bin/sh\nexec {sys.executable} -m tmuxjobs "$@"\n')
+    (tmp_path / "tmuxjobs").chmod(0o755)
+    assert run("--install-completion", "--shell", "bash").returncode == 0
+    [script] = Path.home().rglob("bash-completion/completions/tmuxjobs")
+    asked = f'source {script}; COMP_WORDS=(tmuxjobs tail "$1"); COMP_CWORD=2; COMP_LINE="tmuxjobs tail $1"; '
+    asked += "COMP_POINT=${#COMP_LINE}; $(complete -p tmuxjobs | sed 's/.*-F \\([^ ]*\\).*/\\1/'); echo ${COMPREPLY[*]}"
+    env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", asked, "bash", "bui"], env=env, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == [job_id]
+    words = run("__complete", "kill", "").stdout
+    assert f"{job_id}\trunning: sleep 1000" in words
