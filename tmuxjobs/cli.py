@@ -18,7 +18,7 @@ from tmuxjobs.errors import InvalidInput, SettingsError, TmuxjobsError
 from tmuxjobs.following import CtrlC, Pressed, exit_code
 from tmuxjobs.following import follow as stay
 from tmuxjobs.jobs import Jobs
-from tmuxjobs.models import Status
+from tmuxjobs.models import Notify, Status
 from tmuxjobs.progress import busy
 from tmuxjobs.results import Waited
 from tmuxjobs.settings import Settings
@@ -62,6 +62,7 @@ def execute(
     timeout: float | None = None,
     shell: str | None = None,
     separate_stderr: Annotated[bool, Flag] = False,
+    notify: Notify | None = None,
     wait: Annotated[bool, Parameter(("--wait", "-w"), negative="")] = False,
     ctrl_c: CtrlC = "pass",
     json: Json = False,
@@ -88,6 +89,8 @@ def execute(
         Shell to run it; bash by default, else sh.
     separate_stderr
         Keep stderr in a file of its own.
+    notify
+        Which ends to tell by a message, a bell and the on_end command; as configured by default.
     wait
         Stay until it ends, and exit with its code.
     ctrl_c
@@ -99,7 +102,14 @@ def execute(
     with pressed.caught():
         with busy("starting"):
             started = jobs.execute(
-                line, name=name, cwd=cwd, env=_pairs(env), timeout=timeout, shell=shell, separate_stderr=separate_stderr
+                line,
+                name=name,
+                cwd=cwd,
+                env=_pairs(env),
+                timeout=timeout,
+                shell=shell,
+                separate_stderr=separate_stderr,
+                notify=notify,
             )
         if not wait:
             show(started, as_json=json, ids=started.job_id if quiet else None)

@@ -17,6 +17,7 @@ from tmuxjobs import (
     holding,
     interacting,
     keeping,
+    noticing,
     processes,
     reading,
     searching,
@@ -55,6 +56,7 @@ class Jobs:
     screen = showing.screen
     interact = interacting.interact
     kill = stopping.kill
+    notice_prompts = noticing.notice_prompts
     hold = holding.hold
     release = holding.release
     refuse_if_held = holding.refuse_if_held

@@ -24,6 +24,8 @@ ALONE_S = 0.05
 CALL_S = 20.0
 PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CLI = "import sys; sys.path.insert(0, sys.argv.pop(1)); from tmuxjobs.cli import main; main()"
+RING = "\a"
+"""Ctrl-G: who has a notice for the people here presses it, and tmux rings for them. See `Tmux.mark_prompt`."""
 UP, DOWN = ("\x1b[A", "\x1bOA", "k"), ("\x1b[B", "\x1bOB", "j")
 
 
@@ -343,7 +345,7 @@ class Welcome:
             self.jobs = self.board.look()
             self.draw()
             for key in self.terminal.keys(TICK_S):
-                self.said = ""
+                self.said = "" if key != RING else self.said
                 self.act(key)
 
     def own_keys(self) -> str:
@@ -368,7 +370,7 @@ class Welcome:
         short = "  ".join(f"{key} {what}" for key, what in keys if what in ("jobs", "leave"))
         # Drawn by tmux as a format: no key may be taken for one.
         marks = [(f"@tmuxjobs_keys{kind}", of.replace("#", "##")) for kind, of in (("", text), ("_short", short))]
-        for name, value in marks:
+        for name, value in [*marks, ("@tmuxjobs_welcome", self.place.pane)]:
             self.place.tmux("set-option", "-t", f"={self.place.session}:", name, value)
         return text
 
@@ -415,6 +417,9 @@ class Welcome:
         return f"{mark[0]}{state}{mark[1]}{rest}"
 
     def act(self, key: str) -> None:
+        if key == RING:
+            write(RING)
+            return
         names = [job.job_id for job in self.jobs]
         if not names:
             return

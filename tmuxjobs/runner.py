@@ -248,6 +248,7 @@ class Runner:
         self.tee = 0
         self.wakeup = -1
         self.closed = False
+        self.env: dict[bytes, bytes] = {}
         self.stop: Stop | None = None
         self.status: int | None = None
         self.ended_at: str | None = None
@@ -321,6 +322,7 @@ class Runner:
             raise Refused(f"its window opened more than {LAUNCH_S:.0f} s after it was asked for")
         env = dict(item.split(b"=", 1) for item in self.read("env").split(b"\0") if b"=" in item)
         os.unlink(self.path("env"))
+        self.env = env
         env.update({name: os.environb[name] for name in (b"TERM", b"TMUX", b"TMUX_PANE") if name in os.environb})
         with contextlib.suppress(termios.error):  # a closed window: SIGHUP is on its way
             settings = termios.tcgetattr(0)
@@ -757,7 +759,8 @@ class Runner:
         pages = os.path.join(os.path.dirname(self.job["recorder"]), "pages.py")
         argv = [self.job["python"], "-I", "-S", "-X", "utf8", pages, "ended", self.folder]
         with contextlib.suppress(OSError):  # no more Python there: the window is told as dead by tmux
-            os.execv(argv[0], argv)
+            # In the job's own environment, which is kept nowhere else: there it is run again.
+            os.execve(argv[0], argv, self.env)
 
     def refuse(self, why: str) -> int:
         """The command never ran: say so on disk and in the window."""

@@ -35,6 +35,7 @@ from tmuxjobs.results import Answer, Found, JobList, JobStatus, Kill, Output, Ra
 from tmuxjobs.starting import ran
 from tmuxjobs.waiting import CHARS, WAIT_S, Mode, Until
 
+NOTICE_S = 2.0
 INSTRUCTIONS = """\
 Runs shell commands as background jobs in tmux, where the person can watch and take over: `tmux attach -t {session}`.
 - `execute` anything slow, long-running or interactive (builds, tests, servers, REPLs): with `wait` it answers with the
@@ -84,12 +85,13 @@ def build_server(jobs: Jobs) -> FastMCP:
 
     @contextlib.asynccontextmanager
     async def keep_house(_: FastMCP) -> AsyncIterator[None]:
-        """Prune now and then. Nothing depends on this end being reached."""
-        task = asyncio.create_task(_prune_for_ever(jobs))
+        """Prune now and then, and notice who waits for input. Nothing depends on this end being reached."""
+        tasks = [asyncio.create_task(work) for work in (_prune_for_ever(jobs), _notice_for_ever(jobs))]
         try:
             yield
         finally:
-            task.cancel()
+            for task in tasks:
+                task.cancel()
 
     server = FastMCP(
         "tmuxjobs",
@@ -355,6 +357,13 @@ async def _prune_for_ever(jobs: Jobs) -> None:
         with contextlib.suppress(TmuxjobsError):  # the next call of a tool tells it to someone who can act
             await asyncio.to_thread(jobs.prune)
         await asyncio.sleep(jobs.settings.cleanup_interval)
+
+
+async def _notice_for_ever(jobs: Jobs) -> None:
+    while True:
+        with contextlib.suppress(TmuxjobsError):  # the next call of a tool tells it to someone who can act
+            await asyncio.to_thread(jobs.notice_prompts)
+        await asyncio.sleep(NOTICE_S)
 
 
 def serve(jobs: Jobs) -> None:

@@ -11,9 +11,15 @@ import platformdirs
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tmuxjobs.errors import SettingsError
+from tmuxjobs.models import Notify
 
 UNITS = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 IN_JOBS = "TMUXJOBS_JOB_ID"
+IN_HOOKS = {
+    f"TMUXJOBS_{name}"
+    for name in ("STATUS", "EXIT_CODE", "SIGNAL", "REASON", "RUNTIME", "SUMMARY", "COMMAND", "CWD", "LOG_PATH")
+}
+"""Set for the `on_end` command by `runner.py`, beside IN_JOBS; no settings either."""
 """Set in every job's environment; the one TMUXJOBS_ name that is no setting."""
 SEED = {
     name: f"MCP_BG_{name.upper()}"
@@ -76,6 +82,8 @@ class Settings(BaseModel):
     keep_windows_for: float = Field(default=3600.0, ge=0)
     cleanup_interval: float = Field(default=300.0, ge=1)
     hold_for: float = Field(default=900.0, ge=1)
+    notify: Notify = "always"
+    on_end: Annotated[str | None, BeforeValidator(parse_none)] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -131,7 +139,7 @@ def refusal(name: str, given: Mapping[str, Any], said: str) -> SettingsError:
 
 def refuse_unknown(environ: Mapping[str, str]) -> None:
     """A misspelt variable must not be a restriction that silently is none."""
-    known = {ours(name) for name in Settings.model_fields} | {IN_JOBS}
+    known = {ours(name) for name in Settings.model_fields}
     for name in sorted(environ):
-        if name.startswith("TMUXJOBS_") and name not in known:
-            raise SettingsError(f"{name} is no setting; there are {', '.join(sorted(known - {IN_JOBS}))}.")
+        if name.startswith("TMUXJOBS_") and name not in known | IN_HOOKS | {IN_JOBS}:
+            raise SettingsError(f"{name} is no setting; there are {', '.join(sorted(known))}.")

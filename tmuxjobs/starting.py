@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 from tmuxjobs import looks, processes, stopping
 from tmuxjobs.checks import checked_seconds, encoded
 from tmuxjobs.errors import InvalidInput, LimitReached, NotAllowed, NotStarted
-from tmuxjobs.models import LAUNCH_S, JobSpec, status_of
+from tmuxjobs.models import LAUNCH_S, JobSpec, Notify, status_of
 from tmuxjobs.results import Ran, Started, Waited
-from tmuxjobs.settings import IN_JOBS
+from tmuxjobs.settings import IN_HOOKS, IN_JOBS
 from tmuxjobs.store import slug, suffix
 from tmuxjobs.waiting import CHARS, Conditions, goal
 
@@ -43,15 +43,16 @@ def execute(
     timeout: float | None = None,
     shell: str | None = None,
     separate_stderr: bool = False,
+    notify: Notify | None = None,
     wait: float = 0,
     max_bytes: int = CHARS,
     **conditions: Unpack[Conditions],
 ) -> Started | Ran:
     """Start a shell command line in a window of its own; answers when it runs.
 
-    `timeout` is in seconds, the configured one by default. With `wait` (s) it answers as `wait` does, when the job has
-    ended or a condition is met in any of its output. Raises InvalidInput, NotAllowed, LimitReached, TmuxError,
-    StateError, or NotStarted; after each of them nothing is left behind.
+    `timeout` is in seconds; it and `notify` are the configured ones by default. With `wait` (s) it answers as `wait`
+    does, when the job has ended or a condition is met in any of its output. Raises InvalidInput, NotAllowed,
+    LimitReached, TmuxError, StateError, or NotStarted; after each of them nothing is left behind.
     """
     goal(**conditions)
     checked_seconds("wait", wait, least=0.0)
@@ -63,6 +64,7 @@ def execute(
         "shell": shell_path(shell, environment.get("PATH", os.defpath)),
         "timeout_s": checked_seconds("timeout", timeout) if timeout is not None else jobs.settings.job_timeout,
         "separate_stderr": separate_stderr,
+        "notify": notify or jobs.settings.notify,
     }
     ensure_session(jobs)
     job_id = create(jobs, slug(name or command), asked, environment)
@@ -107,7 +109,7 @@ def environment_of(jobs: Jobs, given: Mapping[str, str]) -> dict[str, str]:
         if not key or "=" in key or not key.isprintable():
             raise InvalidInput(f"{key!r} in env is no name for a variable.")
         encoded(f"value of '{key}' in env", value)
-    ours: dict[str, str] = {key: value for key, value in jobs.environ.items() if key not in OF_THE_TERMINAL}
+    ours: dict[str, str] = {key: value for key, value in jobs.environ.items() if key not in OF_THE_TERMINAL | IN_HOOKS}
     return ours | {"PAGER": "cat", "GIT_PAGER": "cat"} | dict(given)
 
 
@@ -147,6 +149,8 @@ def create(jobs: Jobs, short: str, asked: Mapping[str, Any], environment: dict[s
             python=sys.executable,
             recorder=str(HERE / "recorder.py"),
             session=jobs.settings.session,
+            # A job that a hook started does not run the hook again, for ever.
+            on_end=None if IN_HOOKS & jobs.environ.keys() else jobs.settings.on_end,
         )
         jobs.store.create(spec, environment | {IN_JOBS: job_id})
     return job_id

@@ -27,6 +27,8 @@ MINIMUM = (3, 2)
 SIZE = (220, 50)
 MARK = "@tmuxjobs_job"
 LOOK = "@tmuxjobs_look"
+WELCOME = "@tmuxjobs_welcome"
+"""The pane of the welcome page, which `pages.py` tells."""
 OVER = "#{||:#{pane_dead},#{@tmuxjobs_end}}"
 """The job in the pane has ended: the runner says so, and keeps its window for its keys; or it is dead."""
 
@@ -62,6 +64,14 @@ class Screen:
     alternate: bool
     mode: str
     title: str
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A pane's question: `question` tells it from the next one, `notice` is what to tell people, or None."""
+
+    question: str
+    notice: str | None
 
 
 @dataclass(frozen=True)
@@ -279,6 +289,31 @@ class Tmux:
         pane_id, window_id, held = mine[0]
         people = tuple(Client(int(pid), int(at), seen, name) for mode, pid, at, seen, name in clients if mode != "1")
         return Around(pane_id, window_id, held, people)
+
+    def attended(self) -> bool:
+        """Whether anybody is attached to our session."""
+        return bool(self.server.cmd("list-clients", "-t", f"={self.session}").stdout)
+
+    def mark_prompts(self, marks: Mapping[str, Asking | None], *, at: int) -> None:
+        """Mark by pane id who asks and, by None, who does not; a notice is given once for each question.
+
+        Not of a window that a person looks at. The welcome page rings for it: a bell in the window would be output.
+        """
+        session = f"={self.session}:"
+        page = self.server.cmd("show-options", "-qv", "-t", session, WELCOME).stdout
+        ring = f" ; send-keys -t {page[0]} C-g" if page and re.fullmatch(r"%\d+", page[0]) else ""
+        words: list[str] = []
+        for pane, asking in marks.items():
+            mark = ["set-option", "-wF", "-t", pane, "@tmuxjobs_input", "#{window_activity}" if asking else ""]
+            words += [";", *mark]
+            if asking and asking.notice:
+                asked = f"set-option -w -t {pane} @tmuxjobs_asked {asking.question}"
+                tell = f"set-option -t {session} @tmuxjobs_notice_at {at} ; "
+                tell += f"set-option -t {session} @tmuxjobs_notice '{asking.notice}'{ring}"
+                # Compared and marked in one act: several servers may look at once.
+                once = f"{asked} ; if-shell -F -t {pane} '#{{==:#{{window_active_clients}},0}}' \"{tell}\""
+                words += [";", "if-shell", "-F", "-t", pane, f"#{{!=:#{{@tmuxjobs_asked}},{asking.question}}}", once]
+        self.server.cmd(*words[1:])
 
     def mark_window(self, pane_id: str, marks: Mapping[str, str | None]) -> None:
         """Set options on the pane's window; None unsets one."""

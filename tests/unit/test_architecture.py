@@ -32,6 +32,7 @@ VERBS = {
     "keeping",
     "waiting",
     "holding",
+    "noticing",
 }
 LAYERS: dict[str, set[str]] = {
     "errors": set(),

@@ -1,0 +1,136 @@
+"""People are told once that a job ended or waits for them, and nothing waits for their being told."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import Person, Screen, ended, wait_until
+
+from tmuxjobs import Jobs
+from tmuxjobs.settings import Settings
+
+Open = Callable[..., Screen]
+
+
+def hook(tmp_path: Path, command: str) -> tuple[Jobs, Path]:
+    """Jobs with an `on_end` command that may write to $OUT, the path that comes back."""
+    out = tmp_path / "told"
+    return Jobs.open(Settings.load(on_end=command.replace("$OUT", str(out)))), out
+
+
+def test_end_is_told_to_the_attached_and_rings(jobs: Jobs, person: Callable[..., Person], screen: Open) -> None:
+    jobs.execute("sleep 1000")
+    someone, terminal = person(), screen(rows=50, columns=200)
+    before = someone.seen.count("\a")
+    job_id = jobs.execute("exit 3").job_id
+    terminal.until(f"{job_id}: failed after", "exit code 3")
+    wait_until(lambda: someone.seen.count("\a"), lambda rings: rings > before)
+
+
+@pytest.mark.parametrize(
+    ("notify", "command", "told"),
+    [("failure", "true", False), ("failure", "false", True), ("never", "false", False), ("always", "true", True)],
+)
+def test_job_has_its_own_choice(tmp_path: Path, notify: str, command: str, told: bool) -> None:
+    jobs, out = hook(tmp_path, "echo $TMUXJOBS_JOB_ID >> $OUT")
+    first = jobs.execute(command, notify=notify).job_id  # type: ignore[arg-type]
+    ended(jobs, first)
+    last = jobs.execute("false").job_id
+    wait_until(lambda: out.exists() and last in out.read_text())
+    assert (first in out.read_text()) == told
+
+
+def test_hook_has_the_facts(tmp_path: Path) -> None:
+    jobs, out = hook(tmp_path, "env > $OUT.new; mv $OUT.new $OUT")
+    job_id = jobs.execute("exit 7", cwd=str(tmp_path)).job_id
+    wait_until(out.exists)
+    facts = dict(line.split("=", 1) for line in out.read_text().splitlines() if line.startswith("TMUXJOBS_"))
+    assert facts.pop("TMUXJOBS_SUMMARY").startswith(f"{job_id}: failed after 0.")
+    assert float(facts.pop("TMUXJOBS_RUNTIME")) >= 0
+    assert facts == {
+        "TMUXJOBS_JOB_ID": job_id,
+        "TMUXJOBS_STATUS": "failed",
+        "TMUXJOBS_EXIT_CODE": "7",
+        "TMUXJOBS_SIGNAL": "",
+        "TMUXJOBS_REASON": "exit",
+        "TMUXJOBS_COMMAND": "exit 7",
+        "TMUXJOBS_CWD": str(tmp_path),
+        "TMUXJOBS_LOG_PATH": str(jobs.log_path(jobs.store.read(job_id))),
+        "TMUXJOBS_STATE_DIR": str(jobs.settings.state_dir),
+        "TMUXJOBS_SESSION": "mcp-jobs",
+        "TMUXJOBS_SOCKET_NAME": "default",
+    }
+
+
+def test_hook_runs_once_for_each_end(tmp_path: Path) -> None:
+    jobs, out = hook(tmp_path, "echo $TMUXJOBS_JOB_ID $TMUXJOBS_STATUS >> $OUT")
+    done = jobs.execute("true").job_id
+    killed = jobs.execute("sleep 1000").job_id
+    jobs.kill(killed)
+    timed = jobs.execute("sleep 1000", timeout=0.2).job_id
+    told = {f"{done} completed", f"{killed} killed", f"{timed} killed"}
+    wait_until(lambda: out.exists() and set(out.read_text().splitlines()), lambda lines: lines == told)
+    last = jobs.execute("false").job_id
+    wait_until(lambda: last in out.read_text())
+    assert len(out.read_text().splitlines()) == 4
+
+
+def test_hook_runs_when_the_window_is_closed(tmp_path: Path, tmux: Callable[..., str]) -> None:
+    jobs, out = hook(tmp_path, "sleep 0.2; echo $TMUXJOBS_REASON > $OUT")
+    job_id = jobs.execute("sleep 1000").job_id
+    tmux("kill-window", "-t", f"=mcp-jobs:{job_id}")
+    wait_until(lambda: out.exists() and out.read_text(), lambda text: text == "window-closed\n")
+
+
+def test_end_does_not_wait_for_a_hook(tmp_path: Path) -> None:
+    jobs, out = hook(tmp_path, "until [ -e $OUT ]; do sleep 0.1; done; mv $OUT $OUT.seen")
+    job_id = jobs.execute("exit 4").job_id
+    assert ended(jobs, job_id).exit_code == 4
+    assert not os.path.exists(f"{out}.seen")
+    out.touch()
+    wait_until(lambda: os.path.exists(f"{out}.seen"))
+
+
+def test_hook_may_use_the_command_and_its_jobs_run_no_hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = f"PYTHONPATH={Path(__file__).parents[2]} {sys.executable} -m tmuxjobs"
+    jobs, out = hook(tmp_path, f"echo hook >> $OUT; {ours} execute --name inner -- sh -c 'env > $OUT.env' 2>> $OUT")
+    monkeypatch.setenv("TMUXJOBS_ON_END", jobs.settings.on_end or "")
+    jobs.execute("true")
+    inner = wait_until(lambda: [job.job_id for job in jobs.list(name="inner-").jobs])[0]
+    ended(jobs, inner)
+    assert out.read_text() == "hook\n"
+    assert "TMUXJOBS_SUMMARY" not in Path(f"{out}.env").read_text()
+
+
+def test_waiting_for_input_is_told_once(jobs: Jobs, person: Callable[..., Person], screen: Open) -> None:
+    job_id = jobs.execute("printf 'name? '; read x; printf 'age? '; read y; sleep 1000").job_id
+    someone, terminal = person(), screen(rows=50, columns=200)
+    terminal.until(f"▸{job_id}")
+    wait_until(lambda: jobs.status(job_id).waiting_for_input)
+    before = someone.seen.count("\a")
+    jobs.notice_prompts()
+    terminal.until(f"?{job_id} your input", f"{job_id} waits for your input", "1 for you")
+    wait_until(lambda: someone.seen.count("\a"), lambda rings: rings == before + 1)
+    for _ in range(3):
+        jobs.notice_prompts()
+    assert someone.seen.count("\a") == before + 1
+    jobs.interact(job_id, "ada", pattern="age")
+    wait_until(lambda: jobs.status(job_id).prompt, lambda prompt: prompt == "age? ")
+    jobs.notice_prompts()
+    wait_until(lambda: someone.seen.count("\a"), lambda rings: rings == before + 2)
+    jobs.interact(job_id, "36", wait=0)
+    wait_until(lambda: jobs.status(job_id).waiting_for_input, lambda waiting: not waiting)
+    jobs.notice_prompts()
+    terminal.until(f"▸{job_id}")
+
+
+def test_what_a_person_looks_at_is_marked_without_a_notice(jobs: Jobs, screen: Open) -> None:
+    job_id = jobs.execute("printf 'name? '; read x").job_id
+    terminal = screen(rows=50, columns=200)
+    terminal.press("C-b", "n")
+    terminal.until("name?")
+    wait_until(lambda: jobs.status(job_id).waiting_for_input)
+    jobs.notice_prompts()
+    assert "waits for" not in terminal.until(f"?{job_id} your input")
