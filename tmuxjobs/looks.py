@@ -6,6 +6,8 @@ marks: the runner sets `@tmuxjobs_state`, `@tmuxjobs_at` and `@tmuxjobs_end`, wh
 
 NOTICE_S = 10
 """How long the status line shows a notice."""
+OVER = "#[default]"
+NARROW = "#{e|<|:#{client_width},120}"
 
 
 def case(*pairs: str) -> str:
@@ -23,10 +25,12 @@ def both(one: str, other: str) -> str:
     return f"#{{&&:{one},{other}}}"
 
 
-def count(condition: str, words: str) -> str:
-    """How many windows it is true of, with the words; nothing for none. `n:` counts what the loop prints."""
+def count(condition: str, style: str, mark: str, words: str) -> str:
+    """How many windows it is true of, with the words or, on a narrow line, the mark; nothing for none."""
+    # `n:` counts what the loop prints.
     number = f"#{{n:#{{W:{case(condition, 'x', '')}}}}}"
-    return case(f"#{{!=:{number},0}}", f"  {number} {words}", "")
+    told = f"  {style}{case(NARROW, f'{mark}{number}', f'{number} {words}')}{OVER}"
+    return case(f"#{{!=:{number},0}}", told, "")
 
 
 # A window's process that died before it told its end was the runner: nobody knows the end.
@@ -52,7 +56,7 @@ ELAPSED = case(
     f"#{{e|/|:{AGE},86400}}d#{{e|/|:#{{e|m|:{AGE},86400}},3600}}h",
 )
 # Black on yellow is read on a dark and on a light terminal; a mark tells as much as its colour.
-ASKING, OVER = "#[fg=black]#[bg=yellow]", "#[default]"
+ASKING = "#[fg=black]#[bg=yellow]"
 MARK = case(
     ASKS, f"{ASKING}?", LOST, "#[fg=red]~", RUNNING, "#[fg=blue]▸",
     is_state("done"), "#[fg=green]✓", is_state("failed"), "#[fg=red]✗", is_state("killed"), "#[fg=magenta]!", "",
@@ -82,16 +86,15 @@ LIST = "#[align=left]#[list=on]#[list=left-marker]<#[list=right-marker]>#[list=o
 TABS = f"{LIST}#{{W:{tab(current=False)},{tab(current=True)}}}#[nolist]"
 COUNTS = "#[bold] #{session_name}#[nobold]" + "".join(
     (
-        count(RUNNING, "running"),
-        count(ASKS, "for you").replace("  #{n:", f"  {ASKING} #{{n:", 1).replace("for you", f"for you {OVER}"),
-        count(is_state("done"), "done"),
-        count(is_state("failed"), "failed"),
-        count(is_state("killed"), "killed"),
-        count(LOST, "lost"),
+        count(RUNNING, "#[fg=blue]", "▸", "running"),
+        count(ASKS, ASKING, "?", "for you"),
+        count(is_state("done"), "#[fg=green]", "✓", "done"),
+        count(is_state("failed"), "#[fg=red]", "✗", "failed"),
+        count(is_state("killed"), "#[fg=magenta]", "!", "killed"),
+        count(LOST, "#[fg=red]", "~", "lost"),
     )
 )
 ENDED = "#{@tmuxjobs_end}"
-NARROW = "#{e|<|:#{client_width},120}"
 KEYS = case(ENDED, "r run again  x close  ", "") + case(NARROW, "#{E:@tmuxjobs_keys_short} ", "#{E:@tmuxjobs_keys} ")
 FRESH = f"#{{e|<|:#{{e|-|:%s,#{{@tmuxjobs_notice_at}}}},{NOTICE_S}}}"
 NOTICE = "#[reverse] #{@tmuxjobs_notice} #[noreverse]"

@@ -232,7 +232,7 @@ class Job:
         if self.boot != boot or (self.run is not None and not alive(self.run)):
             # Its runner's last act is the exit record, which may have come between the two looks.
             if read_json(os.path.join(self.folder, "exit.json")) is None:
-                self.state, self.detail = "lost", "nobody knows how it ended"
+                self.state, self.detail = "lost", "end not known"
             else:
                 self.look(boot)
 
@@ -333,7 +333,7 @@ class Welcome:
         self.place = place
         self.board = Board(place.state_dir)
         self.terminal = Terminal()
-        self.chosen: str | None = None
+        self.chosen: str | None = None  # nothing chosen is the first
         self.said = ""
         self.shown = ("", 0, 0)
         self.jobs: list[Job] = []
@@ -395,24 +395,22 @@ class Welcome:
         if not self.jobs:
             return [" No jobs yet. An agent starts them by `execute`; you can too:", "   tmuxjobs execute -- make test"]
         names = [job.job_id for job in self.jobs]
-        if self.chosen not in names:
-            self.chosen = names[0]
-        at = names.index(self.chosen)
+        at = names.index(self.chosen) if self.chosen in names else 0
         lines = room - 1 if len(names) > room else room
         first = max(0, min(at - lines // 2, len(names) - lines))
         shown = self.jobs[first : first + lines]
         wide = max(len(job.job_id) for job in shown)
-        table = [self.row(job, wide, columns) for job in shown]
+        table = [self.row(job, wide, columns, chosen=job is self.jobs[at]) for job in shown]
         if len(names) > lines:
             table.append(f"   {len(names) - lines} more: ↑↓ shows them")
         return table
 
-    def row(self, job: Job, wide: int, columns: int) -> str:
+    def row(self, job: Job, wide: int, columns: int, *, chosen: bool) -> str:
         colour = COLOURS[job.state]
         told = f"{job.state} {job.told()}"
         start = f" {job.job_id:<{wide}}  "
         rest = f"  {printable(job.command)}"[: max(0, columns - len(start) - 26)]
-        mark = (">\x1b[7m", "\x1b[27m") if job.job_id == self.chosen else (" ", "")
+        mark = (">\x1b[7m", "\x1b[27m") if chosen else (" ", "")
         state = f"\x1b[{colour}m{MARKS[job.state]}\x1b[39m{start}\x1b[{colour}m{told:<20}\x1b[39m"
         return f"{mark[0]}{state}{mark[1]}{rest}"
 
