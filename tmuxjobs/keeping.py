@@ -60,7 +60,9 @@ def prune_windows(jobs: Jobs) -> None:
     dead = {name: pane for name, pane in jobs.tmux.panes().items() if pane.dead}
     if not dead:
         return
-    ended = {name: mtime(jobs.store.jobs / name / "exit.json") for name in dead}
+    folders = {name: jobs.store.jobs / name for name in dead}
+    # A lost job has no exit record; its window, where a person sees that it is lost, stays as long as another's.
+    ended = {name: mtime(folder / "exit.json") or mtime(folder / "output.log") for name, folder in folders.items()}
     oldest = time.time() - jobs.settings.keep_windows_for
     for place, name in enumerate(sorted(dead, key=lambda name: ended[name], reverse=True)):
         if (place >= jobs.settings.keep_windows or ended[name] < oldest) and not dead[name].viewers:

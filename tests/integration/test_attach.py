@@ -77,6 +77,8 @@ def test_lost_job_is_told_as_lost(jobs: Jobs, screen: Open) -> None:
     os.kill(record_of(jobs, job_id).run.pid, signal.SIGKILL)  # type: ignore[union-attr]
     person.until(f"~{job_id} lost", "1 lost", "lost end not known")
     jobs.kill(job_id)
+    ended(jobs, jobs.execute("true").job_id)
+    person.until(f"~{job_id} lost", "1 lost")
 
 
 def test_options_elsewhere_stay_as_they_are(jobs: Jobs, tmux: Tmux, config: str) -> None:
