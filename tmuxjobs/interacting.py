@@ -29,7 +29,7 @@ WAIT_MAX_S = 50.0
 QUIET_S = 0.06
 """Since the log grew, until it is asked whether the program waits for input."""
 LONG_QUIET_S = 1.0
-"""Until a program that does not wait for input, and did not before, has answered."""
+"""Until a program that shows no prompt has answered."""
 LOOK_S = 0.1
 LINE_BYTES = 4095
 """What a terminal takes as one line while it is cooked; it cuts what is longer, n_tty(4)."""
@@ -70,14 +70,13 @@ def interact(
     text = input if input.endswith("\n") or names or not enter else input + "\n"
     settings = terminals.terminal(pane.tty)
     check_lines(settings, text)
-    asked = jobs.prompt(record)
-    if secret and not hides(settings, asked):
+    if secret and not hides(settings, jobs.prompt(record)):
         raise InvalidInput(
             "The job does not hide what is typed now, so the secret would be in its log; nothing was typed. Wait until "
             f"it asks for a password, or ask the person to type it there: {jobs.attach_line(record)}"
         )
     echo = "" if settings is not None and settings.hides else text
-    talk = Talk(jobs, record, seek=seek, echo=echo, asked=asked is not None)
+    talk = Talk(jobs, record, seek=seek, echo=echo)
     said = talk.hold(lambda: send(jobs, pane, text, names), max(0.0, min(wait, WAIT_MAX_S)))
     return talk.answer(said)
 
@@ -119,14 +118,14 @@ def check_lines(settings: Terminal | None, text: str) -> None:
 
 
 class Talk:
-    """One turn: what stood in the logs before, and what comes after. `asked`: the program waited for input before."""
+    """One turn: what stood in the logs before, and what comes after."""
 
-    def __init__(self, jobs: Jobs, record: Record, *, seek: Seek | None, echo: str, asked: bool) -> None:
+    def __init__(self, jobs: Jobs, record: Record, *, seek: Seek | None, echo: str) -> None:
         self.jobs = jobs
         self.record = record
         self.seek = seek
         self.echo = echo
-        self.asked = asked
+        self.attended = self.attends()
         self.path = jobs.log_path(record)
         self.stderr = jobs.stderr_path(record) if record.job.separate_stderr else None
         self.before = output.log_size(self.path)
@@ -172,7 +171,14 @@ class Talk:
             if prompt.waits_for == "password":
                 return "it " + waiting("password", prompt.text, self.jobs.attach_line(self.record))
             return "it waits for input"
-        return f"quiet for {LONG_QUIET_S:.0f} s" if quiet > LONG_QUIET_S and not self.asked else None
+        if quiet < LONG_QUIET_S or (self.attended and not self.attends()):
+            return None  # what read the terminal before and does not now is still at work
+        return f"quiet for {LONG_QUIET_S:.0f} s"
+
+    def attends(self) -> bool:
+        """Whether the program in front reads or polls the terminal, as far as that is known."""
+        tty = self.record.run.tty if self.record.run else ""
+        return terminals.attention([tty], pause_s=0).get(tty) in ("reads", "polls")
 
     def matches(self, seek: Seek) -> bool:
         page = output.read(self.path, cursor=self.before, max_chars=CHARS_MAX, final=True)
