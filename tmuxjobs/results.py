@@ -1,6 +1,7 @@
 """The answers of the verbs, and the text of each: many clients show a model the text alone, so it stands by itself."""
 
 from datetime import datetime
+from itertools import groupby
 from typing import Literal
 
 from pydantic import Field
@@ -123,6 +124,26 @@ class Started(Answer):
         return f"Started {self.job_id} ({self.status}).\nlog: {self.log_path}\nwatch: {self.attach}"
 
 
+REPEATS = 4
+
+
+def printed(stdout: str, stderr: str) -> list[str]:
+    """Both as text, apart; the fields of an answer have every line."""
+    parts = [folded(stdout.rstrip("\n"))] if stdout else []
+    return [*parts, "[stderr]\n" + folded(stderr.rstrip("\n"))] if stderr else parts
+
+
+def folded(text: str) -> str:
+    """Lines that come many times in a row once, with their number, where that is shorter."""
+    lines: list[str] = []
+    for line, group in groupby(text.split("\n")):
+        times = sum(1 for _ in group)
+        note = f"[... this line {times} times ...]"
+        fold = times >= REPEATS and (times - 1) * (len(line) + 1) > len(note)
+        lines += [line, note] if fold else [line] * times
+    return "\n".join(lines)
+
+
 class Output(Answer):
     """The answer of `output`, `tail` and `interact`: clean text; `cursor` is the raw offset to go on from.
 
@@ -143,9 +164,7 @@ class Output(Answer):
 
     def text(self) -> str:
         """The output itself, then one line with the status, the cursor and what is missing."""
-        parts = [self.stdout.rstrip("\n")] if self.stdout else []
-        if self.stderr:
-            parts.append("[stderr]\n" + self.stderr.rstrip("\n"))
+        parts = printed(self.stdout, self.stderr)
         facts = [self.status, f"cursor {self.cursor}"]
         if self.stderr_cursor is not None:
             facts.append(f"stderr cursor {self.stderr_cursor}")
@@ -194,9 +213,7 @@ class Waited(Answer):
 
     def text(self) -> str:
         """The output, then one line with why the wait is over."""
-        parts = [self.stdout.rstrip("\n")] if self.stdout else []
-        if self.stderr:
-            parts.append("[stderr]\n" + self.stderr.rstrip("\n"))
+        parts = printed(self.stdout, self.stderr)
         parts.extend(job.line() for job in self.jobs)
         note = f": {self.note}" if self.note else ""
         facts = f"{self.job_id} {self.status}, {seconds(self.runtime)}, cursor {self.cursor}"

@@ -116,3 +116,19 @@ def test_kill_names_who_outlived_it() -> None:
     assert (
         Kill(status="killed", detail="d", survivors=SOME).text().endswith(" Could not be ended: vite (7), esbuild (8).")
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("waiting for it\n" * 500 + "there\n", "waiting for it\n[... this line 500 times ...]\nthere"),
+        ("a\nb\n" * 50, "a\nb\n" * 49 + "a\nb"),
+        ("}\n" * 4, "}\n}\n}\n}"),
+        ("three lines in a row\n" * 3, "three lines in a row\n" * 2 + "three lines in a row"),
+        ("", "(no output)"),
+    ],
+)
+def test_repeated_lines_are_folded_for_readers_of_text_alone(text: str, shown: str) -> None:
+    answer = Output(stdout=text, cursor=0, status="running")
+    assert answer.text() == f"{shown}\n[running, cursor 0]"
+    assert answer.stdout == text
