@@ -146,7 +146,7 @@ class Talk:
                 now = time.monotonic()
                 if self.size() != size:
                     size, changed, grown = self.size(), now, True
-                if (said := self.look(now - changed, grown=grown)) is not None:
+                if (said := self.look(now - changed, size, grown=grown)) is not None:
                     return said
                 if now > deadline:
                     return f"the wait of {wait:g} s is over; `output` with the cursor goes on"
@@ -156,7 +156,7 @@ class Talk:
     def size(self) -> int:
         return output.log_size(self.path) + (output.log_size(self.stderr) if self.stderr else 0)
 
-    def look(self, quiet: float, *, grown: bool) -> str | None:
+    def look(self, quiet: float, size: int, *, grown: bool) -> str | None:
         if self.seek is not None and grown and self.matches(self.seek):
             return "the pattern showed"
         self.record, state = self.jobs.settle(self.record)
@@ -173,7 +173,8 @@ class Talk:
             return "it waits for input"
         if quiet < LONG_QUIET_S or (self.attended and not self.attends()):
             return None  # what read the terminal before and does not now is still at work
-        return f"quiet for {LONG_QUIET_S:.0f} s"
+        # Its answer may have come just now, between the looks.
+        return f"quiet for {LONG_QUIET_S:.0f} s" if self.size() == size else None
 
     def attends(self) -> bool:
         """Whether the program in front reads or polls the terminal, as far as that is known."""
