@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 GRACE_S = 5.0
 GRACE_MAX_S = 30.0
 ENDING_S = 15.0
+LOOKS = 5
 
 
 def kill(jobs: Jobs, job_id: str, *, signal: str = "TERM", grace: float = GRACE_S) -> Kill:
@@ -35,6 +36,12 @@ def kill(jobs: Jobs, job_id: str, *, signal: str = "TERM", grace: float = GRACE_
     living = record.exit.left_running + record.exit.survivors if record.exit else jobs.orphans(record, state)
     living = alive_of(living)
     survivors = end_processes(living, name, grace)
+    if isinstance(state, Lost):
+        for _ in range(LOOKS):  # what was born meanwhile is in no list
+            born = tuple(one for one in jobs.orphans(record, state) if one not in survivors)
+            if not born:
+                break
+            living, survivors = living + born, survivors + end_processes(born, "SIGKILL", 0.0)
     ended = len(living) - len(survivors)
     words = f"; ended {ended} of its processes that still lived" if living else ""
     status = "killed" if ended and isinstance(state, Lost) else "already_terminated"

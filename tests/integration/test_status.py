@@ -107,6 +107,14 @@ def test_job_whose_runner_was_killed_is_lost(jobs: Jobs) -> None:
     assert jobs.status(job_id).survivors == ()
 
 
+def test_kill_of_a_lost_job_reaches_what_is_born_meanwhile(jobs: Jobs) -> None:
+    job_id = running(jobs, "trap '' HUP; while :; do sleep 1000 & sleep 0.01; done")
+    os.kill(run_of(jobs, job_id).pid, signal.SIGKILL)
+    ended(jobs, job_id)
+    assert jobs.kill(job_id, grace=0.1).survivors == ()
+    assert jobs.status(job_id).survivors == ()
+
+
 def test_job_of_an_earlier_boot_is_lost(jobs: Jobs) -> None:
     job_id = running(jobs, "sleep 1000")
     folder = Path(jobs.status(job_id).log_path).parent
