@@ -9,6 +9,7 @@ from support import wait_until
 
 from tmuxjobs import Jobs, terminals
 
+pytestmark = pytest.mark.skipif(not terminals.LINUX, reason="elsewhere nothing tells who reads a terminal")
 PYTHON = "python3 -X frozen_modules=on -c"
 SOCKET = "import select, socket; a, b = socket.socketpair();"
 BUSY = "import select; print('> ', end='', flush=True)\nwhile 1:"
