@@ -267,7 +267,8 @@ def build_server(jobs: Jobs) -> FastMCP:
     ) -> Output:
         """Type into a running job and return what it printed in response, without the echo.
 
-        Answers as soon as the program waits for input again, is quiet, has ended, or `pattern` shows.
+        Answers as soon as the program waits for input again, is quiet, has ended, or `pattern` shows; of a full-screen
+        program with its screen.
         """
         jobs.refuse_if_held(job_id)
         return jobs.interact(job_id, input, keys=keys or (), enter=enter, wait=wait, pattern=pattern, secret=secret)
