@@ -502,6 +502,22 @@ def log_path(job_id: JobId, *, stderr: Annotated[bool, Flag] = False, json: Json
 
 
 @app.command
+def doctor(*, fix: Annotated[bool, Flag] = False, json: Json = False) -> None:
+    """Check everything that jobs need, and run one from start to end; 1 when something is wrong.
+
+    Parameters
+    ----------
+    fix
+        Remove what killed processes left behind; running jobs stay as they are.
+    """
+    with busy("looking"):
+        answer = Jobs.open().doctor(fix=fix)
+    show(answer, as_json=json)
+    if not answer.healthy:
+        sys.exit(1)
+
+
+@app.command
 def prune(*, json: Json = False, quiet: Quiet = False) -> None:
     """Remove finished jobs and windows beyond what is configured to be kept."""
     with busy("removing"):

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from tmuxjobs import (
     asking,
+    doctor,
     holding,
     interacting,
     keeping,
@@ -63,6 +64,7 @@ class Jobs:
     wait = waiting.wait
     wait_async = waiting.wait_async
     prune = keeping.prune
+    doctor = doctor.doctor
     prune_windows = keeping.prune_windows
     prompt = asking.prompt
 

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tmuxjobs import processes
-from tmuxjobs.errors import StateError
-from tmuxjobs.models import Lost
+from tmuxjobs.errors import LimitReached, StateError
+from tmuxjobs.models import JobSpec, Lost
+from tmuxjobs.store import discard
 
 if TYPE_CHECKING:
     from tmuxjobs.jobs import Jobs
+
+RECORDS_BYTES = 128 << 10
 
 
 def prune(jobs: Jobs) -> list[str]:
@@ -21,10 +24,13 @@ def prune(jobs: Jobs) -> list[str]:
         finished = sorted(finished_at(jobs).items(), key=lambda item: item[1], reverse=True)
         many = {name for place, (name, _) in enumerate(finished) if place >= jobs.settings.keep_jobs}
         old = [name for name, at in finished if name in many or is_older(jobs, name, at, jobs.settings.keep_jobs_for)]
-        panes = jobs.tmux.panes() if old else {}
         for name in old:
             jobs.store.remove(name)
-        jobs.store.sweep()
+        for path in jobs.store.half_made():
+            discard(path)
+        if jobs.settings.max_total_size is not None:
+            old += make_room(jobs, 0)
+    panes = jobs.tmux.panes() if old else {}
     for name in old:
         if name in panes:
             jobs.tmux.close(panes[name])
@@ -38,9 +44,41 @@ def finished_at(jobs: Jobs) -> dict[str, float]:
     for record in jobs.store.unfinished():
         settled, state = jobs.settle(record)
         if isinstance(state, Lost) and not jobs.orphans(settled, state):
-            jobs.store.tidy(record.job.job_id)
+            for path in jobs.store.transient(record.job.job_id):
+                discard(path)
             ended[record.job.job_id] = record.job.created_at.timestamp()
     return ended
+
+
+def make_room(jobs: Jobs, wanted: int) -> list[str]:
+    """Remove the oldest finished jobs until `wanted` bytes more fit into the total; call it under the lock.
+
+    A job that runs counts with all that it may still write. Raises LimitReached when these alone take too much.
+    """
+    total = jobs.settings.max_total_size or 0
+    finished = sorted(finished_at(jobs).items(), key=lambda item: item[1])
+    taken = {name: jobs.store.size(name) for name in jobs.store.ids()}
+    for record in jobs.store.unfinished():
+        if record.job.job_id not in dict(finished):
+            taken[record.job.job_id] = max(taken[record.job.job_id], reserved(record.job))
+    removed = []
+    for name, _ in finished:
+        if sum(taken.values()) + wanted <= total:
+            break
+        jobs.store.remove(name)
+        del taken[name]
+        removed.append(name)
+    if wanted and sum(taken.values()) + wanted > total:
+        raise LimitReached(
+            f"The logs of {len(taken)} running jobs may take {sum(taken.values())} bytes and this one {wanted}, beyond "
+            f"the {total} of TMUXJOBS_MAX_TOTAL_SIZE: wait for a job, or kill one."
+        )
+    return removed
+
+
+def reserved(job: JobSpec) -> int:
+    """What a job's folder may take on disk: its logs at their bound, and its records."""
+    return job.max_output_bytes * (2 if job.separate_stderr else 1) + RECORDS_BYTES
 
 
 def is_older(jobs: Jobs, job_id: str, ended: float, age_s: float) -> bool:

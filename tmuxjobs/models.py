@@ -25,7 +25,7 @@ STATUSES: tuple[Status, ...] = ("running", "completed", "failed", "killed", "los
 class Model(BaseModel):
     """A record or result: immutable, and open to fields that a later version of the same format adds."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class JobSpec(Model):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -96,6 +97,10 @@ class SearchResult:
     gone_bytes: int
 
 
+GAPS_BYTES = 1 << 16
+"""More than the recorder ever lists."""
+
+
 class _Punched(Exception):
     """A hole was punched into a range while it was being read; the log's gaps know it by now."""
 
@@ -107,10 +112,7 @@ class _Log:
         self._sidecar = path.with_suffix(".gaps")
         self._strict = strict
         self._listed, self.gaps = _gaps(self._sidecar)
-        try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            self._fd = -1
+        self._fd = _opened(path)
         size = os.fstat(self._fd).st_size if self._fd >= 0 else 0
         self.end = max(size, self.gaps[-1][1] if self.gaps else 0)
 
@@ -159,11 +161,29 @@ class _Log:
         return max((min(until, position) for begin, until in self.gaps if begin < position), default=0)
 
 
-def _listed(sidecar: Path) -> bytes:
+def _opened(path: Path) -> int:
+    """A descriptor of a regular file of ours, -1 when there is none. A FIFO in its place must not block."""
     try:
-        return sidecar.read_bytes()
-    except FileNotFoundError:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return -1
+    except OSError as error:
+        raise StateError(f"'{path}' can not be read: {error.strerror}.") from None
+    facts = os.fstat(fd)
+    if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.getuid():
+        os.close(fd)
+        raise StateError(f"'{path}' is not a log of tmuxjobs; remove it or its folder.")
+    return fd
+
+
+def _listed(sidecar: Path) -> bytes:
+    fd = _opened(sidecar)
+    if fd < 0:
         return b""
+    try:
+        return os.read(fd, GAPS_BYTES)
+    finally:
+        os.close(fd)
 
 
 def _gaps(sidecar: Path) -> tuple[bytes, tuple[tuple[int, int], ...]]:
@@ -174,7 +194,7 @@ def _gaps(sidecar: Path) -> tuple[bytes, tuple[tuple[int, int], ...]]:
         try:
             gaps = json.loads(text)["gaps"] if text else []
             return listed, tuple(sorted((int(begin), int(end)) for begin, end in gaps if int(begin) < int(end)))
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, OverflowError):
             time.sleep(0.002)
     raise StateError(f"{sidecar} does not list the gaps of the log; remove it to read the log as it is.")
 

@@ -49,6 +49,24 @@ def _output_of(*argv: str) -> str:
         return str(process.communicate(timeout=10)[0].decode()).strip()
 
 
+def open_files(pid: int) -> tuple[int, int] | None:
+    """How many files a process has open and how many it may; None where that is not to be known."""
+    try:
+        process = psutil.Process(pid)
+        return process.num_fds(), process.rlimit(psutil.RLIMIT_NOFILE)[0]
+    except (psutil.Error, AttributeError):
+        return None
+
+
+def free_terminals() -> int | None:
+    """How many more pseudo-terminals the machine has; None where that is not to be known."""
+    folder = Path("/proc/sys/kernel/pty")
+    try:
+        return int((folder / "max").read_text()) - int((folder / "nr").read_text())
+    except (OSError, ValueError):
+        return None
+
+
 def of_job(job_id: str, session: int, since: str) -> dict[int, str]:
     """{pid: name} of live processes that came from a job whose runner is gone.
 

@@ -338,6 +338,27 @@ class Kill(Answer):
         return f"{self.status}: {self.detail}.{lives}"
 
 
+class Finding(Model):
+    """One thing that `doctor` looked at: `text` says what is so and, when it is not `ok`, what to do."""
+
+    name: str
+    ok: bool
+    text: str
+
+
+class Diagnosis(Answer):
+    """The answer of `doctor`."""
+
+    healthy: bool
+    checks: tuple[Finding, ...]
+    fixed: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """A line a check, and what was removed."""
+        lines = [f"{'ok   ' if one.ok else 'WRONG'} {one.name}: {one.text}" for one in self.checks]
+        return "\n".join([*(f"removed {what}" for what in self.fixed), *lines])
+
+
 def name_processes(processes: tuple[ProcessRecord, ...]) -> str:
     return ", ".join(f"{process.name} ({process.pid})" for process in processes)
 

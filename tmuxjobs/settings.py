@@ -73,6 +73,7 @@ class Settings(BaseModel):
     state_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_state_dir("tmuxjobs")))
     max_jobs: int = Field(default=10, ge=1, le=1000)
     max_output_size: Size = Field(default=64 << 20, ge=65536)
+    max_total_size: Annotated[Size | None, BeforeValidator(parse_none)] = Field(default=None, ge=1 << 20)
     job_timeout: Annotated[float | None, BeforeValidator(parse_none)] = Field(default=None, gt=0)
     working_dir: Path | None = None
     allowed_commands: Annotated[tuple[str, ...] | None, BeforeValidator(parse_patterns)] = None
@@ -103,6 +104,8 @@ class Settings(BaseModel):
             raise refusal(str(first["loc"][0]), given, said[0].lower() + said[1:]) from None
         if settings.working_dir is not None and not settings.working_dir.is_dir():
             raise refusal("working_dir", given, f"'{settings.working_dir}' is no folder")
+        if settings.max_total_size is not None and settings.max_total_size < 2 * settings.max_output_size:
+            raise refusal("max_total_size", given, "it must be at least twice max_output_size")
         if not settings.state_dir.is_absolute():
             raise refusal("state_dir", given, f"'{settings.state_dir}' is not an absolute path")
         return settings

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from tmuxjobs import looks, processes, stopping
+from tmuxjobs import keeping, looks, processes, stopping
 from tmuxjobs.checks import checked_seconds, encoded
 from tmuxjobs.errors import InvalidInput, LimitReached, NotAllowed, NotStarted
 from tmuxjobs.models import LAUNCH_S, JobSpec, Notify, status_of
@@ -152,6 +152,8 @@ def create(jobs: Jobs, short: str, asked: Mapping[str, Any], environment: dict[s
             # A job that a hook started does not run the hook again, for ever.
             on_end=None if IN_HOOKS & jobs.environ.keys() else jobs.settings.on_end,
         )
+        if jobs.settings.max_total_size is not None:
+            keeping.make_room(jobs, keeping.reserved(spec))
         jobs.store.create(spec, environment | {IN_JOBS: job_id})
     return job_id
 

@@ -229,30 +229,33 @@ class Store:
             discard(left)
         self._ended.pop(job_id, None)
 
-    def sweep(self) -> list[str]:
-        """Remove what a killed process left half made, and name it; call it under the lock, as they are made under it.
+    def half_made(self) -> list[Path]:
+        """What a killed process left half made; call it under the lock, for they are made under it.
 
-        These are folders without a record, and the number's file before it had its name.
+        These are folders without a record, the number's file before it had its name, and half removed folders.
         """
-        half_made = list(self.root.glob("sequence.*"))
+        found = [*self.root.glob("sequence.*"), *self.jobs.glob(".removed-*")]
         for entry in os.scandir(self.jobs):
             records = ("job.json", "exit.json")
             if not ID.fullmatch(entry.name) or not entry.is_dir(follow_symlinks=False):
                 continue
             if not any(os.path.lexists(os.path.join(entry.path, name)) for name in records):
-                half_made.append(Path(entry.path))
-        for path in half_made:
-            discard(path)
-        return [str(path) for path in half_made]
+                found.append(Path(entry.path))
+        return found
 
-    def tidy(self, job_id: str) -> list[str]:
-        """Remove what the folder of a job holds only while it runs, and name it; for one whose runner is gone."""
+    def transient(self, job_id: str) -> list[Path]:
+        """What is in the job's folder that belongs there only while it runs."""
         folder = self.folder(job_id)
-        left = [folder / name for name in TRANSIENT if os.path.lexists(folder / name)]
-        left += [path for name in (*TRANSIENT, "job.json") for path in folder.glob(f"{name}.*.*")]
-        for path in left:
-            discard(path)
-        return [str(path) for path in left]
+        found = [folder / name for name in TRANSIENT if os.path.lexists(folder / name)]
+        return found + [path for name in (*TRANSIENT, "job.json") for path in folder.glob(f"{name}.*.*")]
+
+    def size(self, job_id: str) -> int:
+        """Bytes that its files take on disk."""
+        total = 0
+        with contextlib.suppress(OSError):  # it is being removed
+            for entry in os.scandir(self.folder(job_id)):
+                total += entry.stat(follow_symlinks=False).st_blocks * 512
+        return total
 
 
 def discard(path: Path) -> None:

@@ -181,6 +181,20 @@ class Tmux:
             raise TmuxError(f"tmux refused {args[0]}: {'; '.join(call.stderr) or f'code {call.returncode}'}.")
         return call.stdout
 
+    def version(self) -> str:
+        """What `tmux -V` says."""
+        return _version(self.binary)
+
+    def server_option(self, name: str) -> str | None:
+        """The value of a server option; None when no server runs."""
+        answer = self.server.cmd("show-options", "-sv", name)
+        return "".join(answer.stdout) if answer.returncode == 0 else None
+
+    def server_pid(self) -> int | None:
+        """The pid of the tmux server; None when none runs."""
+        answer = self.server.cmd("display-message", "-p", "#{pid}")
+        return int(answer.stdout[0]) if answer.returncode == 0 and answer.stdout else None
+
     def ensure_session(self, welcome: Sequence[str], look_of_it: Sequence[tuple[str, str]]) -> None:
         """Make our session if there is none, with `welcome` (an argv) in its first window, and give it its look."""
         target = f"={self.session}"
@@ -458,9 +472,17 @@ def key_name(key: str) -> str:
     )
 
 
+def _version(path: str) -> str:
+    try:
+        done = subprocess.run([path, "-V"], capture_output=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise TmuxError(f"'{path}' can not be run: {error}.") from None
+    return done.stdout.decode(errors="replace").strip()
+
+
 def _check_version(path: str) -> None:
-    said = subprocess.run([path, "-V"], capture_output=True, timeout=10, check=False).stdout.decode(errors="replace")
+    said = _version(path)
     match = re.search(r"(\d+)\.(\d+)", said)
     # A build from the development branch has no number and is newer than any.
     if match and (int(match[1]), int(match[2])) < MINIMUM:
-        raise TmuxError(f"{said.strip()} is too old: tmuxjobs needs tmux {MINIMUM[0]}.{MINIMUM[1]}a or newer.")
+        raise TmuxError(f"{said} is too old: tmuxjobs needs tmux {MINIMUM[0]}.{MINIMUM[1]}a or newer.")

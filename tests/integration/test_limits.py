@@ -8,7 +8,7 @@ import pytest
 from support import Tmux, ended, record_of, wait_until
 
 from tmuxjobs import Jobs, Settings
-from tmuxjobs.errors import LimitReached, NotAllowed
+from tmuxjobs.errors import LimitReached, NotAllowed, SettingsError
 
 
 def test_limit_holds_over_two_servers_at_once() -> None:
@@ -98,3 +98,28 @@ def test_windows_of_finished_jobs_stay_and_are_bounded(tmux: Tmux) -> None:
     jobs.prune_windows()
     names = tmux("list-windows", "-t", "=mcp-jobs", "-F", "#{window_name}").split()
     assert [name for name in names if name in ids] == ids[2:]
+
+
+def test_logs_together_stay_within_their_total_and_the_newest_are_kept() -> None:
+    jobs = Jobs.open(Settings.load(max_output_size="128KB", max_total_size="1MB"))
+    ids = [ended(jobs, jobs.execute("seq 1 12000").job_id).job_id for _ in range(14)]
+    assert sum(jobs.store.size(job_id) for job_id in jobs.store.ids()) <= 1 << 20
+    left = [job_id for job_id in ids if job_id in jobs.store.ids()]
+    assert len(left) > 2
+    assert left == ids[-len(left) :]
+
+
+def test_running_job_is_never_removed_for_the_total() -> None:
+    jobs = Jobs.open(Settings.load(max_output_size="256KB", max_total_size="1MB"))
+    running = [jobs.execute("read x").job_id for _ in range(2)]
+    with pytest.raises(LimitReached, match="TMUXJOBS_MAX_TOTAL_SIZE"):
+        jobs.execute("true")
+    jobs.prune()
+    assert [jobs.status(job_id).status for job_id in running] == ["running", "running"]
+    jobs.kill(running[0])
+    assert ended(jobs, jobs.execute("exit 3").job_id).exit_code == 3
+
+
+def test_total_that_can_not_hold_two_logs_is_refused() -> None:
+    with pytest.raises(SettingsError, match="max_total_size can not be used"):
+        Settings.load(max_total_size="64MB")

@@ -21,7 +21,15 @@ from torture import cases  # noqa: E402
 from torture.limits import LIMITS  # noqa: E402
 from torture.world import Tally, World, environment_of, remove  # noqa: E402
 
-WEIGHTS = {"large": 1, "all_agree": 2, "kill_starters": 1, "kill_servers": 2, "eight_processes": 10, "burst": 10}
+WEIGHTS = {
+    "large": 1,
+    "all_agree": 2,
+    "kill_starters": 1,
+    "kill_servers": 2,
+    "eight_processes": 20,
+    "burst": 30,
+    "one_after_another": 10,
+}
 
 
 def main() -> int:

@@ -332,3 +332,11 @@ def test_values_of_the_environment_do_not_rest_on_disk(jobs: Jobs) -> None:
         assert [path.name for path in files if b"s3cr3t-value" in path.read_bytes()] == []
     argv = b"".join(Path(f"/proc/{pid}/cmdline").read_bytes() for pid in (os.getpid(),))
     assert b"s3cr3t-value" not in argv
+
+
+def test_kill_of_a_lost_job_reaches_what_it_starts_meanwhile(jobs: Jobs) -> None:
+    job_id = running(jobs, "trap '' HUP TERM; while :; do (trap '' TERM; sleep 0.05 & sleep 1000) & sleep 0.01; done")
+    os.kill(runner_of(jobs, job_id), signal.SIGKILL)
+    assert ended(jobs, job_id).status == "lost"
+    assert jobs.kill(job_id, grace=0.2).status == "killed"
+    assert jobs.status(job_id).survivors == ()

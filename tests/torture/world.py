@@ -121,9 +121,11 @@ class World:
             time.sleep(pause)
             pause = min(0.1, pause * 1.3)
 
-    def check(self, asked: Asked, status: JobStatus | None = None, *, untouched: bool = True) -> JobStatus:
+    def check(
+        self, asked: Asked, status: JobStatus | None = None, *, untouched: bool = True, jobs: Jobs | None = None
+    ) -> JobStatus:
         """Compare end and log with the truth; `untouched` says that nobody has done anything to the job."""
-        status = status or self.ended(asked.job_id)
+        status = status or self.ended(asked.job_id, jobs)
         if untouched and not (asked.told_truly(status) and status.log == "complete"):
             self.tally.wrong(f"{asked.job_id}: told {status.detail}, log {status.log}; true is {asked}")
         if status.log == "complete" and status.reason in ("exit", "signal") and asked.told_truly(status):

@@ -33,6 +33,7 @@ VERBS = {
     "waiting",
     "holding",
     "noticing",
+    "doctor",
 }
 LAYERS: dict[str, set[str]] = {
     "errors": set(),

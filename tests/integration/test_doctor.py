@@ -1,0 +1,109 @@
+"""`doctor` finds what is wrong, says what to do, and `fix` removes what no running job needs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import Person, Tmux, ended, record_of, wait_until
+
+from tmuxjobs import Jobs, Settings, processes
+from tmuxjobs.results import Diagnosis
+
+
+def said(answer: Diagnosis, name: str) -> tuple[bool, str]:
+    return next((one.ok, one.text) for one in answer.checks if one.name == name)
+
+
+def lost(jobs: Jobs, command: str) -> str:
+    """A job whose runner was killed."""
+    job_id = jobs.execute(f"echo ready; {command}").job_id
+    wait_until(lambda: jobs.output(job_id).stdout, lambda text: "ready" in text)
+    run = record_of(jobs, job_id).run
+    assert run is not None
+    os.kill(run.pid, signal.SIGKILL)
+    assert ended(jobs, job_id).status == "lost"
+    return job_id
+
+
+def test_healthy_machine_is_told_so_and_nothing_stays(jobs: Jobs) -> None:
+    answer = jobs.doctor()
+    assert answer.healthy, answer.text()
+    assert said(answer, "a real job")[1].endswith("128894 bytes as printed")
+    assert jobs.list().total == 0
+    assert jobs.tmux.panes() == {}
+
+
+def test_option_that_would_end_all_jobs_is_told_with_its_cure(
+    jobs: Jobs, tmux: Tmux, person: Callable[..., Person]
+) -> None:
+    tmux("new-session", "-d", "-s", "mine")
+    person("mine")
+    tmux("set-option", "-s", "exit-unattached", "on")
+    answer = jobs.doctor()
+    assert not answer.healthy
+    assert said(answer, "tmux options")[1].endswith("tmux set-option -s exit-unattached off")
+
+
+def test_leftovers_are_told_and_fixed_and_running_jobs_stay(jobs: Jobs) -> None:
+    gone = lost(jobs, "trap '' HUP; while :; do sleep 0.1; done")
+    stays = jobs.execute("read x; exit 5").job_id
+    half_made = jobs.store.jobs / "half-made-1234"
+    half_made.mkdir()
+    (jobs.store.root / "sequence.1.abcd").touch()
+    found = jobs.doctor()
+    assert not found.healthy
+    for part in ("half-made-1234", "sequence.1.abcd", f"lost job {gone}", f"{gone}/recorder", f"{gone}/exit.room"):
+        assert part in said(found, "leftovers")[1]
+    assert stays not in said(found, "leftovers")[1]
+    fixed = jobs.doctor(fix=True)
+    assert fixed.healthy, fixed.text()
+    assert fixed.fixed
+    assert jobs.status(gone).survivors == ()
+    assert not half_made.exists()
+    assert gone not in jobs.tmux.panes()
+    jobs.interact(stays, "x", wait=0)
+    assert (ended(jobs, stays).exit_code, jobs.status(stays).log) == (5, "complete")
+
+
+def test_files_open_to_others_are_told_and_closed(jobs: Jobs) -> None:
+    log = Path(ended(jobs, jobs.execute("echo secret").job_id).log_path)
+    log.chmod(0o644)
+    assert "which others may read" in said(jobs.doctor(), "leftovers")[1]
+    assert jobs.doctor(fix=True).healthy
+    assert log.stat().st_mode & 0o777 == 0o600
+
+
+def test_damaged_record_is_named(jobs: Jobs) -> None:
+    job_id = ended(jobs, jobs.execute("true").job_id).job_id
+    (jobs.store.folder(job_id) / "exit.json").write_text("{")
+    ok, text = said(Jobs.open().doctor(), "records")
+    assert not ok
+    assert f"{job_id}/exit.json' is damaged; remove its folder" in text
+
+
+def test_job_that_can_not_start_is_told(jobs: Jobs) -> None:
+    full = Jobs.open(Settings.load(max_jobs=1))
+    job_id = full.execute("read x").job_id
+    ok, text = said(full.doctor(), "trial")
+    assert (ok, "wait for one or kill one of" in text) == (False, True)
+    assert processes.alive(*runner(full, job_id))
+
+
+def runner(jobs: Jobs, job_id: str) -> tuple[int, str]:
+    run = record_of(jobs, job_id).run
+    assert run is not None
+    return run.pid, run.start
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_command_ends_with_1_when_something_is_wrong(jobs: Jobs, wrong: bool) -> None:
+    if wrong:
+        (jobs.store.jobs / "half-made-1234").mkdir()
+    argv = [sys.executable, "-m", "tmuxjobs", "doctor", "--json"]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert (done.returncode, json.loads(done.stdout)["healthy"]) == (int(wrong), not wrong)

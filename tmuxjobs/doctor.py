@@ -1,0 +1,220 @@
+"""`doctor`: what would keep jobs from running here, what was left behind, and a real job from start to end."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tmuxjobs import processes, starting
+from tmuxjobs.errors import JobNotFound, StateError, TmuxjobsError
+from tmuxjobs.models import Lost, Running, Starting
+from tmuxjobs.results import Diagnosis, Finding, name_processes
+from tmuxjobs.store import discard
+
+if TYPE_CHECKING:
+    from tmuxjobs.jobs import Jobs
+
+FREE_BYTES = 200 << 20
+FREE_FILES = 1000
+LINES = 20_000
+TRIAL_S = 60.0
+TRIAL = f"i=0; while [ $i -lt {LINES} ]; do i=$((i+1)); echo $i; done; exit 7"
+TRIED = b"".join(b"%d\r\n" % number for number in range(1, LINES + 1))
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A thing that no running job needs; `remove` takes it away."""
+
+    what: str
+    remove: Callable[[], object]
+
+
+def doctor(jobs: Jobs, *, fix: bool = False) -> Diagnosis:
+    """Look at everything that jobs need. With `fix` remove what was left behind, but nothing of a running job."""
+    checks = (tmux, options, locale, state_dir, open_files, terminals, records)
+    findings = [finding for check in checks for finding in found(jobs, check)]
+    left, fixed = look_for_leftovers(jobs, findings), []
+    if fix:
+        for leftover in left:
+            leftover.remove()
+            fixed.append(leftover.what)
+        left = look_for_leftovers(jobs, [])
+    findings.append(told("leftovers", [one.what for one in left]))
+    findings += found(jobs, trial)
+    return Diagnosis(healthy=all(one.ok for one in findings), checks=tuple(findings), fixed=tuple(fixed))
+
+
+def found(jobs: Jobs, check: Callable[[Jobs], Iterator[Finding]]) -> list[Finding]:
+    """What the check says; an error of ours is a finding too, for its text says what to do."""
+    try:
+        return list(check(jobs))
+    except TmuxjobsError as error:
+        return [Finding(name=check.__name__.replace("_", " "), ok=False, text=str(error))]
+
+
+def look_for_leftovers(jobs: Jobs, findings: list[Finding]) -> list[Leftover]:
+    try:
+        return list(leftovers(jobs))
+    except TmuxjobsError as error:
+        findings.append(Finding(name="leftovers", ok=False, text=str(error)))
+        return []
+
+
+def told(name: str, left: list[str]) -> Finding:
+    if not left:
+        return Finding(name=name, ok=True, text="none")
+    return Finding(name=name, ok=False, text=f"{'; '.join(left)}. `tmuxjobs doctor --fix` removes them.")
+
+
+def tmux(jobs: Jobs) -> Iterator[Finding]:
+    yield Finding(name="tmux", ok=True, text=f"{jobs.tmux.version()} at {jobs.tmux.binary}")
+
+
+def options(jobs: Jobs) -> Iterator[Finding]:
+    """Only what would end jobs; all else a person may set as they like."""
+    value = jobs.tmux.server_option("exit-unattached")
+    if value == "on":
+        text = (
+            "exit-unattached is on, so tmux would end with every job when nobody is attached. Take it out of your "
+            "tmux.conf and run: tmux set-option -s exit-unattached off"
+        )
+        yield Finding(name="tmux options", ok=False, text=text)
+    else:
+        yield Finding(name="tmux options", ok=True, text="no server runs yet" if value is None else "fine")
+
+
+def locale(jobs: Jobs) -> Iterator[Finding]:
+    name = next((jobs.environ[key] for key in ("LC_ALL", "LC_CTYPE", "LANG") if jobs.environ.get(key)), "")
+    if re.search("utf-?8", name, re.IGNORECASE):
+        yield Finding(name="locale", ok=True, text=name)
+    else:
+        text = (
+            f"{name or 'none is set'}: jobs run all the same, but programs may print `?` for letters beyond ASCII. Set "
+            "LANG=C.UTF-8 where tmuxjobs is started."
+        )
+        yield Finding(name="locale", ok=True, text=text)
+
+
+def state_dir(jobs: Jobs) -> Iterator[Finding]:
+    jobs.store.prepare()
+    root = jobs.store.root
+    disk = os.statvfs(root)
+    free = disk.f_bavail * disk.f_frsize
+    if free < FREE_BYTES:
+        text = (
+            f"the disk of {root} is nearly full, {free >> 20} MB are free: free some space, or set TMUXJOBS_STATE_DIR"
+        )
+        yield Finding(name="state directory", ok=False, text=f"{text} to another disk.")
+    elif disk.f_files and disk.f_favail < FREE_FILES:
+        text = f"the disk of {root} can hold only {disk.f_favail} more files: remove some."
+        yield Finding(name="state directory", ok=False, text=text)
+    else:
+        yield Finding(name="state directory", ok=True, text=f"{root}, {free >> 20} MB free")
+
+
+def open_files(jobs: Jobs) -> Iterator[Finding]:
+    """tmux needs two files a job, and at its limit it stops answering the person, too."""
+    server = jobs.tmux.server_pid()
+    used = processes.open_files(server) if server is not None else None
+    if used is None:
+        yield Finding(name="open files", ok=True, text="no tmux server to look at")
+        return
+    count, limit = used
+    wanted = 2 * jobs.settings.max_jobs + 20
+    text = f"tmux has {count} of {limit} files open"
+    if limit - count < wanted:
+        text += (
+            f", and {jobs.settings.max_jobs} jobs need {wanted}: raise `ulimit -n` before tmux starts, or lower "
+            "TMUXJOBS_MAX_JOBS."
+        )
+    yield Finding(name="open files", ok=limit - count >= wanted, text=text)
+
+
+def terminals(jobs: Jobs) -> Iterator[Finding]:
+    free = processes.free_terminals()
+    if free is None:
+        return
+    enough = free >= jobs.settings.max_jobs
+    text = f"{free} more can be opened"
+    if not enough:
+        text += f", and {jobs.settings.max_jobs} jobs may run: close some, or raise the sysctl kernel.pty.max."
+    yield Finding(name="terminals", ok=enough, text=text)
+
+
+def records(jobs: Jobs) -> Iterator[Finding]:
+    listed = jobs.list(limit=1)
+    text = " ".join(listed.damaged) or f"{listed.total} jobs, all readable"
+    yield Finding(name="records", ok=not listed.damaged, text=text)
+
+
+def leftovers(jobs: Jobs) -> Iterator[Leftover]:
+    """What killed processes left half made, of jobs that do not run, their windows and their processes."""
+    store = jobs.store
+    panes = jobs.tmux.panes()
+    with store.lock():
+        names = set(store.ids())
+        half_made = store.half_made()
+        for path in half_made:
+            names.discard(path.name)
+            yield Leftover(str(path), lambda path=path: discard(path))  # type: ignore[misc]
+    for path in set(exposed(store.root)).difference(half_made):
+        yield Leftover(f"{path}, which others may read", lambda path=path: close_to_others(path))  # type: ignore[misc]
+    for name in sorted(names):
+        with suppress(StateError, JobNotFound):  # damaged: `records` tells it; removed meanwhile
+            record, state = jobs.look(name)
+            if isinstance(state, Starting | Running):
+                continue
+            if living := jobs.orphans(record, state):
+                what = f"{name_processes(living)} of lost job {name}"
+                yield Leftover(what, lambda name=name: jobs.kill(name, grace=2.0))  # type: ignore[misc]
+            for path in store.transient(name):
+                yield Leftover(str(path), lambda path=path: discard(path))  # type: ignore[misc]
+            if isinstance(state, Lost) and name in panes:
+                yield Leftover(f"window of lost job {name}", lambda name=name: jobs.tmux.close(panes[name]))  # type: ignore[misc]
+    for name in sorted(panes.keys() - names):
+        if panes[name].dead and store.look(name) is None:
+            yield Leftover(f"window of removed job {name}", lambda name=name: jobs.tmux.close(panes[name]))  # type: ignore[misc]
+
+
+def exposed(root: Path) -> Iterator[Path]:
+    """Files and folders of ours that others on this machine may look into."""
+    for folder, _, files in os.walk(root):
+        for path in (Path(folder), *(Path(folder, name) for name in files)):
+            with suppress(OSError):  # gone meanwhile
+                mode = path.lstat().st_mode
+                if mode & 0o077 and not stat.S_ISLNK(mode):
+                    yield path
+
+
+def close_to_others(path: Path) -> None:
+    with suppress(OSError):  # gone meanwhile
+        path.chmod(path.lstat().st_mode & 0o700)
+
+
+def trial(jobs: Jobs) -> Iterator[Finding]:
+    """Run a job that prints 109 KB and ends with code 7; compare every byte. Nothing of it stays."""
+    shell = shutil.which("sh") or "/bin/sh"
+    started = jobs.execute(TRIAL, name="doctor", cwd="/", shell=shell, timeout=TRIAL_S)
+    try:
+        jobs.wait(started.job_id, timeout=TRIAL_S)
+        status = jobs.status(started.job_id)
+        data = Path(status.log_path).read_bytes()
+    finally:
+        jobs.kill(started.job_id, grace=0.0)
+        starting.forget(jobs, started.job_id)
+    good = status.exit_code == 7 and status.log == "complete" and data == TRIED
+    text = f"started, recorded and ended in {status.runtime:.1f} s, {len(data)} bytes as printed"
+    if not good:
+        text = (
+            f"a job that prints {len(TRIED)} bytes and ends with code 7 was {status.detail} with {len(data)} bytes "
+            f"(log: {status.log})."
+        )
+    yield Finding(name="a real job", ok=good, text=text)
