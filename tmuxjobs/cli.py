@@ -3,138 +3,24 @@
 import contextlib
 import getpass
 import os
-import shlex
 import sys
 import traceback
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import CycloptsError, Parameter
 
-from tmuxjobs import clients
-from tmuxjobs.clients import Client
+from tmuxjobs.app import BUG, INTERRUPTED, USAGE, WAIT_OVER, Flag, JobId, Json, Quiet, app, job_ids, list_of, show
+from tmuxjobs.cli_start import serve
 from tmuxjobs.errors import InvalidInput, SettingsError, TmuxjobsError
-from tmuxjobs.following import CtrlC, Pressed, exit_code
 from tmuxjobs.following import follow as stay
 from tmuxjobs.jobs import Jobs
-from tmuxjobs.models import Notify, Status
+from tmuxjobs.models import Status
 from tmuxjobs.progress import busy
 from tmuxjobs.results import Waited
 from tmuxjobs.settings import Settings
 from tmuxjobs.waiting import Until
-
-app = App(
-    "tmuxjobs",
-    help="Background jobs in tmux, shared by a coding agent and the person beside it.",
-    help_flags=["--help", "-h"],
-    version_flags=["--version"],
-)
-Json = Annotated[bool, Parameter("--json", negative="", help="Print the answer as one line of JSON.")]
-Quiet = Annotated[bool, Parameter(("--quiet", "-q"), negative="", help="Print job ids alone.")]
-list_of = list
-"""The built-in, under a name that the command `list` does not hide."""
-Flag = Parameter(negative="")
-USAGE, BUG, WAIT_OVER, INTERRUPTED = 2, 3, 124, 130
-
-
-def job_ids(_: object) -> list_of[tuple[str, str]]:
-    """What a shell completes a job id to, newest first, each with its state and command."""
-    found = Jobs.open().list(limit=200).jobs
-    return [(job.job_id, f"{job.status}: {job.command[:60]}") for job in found]
-
-
-JobId = Annotated[str, Parameter(completer=job_ids)]
-app.register_install_completion_command(help="Make this shell complete commands, options and job ids.")
-
-
-def show(result: Any, *, as_json: bool = False, ids: str | None = None) -> None:
-    """The answer on stdout, as JSON, as ids alone, or as text."""
-    print(ids if ids is not None else result.model_dump_json() if as_json else result.text())
-
-
-@app.command
-def execute(
-    *command: Annotated[str, Parameter(allow_leading_hyphen=True)],
-    name: str | None = None,
-    cwd: str | None = None,
-    env: Annotated[list_of[str], Parameter(("--env", "-e"), negative="")] = [],  # noqa: B006
-    timeout: float | None = None,
-    shell: str | None = None,
-    separate_stderr: Annotated[bool, Flag] = False,
-    notify: Notify | None = None,
-    wait: Annotated[bool, Parameter(("--wait", "-w"), negative="")] = False,
-    ctrl_c: CtrlC = "pass",
-    json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Start a command as a background job: `tmuxjobs execute -- make -j4`.
-
-    With --wait it stands in for the command: it prints the output as it comes and exits with the command's code. The
-    job keeps a terminal of its own, so standard input is not handed on: `tmuxjobs attach` or `interact` types into it.
-
-    Parameters
-    ----------
-    command
-        A command and its arguments, or one argument with a shell command line.
-    name
-        Short name for the id and the window.
-    cwd
-        Working directory; the current one by default.
-    env
-        NAME=VALUE to add to the environment; may be given several times.
-    timeout
-        Seconds after which the job is ended.
-    shell
-        Shell to run it; bash by default, else sh.
-    separate_stderr
-        Keep stderr in a file of its own.
-    notify
-        Which ends to tell by a message, a bell and the on_end command; as configured by default.
-    wait
-        Stay until it ends, and exit with its code.
-    ctrl_c
-        What Ctrl-C does while waiting: pass it on to the job (a second one leaves), leave the job, or kill it.
-    """
-    line = command[0] if len(command) == 1 else shlex.join(command)
-    jobs = Jobs.open()
-    pressed = Pressed(ctrl_c if wait and not json else "leave")
-    with pressed.caught():
-        with busy("starting"):
-            started = jobs.execute(
-                line,
-                name=name,
-                cwd=cwd,
-                env=_pairs(env),
-                timeout=timeout,
-                shell=shell,
-                separate_stderr=separate_stderr,
-                notify=notify,
-            )
-        if not wait:
-            show(started, as_json=json, ids=started.job_id if quiet else None)
-        elif json:
-            sys.exit(_ended(jobs, started.job_id))
-        else:
-            if sys.stderr.isatty() and not quiet:
-                print(f"[{started.job_id}: {started.attach}]", file=sys.stderr)
-            stderr_cursor = 0 if separate_stderr else None
-            sys.exit(stay(jobs, started.job_id, cursor=0, stderr_cursor=stderr_cursor, pressed=pressed))
-
-
-def _ended(jobs: Jobs, job_id: str) -> int:
-    """Wait for the end and print how it went; the job's exit code."""
-    jobs.wait(job_id, timeout=None)
-    ended = jobs.status(job_id)
-    show(ended, as_json=True)
-    return exit_code(ended)
-
-
-def _pairs(items: list_of[str]) -> dict[str, str]:
-    for item in items:
-        if "=" not in item:
-            raise InvalidInput(f"--env takes NAME=VALUE, not '{item.split('=')[0]}'.")
-    return dict(item.split("=", 1) for item in items)
 
 
 @app.command
@@ -325,7 +211,7 @@ def _wait_code(answer: Waited, asked: set[str | None]) -> int:
 
 @app.command
 def search(
-    job_id: str,
+    job_id: JobId,
     pattern: str,
     *,
     literal: Annotated[bool, Parameter(("--literal", "-F"), negative="")] = False,
@@ -369,7 +255,7 @@ def search(
 
 
 @app.command
-def screen(job_id: str, *, png: Path | None = None, json: Json = False) -> None:
+def screen(job_id: JobId, *, png: Path | None = None, json: Json = False) -> None:
     """Print what a person who is attached sees of a job now.
 
     Parameters
@@ -528,35 +414,6 @@ def prune(*, json: Json = False, quiet: Quiet = False) -> None:
         print(f"{len(removed)} jobs removed.")
     else:
         print("".join(f"{job_id}\n" for job_id in removed), end="")
-
-
-@app.command
-def serve() -> None:
-    """Serve MCP on stdio; without arguments and a terminal `tmuxjobs` does the same."""
-    from tmuxjobs.server import serve
-
-    serve(Jobs.open())
-
-
-@app.command
-def install(client: Client, *, write: Annotated[bool, Flag] = False) -> None:
-    """Set tmuxjobs up in an MCP client: prints what to run or to add, and where.
-
-    Parameters
-    ----------
-    client
-        Which one.
-    write
-        Do it. What is there stays; a second time changes nothing.
-    """
-    command = clients.server_command()
-    if write:
-        print(clients.write(client, command, Path.home(), os.environ))
-        return
-    path = clients.config_path(client, Path.home(), os.environ)
-    where = f"Add this to {path}" if path else "Run this"
-    print(f"{where}, or let `tmuxjobs install {client} --write` do it:", file=sys.stderr)
-    print(clients.wanted(client, command))
 
 
 @app.default

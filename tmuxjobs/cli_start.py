@@ -1,0 +1,131 @@
+"""The commands that start something: a job, the server, and its place in a client."""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from tmuxjobs import clients
+from tmuxjobs.app import Flag, Json, Quiet, app, list_of, show
+from tmuxjobs.clients import Client
+from tmuxjobs.errors import InvalidInput
+from tmuxjobs.following import CtrlC, Pressed, exit_code, follow
+from tmuxjobs.jobs import Jobs
+from tmuxjobs.models import Notify
+from tmuxjobs.progress import busy
+
+
+@app.command
+def execute(
+    *command: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    name: str | None = None,
+    cwd: str | None = None,
+    env: Annotated[list_of[str], Parameter(("--env", "-e"), negative="")] = [],  # noqa: B006
+    timeout: float | None = None,
+    shell: str | None = None,
+    separate_stderr: Annotated[bool, Flag] = False,
+    wait: Annotated[bool, Parameter(("--wait", "-w"), negative="")] = False,
+    ctrl_c: CtrlC = "pass",
+    notify: Notify | None = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Start a command as a background job: `tmuxjobs execute -- make -j4`.
+
+    With --wait it stands in for the command: it prints the output as it comes and exits with the command's code. The
+    job keeps a terminal of its own, so standard input is not handed on: `tmuxjobs attach` or `interact` types into it.
+
+    Parameters
+    ----------
+    command
+        A command and its arguments, or one argument with a shell command line.
+    name
+        Short name for the id and the window.
+    cwd
+        Working directory; the current one by default.
+    env
+        NAME=VALUE to add to the environment; may be given several times.
+    timeout
+        Seconds after which the job is ended.
+    shell
+        Shell to run it; bash by default, else sh.
+    separate_stderr
+        Keep stderr in a file of its own.
+    wait
+        Stay until it ends, and exit with its code.
+    ctrl_c
+        What Ctrl-C does while waiting: pass it on to the job (a second one leaves), leave the job, or kill it.
+    notify
+        Which ends to tell by a message, a bell and the on_end command; as configured by default.
+    """
+    line = command[0] if len(command) == 1 else shlex.join(command)
+    jobs = Jobs.open()
+    pressed = Pressed(ctrl_c if wait and not json else "leave")
+    with pressed.caught():
+        with busy("starting"):
+            started = jobs.execute(
+                line,
+                name=name,
+                cwd=cwd,
+                env=_pairs(env),
+                timeout=timeout,
+                shell=shell,
+                separate_stderr=separate_stderr,
+                notify=notify,
+            )
+        if not wait:
+            show(started, as_json=json, ids=started.job_id if quiet else None)
+        elif json:
+            sys.exit(_ended(jobs, started.job_id))
+        else:
+            if sys.stderr.isatty() and not quiet:
+                print(f"[{started.job_id}: {started.attach}]", file=sys.stderr)
+            stderr_cursor = 0 if separate_stderr else None
+            sys.exit(follow(jobs, started.job_id, cursor=0, stderr_cursor=stderr_cursor, pressed=pressed))
+
+
+def _ended(jobs: Jobs, job_id: str) -> int:
+    """Wait for the end and print how it went; the job's exit code."""
+    jobs.wait(job_id, timeout=None)
+    ended = jobs.status(job_id)
+    show(ended, as_json=True)
+    return exit_code(ended)
+
+
+def _pairs(items: list_of[str]) -> dict[str, str]:
+    for item in items:
+        if "=" not in item:
+            raise InvalidInput(f"--env takes NAME=VALUE, not '{item.split('=')[0]}'.")
+    return dict(item.split("=", 1) for item in items)
+
+
+@app.command
+def serve() -> None:
+    """Serve MCP on stdio; without arguments and a terminal `tmuxjobs` does the same."""
+    from tmuxjobs.server import serve
+
+    serve(Jobs.open())
+
+
+@app.command
+def install(client: Client, *, write: Annotated[bool, Flag] = False) -> None:
+    """Set tmuxjobs up in an MCP client: prints what to run or to add, and where.
+
+    Parameters
+    ----------
+    client
+        Which one.
+    write
+        Do it. What is there stays; a second time changes nothing.
+    """
+    command = clients.server_command()
+    if write:
+        print(clients.write(client, command, Path.home(), os.environ))
+        return
+    path = clients.config_path(client, Path.home(), os.environ)
+    where = f"Add this to {path}" if path else "Run this"
+    print(f"{where}, or let `tmuxjobs install {client} --write` do it:", file=sys.stderr)
+    print(clients.wanted(client, command))
