@@ -103,11 +103,27 @@ def _pairs(items: list_of[str]) -> dict[str, str]:
 
 
 @app.command
-def serve() -> None:
-    """Serve MCP on stdio; without arguments and a terminal `tmuxjobs` does the same."""
-    from tmuxjobs.server import serve
+def serve(*, http: str | None = None) -> None:
+    """Serve MCP on stdio; without arguments and a terminal `tmuxjobs` does the same.
 
-    serve(Jobs.open())
+    Parameters
+    ----------
+    http
+        HOST:PORT to serve on instead, to clients that bring the bearer token in `http-token` in the state directory.
+    """
+    jobs = Jobs.open()
+    host, _, port = (http or "").rpartition(":")
+    if http is not None and not (host and port.isdigit() and 0 < int(port) < 65536):
+        raise InvalidInput(f"--http takes HOST:PORT, like 127.0.0.1:8765, not '{http}'.")
+    # FastMCP takes a second to import.
+    from tmuxjobs.server import serve, serve_http
+
+    if http is None:
+        serve(jobs)
+        return
+    token, path = jobs.store.token()
+    print(f"Serving MCP on http://{http}/mcp; clients bring the bearer token in {path}.", file=sys.stderr)
+    serve_http(jobs, host=host.strip("[]"), port=int(port), token=token)
 
 
 @app.command

@@ -6,6 +6,7 @@ import functools
 import inspect
 import logging
 import os
+import secrets
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,6 +18,7 @@ os.environ.setdefault("FASTMCP_ENABLE_RICH_LOGGING", "false")
 
 from fastmcp import FastMCP
 from fastmcp.exceptions import ToolError, ValidationError
+from fastmcp.server.auth import AccessToken, TokenVerifier
 from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
 from fastmcp.tools.base import ToolResult
 from fastmcp.tools.function_tool import FunctionTool
@@ -381,3 +383,27 @@ def serve(jobs: Jobs) -> None:
     asyncio.run(run())
     sys.stdout.flush()
     os._exit(0)
+
+
+class OneToken(TokenVerifier):
+    """Lets in who knows the one token."""
+
+    def __init__(self, token: str) -> None:
+        super().__init__()
+        self._token = token
+
+    async def verify_token(self, token: str) -> AccessToken | None:
+        known = secrets.compare_digest(token.encode(), self._token.encode())
+        return AccessToken(token=token, client_id="owner", scopes=[]) if known else None
+
+
+def serve_http(jobs: Jobs, *, host: str, port: int, token: str) -> None:
+    """Serve MCP on http://host:port/mcp to who brings the token, until SIGTERM or SIGINT comes; the jobs live on."""
+    server = build_server(jobs)
+    server.auth = OneToken(token)
+    # By itself FastMCP would answer whatever host and origin a browser was lured into naming.
+    asyncio.run(
+        server.run_async(
+            "http", host=host, port=port, show_banner=False, log_level="ERROR", host_origin_protection="auto"
+        )
+    )

@@ -94,6 +94,15 @@ class Store:
         self._write(path, str(number).encode())
         return number
 
+    def token(self) -> tuple[str, Path]:
+        """The secret that clients over HTTP bring, made at first use, and its file; who deletes that gets a new one."""
+        path = self.root / "http-token"
+        text = self._read(path)
+        if text is None or not text.strip():
+            text = secrets.token_urlsafe(32).encode()
+            self._write(path, text + b"\n")
+        return text.decode().strip(), path
+
     def create(self, spec: JobSpec, env: Mapping[str, str]) -> Path:
         """The job's folder with `job.json` and `env` in it, complete or not there at all."""
         folder = self.folder(spec.job_id)
