@@ -181,20 +181,21 @@ def wait(
     max_bytes
         Budget in characters for the output that is shown.
     """
-    answer = Jobs.open().wait(
-        job_id,
-        until=until,
-        pattern=pattern,
-        fail_pattern=fail_pattern,
-        literal=literal,
-        idle=idle,
-        port=port,
-        url=url,
-        cursor=cursor,
-        mode="all" if all else "any",
-        timeout=timeout,
-        max_bytes=max_bytes,
-    )
+    with busy("waiting"):
+        answer = Jobs.open().wait(
+            job_id,
+            until=until,
+            pattern=pattern,
+            fail_pattern=fail_pattern,
+            literal=literal,
+            idle=idle,
+            port=port,
+            url=url,
+            cursor=cursor,
+            mode="all" if all else "any",
+            timeout=timeout,
+            max_bytes=max_bytes,
+        )
     show(answer, as_json=json)
     given = (("pattern", pattern), ("idle", idle), ("port", port), ("url", url))
     sys.exit(_wait_code(answer, {until, *(name for name, value in given if value is not None)}))
@@ -311,9 +312,10 @@ def interact(
         if input:
             raise InvalidInput("A secret in the arguments could be seen by others: leave the text out with --secret.")
         input = hidden_line()
-    answer = Jobs.open().interact(
-        job_id, input, keys=key, enter=not no_enter, wait=wait, pattern=pattern, secret=secret
-    )
+    with busy("waiting for the response"):
+        answer = Jobs.open().interact(
+            job_id, input, keys=key, enter=not no_enter, wait=wait, pattern=pattern, secret=secret
+        )
     show(answer, as_json=json) if json else _print_output(answer)
 
 

@@ -11,7 +11,6 @@ import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import platformdirs
 import pytest
 from support import Tmux, ended, wait_until
 
@@ -22,24 +21,6 @@ from tmuxjobs.settings import ours
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-
-
-def use(text: str) -> Settings:
-    path = platformdirs.user_config_path("tmuxjobs") / "settings.toml"
-    path.parent.mkdir(parents=True)
-    path.write_text(text)
-    return Settings.load()
-
-
-def test_settings_sample_is_the_defaults() -> None:
-    defaults = Settings()
-    assert use((CONF / "settings.toml").read_text()) == defaults
-
-
-def test_settings_sample_has_every_setting_and_each_can_be_used(tmp_path: Path) -> None:
-    text = re.sub(r"^# (?=[a-z_]+ = )", "", (CONF / "settings.toml").read_text(), flags=re.MULTILINE)
-    assert tomllib.loads(text).keys() == Settings.model_fields.keys()
-    use(text.replace("/home/you", str(tmp_path)))
 
 
 @pytest.mark.parametrize("client", ["codex", "cursor", "gemini", "vscode"])

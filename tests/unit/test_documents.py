@@ -1,8 +1,10 @@
 """The documents say what the program does: their tables are compared with it."""
 
 import re
+import tomllib
 from pathlib import Path
 
+import platformdirs
 import pytest
 
 from tmuxjobs import Jobs, Settings, cli
@@ -80,3 +82,21 @@ def test_quoted_messages_are_the_programs() -> None:
         theirs = quoted.startswith(("sessions should", "can't find", "spawn "))
         words = re.sub(r"\d+|TMUXJOBS_MAX_JOB(?= )", "N", " ".join(quoted.split()))
         assert theirs or words in flat, f"no such message in the program: {quoted}"
+
+
+def use(text: str) -> Settings:
+    path = platformdirs.user_config_path("tmuxjobs") / "settings.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    return Settings.load()
+
+
+def test_settings_sample_is_the_defaults() -> None:
+    defaults = Settings()
+    assert use((ROOT / "conf" / "settings.toml").read_text()) == defaults
+
+
+def test_settings_sample_has_every_setting_and_each_can_be_used(tmp_path: Path) -> None:
+    text = re.sub(r"^# (?=[a-z_]+ = )", "", (ROOT / "conf" / "settings.toml").read_text(), flags=re.MULTILINE)
+    assert tomllib.loads(text).keys() == Settings.model_fields.keys()
+    use(text.replace("/home/you", str(tmp_path)))
