@@ -198,7 +198,7 @@ def forget(jobs: Jobs, job_id: str) -> None:
     """Remove all of a job that did not start; a runner killed at its fork may have left the command behind."""
     record = jobs.store.look(job_id)
     if record is not None:
-        stopping.end_processes(jobs.orphans(*jobs.settle(record)), "SIGKILL", 0.0)
+        stopping.end_processes(lambda: jobs.orphans(*jobs.settle(record)), "SIGKILL", 0.0)
     pane = jobs.tmux.panes().get(job_id)
     with jobs.store.lock():
         jobs.store.remove(job_id)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import signal as signals
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tmuxjobs import processes
 from tmuxjobs.checks import checked_seconds
 from tmuxjobs.errors import InvalidInput, TmuxError
-from tmuxjobs.models import Lost, ProcessRecord, Record, Running, Starting, describe
+from tmuxjobs.models import Lost, ProcessRecord, Record, Running, Starting, State, describe
 from tmuxjobs.results import Kill
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 GRACE_S = 5.0
 GRACE_MAX_S = 30.0
 ENDING_S = 15.0
-LOOKS = 5
+KILL_S = 5.0
 
 
 def kill(jobs: Jobs, job_id: str, *, signal: str = "TERM", grace: float = GRACE_S) -> Kill:
@@ -33,17 +33,8 @@ def kill(jobs: Jobs, job_id: str, *, signal: str = "TERM", grace: float = GRACE_
     record, state = jobs.settle(record)
     if isinstance(state, Starting | Running):
         return stop(jobs, record, name, grace)
-    living = record.exit.left_running + record.exit.survivors if record.exit else jobs.orphans(record, state)
-    living = alive_of(living)
-    survivors = end_processes(living, name, grace)
-    if isinstance(state, Lost):
-        for _ in range(LOOKS):  # what was born meanwhile is in no list
-            born = tuple(one for one in jobs.orphans(record, state) if one not in survivors)
-            if not born:
-                break
-            living, survivors = living + born, survivors + end_processes(born, "SIGKILL", 0.0)
-    ended = len(living) - len(survivors)
-    words = f"; ended {ended} of its processes that still lived" if living else ""
+    survivors, ended = end_processes(lambda: leftovers(jobs, record, state), name, grace)
+    words = f"; ended {ended} of its processes that still lived" if ended or survivors else ""
     status = "killed" if ended and isinstance(state, Lost) else "already_terminated"
     return Kill.model_validate({"status": status, "detail": describe(state) + words, "survivors": survivors})
 
@@ -79,15 +70,31 @@ def alive_of(named: Sequence[ProcessRecord]) -> tuple[ProcessRecord, ...]:
     return tuple(one for one in named if one.start and processes.alive(one.pid, one.start))
 
 
-def end_processes(living: Sequence[ProcessRecord], signal: str, grace: float) -> tuple[ProcessRecord, ...]:
-    """Signal them, then SIGKILL; those that still live."""
-    for number, bound in ((signals.Signals[signal], grace), (signals.SIGKILL, 2.0)):
-        for one in alive_of(living):
-            send(one.pid, number)
+def leftovers(jobs: Jobs, record: Record, state: State) -> tuple[ProcessRecord, ...]:
+    """What lives of a job that has ended."""
+    if record.exit is None:
+        return jobs.orphans(record, state)
+    return alive_of(record.exit.left_running + record.exit.survivors)
+
+
+def end_processes(
+    look: Callable[[], tuple[ProcessRecord, ...]], signal: str, grace: float
+) -> tuple[tuple[ProcessRecord, ...], int]:
+    """Signal them, then SIGKILL, whoever a look shows: they fork meanwhile. Survivors, and how many ended."""
+    met: set[int] = set()
+    for number, bound in ((signals.Signals[signal], grace), (signals.SIGKILL, KILL_S)):
         deadline = time.monotonic() + bound
-        while alive_of(living) and time.monotonic() < deadline:
+        signalled: set[int] = set()
+        while living := look():
+            for pid in {one.pid for one in living} - signalled:
+                send(pid, number)
+                signalled.add(pid)
+            met |= signalled
+            if time.monotonic() >= deadline:
+                break
             time.sleep(0.02)
-    return alive_of(living)
+    survivors = look()
+    return survivors, len(met - {one.pid for one in survivors})
 
 
 def send(pid: int, number: signals.Signals) -> None:
