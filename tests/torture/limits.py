@@ -254,17 +254,21 @@ def dump(world: World) -> dict[str, list[str]]:
 def quota(world: World) -> None:
     """All logs together stay within TMUXJOBS_MAX_TOTAL_SIZE, and no job that runs is removed for it."""
     jobs = world.another(state_dir=world.folder / "quota", max_output_size="256KB", max_total_size="2MB")
-    running = [world.start(largest=100_000, pause=1.0, jobs=jobs) for _ in range(2)]
+    gate = world.folder / "gate"
+    held = f"until [ -e {gate} ]; do sleep 0.05; done; "
+    running = [world.start(largest=100_000, jobs=jobs, head=held) for _ in range(2)]
     for _ in range(12):
         started = jobs.execute("head -c 200000 source", cwd=str(world.folder))
         world.ended(started.job_id, jobs)
         if (size := on_disk(jobs)) > 2 << 20:
             world.tally.wrong(f"all logs take {size} bytes")
+    gate.touch()
     for one in running:
         try:
             world.check(one, world.ended(one.job_id, jobs))
         except JobNotFound:
-            world.tally.wrong(f"{one.job_id} was removed")
+            world.tally.wrong(f"{one.job_id} was removed while it ran")
+    gate.unlink()
     shutil.rmtree(world.folder / "quota")
 
 
