@@ -399,7 +399,9 @@ def _setting(target: str, options: Sequence[tuple[str, str]]) -> list[str]:
 class Opening:
     """A `new-window` under way; once tmux has answered it has the pid in the pane, or `error`, what tmux said."""
 
-    NO_SESSION = re.compile("can't find session|no server running|error connecting|server exited|lost server")
+    NO_SESSION = re.compile(
+        "can't find session|no current target|no server running|error connecting|server exited|lost server"
+    )
 
     def __init__(self) -> None:
         self.pid: int | None = None
