@@ -366,6 +366,25 @@ def release(job_id: JobId, *, json: Json = False) -> None:
 
 
 @app.command
+def restart(
+    job_id: Annotated[str, Parameter(completer=job_ids)],
+    *,
+    env: Annotated[list_of[str], Parameter(("--env", "-e"), negative="")] = [],  # noqa: B006
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """End a job if it runs, and start its command again as a new job.
+
+    Parameters
+    ----------
+    env
+        NAME=VALUE to add to the current environment; the job's own is not kept.
+    """
+    started = Jobs.open().restart(job_id, env=_pairs(env))
+    show(started, as_json=json, ids=started.job_id if quiet else None)
+
+
+@app.command
 def attach(job_id: Annotated[str | None, Parameter(completer=job_ids)] = None) -> None:
     """Watch the jobs in tmux, or one of them; inside tmux the client switches over."""
     jobs = Jobs.open()

@@ -5,6 +5,7 @@ A verb is a method here, a tool in `server.py`, a command in `cli.py`. Holds no 
 
 import builtins
 import contextlib
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -15,12 +16,14 @@ from typing import Any, Self
 from tmuxjobs import (
     asking,
     doctor,
+    ending,
     holding,
     interacting,
     keeping,
     noticing,
     processes,
     reading,
+    restarting,
     searching,
     showing,
     starting,
@@ -28,6 +31,7 @@ from tmuxjobs import (
     waiting,
 )
 from tmuxjobs.errors import InvalidInput, StateError, TmuxError
+from tmuxjobs.journal import Journal
 from tmuxjobs.models import (
     STATUSES,
     Lost,
@@ -61,18 +65,22 @@ class Jobs:
     hold = holding.hold
     release = holding.release
     refuse_if_held = holding.refuse_if_held
+    restart = restarting.restart
     wait = waiting.wait
     wait_async = waiting.wait_async
     prune = keeping.prune
     doctor = doctor.doctor
     prune_windows = keeping.prune_windows
     prompt = asking.prompt
+    journal_since = ending.journal
 
     def __init__(self, settings: Settings, *, environ: Mapping[str, str], cwd: Path) -> None:
         self.settings = settings
         self.environ = dict(environ)
         self.cwd = settings.working_dir or cwd
         self.store = Store(settings.state_dir)
+        self.journal = Journal(settings.state_dir / "journal")
+        self.looked_for_lost_at = -math.inf
         self.tmux = Tmux(socket_name=settings.socket_name, session=settings.session, environ=environ)
 
     @classmethod

@@ -20,6 +20,7 @@ RECORDS_BYTES = 128 << 10
 
 def prune(jobs: Jobs) -> list[str]:
     """Remove finished jobs beyond the configured age and count, and their windows; the ids that went."""
+    jobs.journal_since()
     with jobs.store.lock():
         finished = sorted(finished_at(jobs).items(), key=lambda item: item[1], reverse=True)
         many = {name for place, (name, _) in enumerate(finished) if place >= jobs.settings.keep_jobs}

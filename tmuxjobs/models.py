@@ -52,6 +52,8 @@ class JobSpec(Model):
     session: str = "mcp-jobs"
     notify: Notify = "always"
     on_end: str | None = None
+    env_names: tuple[str, ...] = ()
+    """Variables that were given; their values are kept nowhere."""
 
 
 class RunRecord(Model):

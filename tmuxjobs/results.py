@@ -144,6 +144,17 @@ def folded(text: str) -> str:
     return "\n".join(lines)
 
 
+class Restarted(Started):
+    """The answer of `restart`: the new job, and the old one's id."""
+
+    restarted: str
+    note: str = ""
+
+    def text(self) -> str:
+        """As of `execute`, and what was not carried over."""
+        return super().text() + (f"\nnote: {self.note}" if self.note else "")
+
+
 class Output(Answer):
     """The answer of `output`, `tail` and `interact`: clean text; `cursor` is the raw offset to go on from.
 

@@ -33,8 +33,9 @@ from tmuxjobs.jobs import Jobs
 from tmuxjobs.models import Status
 from tmuxjobs.picture import png
 from tmuxjobs.resources import add_prompts, add_resources
-from tmuxjobs.results import Answer, Found, JobList, JobStatus, Kill, Output, Ran, Screen, Started, Waited
+from tmuxjobs.results import Answer, Found, JobList, JobStatus, Kill, Output, Ran, Restarted, Screen, Started, Waited
 from tmuxjobs.starting import ran
+from tmuxjobs.telling import EndsTold
 from tmuxjobs.waiting import CHARS, WAIT_S, Mode, Until
 
 NOTICE_S = 2.0
@@ -45,6 +46,7 @@ Runs shell commands as background jobs in tmux, where the person can watch and t
 - `wait` tells when it has ended, printed something or serves: never poll `status`.
 - `tail` shows the newest output, `output` with the last cursor only what is new.
 - `interact` types into a job and answers with what it printed; `keys=["C-c"]` interrupts.
+- `[ended meanwhile: ...]` under an answer names other jobs that have ended, once.
 - A job lives on when this server ends, and every later session sees it in `list`. `kill` what you no longer need.
 - `search` finds lines in a large log; it is a plain file (log_path), too.
 - Where a job waits for a password, ask the person to attach and type it.
@@ -84,10 +86,12 @@ def _argument_error(error: PydanticValidationError) -> str:
 
 def build_server(jobs: Jobs) -> FastMCP:
     """The MCP server over these jobs; nothing runs before it is started."""
+    ends = EndsTold(jobs)
 
     @contextlib.asynccontextmanager
     async def keep_house(_: FastMCP) -> AsyncIterator[None]:
         """Prune now and then, and notice who waits for input. Nothing depends on this end being reached."""
+        ends.connected()
         tasks = [asyncio.create_task(work) for work in (_prune_for_ever(jobs), _notice_for_ever(jobs))]
         try:
             yield
@@ -100,7 +104,7 @@ def build_server(jobs: Jobs) -> FastMCP:
         INSTRUCTIONS.format(session=jobs.settings.session),
         version="0.1.0",
         lifespan=keep_house,
-        middleware=[PlainArgumentErrors()],
+        middleware=[ends, PlainArgumentErrors()],
         mask_error_details=True,
     )
 
@@ -287,6 +291,15 @@ def build_server(jobs: Jobs) -> FastMCP:
         """
         jobs.refuse_if_held(job_id)
         return jobs.kill(job_id, signal=signal, grace=grace)
+
+    @tool(Restarted, ACTS)
+    def restart(
+        job_id: JobId,
+        env: Annotated[dict[str, str] | None, Field(description="Variables; those given before are not kept")] = None,
+    ) -> Restarted:
+        """End a job if it runs and start the same command again, in the same folder, as a new job with a new id."""
+        jobs.refuse_if_held(job_id)
+        return jobs.restart(job_id, env=env)
 
     add_resources(server, jobs)
     add_prompts(server)

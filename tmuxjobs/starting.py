@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from tmuxjobs import keeping, looks, processes, stopping
+from tmuxjobs import ending, keeping, looks, processes, stopping
 from tmuxjobs.checks import checked_seconds, encoded
-from tmuxjobs.errors import InvalidInput, LimitReached, NotAllowed, NotStarted
+from tmuxjobs.errors import InvalidInput, LimitReached, NotAllowed, NotStarted, StateError
 from tmuxjobs.models import LAUNCH_S, JobSpec, Notify, status_of
 from tmuxjobs.results import Ran, Started, Waited
 from tmuxjobs.settings import IN_HOOKS, IN_JOBS
@@ -65,6 +65,7 @@ def execute(
         "timeout_s": checked_seconds("timeout", timeout) if timeout is not None else jobs.settings.job_timeout,
         "separate_stderr": separate_stderr,
         "notify": notify or jobs.settings.notify,
+        "env_names": tuple(sorted(env or {})),
     }
     ensure_session(jobs)
     job_id = create(jobs, slug(name or command), asked, environment)
@@ -155,6 +156,11 @@ def create(jobs: Jobs, short: str, asked: Mapping[str, Any], environment: dict[s
         if jobs.settings.max_total_size is not None:
             keeping.make_room(jobs, keeping.reserved(spec))
         jobs.store.create(spec, environment | {IN_JOBS: job_id})
+        try:
+            ending.started(jobs, job_id)
+        except StateError:
+            jobs.store.remove(job_id)
+            raise
     return job_id
 
 

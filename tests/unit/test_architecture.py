@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parents[2] / "tmuxjobs"
 BASE = {"errors", "models"}
 MIDDLE = BASE | {
     "looks",
+    "journal",
     "clean",
     "settings",
     "tmux",
@@ -34,6 +35,8 @@ VERBS = {
     "holding",
     "noticing",
     "doctor",
+    "restarting",
+    "ending",
 }
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
@@ -51,6 +54,8 @@ LAYERS: dict[str, set[str]] = {
     "terminals": BASE,
     "probing": set(),
     "watching": set(),
+    "journal": BASE,
+    "telling": BASE | {"jobs", "journal"},
     "output": BASE | {"clean"},
     "results": {"models"},
     "picture": {"results"},
@@ -68,13 +73,13 @@ LAYERS: dict[str, set[str]] = {
     | MIDDLE
     | {"jobs", "results", "server", "waiting"},
     "resources": {"errors", "jobs", "results"},
-    "server": MIDDLE | {"jobs", "picture", "resources", "results", "starting", "waiting"},
+    "server": MIDDLE | {"jobs", "picture", "resources", "results", "starting", "telling", "waiting"},
     "__init__": MIDDLE | {"jobs"},
     "__main__": {"cli"},
 }
 OWNERS = {
     "libtmux": {"calls"},
-    "fastmcp": {"resources", "server"},
+    "fastmcp": {"resources", "server", "telling"},
     "mcp": {"server"},
     "platformdirs": {"settings"},
     "cyclopts": {"app", "cli", "cli_start"},

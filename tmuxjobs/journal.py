@@ -1,0 +1,111 @@
+"""The journal of starts and ends: numbered lines in one file, bounded, never rewritten but as a whole.
+
+Whoever looks writes down the ends there are, from the jobs' own records: no end is lost with the one who saw it first.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from tmuxjobs.errors import StateError
+from tmuxjobs.models import Model
+
+JOURNAL_BYTES = 1 << 18
+KEPT = 500
+"""How many of the newest entries stay when the file is made small again, beside the starts of jobs that run."""
+
+
+class Entry(Model):
+    """A line of the journal. The status of a removed job is not known any more."""
+
+    n: int
+    event: Literal["start", "end"]
+    job_id: str
+    at: datetime
+    status: str | None = None
+    exit_code: int | None = None
+
+
+class Journal:
+    """The file; reading it again costs one look at it unless it has changed. Writers hold the store's lock."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._seen: tuple[int, int] | None = None
+        self._entries: tuple[Entry, ...] = ()
+
+    @property
+    def exists(self) -> bool:
+        return self.path.exists()
+
+    def read(self) -> tuple[Entry, ...]:
+        """All entries that are kept, oldest first; a line cut off by a full disk or a kill is passed over."""
+        try:
+            fd = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            raise StateError(f"'{self.path}' can not be read: {error.strerror}.") from None
+        with open(fd, "rb") as file:
+            facts = os.fstat(fd)
+            seen = facts.st_ino, facts.st_size
+            if seen != self._seen:
+                self._entries = tuple(filter(None, map(_entry, file.read().splitlines())))
+                self._seen = seen
+        return self._entries
+
+    def open_jobs(self) -> list[str]:
+        """Started and not ended."""
+        started: dict[str, None] = {}
+        for entry in self.read():
+            if entry.event == "start":
+                started[entry.job_id] = None
+            else:
+                started.pop(entry.job_id, None)
+        return list(started)
+
+    def last(self) -> int:
+        entries = self.read()
+        return entries[-1].n if entries else 0
+
+    def append(self, entries: Sequence[Entry]) -> None:
+        """Number and write them; call it under the lock. Their own numbers do not count."""
+        number = self.last()
+        numbered = [entry.model_copy(update={"n": number + at}) for at, entry in enumerate(entries, 1)]
+        data = b"".join(entry.model_dump_json(exclude_none=True).encode() + b"\n" for entry in numbered)
+        try:
+            if self._seen is not None and self._seen[1] + len(data) > JOURNAL_BYTES:
+                self._shrink()
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            with open(fd, "r+b", buffering=0) as file:
+                size = os.fstat(fd).st_size
+                cut = size and os.pread(fd, 1, size - 1) != b"\n"
+                file.write((b"\n" if cut else b"") + data)
+        except OSError as error:
+            raise StateError(f"'{self.path}' can not be written: {error.strerror}.") from None
+
+    def _shrink(self) -> None:
+        running = set(self.open_jobs())
+        entries = self.read()
+        kept = [entry for entry in entries[:-KEPT] if entry.job_id in running] + list(entries[-KEPT:])
+        beside = self.path.with_name(f"{self.path.name}.{os.getpid()}")
+        try:
+            with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
+                file.writelines(entry.model_dump_json(exclude_none=True).encode() + b"\n" for entry in kept)
+            os.replace(beside, self.path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                beside.unlink()
+
+
+def _entry(line: bytes) -> Entry | None:
+    try:
+        return Entry.model_validate(json.loads(line))
+    except (ValueError, ValidationError):
+        return None
