@@ -35,6 +35,7 @@ from tmuxjobs.picture import png
 from tmuxjobs.resources import add_prompts, add_resources
 from tmuxjobs.results import Answer, Found, JobList, JobStatus, Kill, Output, Ran, Restarted, Screen, Started, Waited
 from tmuxjobs.starting import ran
+from tmuxjobs.tasks import Tasks, inline
 from tmuxjobs.telling import EndsTold
 from tmuxjobs.waiting import CHARS, WAIT_S, Mode, Until
 
@@ -108,6 +109,8 @@ def build_server(jobs: Jobs) -> FastMCP:
         mask_error_details=True,
     )
 
+    server.add_extension(Tasks(jobs, ends))
+
     def tool(model: type[Answer], hints: ToolAnnotations) -> Callable[[Verb], Any]:
         def add(verb: Verb) -> Any:
             made = Tool.from_function(told(verb), output_schema=schema(model), annotations=hints)
@@ -153,7 +156,7 @@ def build_server(jobs: Jobs) -> FastMCP:
         if isinstance(started, Ran) or not wait:
             return started
         waited = await jobs.wait_async(
-            started.job_id, cursor=0, timeout=min(wait, WAIT_S), until=until, pattern=pattern, url=url
+            started.job_id, cursor=0, timeout=min(wait, WAIT_S, inline.get()), until=until, pattern=pattern, url=url
         )
         return ran(started, waited)
 
@@ -223,7 +226,7 @@ def build_server(jobs: Jobs) -> FastMCP:
             url=url,
             cursor=cursor,
             mode=mode,
-            timeout=min(timeout, WAIT_S),
+            timeout=min(timeout, WAIT_S, inline.get()),
             max_bytes=max_bytes,
         )
 

@@ -176,6 +176,14 @@ class Store:
         _check_id(folder, job)
         return Record(job, run, ended)
 
+    def load(self, path: Path, model: type[M]) -> M | None:
+        """The record in that file, None when there is none; raises StateError for a damaged one."""
+        return self._record(path, model)
+
+    def save(self, path: Path, record: Model) -> None:
+        """Replace the record in that file."""
+        self._write(path, record.model_dump_json().encode())
+
     def _record(self, path: Path, model: type[M]) -> M | None:
         data = self._read(path)
         if data is None:

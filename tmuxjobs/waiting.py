@@ -10,7 +10,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, get_args
@@ -121,7 +121,7 @@ class Verdict:
 class JobWait:
     """One job that is waited for."""
 
-    def __init__(self, jobs: Jobs, job_id: str, goal: Goal, cursor: int | None) -> None:
+    def __init__(self, jobs: Jobs, job_id: str, goal: Goal, cursor: int | None, begin: int | None = None) -> None:
         self.jobs = jobs
         self.job_id = job_id
         self.goal = goal
@@ -134,7 +134,7 @@ class JobWait:
         size = logs.log_size(self.path)
         if cursor is not None and not 0 <= cursor <= size:
             raise InvalidInput(f"Cursor {cursor} is not in the output, which has {size} bytes; wait on from {size}.")
-        self.begin = size if cursor is None else cursor
+        self.begin = cursor if cursor is not None else size if begin is None else begin
         starts = {self.path: self.begin}
         if self.record.job.separate_stderr:
             errors = jobs.stderr_path(self.record)
@@ -236,6 +236,10 @@ class JobWait:
         attach = self.jobs.attach_line(self.record)
         return Verdict("input", f"it {words(prompt.waits_for, prompt.text, attach)}", prompt)
 
+    def last_line(self) -> str:
+        """What it has said last."""
+        return logs.tail(self.path, lines=1, max_chars=CHARS).text.strip()
+
     def over(self) -> Verdict:
         """The verdict when the bound has passed."""
         self.record, self.state = self.jobs.look(self.job_id)
@@ -258,6 +262,7 @@ class Wait:
         timeout: float | None,
         max_bytes: int,
         called: Callable[[], None],
+        begins: Mapping[str, int] | None = None,
     ) -> None:
         self.jobs = jobs
         self.mode = mode
@@ -265,7 +270,8 @@ class Wait:
         self.budget = max(200, min(max_bytes, CHARS_MAX))
         self.called = called
         self.deadline = math.inf if timeout is None else time.monotonic() + timeout
-        self.all = [JobWait(jobs, job_id, goal, cursor) for job_id in dict.fromkeys(job_ids)]
+        starts = begins or {}
+        self.all = [JobWait(jobs, job_id, goal, cursor, starts.get(job_id)) for job_id in dict.fromkeys(job_ids)]
         self.watches: list[Watch] = []
 
     @contextlib.contextmanager

@@ -55,6 +55,7 @@ LAYERS: dict[str, set[str]] = {
     "probing": set(),
     "watching": set(),
     "journal": BASE,
+    "tasks": BASE | {"jobs", "output", "results", "starting", "telling", "waiting", "watching"},
     "telling": BASE | {"jobs", "journal"},
     "output": BASE | {"clean"},
     "results": {"models"},
@@ -73,14 +74,14 @@ LAYERS: dict[str, set[str]] = {
     | MIDDLE
     | {"jobs", "results", "server", "waiting"},
     "resources": {"errors", "jobs", "results"},
-    "server": MIDDLE | {"jobs", "picture", "resources", "results", "starting", "telling", "waiting"},
+    "server": MIDDLE | {"jobs", "picture", "resources", "results", "starting", "tasks", "telling", "waiting"},
     "__init__": MIDDLE | {"jobs"},
     "__main__": {"cli"},
 }
 OWNERS = {
     "libtmux": {"calls"},
-    "fastmcp": {"resources", "server", "telling"},
-    "mcp": {"server"},
+    "fastmcp": {"resources", "server", "tasks", "telling"},
+    "mcp": {"server", "tasks"},
     "platformdirs": {"settings"},
     "cyclopts": {"app", "cli", "cli_start"},
     "regex": {"output"},
