@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from tmuxjobs import output, terminals
+from tmuxjobs import echoes, output, terminals
 from tmuxjobs.asking import Prompt
 from tmuxjobs.checks import encoded
 from tmuxjobs.errors import InvalidInput, JobEnded, TmuxError
@@ -77,6 +77,8 @@ def interact(
         )
     echo = "" if settings is not None and settings.hides else text
     talk = Talk(jobs, record, seek=seek, echo=echo)
+    if echo:
+        echoes.note(talk.path.parent, talk.before, echo)
     said = talk.hold(lambda: send(jobs, pane, text, names), max(0.0, min(wait, WAIT_MAX_S)))
     return talk.answer(said)
 

@@ -36,7 +36,7 @@ from tmuxjobs.resources import add_prompts, add_resources
 from tmuxjobs.results import Answer, Found, JobList, JobStatus, Kill, Output, Ran, Restarted, Screen, Started, Waited
 from tmuxjobs.starting import ran
 from tmuxjobs.tasks import Tasks, inline
-from tmuxjobs.telling import EndsTold
+from tmuxjobs.telling import EndsTold, progress
 from tmuxjobs.waiting import CHARS, WAIT_S, Mode, Until
 
 NOTICE_S = 2.0
@@ -138,7 +138,7 @@ def build_server(jobs: Jobs) -> FastMCP:
         """Start a command as a background job in its own tmux window; returns its job_id at once, or after `wait`.
 
         With `wait` the answer has output and exit code, so a short command is one call; if it takes longer, the job
-        runs on. The job has a real terminal, so REPLs, prompts and full-screen programs work; it outlives this server.
+        runs on. The job has a real terminal, so REPLs, prompts and full-screen programs work.
         """
         started = await asyncio.to_thread(
             jobs.execute,
@@ -155,9 +155,10 @@ def build_server(jobs: Jobs) -> FastMCP:
         )
         if isinstance(started, Ran) or not wait:
             return started
-        waited = await jobs.wait_async(
-            started.job_id, cursor=0, timeout=min(wait, WAIT_S, inline.get()), until=until, pattern=pattern, url=url
-        )
+        async with progress(jobs, [started.job_id]):
+            waited = await jobs.wait_async(
+                started.job_id, cursor=0, timeout=min(wait, WAIT_S, inline.get()), until=until, pattern=pattern, url=url
+            )
         return ran(started, waited)
 
     @tool(JobList, READS)
@@ -199,7 +200,7 @@ def build_server(jobs: Jobs) -> FastMCP:
     @tool(Waited, READS)
     async def wait(
         job_id: Annotated[str | list_of[str], Field(description="One job or several")],
-        until: Annotated[Until | None, Field(description="Default exit, which ends every wait")] = None,
+        until: Annotated[Until | None, Field(description="Default exit")] = None,
         pattern: Annotated[str | None, Field(description="Regex to see in new output")] = None,
         fail_pattern: Annotated[str | None, Field(description="Regex that means failure")] = None,
         literal: Annotated[bool, Field(description="Patterns are plain text")] = False,
@@ -215,20 +216,21 @@ def build_server(jobs: Jobs) -> FastMCP:
 
         When the timeout passes, `reason` is timeout and the job runs on: wait again with the answer's cursor.
         """
-        return await jobs.wait_async(
-            job_id,
-            until=until,
-            pattern=pattern,
-            fail_pattern=fail_pattern,
-            literal=literal,
-            idle=idle,
-            port=port,
-            url=url,
-            cursor=cursor,
-            mode=mode,
-            timeout=min(timeout, WAIT_S, inline.get()),
-            max_bytes=max_bytes,
-        )
+        async with progress(jobs, [job_id] if isinstance(job_id, str) else job_id):
+            return await jobs.wait_async(
+                job_id,
+                until=until,
+                pattern=pattern,
+                fail_pattern=fail_pattern,
+                literal=literal,
+                idle=idle,
+                port=port,
+                url=url,
+                cursor=cursor,
+                mode=mode,
+                timeout=min(timeout, WAIT_S, inline.get()),
+                max_bytes=max_bytes,
+            )
 
     @tool(Found, READS)
     def search(
@@ -298,9 +300,9 @@ def build_server(jobs: Jobs) -> FastMCP:
     @tool(Restarted, ACTS)
     def restart(
         job_id: JobId,
-        env: Annotated[dict[str, str] | None, Field(description="Variables; those given before are not kept")] = None,
+        env: Annotated[dict[str, str] | None, Field(description="Variables; earlier ones are not kept")] = None,
     ) -> Restarted:
-        """End a job if it runs and start the same command again, in the same folder, as a new job with a new id."""
+        """End a job if it runs and start the same command again as a new job."""
         jobs.refuse_if_held(job_id)
         return jobs.restart(job_id, env=env)
 

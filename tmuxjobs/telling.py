@@ -1,23 +1,30 @@
-"""Each answer of a tool also says, once per client, which other jobs have ended since that client last looked."""
+"""Each answer of a tool also says, once per client, which other jobs have ended since that client last looked.
+
+And a client that asked for progress sees the last line of output while it waits.
+"""
 
 import asyncio
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 from fastmcp.server.context import Context
+from fastmcp.server.dependencies import get_context
 from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
 from fastmcp.tools.base import ToolResult
 from mcp_types import CallToolRequestParams, TextContent
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
-from tmuxjobs.errors import StateError
+from tmuxjobs.errors import StateError, TmuxjobsError
 from tmuxjobs.jobs import Jobs
 from tmuxjobs.journal import Entry
+from tmuxjobs.watching import watching
 
 SHOWN = 5
 CLIENTS = 1000
+PROGRESS_S = 1.0
+PROGRESS_CHARS = 200
 
 
 class Told:
@@ -85,6 +92,52 @@ class EndsTold(Middleware):
             told.known -= {one.job_id for one in ends}
             return news
         return []
+
+
+@contextlib.asynccontextmanager
+async def progress(jobs: Jobs, job_ids: Sequence[str]) -> AsyncIterator[None]:
+    """Within it, a client that asked for progress is sent the last line of output when it has changed."""
+    context = get_context()
+    request = context.request_context
+    asked = request is not None and request.meta is not None and "progressToken" in request.meta
+    task = asyncio.create_task(_report(jobs, job_ids, context)) if asked else None
+    try:
+        yield
+    finally:
+        if task is not None:
+            task.cancel()
+
+
+async def _report(jobs: Jobs, job_ids: Sequence[str], context: Context) -> None:
+    loop, told = asyncio.get_running_loop(), asyncio.Event()
+
+    def called() -> None:
+        loop.call_soon_threadsafe(told.set)
+
+    seen: dict[str, str] = {}
+    sent = 0
+    with contextlib.ExitStack() as stack:
+        watches = []
+        for job_id in job_ids:
+            with contextlib.suppress(TmuxjobsError):  # the wait itself tells it
+                run = (await asyncio.to_thread(jobs.store.read, job_id)).run
+                folder = jobs.store.folder(job_id)
+                watches.append(stack.enter_context(watching(folder, run.pid if run else None, called)))
+        while True:
+            told.clear()
+            for watch in watches:
+                watch.logs = True
+            for job_id in job_ids:
+                with contextlib.suppress(TmuxjobsError):
+                    line = (await asyncio.to_thread(jobs.tail, job_id, lines=1)).stdout.strip()[-PROGRESS_CHARS:]
+                    if line and line != seen.get(job_id):
+                        seen[job_id] = line
+                        sent += 1
+                        await context.report_progress(sent, message=line)
+            await told.wait()
+            for watch in watches:
+                watch.logs = False
+            await asyncio.sleep(PROGRESS_S)
 
 
 def client_of(context: Context | None) -> str | None:

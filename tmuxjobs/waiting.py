@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, get_args
 
+from tmuxjobs import echoes, probing, processes
 from tmuxjobs import output as logs
-from tmuxjobs import probing, processes
 from tmuxjobs.asking import QUIET_S, Prompt
 from tmuxjobs.checks import checked_seconds
 from tmuxjobs.errors import InvalidInput
@@ -184,6 +184,8 @@ class JobWait:
             for watcher in watchers:
                 try:
                     match = watcher.look()
+                    while match is not None and echoes.is_echo(self.path.parent, match.cursor, match.text):
+                        match = watcher.look()
                 except TimeoutError:
                     self.pause_s = 0.0
                     continue

@@ -136,6 +136,27 @@ def test_pattern_in_a_separate_stderr_counts(jobs: Jobs) -> None:
     assert (answer.reason, answer.stderr) == ("pattern", "ready\n")
 
 
+@pytest.mark.parametrize("shell", ["bash --norc --noprofile -i", "sh -i"])
+def test_echo_of_what_was_typed_is_no_output(jobs: Jobs, tmp_path: Path, shell: str) -> None:
+    gate = go(tmp_path)
+    job_id = jobs.execute(shell).job_id
+    before = jobs.wait(job_id, until="input", timeout=40).cursor
+    line = f"read x < {gate}; echo now ready"
+    jobs.interact(job_id, line, wait=0)
+    wait_until(lambda: jobs.output(job_id).stdout, lambda text: line in text)
+    assert jobs.wait(job_id, pattern="ready", cursor=before, timeout=0.2).reason == "timeout"
+    future = waiting(jobs, job_id, pattern="ready", cursor=before)
+    release(gate)
+    assert future.result(40).note.endswith(": now ready")
+
+
+def test_program_that_repeats_what_was_typed_is_heard(jobs: Jobs) -> None:
+    job_id = jobs.execute("cat; sleep 1000").job_id
+    jobs.interact(job_id, "ready", wait=0)
+    answer = jobs.wait(job_id, pattern="ready", cursor=0, timeout=40)
+    assert (answer.reason, answer.note) == ("pattern", "line 2: ready")
+
+
 def test_idle_is_silence_of_that_length(jobs: Jobs) -> None:
     job_id = jobs.execute("for i in 1 2 3 4 5 6; do echo $i; sleep 0.1; done; sleep 1000").job_id
     answer = jobs.wait(job_id, idle=0.8, timeout=30)
@@ -301,6 +322,18 @@ async def test_cancelled_call_ends_the_waiting_and_not_the_job(jobs: Jobs, mode:
         call.cancel()
         await asyncio.to_thread(wait_until, lambda: not watched(jobs, job_id))
         assert (await client.call_tool("status", {"job_id": job_id})).structured_content["status"] == "running"  # type: ignore[index]
+
+
+async def test_client_that_asks_for_progress_sees_the_last_line(jobs: Jobs, mode: str) -> None:
+    seen: list[str | None] = []
+
+    async def progressed(_: float, __: float | None, message: str | None) -> None:
+        seen.append(message)
+
+    command = "echo first; sleep 1.5; echo second; sleep 1.5"
+    async with Client(build_server(jobs), mode=mode) as client:  # type: ignore[arg-type]
+        await client.call_tool("execute", {"command": command, "wait": 40}, progress_handler=progressed)
+    assert seen == ["first", "second"]
 
 
 async def test_hundred_waits_at_once_are_all_told(jobs: Jobs, tmp_path: Path) -> None:

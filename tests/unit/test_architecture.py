@@ -11,6 +11,7 @@ BASE = {"errors", "models"}
 MIDDLE = BASE | {
     "looks",
     "journal",
+    "echoes",
     "clean",
     "settings",
     "tmux",
@@ -55,8 +56,9 @@ LAYERS: dict[str, set[str]] = {
     "probing": set(),
     "watching": set(),
     "journal": BASE,
+    "echoes": set(),
     "tasks": BASE | {"jobs", "output", "results", "starting", "telling", "waiting", "watching"},
-    "telling": BASE | {"jobs", "journal"},
+    "telling": BASE | {"jobs", "journal", "watching"},
     "output": BASE | {"clean"},
     "results": {"models"},
     "picture": {"results"},
