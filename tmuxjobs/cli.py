@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from cyclopts import CycloptsError, Parameter
 
 from tmuxjobs.app import BUG, INTERRUPTED, USAGE, WAIT_OVER, Flag, JobId, Json, Quiet, app, job_ids, list_of, show
-from tmuxjobs.cli_start import serve
+from tmuxjobs.cli_start import pairs, serve
 from tmuxjobs.errors import InvalidInput, SettingsError, TmuxjobsError
 from tmuxjobs.following import follow as stay
 from tmuxjobs.jobs import Jobs
@@ -380,7 +380,7 @@ def restart(
     env
         NAME=VALUE to add to the current environment; the job's own is not kept.
     """
-    started = Jobs.open().restart(job_id, env=_pairs(env))
+    started = Jobs.open().restart(job_id, env=pairs(env))
     show(started, as_json=json, ids=started.job_id if quiet else None)
 
 

@@ -70,7 +70,7 @@ def execute(
                 line,
                 name=name,
                 cwd=cwd,
-                env=_pairs(env),
+                env=pairs(env),
                 timeout=timeout,
                 shell=shell,
                 separate_stderr=separate_stderr,
@@ -95,7 +95,7 @@ def _ended(jobs: Jobs, job_id: str) -> int:
     return exit_code(ended)
 
 
-def _pairs(items: list_of[str]) -> dict[str, str]:
+def pairs(items: list_of[str]) -> dict[str, str]:
     for item in items:
         if "=" not in item:
             raise InvalidInput(f"--env takes NAME=VALUE, not '{item.split('=')[0]}'.")
