@@ -52,8 +52,9 @@ def test_settings_are_the_programs() -> None:
 
 
 def test_older_variables_are_the_programs() -> None:
-    pairs = {(older, ours(name)) for name, older in SEED.items()}
-    assert {(row[0], row[1].strip("`")) for row in table("there")} == pairs
+    told = README.split("Each variable `MCP_BG_...`")[1].split("The old ones")[0]
+    assert all(older == ours(name).replace("TMUXJOBS_", "MCP_BG_") for name, older in SEED.items())
+    assert set(re.findall(r"`([A-Z_]+)`", told)) == {older.removeprefix("MCP_BG_") for older in SEED.values()}
 
 
 def test_exit_codes_are_the_programs() -> None:
