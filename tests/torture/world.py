@@ -209,7 +209,8 @@ class World:
             folder = self.jobs.store.jobs / name
             if extra := {entry.name for entry in folder.iterdir()} - RECORDS:
                 self.left(f"in {name}: {', '.join(sorted(extra))}")
-        for place, usual in ((self.jobs.store.root, {"jobs", "lock", "sequence"}), (Path(os.environ["TMPDIR"]), set())):
+        usual_of = {self.jobs.store.root: {"jobs", "journal", "lock", "sequence"}, Path(os.environ["TMPDIR"]): set()}
+        for place, usual in usual_of.items():
             if extra := {entry.name for entry in place.iterdir()} - usual:
                 self.left(f"in {place.name}: {', '.join(sorted(extra))}")
         if extra := {entry.name for entry in self.jobs.store.jobs.iterdir()} - set(self.jobs.store.ids()):
