@@ -6,6 +6,7 @@ Whoever looks writes down the ends there are, from the jobs' own records: no end
 import contextlib
 import json
 import os
+import stat
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -47,13 +48,16 @@ class Journal:
     def read(self) -> tuple[Entry, ...]:
         """All entries that are kept, oldest first; a line cut off by a full disk or a kill is passed over."""
         try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            # A FIFO in its place must not block.
+            fd = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             return ()
         except OSError as error:
             raise StateError(f"'{self.path}' can not be read: {error.strerror}.") from None
         with open(fd, "rb") as file:
             facts = os.fstat(fd)
+            if not stat.S_ISREG(facts.st_mode):
+                raise StateError(f"'{self.path}' is not the journal of tmuxjobs; remove it.")
             seen = facts.st_ino, facts.st_size
             if seen != self._seen:
                 self._entries = tuple(filter(None, map(_entry, file.read().splitlines())))

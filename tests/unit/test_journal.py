@@ -1,9 +1,13 @@
 """The journal keeps its numbers, whatever happened to the file."""
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
 from tmuxjobs import journal
+from tmuxjobs.errors import StateError
 from tmuxjobs.journal import Entry, Journal
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -48,3 +52,9 @@ def test_file_stays_small_and_keeps_what_runs(tmp_path: Path) -> None:
 def test_missing_file_is_empty(tmp_path: Path) -> None:
     assert Journal(tmp_path / "journal").read() == ()
     assert Journal(tmp_path / "journal").last() == 0
+
+
+def test_fifo_in_its_place_does_not_block(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "journal")
+    with pytest.raises(StateError, match="is not the journal of tmuxjobs"):
+        Journal(tmp_path / "journal").read()
