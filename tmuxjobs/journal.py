@@ -34,12 +34,12 @@ class Entry(Model):
 
 
 class Journal:
-    """The file; reading it again costs one look at it unless it has changed. Writers hold the store's lock."""
+    """The file; what was read is not read again. Writers hold the store's lock."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._seen: tuple[int, int] | None = None
-        self._entries: tuple[Entry, ...] = ()
+        # Inode, size and entries of what was read, replaced as one: threads share it.
+        self._read: tuple[int, int, tuple[Entry, ...]] = 0, 0, ()
 
     @property
     def exists(self) -> bool:
@@ -58,11 +58,16 @@ class Journal:
             facts = os.fstat(fd)
             if not stat.S_ISREG(facts.st_mode):
                 raise StateError(f"'{self.path}' is not the journal of tmuxjobs; remove it.")
-            seen = facts.st_ino, facts.st_size
-            if seen != self._seen:
-                self._entries = tuple(filter(None, map(_entry, file.read().splitlines())))
-                self._seen = seen
-        return self._entries
+            inode, size, entries = self._read
+            if inode != facts.st_ino or facts.st_size < size:
+                size, entries = 0, ()
+            file.seek(size)
+            # A line in the making is read when it is whole.
+            data = file.read()
+            whole = data[: data.rfind(b"\n") + 1]
+            entries += tuple(filter(None, map(_entry, whole.splitlines())))
+            self._read = facts.st_ino, size + len(whole), entries
+        return entries
 
     def open_jobs(self) -> list[str]:
         """Started and not ended."""
@@ -84,7 +89,7 @@ class Journal:
         numbered = [entry.model_copy(update={"n": number + at}) for at, entry in enumerate(entries, 1)]
         data = b"".join(entry.model_dump_json(exclude_none=True).encode() + b"\n" for entry in numbered)
         try:
-            if self._seen is not None and self._seen[1] + len(data) > JOURNAL_BYTES:
+            if self._read[1] + len(data) > JOURNAL_BYTES:
                 self._shrink()
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             with open(fd, "r+b", buffering=0) as file:
