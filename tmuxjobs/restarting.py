@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tmuxjobs.errors import NotStarted
 from tmuxjobs.models import Running, Starting
 from tmuxjobs.results import Restarted, name_processes
+from tmuxjobs.starting import check_command, environment_of, folder_of
 
 if TYPE_CHECKING:
     from tmuxjobs.jobs import Jobs
@@ -20,6 +21,10 @@ def restart(jobs: Jobs, job_id: str, *, env: Mapping[str, str] | None = None) ->
     now. Raises JobNotFound, and NotStarted when the old job could not be ended.
     """
     record, state = jobs.look(job_id)
+    # Before anything is ended: what could not be started again must not be.
+    check_command(jobs, record.job.command)
+    folder_of(jobs, record.job.cwd)
+    environment_of(jobs, env or {})
     if isinstance(state, Starting | Running):
         survivors = jobs.kill(job_id).survivors
         if survivors:
@@ -35,6 +40,7 @@ def restart(jobs: Jobs, job_id: str, *, env: Mapping[str, str] | None = None) ->
         timeout=spec.timeout_s,
         shell=spec.shell,
         separate_stderr=spec.separate_stderr,
+        notify=spec.notify,
     )
     missing = [name for name in spec.env_names if name not in (env or {})]
     note = f"{', '.join(missing)} had been given in env and must be given again" if missing else ""

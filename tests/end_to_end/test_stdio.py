@@ -1,5 +1,6 @@
 """The server as a client starts it: over stdio, in both protocol eras, with no locale and a bare environment."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -77,6 +78,25 @@ async def test_job_outlives_its_server_and_is_followed_by_the_next(isolated: Pat
         answer = await text_of(client, "interact", job_id=started["job_id"], input="it", wait=20, pattern="got it")
         assert "got it" in answer
     assert ended(Jobs.open(), started["job_id"]).exit_code == 5
+
+
+async def test_wait_is_begun_again_after_its_server_was_killed(isolated: Path, jobs: Jobs) -> None:
+    job_id = jobs.execute("read x; echo got $x; exit 5").job_id
+
+    def transport() -> StdioTransport:
+        return StdioTransport(sys.executable, ["-m", "tmuxjobs"], env=bare_environment(), keep_alive=False)
+
+    async with Client(transport(), timeout=60) as client:
+        waiting = asyncio.create_task(client.call_tool("wait", {"job_id": job_id, "pattern": "got", "timeout": 50}))
+        await client.call_tool("list", {})
+        next(child for child in psutil.Process().children() if "tmuxjobs" in child.cmdline()).kill()
+        with pytest.raises(Exception):  # noqa: B017, PT011 - however the client tells that its server is gone
+            await waiting
+    async with Client(transport(), timeout=60) as client:
+        await asyncio.to_thread(jobs.interact, job_id, "it")
+        answer = await text_of(client, "wait", job_id=job_id, cursor=0, pattern="got it", timeout=50)
+    assert "got it" in answer
+    assert ended(jobs, job_id).exit_code == 5
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

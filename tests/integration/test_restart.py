@@ -1,11 +1,13 @@
 """A restart is the same command again: the old job ends, the new one has a new id."""
 
+from pathlib import Path
+
 import pytest
 from fastmcp import Client
 from support import ended
 
 from tmuxjobs import Jobs
-from tmuxjobs.errors import JobNotFound
+from tmuxjobs.errors import InvalidInput, JobNotFound
 from tmuxjobs.server import build_server
 
 
@@ -52,3 +54,21 @@ async def test_restart_over_mcp_names_both_jobs(jobs: Jobs) -> None:
         fields = (await client.call_tool("restart", {"job_id": old})).structured_content
     assert fields is not None
     assert (fields["restarted"], fields["status"]) == (old, "running")
+
+
+def test_job_that_could_not_start_again_is_not_ended(jobs: Jobs, tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    job_id = jobs.execute("sleep 1000", cwd=str(tmp_path / "gone")).job_id
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(InvalidInput, match="is no folder"):
+        jobs.restart(job_id)
+    assert jobs.status(job_id).status == "running"
+
+
+async def test_held_job_is_not_restarted_by_the_agent(jobs: Jobs) -> None:
+    job_id = jobs.execute("sleep 1000").job_id
+    jobs.hold(job_id)
+    async with Client(build_server(jobs)) as client:
+        refused = await client.call_tool("restart", {"job_id": job_id}, raise_on_error=False)
+    assert refused.is_error
+    assert jobs.status(job_id).status == "running"
