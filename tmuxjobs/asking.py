@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tmuxjobs import output, terminals
+from tmuxjobs.errors import TmuxError
 from tmuxjobs.models import Record
 from tmuxjobs.results import WaitsFor
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 QUIET_S = 0.05
 """The log is this far behind at the most; until then the prompt may not be whole."""
+LOOK_S = 1.0
+"""For tmux to say which programs are full-screen: a job's state is told without it."""
 PROMPT_CHARS = 300
 SECRET = re.compile(r"(password|passphrase|passcode|\bpin\b|verification code)[^\n]{0,80}[:?>]\s*$", re.IGNORECASE)
 
@@ -48,7 +51,7 @@ def prompts(jobs: Jobs, records: Iterable[Record]) -> dict[str, Prompt]:
         line = _last_line(jobs, record)
         if not line and attention != "unknown":
             if screens is None:
-                screens = {pane.job_id: pane.alternate for pane in jobs.tmux.panes().values()}
+                screens = _screens(jobs)
             if screens.get(job_id):
                 found[job_id] = Prompt("input", _line_of_cursor(jobs, job_id))
                 continue
@@ -84,9 +87,20 @@ def _line_before(jobs: Jobs, record: Record) -> str:
     return next((line for line in reversed(lines) if line.strip()), "")
 
 
+def _screens(jobs: Jobs) -> Mapping[str, bool]:
+    """{job id: whether a full-screen program has its window}; empty when tmux does not say within LOOK_S."""
+    try:
+        return {pane.job_id: pane.alternate for pane in jobs.tmux.panes(timeout=LOOK_S).values()}
+    except TmuxError:
+        return {}
+
+
 def _line_of_cursor(jobs: Jobs, job_id: str) -> str:
-    pane = jobs.tmux.panes().get(job_id)
-    if pane is None:
+    try:
+        pane = jobs.tmux.panes(timeout=LOOK_S).get(job_id)
+        if pane is None:
+            return ""
+        screen = jobs.tmux.screen(pane)
+    except TmuxError:  # the window was closed, or tmux hangs
         return ""
-    screen = jobs.tmux.screen(pane)
     return screen.lines[screen.cursor_row].strip() if screen.cursor_row < len(screen.lines) else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from tmuxjobs import ending, keeping, looks, processes, stopping
 from tmuxjobs.checks import checked_seconds, encoded
-from tmuxjobs.errors import InvalidInput, LimitReached, NotAllowed, NotStarted, StateError
+from tmuxjobs.errors import InvalidInput, LimitReached, NotAllowed, NotStarted, StateError, TmuxError
 from tmuxjobs.models import LAUNCH_S, JobSpec, Notify, status_of
 from tmuxjobs.results import Ran, Started, Waited
 from tmuxjobs.settings import IN_HOOKS, IN_JOBS
@@ -70,7 +71,8 @@ def execute(
     ensure_session(jobs)
     job_id = create(jobs, slug(name or command), asked, environment)
     launch(jobs, job_id)
-    jobs.prune_windows()
+    with contextlib.suppress(TmuxError):  # the job runs: whatever tmux says now, its id must be told
+        jobs.prune_windows()
     record, state = jobs.look(job_id)
     started = Started(
         job_id=job_id, status=status_of(state), log_path=str(jobs.log_path(record)), attach=jobs.attach_line(record)

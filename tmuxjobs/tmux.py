@@ -251,9 +251,9 @@ class Tmux:
             opening.error = TmuxError("No thread can be started: the machine is out of processes or memory.")
         return opening
 
-    def panes(self) -> dict[str, Pane]:
+    def panes(self, *, timeout: float | None = None) -> dict[str, Pane]:
         """{job id: pane} of every pane with a job's mark, in whatever session; empty when no server runs."""
-        call = self.server.cmd("list-panes", "-a", "-f", f"#{{{MARK}}}", "-F", FORMAT)
+        call = self.server.cmd("list-panes", "-a", "-f", f"#{{{MARK}}}", "-F", FORMAT, timeout=timeout)
         if call.returncode:
             if "no server" in " ".join(call.stderr) or "error connecting" in " ".join(call.stderr):
                 return {}

@@ -155,6 +155,8 @@ def test_stopped_tmux_server_bounds_every_call(jobs: Jobs, tmux: Tmux, monkeypat
         with pytest.raises(TmuxError, match="did not answer within"):
             jobs.interact(job_id, "x")
         assert jobs.status(job_id).status == "running"
+        assert jobs.list().jobs[0].status == "running"
+        assert jobs.wait(job_id, timeout=0.1).reason in ("timeout", "input")
         with pytest.raises(TmuxError, match="did not answer within"):
             jobs.execute("true")
     finally:
