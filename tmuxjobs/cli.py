@@ -282,7 +282,7 @@ def hidden_line() -> str:
 @app.command
 def interact(
     job_id: JobId,
-    input: str = "",
+    input: str | None = None,
     *,
     key: Annotated[list_of[str], Parameter(("--key", "-k"), negative="")] = [],  # noqa: B006
     no_enter: Annotated[bool, Flag] = False,

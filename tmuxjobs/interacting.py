@@ -6,6 +6,8 @@ import re
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tmuxjobs import echoes, output, terminals
@@ -13,7 +15,7 @@ from tmuxjobs.asking import Prompt
 from tmuxjobs.checks import encoded
 from tmuxjobs.errors import InvalidInput, JobEnded, TmuxError
 from tmuxjobs.models import Record, Running, describe
-from tmuxjobs.reading import CHARS, CHARS_MAX, answer_of
+from tmuxjobs.reading import CHARS_MAX, answer_of
 from tmuxjobs.results import Output, waiting
 from tmuxjobs.terminals import Terminal
 from tmuxjobs.tmux import Pane, key_name
@@ -34,6 +36,8 @@ LOOK_S = 0.1
 LINE_BYTES = 4095
 """What a terminal takes as one line while it is cooked; it cuts what is longer, n_tty(4)."""
 PATTERN_S = 5.0
+CHARS = 8_000
+"""Of a response; one that is longer is told by its head and its end."""
 PROMPT_CHARS = 8
 """Of a prompt before an empty line, such as `... `."""
 NARROW = 20
@@ -43,7 +47,7 @@ NARROW = 20
 def interact(
     jobs: Jobs,
     job_id: str,
-    input: str = "",
+    input: str | None = None,
     *,
     keys: Sequence[str] | str = (),
     enter: bool = True,
@@ -60,6 +64,9 @@ def interact(
     """
     names = [key_name(key) for key in (keys.split() if isinstance(keys, str) else keys)]
     seek = seeker(pattern) if pattern is not None else None
+    if input is None and not names:
+        raise InvalidInput("There is nothing to type: give `input` or `keys`; `tail` shows what the job printed.")
+    input = input or ""
     encoded("input", input)
     record, state = jobs.look(job_id)
     if not isinstance(state, Running):
@@ -164,7 +171,7 @@ class Talk:
         self.record, state = self.jobs.settle(self.record)
         if not isinstance(state, Running):
             self.is_over = True
-            return "the job ended"
+            return f"the job ended: {describe(state)}"
         if self.seek is not None or not grown or quiet < QUIET_S:
             return None
         prompt = self.jobs.prompt(self.record)
@@ -197,16 +204,30 @@ class Talk:
         pane = self.jobs.tmux.panes().get(job_id) if isinstance(state, Running) else None
         full_screen = pane is not None and pane.alternate
         final = self.is_over and not full_screen
-        page = output.read(self.path, cursor=self.before, max_chars=CHARS, final=final)
+        page = head_and_newest(self.path, self.before, final=final)
         err = None
         if self.stderr is not None:
-            err = output.read(self.stderr, cursor=self.stderr_before, max_chars=CHARS, final=final)
+            err = head_and_newest(self.stderr, self.stderr_before, final=final)
         answer = answer_of(state, page, err)
         text = without_echo(answer.stdout, self.echo)
         if full_screen:
             text += self.jobs.screen(job_id).screen
             said += "; a full-screen program: stdout ends with its screen"
         return answer.model_copy(update={"stdout": text, "note": f"{answer.note}; {said}" if answer.note else said})
+
+
+def head_and_newest(path: Path, before: int, *, final: bool) -> output.Page:
+    """What came since, whole when it fits; else how it began, for the echo, and how it stands now."""
+    page = output.read(path, cursor=before, max_chars=CHARS, final=final)
+    if not page.more:
+        return page
+    head = output.read(path, cursor=before, max_chars=CHARS // 4, final=final)
+    newest = output.tail(path, lines=1000, max_chars=CHARS - CHARS // 4)
+    left_out = newest.start - head.cursor
+    if left_out <= 0:
+        return page
+    text = f"{head.text}[... {left_out} bytes left out ...]\n{newest.text}"
+    return replace(newest, text=text, omitted_bytes=left_out, omitted_lines=0, omitted_at=head.cursor)
 
 
 def without_echo(text: str, typed: str) -> str:

@@ -52,7 +52,8 @@ def answer_of(state: State, out: logs.Page, err: logs.Page | None) -> Output:
     notes = []
     if out.omitted_bytes:
         where = f"; cursor {out.omitted_at} fetches them" if out.omitted_at is not None else ""
-        notes.append(f"{out.omitted_lines} lines, {out.omitted_bytes} bytes left out{where}")
+        lines = f"{out.omitted_lines} lines, " if out.omitted_lines else ""
+        notes.append(f"{lines}{out.omitted_bytes} bytes left out{where}")
     if gone:
         notes.append(f"{gone} bytes are gone: the log is bounded")
     return Output(

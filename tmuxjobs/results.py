@@ -90,7 +90,8 @@ class JobStatus(JobSummary):
 
     def text(self) -> str:
         """How it stands, what it is, where its log and window are, and what needs someone's attention."""
-        lines = [f"{self.job_id}: {self.status} ({self.detail}), {seconds(self.runtime)}", f"command: {self.command}"]
+        how = "" if self.detail == self.status else f" ({self.detail})"
+        lines = [f"{self.job_id}: {self.status}{how}, {seconds(self.runtime)}", f"command: {self.command}"]
         lines.append(f"cwd: {self.cwd}")
         lines.append(f"log: {self.log_path} ({self.log_bytes} bytes, {self.log})")
         if self.stderr_path:
@@ -290,6 +291,8 @@ class Found(Answer):
     def _facts(self) -> str:
         least = "" if self.total_is_exact else "at least "
         facts = [f"{least}{self.total} matching line{'' if self.total == 1 else 's'}, {self.status}"]
+        if self.matches:
+            facts.append(f"the first at cursor {self.matches[0].cursor}")
         if self.more:
             err = f", stderr_cursor {self.stderr_cursor}" if self.stderr_cursor is not None else ""
             facts.append(f"{len(self.matches)} shown; cursor {self.cursor}{err} goes on")

@@ -267,7 +267,7 @@ def build_server(jobs: Jobs) -> FastMCP:
     )
     def interact(
         job_id: JobId,
-        input: Annotated[str, Field(description="Text to type; a newline is Enter")] = "",
+        input: Annotated[str | None, Field(description="Text; Enter follows unless it ends with a newline")] = None,
         keys: Annotated[
             list_of[str] | str | None, Field(description='Keys to press after the text: ["C-c"], ["Up", "Enter"]')
         ] = None,

@@ -77,7 +77,7 @@ def execute(
     started = Started(
         job_id=job_id, status=status_of(state), log_path=str(jobs.log_path(record)), attach=jobs.attach_line(record)
     )
-    if not wait:
+    if not wait and started.status == "running":
         return started
     return ran(started, jobs.wait(job_id, cursor=0, timeout=wait, max_bytes=max_bytes, **conditions))
 

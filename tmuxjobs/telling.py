@@ -156,6 +156,8 @@ def ended_in(answer: dict[str, Any], arguments: dict[str, Any]) -> Iterator[str]
         asked = answer.get("job_id", arguments.get("job_id"))
         if isinstance(asked, str):
             yield asked
+    if isinstance(answer.get("restarted"), str):
+        yield answer["restarted"]
     for one in answer.get("jobs", ()):
         if one.get("status") != "running":
             yield one["job_id"]

@@ -215,3 +215,11 @@ def test_ctrl_s_of_a_person_does_not_stop_the_output(jobs: Jobs, person: Callabl
     someone.type("\x13\r")
     assert ended(jobs, started.job_id).exit_code == 0
     assert "answered" in jobs.output(started.job_id).stdout
+
+
+def test_command_that_ended_at_once_is_told_with_its_code_and_output(jobs: Jobs) -> None:
+    answers = iter(lambda: jobs.execute("echo at once; exit 3"), None)
+    text = next(answer.text() for answer in answers if answer.status != "running")
+    assert "at once" in text
+    assert "exit code 3" in text
+    assert "watch:" not in text

@@ -243,3 +243,26 @@ def test_secret_of_the_command_line_comes_from_standard_input_alone(jobs: Jobs) 
     assert (refused.returncode, "leave the text out" in refused.stderr) == (2, True)
     answered = subprocess.run(argv, input="hunter2\n", capture_output=True, text=True)
     assert answered.stdout == "\n7\n"
+
+
+def test_call_without_anything_to_type_types_nothing(jobs: Jobs) -> None:
+    job_id = ready(jobs, "echo ready; read x; echo got $x")
+    with pytest.raises(InvalidInput, match="nothing to type"):
+        jobs.interact(job_id)
+    assert jobs.status(job_id).status == "running"
+
+
+def test_long_response_is_told_by_its_head_and_its_end(jobs: Jobs) -> None:
+    job_id = ready(jobs, "echo ready; read x; seq 1 20000; read x")
+    answer = jobs.interact(job_id, "go", wait=20)
+    assert answer.stdout.startswith("1\n2\n3\n")
+    assert answer.stdout.endswith("19999\n20000\n")
+    assert len(answer.stdout) < 9000
+    assert answer.omitted_at is not None
+    assert jobs.output(job_id, cursor=answer.omitted_at, max_bytes=400).stdout.split("\n")[1].isdigit()
+    assert jobs.output(job_id, cursor=answer.cursor).stdout == ""
+
+
+def test_end_in_response_is_told_with_its_code(jobs: Jobs) -> None:
+    job_id = ready(jobs, "echo ready; read x; exit 3")
+    assert "the job ended: exit code 3" in jobs.interact(job_id, "x").note

@@ -20,7 +20,7 @@ def test_matches_come_with_numbers_and_the_total(jobs: Jobs) -> None:
     found = jobs.search(job_id, r"99\d$")
     assert found.text().splitlines()[:2] == ["990:line 990", "991:line 991"]
     assert (found.total, found.more) == (10, False)
-    assert found.text().splitlines()[-1] == "[10 matching lines, completed]"
+    assert found.text().splitlines()[-1] == "[10 matching lines, completed; the first at cursor 9782]"
 
 
 def test_context_is_shown_once_where_it_overlaps(jobs: Jobs) -> None:

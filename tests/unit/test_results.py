@@ -64,7 +64,7 @@ def test_empty_list_says_so() -> None:
 
 def test_status_of_a_running_job_tells_where_log_and_window_are() -> None:
     assert status().text().splitlines() == [
-        "build-3k7q: running (running), 4.0s",
+        "build-3k7q: running, 4.0s",
         "command: make",
         "cwd: /src",
         "log: /l/output.log (12 bytes, recording)",
