@@ -27,7 +27,7 @@ def started(run: Run, *arguments: str) -> str:
 
 
 def test_execute_tells_the_id_the_log_and_how_to_watch(run: Run) -> None:
-    done = run("execute", "--name", "greet", "--", "echo", "hello you")
+    done = run("execute", "--name", "greet", "--", "sleep", "1000")
     first, log, watch = done.stdout.splitlines()
     assert first.startswith("Started greet-")
     assert Path(log.removeprefix("log: ")).name == "output.log"
