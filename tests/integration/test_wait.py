@@ -307,7 +307,7 @@ async def test_bound_over_mcp_is_clamped(jobs: Jobs, mode: str, monkeypatch: pyt
 async def test_execute_over_mcp_answers_with_output(jobs: Jobs, mode: str) -> None:
     async with Client(build_server(jobs), mode=mode) as client:  # type: ignore[arg-type]
         done = await client.call_tool("execute", {"command": "seq 3", "wait": 30})
-        started = await client.call_tool("execute", {"command": "seq 3"})
+        started = await client.call_tool("execute", {"command": "sleep 1000"})
     assert done.structured_content is not None
     assert (done.structured_content["exit_code"], done.structured_content["stdout"]) == (0, "1\n2\n3\n")
     assert started.structured_content is not None
