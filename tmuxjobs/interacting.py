@@ -64,13 +64,13 @@ def interact(
     """
     names = [key_name(key) for key in (keys.split() if isinstance(keys, str) else keys)]
     seek = seeker(pattern) if pattern is not None else None
-    if input is None and not names:
-        raise InvalidInput("There is nothing to type: give `input` or `keys`; `tail` shows what the job printed.")
-    input = input or ""
+    nothing, input = input is None, input or ""
     encoded("input", input)
     record, state = jobs.look(job_id)
     if not isinstance(state, Running):
         raise JobEnded(f"Job '{job_id}' takes no input: {describe(state)}.")
+    if not names and nothing:
+        raise InvalidInput("There is nothing to type: give `input` or `keys`; `tail` shows what the job printed.")
     pane = jobs.tmux.panes().get(job_id)
     if pane is None or pane.dead:
         raise TmuxError(f"Job '{job_id}' has no window on this tmux server (socket {jobs.settings.socket_name}).")

@@ -25,7 +25,7 @@ async def refused(jobs: Jobs, tool: str, job_id: str) -> str:
     """What the agent is told; empty when it was let."""
     async with Client(build_server(jobs)) as agent:
         try:
-            await agent.call_tool(tool, {"job_id": job_id})
+            await agent.call_tool(tool, {"job_id": job_id} | ({"input": ""} if tool == "interact" else {}))
         except ToolError as error:
             return str(error)
         return ""
