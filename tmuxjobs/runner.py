@@ -248,6 +248,7 @@ class Runner:
         self.tee = 0
         self.wakeup = -1
         self.closed = False
+        self.closer = ""
         self.env: dict[bytes, bytes] = {}
         self.stop: Stop | None = None
         self.status: int | None = None
@@ -641,7 +642,8 @@ class Runner:
             if report is None:
                 self.log_notes.append(f"tmux did not hand over the end of the output within {MARK_S:.0f} s")
         if report and report["why"] == "eof":
-            self.log_notes.append("the window was closed: output that tmux had not read yet is missing")
+            what = "the tmux server ended" if self.who_closed() == "tmux-ended" else "the window was closed"
+            self.log_notes.append(f"{what}: output that tmux had not handed over is missing")
         elif report and report["why"] != "end":
             self.log_notes.append("the recorder died at the end: the last output may be missing")
         logs = (report or {}).get("logs", {})
@@ -697,19 +699,25 @@ class Runner:
         """Why it ended, one of: exit, signal, kill, timeout, terminated, window-closed, tmux-ended."""
         if not self.stop:
             return "signal" if signaled else "exit"
-        if not self.hung_up():
-            return self.stop.reason
+        return self.who_closed() if self.hung_up() else self.stop.reason
+
+    def who_closed(self) -> str:
+        """Whether the terminal went with its window or with all of tmux; a look of 0.5 s at the most, once."""
+        self.closer = self.closer or ("tmux-ended" if self.server_ends() else "window-closed")
+        return self.closer
+
+    def server_ends(self) -> bool:
         # A server that is ending closes its panes some milliseconds before it is gone.
         deadline = time.monotonic() + 0.5
         while time.monotonic() < deadline:
             try:
                 if LINUX and stat_of(self.recorder.server_pid).state == "Z":
-                    return "tmux-ended"
+                    return True
                 os.kill(self.recorder.server_pid, 0)
             except (ProcessLookupError, FileNotFoundError):
-                return "tmux-ended"
+                return True
             time.sleep(0.02)
-        return "window-closed"
+        return False
 
     def write_in_room(self, name: str, record: dict[str, Any]) -> None:
         """Into the room taken at the start, then under its name: neither needs a free block."""

@@ -168,38 +168,44 @@ def create(jobs: Jobs, short: str, asked: Mapping[str, Any], environment: dict[s
 
 def launch(jobs: Jobs, job_id: str) -> None:
     """Open the window and wait until the command runs or has run; on failure leave nothing and raise."""
+    try:
+        why = hindrance(jobs, job_id)
+    except TmuxError as error:  # the session went, and can not be made again
+        why = str(error)
+    if why is not None:
+        forget(jobs, job_id)
+        raise NotStarted(f"The command did not start: {why.rstrip('.')}.")
+
+
+def hindrance(jobs: Jobs, job_id: str) -> str | None:
+    """Open the window; None once the command runs or has run, or why it does not."""
     folder = jobs.store.folder(job_id)
     runner = [sys.executable, "-I", "-S", "-X", "utf8", str(HERE / "runner.py"), str(folder)]
     opening = jobs.tmux.open_window(job_id, runner)
     again = 3
     deadline = time.monotonic() + LAUNCH_S
     pause = 0.002
-    why = f"its window did not open within {LAUNCH_S:.0f} s"
     while time.monotonic() < deadline:
         record = jobs.store.read(job_id)
         if record.exit is not None and record.exit.reason == "not-started":
-            why = record.exit.error or why
-            break
+            return record.exit.error or "its runner did not say why"
         if record.exit is not None or (record.run is not None and record.run.command_pid is not None):
-            return
+            return None
         if record.run is None and opening.session_gone and again:
             again -= 1
             ensure_session(jobs)
             opening = jobs.tmux.open_window(job_id, runner)
         elif record.run is None and opening.error is not None:
-            why = str(opening.error)
-            break
+            return str(opening.error)
         pid = record.run.pid if record.run is not None else opening.pid
         if pid is not None and processes.start_of(pid) is None:
             record = jobs.store.read(job_id)
             if record.exit is not None or (record.run is not None and record.run.command_pid is not None):
                 continue
-            why = "its window was closed or its runner killed before it ran"
-            break
+            return "its window was closed or its runner killed before it ran"
         time.sleep(pause)
         pause = min(0.02, pause * 1.5)
-    forget(jobs, job_id)
-    raise NotStarted(f"The command did not start: {why.rstrip('.')}.")
+    return f"its window did not open within {LAUNCH_S:.0f} s"
 
 
 def forget(jobs: Jobs, job_id: str) -> None:
@@ -207,15 +213,16 @@ def forget(jobs: Jobs, job_id: str) -> None:
     record = jobs.store.look(job_id)
     if record is not None:
         stopping.end_processes(lambda: jobs.orphans(*jobs.settle(record)), "SIGKILL", 0.0)
-    pane = jobs.tmux.panes().get(job_id)
     with jobs.store.lock():
         jobs.store.remove(job_id)
     deadline = time.monotonic() + CLOSE_S
-    while pane is not None and not pane.dead and time.monotonic() < deadline:
-        time.sleep(0.01)  # its process has written its record and is about to end
+    with contextlib.suppress(TmuxError):  # tmux ended or hangs, which is why the job did not start
         pane = jobs.tmux.panes().get(job_id)
-    if pane is not None:
-        jobs.tmux.close(pane)
+        while pane is not None and not pane.dead and time.monotonic() < deadline:
+            time.sleep(0.01)  # its process has written its record and is about to end
+            pane = jobs.tmux.panes().get(job_id)
+        if pane is not None:
+            jobs.tmux.close(pane)
 
 
 def shell_path(given: str | None, path: str) -> str:

@@ -299,18 +299,14 @@ def kill_tmux_at_start(world: World) -> None:
             hit(world.server_pid())
         asked = [one for one in started if one is not None]
     for one in asked:
-        status = world.ended(one.job_id)
-        if status.reason != "tmux-ended":
-            world.check(one, status)
+        world.check_cut(one, {"tmux-ended"})
     next_job_runs(world)
 
 
 def end_tmux(world: World, asked: list[Asked], act: Callable[[], object], reasons: set[str]) -> None:
     act()
     for one in asked:
-        status = world.ended(one.job_id)
-        if status.reason not in reasons or status.status != "killed":
-            world.check(one, status)
+        world.check_cut(one, reasons)
     next_job_runs(world)
 
 
@@ -367,11 +363,11 @@ def windows(world: World) -> None:
         }
         act = world.random.choice([*harmless, *closing])
         world.tmux(*(harmless | closing)[act], check=False)
+        if act in closing:
+            world.check_cut(one, {"window-closed"})
+            continue
         status = world.ended(one.job_id)
-        if act == "pipe" and one.told_truly(status):
-            world.check(one, status, untouched=False)
-        elif act in harmless or status.reason != "window-closed":
-            world.check(one, status)
+        world.check(one, status, untouched=act != "pipe" or not one.told_truly(status))
     world.tmux("kill-session", "-t", "=other", check=False)
     next_job_runs(world)
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 from support import Tmux, ended, log_of, record_of, wait_until
 
 from tmuxjobs import Jobs, Settings, processes
-from tmuxjobs.errors import JobNotFound, NotStarted, StateError
+from tmuxjobs.errors import JobNotFound, NotStarted, StateError, TmuxError
 
 WHILE_IT_RUNS = {"recorder", "run.room", "exit.room", "stop.json", "env"}
 
@@ -54,6 +55,42 @@ def test_window_closed_before_its_runner_speaks_is_told_at_once(
     with pytest.raises(NotStarted, match=r"window was closed|runner killed|hung up"):
         jobs.execute("sleep 1000")
     assert jobs.list().total == 0
+
+
+DYING = """#!/bin/sh
+case "$*" in *new-window*) touch {dead};; esac
+if [ -e {dead} ]; then case "$*" in {calls}) echo "server exited unexpectedly" >&2; exit 1;; esac; fi
+exec {tmux} "$@"
+"""
+"""A tmux that says, from the first window on, what the real one says to a call in flight when it is killed."""
+
+
+@pytest.mark.parametrize("calls", ["*new-window*|*list-panes*", "*new-window*|*-session*", "*"])
+def test_start_cut_off_by_the_end_of_tmux_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: str
+) -> None:
+    program = tmp_path / "tmux"
+    program.write_text(DYING.format(tmux=shutil.which("tmux"), dead=tmp_path / "dead", calls=calls))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    jobs = Jobs.open()
+    with pytest.raises((NotStarted, TmuxError)):
+        jobs.execute("ls")
+    assert list(jobs.store.jobs.iterdir()) == []
+
+
+def test_log_whose_end_tmux_took_with_it_names_tmux(jobs: Jobs, tmux: Tmux, tmp_path: Path) -> None:
+    job_id = running(jobs, f"until [ -e {tmp_path}/go ]; do sleep 0.01; done; exit 3")
+    pid = jobs.status(job_id).pid
+    assert pid is not None
+    server = int(tmux("display-message", "-p", "#{pid}"))
+    os.kill(server, signal.SIGSTOP)
+    (tmp_path / "go").touch()
+    wait_until(lambda: processes.start_of(pid) is None)
+    os.kill(server, signal.SIGKILL)
+    status = ended(jobs, job_id)
+    assert (status.reason, status.exit_code) == ("exit", 3)
+    assert status.log == "incomplete: the tmux server ended: output that tmux had not handed over is missing"
 
 
 def test_failing_hook_of_the_person_refuses_no_job(jobs: Jobs, tmux: Tmux) -> None:

@@ -21,6 +21,7 @@ RECORDS = {"job.json", "run.json", "exit.json", "output.log", "output.gaps", "st
 SOURCE_BYTES = 8 << 20
 SIGNALS = ("KILL", "SEGV", "TERM", "INT", "ABRT")
 SETTLE_S = 20.0
+CUT = {"tmux-ended": "the tmux server ended", "window-closed": "the window was closed"}
 
 
 @dataclass
@@ -134,6 +135,16 @@ class World:
                 self.tally.lost_bytes += lost
                 self.tally.notes.append(f"{asked.job_id}: {lost} of {asked.size} bytes are not as printed")
         return status
+
+    def check_cut(self, asked: Asked, reasons: set[str]) -> None:
+        """Ended for one of the reasons, or by itself: then the log is whole, or names what took its end with it."""
+        status = self.ended(asked.job_id)
+        named = any(status.log.startswith(f"incomplete: {CUT[reason]}: ") for reason in reasons)
+        if status.reason in reasons and status.status == "killed":
+            return
+        if status.reason in ("exit", "signal") and asked.told_truly(status) and named:
+            return
+        self.check(asked, status)
 
     def lost(self, asked: Asked, status: JobStatus) -> int:
         """How many bytes are missing or wrong in a log that is told to be complete."""
