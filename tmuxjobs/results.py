@@ -342,6 +342,7 @@ class HoldAnswer(Answer):
 class Kill(Answer):
     """The answer of `kill`."""
 
+    job_id: str
     status: Literal["killed", "already_terminated", "not_found"]
     detail: str
     survivors: tuple[ProcessRecord, ...] = ()
@@ -349,7 +350,7 @@ class Kill(Answer):
     def text(self) -> str:
         """The answer and who outlived it."""
         lives = f" Could not be ended: {name_processes(self.survivors)}." if self.survivors else ""
-        return f"{self.status}: {self.detail}.{lives}"
+        return f"{self.job_id} {self.status}: {self.detail}.{lives}"
 
 
 class Finding(Model):

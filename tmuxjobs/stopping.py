@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tmuxjobs import processes
 from tmuxjobs.checks import checked_seconds
-from tmuxjobs.errors import InvalidInput, TmuxError
+from tmuxjobs.errors import InvalidInput, JobNotFound, TmuxError
 from tmuxjobs.models import Lost, ProcessRecord, Record, Running, Starting, State, describe
 from tmuxjobs.results import Kill
 
@@ -27,16 +27,17 @@ def kill(jobs: Jobs, job_id: str, *, signal: str = "TERM", grace: float = GRACE_
     """End the job's whole tree: the signal, then after `grace` seconds (0 to 30) SIGKILL until nothing lives."""
     name = signal_name(signal)
     grace = max(0.0, min(checked_seconds("grace", grace, least=0.0), GRACE_MAX_S))
-    record = jobs.store.look(job_id)
-    if record is None:
-        return Kill(status="not_found", detail=f"no job '{job_id}'; `list` shows all")
-    record, state = jobs.settle(record)
+    try:
+        record, state = jobs.look(job_id)
+    except JobNotFound as error:
+        return Kill(job_id=job_id, status="not_found", detail=str(error).removesuffix("."))
     if isinstance(state, Starting | Running):
         return stop(jobs, record, name, grace)
     survivors, ended = end_processes(lambda: leftovers(jobs, record, state), name, grace)
     words = f"; ended {ended} of its processes that still lived" if ended or survivors else ""
     status = "killed" if ended and isinstance(state, Lost) else "already_terminated"
-    return Kill.model_validate({"status": status, "detail": describe(state) + words, "survivors": survivors})
+    detail = describe(state) + words
+    return Kill.model_validate({"job_id": job_id, "status": status, "detail": detail, "survivors": survivors})
 
 
 def stop(jobs: Jobs, record: Record, signal: str, grace: float) -> Kill:
@@ -53,6 +54,7 @@ def stop(jobs: Jobs, record: Record, signal: str, grace: float) -> Kill:
             send(record.run.pid, signals.SIGUSR1)
         if record.exit is not None:
             return Kill(
+                job_id=job_id,
                 status="killed" if record.exit.reason not in ("exit", "signal") else "already_terminated",
                 detail=describe(state),
                 survivors=record.exit.survivors,

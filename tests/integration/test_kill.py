@@ -86,6 +86,14 @@ def test_unknown_job_is_not_found(jobs: Jobs) -> None:
     assert jobs.kill("../../etc").status == "not_found"
 
 
+def test_misspelt_job_is_told_with_the_nearest(jobs: Jobs) -> None:
+    job_id = jobs.execute("true", name="build").job_id
+    answer = jobs.kill(job_id[:-1])
+    assert (
+        answer.text() == f"{job_id[:-1]} not_found: No job '{job_id[:-1]}'. Did you mean '{job_id}'? `list` shows all."
+    )
+
+
 def test_wrong_signal_is_refused_and_kills_nothing(jobs: Jobs) -> None:
     job_id = jobs.execute("sleep 1000").job_id
     with pytest.raises(InvalidInput, match="'NOPE' is no signal"):

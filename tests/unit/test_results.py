@@ -112,10 +112,13 @@ def test_no_output_is_said_in_words(cursor: int, text: str) -> None:
 
 
 def test_kill_names_who_outlived_it() -> None:
-    assert Kill(status="killed", detail="killed on request").text() == "killed: killed on request."
-    assert (
-        Kill(status="killed", detail="d", survivors=SOME).text().endswith(" Could not be ended: vite (7), esbuild (8).")
-    )
+    killed = Kill(job_id="build-3k7q", status="killed", detail="killed on request", survivors=SOME)
+    assert killed.text().endswith(" Could not be ended: vite (7), esbuild (8).")
+
+
+def test_kill_names_the_job_and_what_became_of_it() -> None:
+    killed = Kill(job_id="build-3k7q", status="killed", detail="killed on request, SIGTERM")
+    assert killed.text() == "build-3k7q killed: killed on request, SIGTERM."
 
 
 @pytest.mark.parametrize(
