@@ -1,7 +1,6 @@
 """Arguments that several verbs take, checked with one sentence each."""
 
 import math
-import re
 
 from tmuxjobs.errors import InvalidInput
 
@@ -17,12 +16,6 @@ def encoded(what: str, text: str) -> bytes:
 
 def checked_seconds(what: str, value: float, *, least: float = 0.001) -> float:
     if not math.isfinite(value) or value < least:
-        raise InvalidInput(f"{what} must be a number of seconds above 0, not {value:g}.")
+        bound = "above 0" if least else "of 0 or more"
+        raise InvalidInput(f"{what} must be a number of seconds {bound}, not {value:g}.")
     return value
-
-
-def compiled(pattern: str | None) -> re.Pattern[str] | None:
-    try:
-        return re.compile(pattern, re.MULTILINE) if pattern is not None else None
-    except re.error as error:
-        raise InvalidInput(f"'{pattern}' is not a regular expression: {error}.") from None

@@ -30,7 +30,7 @@ from pydantic import ValidationError as PydanticValidationError
 
 from tmuxjobs.errors import TmuxjobsError
 from tmuxjobs.jobs import Jobs
-from tmuxjobs.models import Status
+from tmuxjobs.models import Notify, Status
 from tmuxjobs.picture import png
 from tmuxjobs.resources import add_prompts, add_resources
 from tmuxjobs.results import Answer, Found, JobList, JobStatus, Kill, Output, Ran, Restarted, Screen, Started, Waited
@@ -53,7 +53,7 @@ Runs shell commands as background jobs in tmux, where the person can watch and t
 - Where a job waits for a password, ask the person to attach and type it.
 """
 
-JobId = Annotated[str, Field(description="Job id from `execute` or `list`")]
+JobId = Annotated[str, Field(description="From `execute` or `list`")]
 list_of = list
 """The built-in, under a name that the tool `list` does not hide."""
 Verb = Callable[..., Answer] | Callable[..., Awaitable[Answer]]
@@ -127,18 +127,19 @@ def build_server(jobs: Jobs) -> FastMCP:
         name: Annotated[str | None, Field(description="Short name for the id and the window")] = None,
         cwd: Annotated[str | None, Field(description="Working directory")] = None,
         env: Annotated[dict[str, str] | None, Field(description="Variables to add or replace")] = None,
-        timeout: Annotated[float | None, Field(description="Seconds after which the job is ended", gt=0)] = None,
+        timeout: Annotated[float | None, Field(description="Seconds after which the job is ended")] = None,
         shell: Annotated[str | None, Field(description="Default bash, else sh")] = None,
         separate_stderr: Annotated[bool, Field(description="Keep stderr apart from stdout")] = False,
+        notify: Annotated[Notify | None, Field(description="Ends to tell the person")] = None,
         wait: Annotated[float, Field(description="Seconds to wait for the end, at most 50", ge=0)] = 0,
         until: Annotated[Until | None, Field(description="End the wait at this instead")] = None,
-        pattern: Annotated[str | None, Field(description="End the wait at this regex in the output")] = None,
-        url: Annotated[str | None, Field(description="End the wait when this HTTP URL answers")] = None,
+        pattern: Annotated[str | None, Field(description="Or at this regex in the output")] = None,
+        url: Annotated[str | None, Field(description="Or when this HTTP URL answers")] = None,
     ) -> Started | Ran:
         """Start a command as a background job in its own tmux window; returns its job_id at once, or after `wait`.
 
-        With `wait` the answer has output and exit code, so a short command is one call; if it takes longer, the job
-        runs on. The job has a real terminal, so REPLs, prompts and full-screen programs work.
+        With `wait` the answer has output and exit code, so a short command is one call; if it takes longer, it runs on.
+        The job has a real terminal: REPLs, prompts and full-screen programs work.
         """
         started = await asyncio.to_thread(
             jobs.execute,
@@ -149,6 +150,7 @@ def build_server(jobs: Jobs) -> FastMCP:
             timeout=timeout,
             shell=shell,
             separate_stderr=separate_stderr,
+            notify=notify,
             until=until,
             pattern=pattern,
             url=url,
@@ -204,13 +206,13 @@ def build_server(jobs: Jobs) -> FastMCP:
         pattern: Annotated[str | None, Field(description="Regex to see in new output")] = None,
         fail_pattern: Annotated[str | None, Field(description="Regex that means failure")] = None,
         literal: Annotated[bool, Field(description="Patterns are plain text")] = False,
-        idle: Annotated[float | None, Field(description="Seconds without output", gt=0)] = None,
+        idle: Annotated[float | None, Field(description="Seconds without output")] = None,
         port: Annotated[int | None, Field(description="TCP port that the job listens on; 0: any")] = None,
         url: Annotated[str | None, Field(description="HTTP URL that answers")] = None,
-        cursor: Annotated[int | None, Field(description="Output after it is new; 0: all. Default: now", ge=0)] = None,
+        cursor: Annotated[int | None, Field(description="Output after it is new; 0: all. Default: now")] = None,
         mode: Annotated[Mode, Field(description="Of several jobs")] = "any",
-        timeout: Annotated[float, Field(description="Seconds, at most 50", ge=0)] = WAIT_S,
-        max_bytes: Annotated[int, Field(description="Budget in characters", ge=200)] = CHARS,
+        timeout: Annotated[float, Field(description="Seconds, at most 50")] = WAIT_S,
+        max_bytes: Annotated[int, Field(description="Budget in characters")] = CHARS,
     ) -> Waited:
         """Wait until a job ends, or a given condition is met first; `reason` says which. Use it instead of polling.
 
@@ -238,10 +240,10 @@ def build_server(jobs: Jobs) -> FastMCP:
         pattern: Annotated[str, Field(description="Regex")],
         literal: Annotated[bool, Field(description="The pattern is plain text")] = False,
         ignore_case: bool = False,
-        context: Annotated[int, Field(description="Lines around each match", ge=0, le=50)] = 0,
+        context: Annotated[int, Field(description="Lines around each match", le=50)] = 0,
         limit: Annotated[int, Field(ge=1, le=1000)] = 20,
-        cursor: Annotated[int, Field(description="Only what comes after it", ge=0)] = 0,
-        stderr_cursor: Annotated[int, Field(ge=0)] = 0,
+        cursor: Annotated[int, Field(description="Only what comes after it")] = 0,
+        stderr_cursor: int = 0,
     ) -> Found:
         """Search the whole log of a job; answers like grep -n, with the total and a cursor to further matches."""
         return jobs.search(
@@ -272,7 +274,7 @@ def build_server(jobs: Jobs) -> FastMCP:
             list_of[str] | str | None, Field(description='Keys to press after the text: ["C-c"], ["Up", "Enter"]')
         ] = None,
         enter: Annotated[bool, Field(description="Press Enter after the text")] = True,
-        wait: Annotated[float, Field(description="Seconds to wait for the response", ge=0, le=50)] = 5.0,
+        wait: Annotated[float, Field(description="Seconds to wait for the response", le=50)] = 5.0,
         pattern: Annotated[str | None, Field(description="Regex: answer once it shows in the response")] = None,
         secret: Annotated[bool, Field(description="Keep it out of every log; only at a password prompt")] = False,
     ) -> Output:
@@ -288,7 +290,7 @@ def build_server(jobs: Jobs) -> FastMCP:
     def kill(
         job_id: JobId,
         signal: Annotated[str, Field(description="First signal: TERM, INT, HUP, KILL")] = "TERM",
-        grace: Annotated[float, Field(description="Seconds until SIGKILL", ge=0, le=30)] = 5.0,
+        grace: Annotated[float, Field(description="Seconds until SIGKILL", le=30)] = 5.0,
     ) -> Kill:
         """End a job with everything it started, and say killed, already_terminated or not_found.
 
@@ -342,7 +344,8 @@ def brief(parameters: dict[str, Any]) -> dict[str, Any]:
         properties[name] = part | {key: value for one in choices for key, value in one.items()}
         if len(kinds) > 1:
             properties[name]["type"] = kinds
-    return {"type": "object", "properties": properties, "required": parameters.get("required", [])}
+    kept = {key: parameters[key] for key in ("type", "required") if key in parameters}
+    return kept | {"properties": properties}
 
 
 class Tool(FunctionTool):

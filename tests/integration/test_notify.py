@@ -1,14 +1,17 @@
 """People are told once that a job ended or waits for them, and nothing waits for their being told."""
 
+import asyncio
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fastmcp import Client
 from support import Person, Screen, ended, wait_until
 
 from tmuxjobs import Jobs
+from tmuxjobs.server import build_server
 from tmuxjobs.settings import Settings
 
 Open = Callable[..., Screen]
@@ -40,6 +43,15 @@ def test_job_has_its_own_choice(tmp_path: Path, notify: str, command: str, told:
     last = jobs.execute("false").job_id
     wait_until(lambda: out.exists() and last in out.read_text())
     assert (first in out.read_text()) == told
+
+
+async def test_agent_may_choose_too(tmp_path: Path) -> None:
+    jobs, out = hook(tmp_path, "echo $TMUXJOBS_JOB_ID >> $OUT")
+    async with Client(build_server(jobs)) as client:
+        for notify in ("never", "always"):
+            await client.call_tool("execute", {"command": "true", "name": notify, "notify": notify, "wait": 30})
+    await asyncio.to_thread(wait_until, lambda: out.exists() and "always-" in out.read_text())
+    assert "never-" not in out.read_text()
 
 
 def test_hook_has_the_facts(tmp_path: Path) -> None:
