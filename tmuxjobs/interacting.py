@@ -98,23 +98,32 @@ def hides(settings: Terminal | None, asked: Prompt | None) -> bool:
 
 
 def seeker(pattern: str) -> Seek:
-    """Whether a text has the pattern; raises InvalidInput for a wrong one and for one that takes too long."""
+    """Whether a response has the pattern; raises InvalidInput for a wrong one and for one that takes too long."""
     wanted = output.compiled(pattern)
 
     def seek(text: str) -> bool:
         try:
             return wanted.search(text, timeout=PATTERN_S, concurrent=True) is not None
         except TimeoutError:
-            raise InvalidInput(f"The pattern takes more than {PATTERN_S:.0f} s; use a simpler one.") from None
+            raise InvalidInput(
+                f"It was typed, but the pattern takes more than {PATTERN_S:.0f} s: use a simpler one, or read `output`."
+            ) from None
 
     return seek
 
 
 def send(jobs: Jobs, pane: Pane, text: str, names: Sequence[str]) -> None:
-    if text:
-        jobs.tmux.type(pane, text)
-    if names:
-        jobs.tmux.press(pane, names)
+    doubtful = "the text"
+    try:
+        if text:
+            jobs.tmux.type(pane, text)
+        doubtful = "the keys, after the text," if text else "the keys"
+        if names:
+            jobs.tmux.press(pane, names)
+    except TmuxError as error:
+        raise TmuxError(
+            f"{error} Whether {doubtful} reached the job is not known: look before you repeat it."
+        ) from None
 
 
 def check_lines(settings: Terminal | None, text: str) -> None:
@@ -199,21 +208,29 @@ class Talk:
 
     def answer(self, said: str) -> Output:
         """What was printed since, less the echo; of a full-screen program its screen."""
-        job_id = self.record.job.job_id
         _, state = self.jobs.settle(self.record)
-        pane = self.jobs.tmux.panes().get(job_id) if isinstance(state, Running) else None
-        full_screen = pane is not None and pane.alternate
-        final = self.is_over and not full_screen
+        screen = None
+        try:
+            screen = self.full_screen() if isinstance(state, Running) else None
+        except TmuxError as error:  # what was typed was typed, and the log has the response all the same
+            said += f"; it was typed, but what a full-screen program shows now is not known: {error}".removesuffix(".")
+        final = self.is_over and screen is None
         page = head_and_newest(self.path, self.before, final=final)
         err = None
         if self.stderr is not None:
             err = head_and_newest(self.stderr, self.stderr_before, final=final)
         answer = answer_of(state, page, err)
         text = without_echo(answer.stdout, self.echo)
-        if full_screen:
-            text += self.jobs.screen(job_id).screen
+        if screen is not None:
+            text += screen
             said += "; a full-screen program: stdout ends with its screen"
         return answer.model_copy(update={"stdout": text, "note": f"{answer.note}; {said}" if answer.note else said})
+
+    def full_screen(self) -> str | None:
+        """What a full-screen program shows; None of any other."""
+        job_id = self.record.job.job_id
+        pane = self.jobs.tmux.panes().get(job_id)
+        return self.jobs.screen(job_id).screen if pane is not None and pane.alternate else None
 
 
 def head_and_newest(path: Path, before: int, *, final: bool) -> output.Page:

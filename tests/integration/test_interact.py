@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,8 +21,8 @@ def works(python: str) -> bool:
     return shutil.which(python) is not None and subprocess.run([python, "-V"], capture_output=True).returncode == 0
 
 
-def ready(jobs: Jobs, command: str, sign: str = "ready") -> str:
-    job_id = jobs.execute(command).job_id
+def ready(jobs: Jobs, command: str, sign: str = "ready", **options: Any) -> str:
+    job_id = jobs.execute(command, **options).job_id
     wait_until(lambda: jobs.output(job_id).stdout, lambda text: sign in text)
     return job_id
 
@@ -189,7 +190,7 @@ def test_keys_may_be_one_string(jobs: Jobs) -> None:
 def test_pattern_that_explodes_is_refused_in_time(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tmuxjobs.interacting.PATTERN_S", 0.2)
     job_id = at_prompt(jobs, "read x; yes a | head -5000 | tr -d '\\n'; echo b; read y")
-    with pytest.raises(InvalidInput, match="takes more than"):
+    with pytest.raises(InvalidInput, match="It was typed, but the pattern takes more than"):
         jobs.interact(job_id, "go", pattern=r"(a+b?)+\1[^ab\n]")
 
 
@@ -266,3 +267,40 @@ def test_long_response_is_told_by_its_head_and_its_end(jobs: Jobs) -> None:
 def test_end_in_response_is_told_with_its_code(jobs: Jobs) -> None:
     job_id = ready(jobs, "echo ready; read x; exit 3")
     assert "the job ended: exit code 3" in jobs.interact(job_id, "x").note
+
+
+def stopping_tmux(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, at: str, typed: bool) -> None:
+    """From now on our tmux server is stopped as soon as a command with `at` was done, or right before it."""
+    program, real = tmp_path / "bin" / "tmux", shutil.which("tmux")
+    program.parent.mkdir()
+    stop = f"kill -STOP $({real} display-message -p '#{{pid}}')"
+    acts = f'{real} "$@"; code=$?; {stop}; exit $code' if typed else f'{stop}; exec {real} "$@"'
+    program.write_text(f'#!/bin/sh\ncase "$*" in *{at}*) {acts};; *) exec {real} "$@";; esac\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr("tmuxjobs.calls.CALL_S", 2.0)
+
+
+def test_tmux_that_stops_after_the_typing_hides_not_that_it_was_typed(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = ready(jobs, "echo ready; read x; echo $x > got; sleep 1000", cwd=str(tmp_path))
+    run = record_of(jobs, job_id).run
+    assert run is not None
+    stopping_tmux(tmp_path, monkeypatch, at="load-buffer", typed=True)
+    answer = Jobs.open().interact(job_id, "hello", wait=0.1)
+    os.kill(run.server_pid, signal.SIGCONT)
+    assert "it was typed, but what a full-screen program shows now is not known: tmux did not answer" in answer.note
+    wait_until((tmp_path / "got").exists)
+
+
+def test_tmux_that_stops_before_the_typing_leaves_it_open_whether_it_was_typed(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = ready(jobs, "echo ready; read x; sleep 1000")
+    run = record_of(jobs, job_id).run
+    assert run is not None
+    stopping_tmux(tmp_path, monkeypatch, at="load-buffer", typed=False)
+    with pytest.raises(TmuxError, match=r"did not answer .* Whether the text reached the job is not known"):
+        Jobs.open().interact(job_id, "hello")
+    os.kill(run.server_pid, signal.SIGCONT)
