@@ -59,7 +59,7 @@ class Held(TmuxjobsError):
         self.job_id = job_id
         self.since = since
         super().__init__(
-            f"A person holds '{job_id}' since {since:%H:%M:%S} UTC ({for_s / 60:.0f} min): nothing was done to it. "
+            f"A person holds '{job_id}' since {since:%H:%M:%S} UTC (for {for_s:.0f} s): nothing was done to it. "
             "They work in its window: read along with `output`, ask them, or do other work until they release it."
         )
 

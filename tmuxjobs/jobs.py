@@ -127,7 +127,6 @@ class Jobs:
         return JobStatus(
             **self._summary(record, state),
             detail=describe(state),
-            signal=ended.signal if ended else None,
             pid=run.command_pid if run else None,
             cwd=record.job.cwd,
             log_path=str(self.log_path(record)),
@@ -157,6 +156,7 @@ class Jobs:
             "started": started,
             "ended": record.exit.ended_at if record.exit else None,
             "exit_code": record.exit.exit_code if record.exit else None,
+            "signal": record.exit.signal if record.exit else None,
             "reason": state.reason if isinstance(state, Lost) else record.exit.reason if record.exit else None,
             "runtime": self.runtime(record, state),
         }

@@ -4,6 +4,8 @@ Only options of our session and our windows are set, so the person's own look an
 marks: the runner sets `@tmuxjobs_state`, `@tmuxjobs_at` and `@tmuxjobs_end`, whoever sees a prompt `@tmuxjobs_input`.
 """
 
+MARKS = {"running": "▸", "asks": "?", "done": "✓", "failed": "✗", "killed": "!", "lost": "~"}
+"""How each job stands, in every list that a person sees; `pages.py` has the same."""
 NOTICE_S = 10
 """How long the status line shows a notice."""
 OVER = "#[default]"
@@ -57,10 +59,17 @@ ELAPSED = case(
 )
 # Black on yellow is read on a dark and on a light terminal; a mark tells as much as its colour.
 ASKING = "#[fg=black]#[bg=yellow]"
-MARK = case(
-    ASKS, f"{ASKING}?", LOST, "#[fg=red]~", RUNNING, "#[fg=blue]▸",
-    is_state("done"), "#[fg=green]✓", is_state("failed"), "#[fg=red]✗", is_state("killed"), "#[fg=magenta]!", "",
-)  # fmt: skip
+STATES = {
+    "running": (RUNNING, "#[fg=blue]", "running"),
+    "asks": (ASKS, ASKING, "for you"),
+    "done": (is_state("done"), "#[fg=green]", "done"),
+    "failed": (is_state("failed"), "#[fg=red]", "failed"),
+    "killed": (is_state("killed"), "#[fg=magenta]", "killed"),
+    "lost": (LOST, "#[fg=red]", "lost"),
+}
+"""{state: (when it is so, its style, the word for how many)}. A job that asks runs, and a lost one is marked so."""
+FIRST = ("asks", "lost", "running", "done", "failed", "killed")
+MARK = case(*(part for name in FIRST for part in (STATES[name][0], STATES[name][1] + MARKS[name])), "")
 BESIDE = case(
     ASKS, f"{ASKING} your input", LOST, " lost", RUNNING, f" {ELAPSED}", "#{@tmuxjobs_end}", " #{@tmuxjobs_end}", ""
 )
@@ -85,14 +94,7 @@ def tab(*, current: bool) -> str:
 LIST = "#[align=left]#[list=on]#[list=left-marker]<#[list=right-marker]>#[list=on]"
 TABS = f"{LIST}#{{W:{tab(current=False)},{tab(current=True)}}}#[nolist]"
 COUNTS = "#[bold] #{session_name}#[nobold]" + "".join(
-    (
-        count(RUNNING, "#[fg=blue]", "▸", "running"),
-        count(ASKS, ASKING, "?", "for you"),
-        count(is_state("done"), "#[fg=green]", "✓", "done"),
-        count(is_state("failed"), "#[fg=red]", "✗", "failed"),
-        count(is_state("killed"), "#[fg=magenta]", "!", "killed"),
-        count(LOST, "#[fg=red]", "~", "lost"),
-    )
+    count(condition, style, MARKS[name], words) for name, (condition, style, words) in STATES.items()
 )
 ENDED = "#{@tmuxjobs_end}"
 KEYS = case(ENDED, "r run again  x close  ", "") + case(NARROW, "#{E:@tmuxjobs_keys_short} ", "#{E:@tmuxjobs_keys} ")

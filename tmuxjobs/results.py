@@ -36,17 +36,24 @@ class JobSummary(Answer):
     started: datetime
     ended: datetime | None = None
     exit_code: int | None = None
+    signal: str | None = None
     reason: str | None = None
     runtime: float
     waits_for: WaitsFor | None = None
 
+    @property
+    def how(self) -> str:
+        """What its status leaves open: the exit code of a failure, what killed it; empty where there is no more."""
+        if self.status == "killed":
+            return {"kill": "", "signal": self.signal or ""}.get(self.reason or "", self.reason or "")
+        return str(self.exit_code) if self.exit_code else ""
+
     def text(self) -> str:
         """One line: id, status, runtime, command."""
-        code = f" {self.exit_code}" if self.exit_code else ""
         command = " ".join(self.command.split())
         shown = command if len(command) <= 80 else command[:79] + "…"
         waits = f"  (waits for {self.waits_for})" if self.waits_for else ""
-        return f"{self.job_id}  {self.status}{code}  {seconds(self.runtime)}  {shown}{waits}"
+        return f"{self.job_id}  {self.status}{' ' * bool(self.how)}{self.how}  {seconds(self.runtime)}  {shown}{waits}"
 
 
 class JobList(Answer):
@@ -69,7 +76,6 @@ class JobStatus(JobSummary):
     """The answer of `status`. `log` says whether the log is whole, `cpu` is in seconds, memory in bytes."""
 
     detail: str
-    signal: str | None = None
     pid: int | None = None
     cwd: str
     log_path: str

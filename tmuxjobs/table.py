@@ -12,17 +12,17 @@ from rich.text import Text
 
 from tmuxjobs import output, processes
 from tmuxjobs.jobs import Jobs
+from tmuxjobs.looks import MARKS
 from tmuxjobs.models import Status
 from tmuxjobs.results import JobList, JobSummary, seconds
 
-LOOKS: dict[Status, tuple[str, str, str]] = {
-    "running": ("●", "running", "green"),
-    "completed": ("✓", "done", "dim"),
-    "failed": ("✗", "failed", "red"),
-    "killed": ("■", "killed", "magenta"),
-    "lost": ("?", "lost", "red"),
+LOOKS: dict[Status, tuple[str, str]] = {
+    "running": ("running", "blue"),
+    "completed": ("done", "green"),
+    "failed": ("failed", "red"),
+    "killed": ("killed", "magenta"),
+    "lost": ("lost", "red"),
 }
-WAITS = ("◆", "yellow")
 REFRESH_S = 1.0
 # The least width of the terminal at which a column is there, in the order of the table.
 COLUMNS = {"JOB": 0, "STATE": 0, "AGE": 100, "TIME": 40, "CPU": 72, "MEM": 72, "COMMAND": 140, "LAST LINE": 56}
@@ -86,12 +86,12 @@ class Listing:
         }
 
     def state(self, job: JobSummary) -> Text:
-        mark, word, style = LOOKS[job.status]
+        word, style = LOOKS[job.status]
+        mark = MARKS[word]
         if job.waits_for:
-            mark, word, style = WAITS[0], f"asks {job.waits_for}", WAITS[1]
-        code = f" {job.exit_code}" if job.exit_code else ""
-        mark = f"{mark} " if self.console.encoding.startswith("utf") else ""
-        return Text(f"{mark}{word}{code}", style=style)
+            word, style, mark = f"asks {job.waits_for}", "yellow", MARKS["asks"]
+        shown = [mark] if self.console.encoding.startswith("utf") else []
+        return Text(" ".join([*shown, word, *([job.how] if job.how else [])]), style=style)
 
     def usage(self, found: JobList) -> dict[str, tuple[float, int]]:
         """{running job: (processors kept busy since the last look, or since its start; resident bytes)}."""

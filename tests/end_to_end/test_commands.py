@@ -161,7 +161,7 @@ def test_table_fits_the_terminal(terminal: Open, jobs: Jobs, columns: int, title
     header, row = shell.seen.replace(f"{ANSI}1m", "").replace(f"{ANSI}0m", "").splitlines()
     assert header.split() == titles.split()
     assert len(row.rstrip()) <= columns
-    assert "● running" in row
+    assert "▸ running" in row
     assert ("last [red]line" in row) == ("LAST" in titles)
 
 

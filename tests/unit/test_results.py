@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tmuxjobs import looks, pages, table
 from tmuxjobs.models import ProcessRecord
 from tmuxjobs.results import JobList, JobStatus, JobSummary, Kill, Output, Started, seconds
 
@@ -30,6 +31,25 @@ def status(**changes: Any) -> JobStatus:
 def output(**changes: Any) -> Output:
     facts: dict[str, Any] = {"stdout": "one\ntwo\n", "cursor": 8, "status": "running"}
     return Output(**facts | changes)
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"status": "failed", "exit_code": 3, "reason": "exit"}, "failed 3"),
+        ({"status": "killed", "signal": "SIGSEGV", "reason": "signal"}, "killed SIGSEGV"),
+        ({"status": "killed", "signal": "SIGTERM", "reason": "timeout"}, "killed timeout"),
+        ({"status": "killed", "exit_code": 143, "reason": "kill"}, "killed"),
+        ({"status": "completed", "exit_code": 0, "reason": "exit"}, "completed"),
+    ],
+)
+def test_line_of_a_job_says_how_it_ended(facts: dict[str, Any], said: str) -> None:
+    assert summary(**facts).text() == f"build-3k7q  {said}  4.0s  make"
+
+
+def test_every_list_has_the_same_marks() -> None:
+    assert pages.MARKS.items() <= looks.MARKS.items()
+    assert {word for word, _ in table.LOOKS.values()} | {"asks"} == looks.MARKS.keys()
 
 
 @pytest.mark.parametrize(
