@@ -83,6 +83,11 @@ class Match:
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
 
+    @property
+    def bare(self) -> str:
+        """The text as it stands in the log, without the marks of what was cut."""
+        return self.text.strip("…")
+
 
 @dataclass(frozen=True)
 class SearchResult:
@@ -223,8 +228,18 @@ def read(
     """
     budget = max(CHARS_MIN, max_chars)
     if cursor is None:
-        return _steady(path, lambda log: _whole(log, budget, raw=raw, final=final))
+        return _steady(path, lambda log: _ends(log, 0, budget, raw=raw, final=final))
     return _steady(path, lambda log: _since(log, cursor, budget, raw=raw, final=final))
+
+
+def ends(path: Path, *, cursor: int, max_chars: int = CHARS, final: bool = False) -> Page:
+    """What is new since *cursor*, all when it fits, else its head and the newest with what is left out named."""
+    return _steady(path, lambda log: _ends(log, cursor, max(CHARS_MIN, max_chars), raw=False, final=final))
+
+
+def lines_before(path: Path, cursor: int, lines: int) -> int:
+    """Where so many lines before the one at *cursor* begin; looks back at most OVERLAP bytes, never across a gap."""
+    return _steady(path, lambda log: _lines_before(log, cursor, lines))
 
 
 def tail(path: Path, *, lines: int, max_chars: int = CHARS) -> Page:
@@ -432,20 +447,20 @@ def _text(log: _Log, start: int, end: int, *, alternate: bool = False) -> str:
     return cleaner.feed(data) + cleaner.finish()
 
 
-def _whole(log: _Log, budget: int, *, raw: bool, final: bool) -> Page:
+def _ends(log: _Log, cursor: int, budget: int, *, raw: bool, final: bool) -> Page:
     stop = _stable_end(log, raw=raw, final=final)
-    if stop - log.gone(0, stop) <= PAGE_BYTES:
-        page = _forward(log, 0, stop, budget, raw=raw, final=final)
+    if stop - cursor - log.gone(cursor, stop) <= PAGE_BYTES:
+        page = _since(log, cursor, budget, raw=raw, final=final)
         if not page.more:
-            return _with_partial(log, page, raw=raw)
-    head = _forward(log, 0, stop, budget // 3, raw=raw)
+            return page
+    head = _since(log, cursor, budget // 3, raw=raw, final=False)
     back = _backward(log, stop, budget - len(head.text) - NOTE_CHARS, raw=raw, final=final)
     if back.start <= head.cursor:
         rest = _forward(log, head.cursor, stop, budget, raw=raw, final=final)
-        return _with_partial(log, replace(rest, text=head.text + rest.text, start=0), raw=raw)
+        return _with_partial(log, replace(rest, text=head.text + rest.text, start=head.start), raw=raw)
     gone = log.gone(head.cursor, back.start)
     page = Page(
-        "", 0, stop, log.end, gone_bytes=head.gone_bytes + gone, omitted_at=head.cursor,
+        "", head.start, stop, log.end, gone_bytes=head.gone_bytes + gone, omitted_at=head.cursor,
         omitted_bytes=back.start - head.cursor - gone, omitted_lines=_newlines(log, head.cursor, back.start),
     )  # fmt: skip
     note = _omission(page, gone)
@@ -580,6 +595,15 @@ def _lines_back(log: _Log, lines: int) -> int:
     return floor
 
 
+def _lines_before(log: _Log, cursor: int, lines: int) -> int:
+    floor = log.floor(cursor)
+    start = max(floor, cursor - OVERLAP)
+    data = log.read(start, cursor)
+    # What begins in the middle of a line is no line.
+    skip = data.find(b"\n") + 1 or len(data) if start > floor else 0
+    return start + max(skip, _nth_last_line(data, lines))
+
+
 def _lines_within(text: str, lines: int, budget: int) -> int:
     used, kept = 0, 0
     for row in reversed(text.removesuffix("\n").split("\n")):
@@ -601,6 +625,8 @@ def _tail(log: _Log, lines: int, budget: int) -> Page:
     asked = back.start if back.whole else _lines_back(log, lines)
     if asked >= back.start:
         return page
+    back = _backward(log, log.end, budget - CHARS_MIN // 2, lines=lines, final=True)  # room for the note
+    page = replace(page, start=back.start)
     missing = _newlines(log, asked, back.start)
     page = replace(page, omitted_bytes=back.start - asked, omitted_lines=missing, omitted_at=asked)
     return replace(page, text=f"{_omission(page, 0)}\n{back.text}")
@@ -853,14 +879,14 @@ class Watcher:
     def __init__(
         self, path: Path, pattern: str, *, literal: bool = False, ignore_case: bool = False, start: int = 0
     ) -> None:
-        self._path = path
+        self.path = path
         self._pattern = compiled(pattern, literal=literal, ignore_case=ignore_case)
         self._from = start
         self._seen = -1
 
     def look(self, *, timeout: float = 5.0) -> Match | None:
         """The next match, or None. After *timeout* (s) raises TimeoutError; the next look goes on from there."""
-        with _Log(self._path) as log:
+        with _Log(self.path) as log:
             if log.end in (self._seen, self._from):
                 return None
             scan = _Scan(log, self._pattern, self._from, 1, time.monotonic() + timeout)

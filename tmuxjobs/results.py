@@ -196,24 +196,28 @@ class Output(Answer):
 
 
 class WaitedJob(Model):
-    """One of several that were waited for; `reason` is empty while its wait is not over."""
+    """One of several that were waited for; `reason` is empty while its wait is not over, the output as in `output`."""
 
     job_id: str
     reason: str | None
     status: Status
     exit_code: int | None
     note: str
+    stdout: str
+    stderr: str
+    cursor: int
 
-    def line(self) -> str:
-        """One line: id, status, and what of the wait."""
+    def parts(self) -> list[str]:
+        """One line with id, status, what of the wait, and the cursor; then the output."""
         code = f" {self.exit_code}" if self.exit_code is not None else ""
-        return f"{self.job_id}: {self.status}{code}, {self.reason or 'still waited for'}"
+        how = f"{self.status}{code}, {self.reason or 'still waited for'}, cursor {self.cursor}"
+        return [f"== {self.job_id}: {how}", *printed(self.stdout, self.stderr)]
 
 
 class Waited(Answer):
     """The answer of `wait`: `reason` says what ended it, the rest is as in `output`.
 
-    Of several jobs `job_id` is the one that ended the wait, and `jobs` tells of each.
+    Of several jobs `job_id` is the one that ended the wait, and `jobs` tells of each, within the same budget.
     """
 
     job_id: str
@@ -230,9 +234,8 @@ class Waited(Answer):
     jobs: tuple[WaitedJob, ...] = ()
 
     def text(self) -> str:
-        """The output, then one line with why the wait is over."""
-        parts = printed(self.stdout, self.stderr)
-        parts.extend(job.line() for job in self.jobs)
+        """The output, of several jobs that of each, then one line with why the wait is over."""
+        parts = [part for job in self.jobs for part in job.parts()] or printed(self.stdout, self.stderr)
         note = f": {self.note}" if self.note else ""
         facts = f"{self.job_id} {self.status}, {seconds(self.runtime)}, cursor {self.cursor}"
         return "\n".join([*parts, f"[{self.reason}{note}; {facts}]"])

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, get_args
 
@@ -35,6 +35,9 @@ WAIT_S = 50.0
 """The default, and the most for a call over MCP: many clients cut a call off after 60 s."""
 CHARS = 2_000
 CHARS_MAX = 400_000
+NOTE_CHARS = 100
+AROUND = 3
+"""Lines shown before a match that is not among the newest output."""
 IDLE_S = 2.0
 LOOK_S = 10.0
 """Between two looks when nothing was told: it makes up for what the kernel could not tell."""
@@ -116,6 +119,9 @@ class Verdict:
     reason: str
     detail: str
     prompt: Prompt | None = None
+    match: logs.Match | None = None
+    path: Path | None = None
+    """The log with the match."""
 
 
 class JobWait:
@@ -179,7 +185,7 @@ class JobWait:
             self.record, self.state = self.jobs.look(self.job_id)
 
     def _patterns(self) -> Verdict | None:
-        found: list[tuple[int, str, logs.Match]] = []
+        found: list[tuple[int, str, logs.Match, Path]] = []
         for reason, watchers in (("fail_pattern", self._bad), ("pattern", self._good)):
             for watcher in watchers:
                 try:
@@ -190,11 +196,11 @@ class JobWait:
                     self.pause_s = 0.0
                     continue
                 if match is not None:
-                    found.append((match.cursor, reason, match))
+                    found.append((match.cursor, reason, match, watcher.path))
         if not found:
             return None
-        _, reason, match = min(found, key=lambda one: one[0])
-        return Verdict(reason, f"line {match.line}: {match.text}")
+        _, reason, match, path = min(found, key=lambda one: one[0])
+        return Verdict(reason, f"line {match.line}: {match.text}", match=match, path=path)
 
     def _served(self, running: bool) -> Verdict | None:
         run = self.record.run
@@ -237,6 +243,46 @@ class JobWait:
     def asks(self, prompt: Prompt) -> Verdict:
         attach = self.jobs.attach_line(self.record)
         return Verdict("input", f"it {words(prompt.waits_for, prompt.text, attach)}", prompt)
+
+    def news(self, path: Path, cursor: int | None, budget: int) -> logs.Page:
+        """What to show of a log: the output since the cursor, else the newest; the match is always in it."""
+        final = not isinstance(self.state, Starting | Running)
+        if cursor is None:
+            page = logs.tail(path, lines=1000, max_chars=budget)
+        else:
+            page = logs.ends(path, cursor=cursor, max_chars=budget, final=final)
+        match = self.verdict.match if self.verdict is not None and self.verdict.path == path else None
+        if match is None or match.bare in page.text:
+            return page
+        room = budget - NOTE_CHARS
+        page = logs.ends(path, cursor=logs.lines_before(path, match.cursor, AROUND), max_chars=room, final=final)
+        if match.bare not in page.text:
+            # It stood there for a moment only, or in a line longer than all that is shown.
+            page = logs.ends(path, cursor=match.cursor, max_chars=max(1, room - len(match.text)), final=final)
+            page = replace(page, text=f"{match.text}\n{page.text}")
+        if cursor is not None and cursor < page.start:
+            skipped = f"[... {page.start - cursor:,} bytes left out; cursor {cursor} reads them ...]"
+            page = replace(page, text=f"{skipped}\n{page.text}")
+        return page
+
+    def told(self, budget: int) -> WaitedJob:
+        """How it stands, for one of several; while its wait is not over with what has come meanwhile."""
+        cursor = None if self.verdict is not None else self.begin
+        out = err = None
+        if budget >= logs.CHARS_MIN:
+            out = self.news(self.path, cursor, budget)
+            if self.record.job.separate_stderr:
+                err = self.news(self.paths[1], None, max(0, budget - len(out.text)))
+        return WaitedJob(
+            job_id=self.job_id,
+            reason=self.verdict.reason if self.verdict else None,
+            status=status_of(self.state),
+            exit_code=self.record.exit.exit_code if self.record.exit else None,
+            note=self.verdict.detail if self.verdict else "",
+            stdout=out.text if out else "",
+            stderr=err.text if err else "",
+            cursor=out.cursor if out else self.begin,
+        )
 
     def last_line(self) -> str:
         """What it has said last."""
@@ -307,14 +353,12 @@ class Wait:
     def answer(self, one: JobWait, *, over: bool = False) -> Waited:
         verdict = one.verdict or one.over()
         record, state = one.record, one.state
-        running = isinstance(state, Starting | Running)
-        out = news(one.path, one.cursor, self.budget, final=not running)
-        err = None
-        if record.job.separate_stderr:
-            err = news(self.jobs.stderr_path(record), None, self.budget, final=not running)
+        out = one.news(one.path, one.cursor, self.budget)
+        err = one.news(one.paths[1], None, self.budget) if record.job.separate_stderr else None
         notes = [verdict.detail] if verdict.detail else []
         if over:
-            notes.insert(0, f"not so after {self.timeout:g} s; `wait` with cursor={out.cursor} goes on")
+            on = "`wait` again" if len(self.all) > 1 else f"`wait` with cursor={out.cursor}"
+            notes.insert(0, f"not so after {self.timeout:g} s; {on} goes on")
             notes += one_time_notes(one)
         if out.partial:
             notes.append(f"the last line is being redrawn: {out.partial[-200:]!r}")
@@ -330,8 +374,18 @@ class Wait:
             prompt=verdict.prompt.text if verdict.prompt else None,
             note="; ".join(notes),
             runtime=self.jobs.runtime(record, state),
-            jobs=tuple(brief(each) for each in self.all) if len(self.all) > 1 else (),
+            jobs=self.told(one) if len(self.all) > 1 else (),
         )
+
+    def told(self, one: JobWait) -> tuple[WaitedJob, ...]:
+        """Each of them with its share of what may be shown; the one that ended the wait gets what the others leave."""
+        room = self.budget
+        told: dict[str, WaitedJob] = {}
+        for each in sorted(self.all, key=lambda each: (each is one, each.verdict is not None)):
+            job = each.told(room // (len(self.all) - len(told)))
+            room -= len(job.stdout) + len(job.stderr)
+            told[each.job_id] = job
+        return tuple(told[each.job_id] for each in self.all)
 
 
 def one_time_notes(one: JobWait) -> list[str]:
@@ -343,27 +397,6 @@ def one_time_notes(one: JobWait) -> list[str]:
         if earlier is not None and earlier.cursor < one.begin:
             return [f"the pattern stands in earlier output, line {earlier.line}: cursor=0 counts that too"]
     return []
-
-
-def brief(one: JobWait) -> WaitedJob:
-    return WaitedJob(
-        job_id=one.job_id,
-        reason=one.verdict.reason if one.verdict else None,
-        status=status_of(one.state),
-        exit_code=one.record.exit.exit_code if one.record.exit else None,
-        note=one.verdict.detail if one.verdict else "",
-    )
-
-
-def news(path: Path, cursor: int | None, budget: int, *, final: bool) -> logs.Page:
-    """The output since the cursor, or its newest part when that is too much; without a cursor the newest."""
-    if cursor is None:
-        return logs.tail(path, lines=1000, max_chars=budget)
-    page = logs.read(path, cursor=cursor, max_chars=budget, final=final)
-    if not page.more:
-        return page
-    newest = logs.tail(path, lines=1000, max_chars=budget) if cursor else logs.read(path, max_chars=budget, final=final)
-    return newest if newest.cursor > page.cursor else page
 
 
 def bounded(timeout: float | None) -> float | None:

@@ -117,6 +117,41 @@ def test_pattern_that_means_failure_ends_the_wait_with_that_verdict(jobs: Jobs) 
     assert (answer.reason, answer.note) == ("fail_pattern", "line 2: error: no such module")
 
 
+HIDDEN = {
+    "far from the end": ("seq 5000; echo ready now; seq 5000", "4999\n5000\nready now\n1\n2\n"),
+    "in a line that is longer than the answer": ("head -c 9000 /dev/zero | tr '\\0' x; echo ready now", "xready now\n"),
+    "in a line that was drawn anew": (r"printf 'ready now\rgone       \n'; seq 5000", "ready now\n"),
+}
+
+
+@pytest.mark.parametrize("cursor", [None, 0])
+@pytest.mark.parametrize("place", HIDDEN)
+def test_match_is_shown_with_what_is_around_it(jobs: Jobs, tmp_path: Path, place: str, cursor: int | None) -> None:
+    printed, shown = HIDDEN[place]
+    gate = go(tmp_path)
+    job_id = jobs.execute(f"read x < {gate}; {printed}; echo last; exec sleep 1000").job_id
+    future = waiting(jobs, job_id, pattern="ready", cursor=cursor, max_bytes=800)
+    release(gate)
+    first = future.result(30)
+    wait_until(lambda: jobs.tail(job_id, lines=1).stdout, lambda line: line == "last\n")
+    later = jobs.wait(job_id, pattern="ready", cursor=0, max_bytes=800)
+    for answer in (first, later):
+        assert answer.reason == "pattern"
+        assert shown in answer.stdout
+        assert len(answer.stdout) <= 800
+    assert later.stdout.endswith("last\n")
+    assert later.cursor == jobs.output(job_id).cursor
+
+
+def test_match_in_a_separate_stderr_is_shown_there(jobs: Jobs) -> None:
+    command = "(seq 5000; echo ready; seq 5000) >&2; echo last; exec sleep 1000"
+    job_id = jobs.execute(command, separate_stderr=True).job_id
+    wait_until(lambda: jobs.output(job_id).stdout)
+    answer = jobs.wait(job_id, pattern="ready", cursor=0, max_bytes=800)
+    assert "5000\nready\n1\n" in answer.stderr
+    assert answer.stdout == "last\n"
+
+
 def test_job_that_ends_before_its_pattern_says_so(jobs: Jobs) -> None:
     job_id = jobs.execute("echo broken; exit 2").job_id
     answer = jobs.wait(job_id, pattern="ready", cursor=0, timeout=30)
@@ -225,6 +260,38 @@ def test_all_of_several_waits_for_the_last(jobs: Jobs, tmp_path: Path) -> None:
     future = waiting(jobs, both, mode="all")
     release(gate)
     assert [one.exit_code for one in future.result(30).jobs] == [1, 0]
+
+
+def test_each_of_several_tells_its_output_and_its_cursor(jobs: Jobs, tmp_path: Path) -> None:
+    gate = go(tmp_path)
+    commands = {"first": "echo one; exit 1", "second": f"echo before; read x < {gate}; echo two; exit 2"}
+    both = [jobs.execute(command, name=name).job_id for name, command in commands.items()]
+    wait_until(lambda: jobs.output(both[1]).stdout)
+    ended(jobs, both[0])
+    early = jobs.wait(both, timeout=0.1)
+    assert [(one.stdout, one.cursor) for one in early.jobs] == [("one\n", 5), ("", 8)]
+    assert "`wait` again goes on" in jobs.wait(both, mode="all", timeout=0.1).note
+    future = waiting(jobs, both, mode="all")
+    release(gate)
+    answer = future.result(30)
+    assert [(one.stdout, one.cursor) for one in answer.jobs] == [("one\n", 5), ("before\ntwo\n", 13)]
+    lines = answer.text().splitlines()
+    assert lines[:2] == [f"== {both[0]}: failed 1, exit, cursor 5", "one"]
+    assert lines[2:5] == [f"== {both[1]}: failed 2, exit, cursor 13", "before", "two"]
+    assert jobs.output(both[0], cursor=answer.jobs[0].cursor).stdout == ""
+
+
+def test_several_share_what_may_be_shown(jobs: Jobs) -> None:
+    many = [jobs.execute(f"seq {count}").job_id for count in (5, 5000, 5000, 5)]
+    for job_id in many:
+        ended(jobs, job_id)
+    for size in (2000, 800):
+        answer = jobs.wait(many, mode="all", max_bytes=size)
+        assert sum(len(one.stdout) for one in answer.jobs) <= size
+        assert [one.stdout[-2:] for one in answer.jobs] == ["5\n", "0\n", "0\n", "5\n"]
+    crowd = jobs.wait(many, max_bytes=300)
+    assert sum(len(one.stdout) for one in crowd.jobs) <= 300
+    assert jobs.output(many[1], cursor=crowd.jobs[1].cursor).status == "completed"
 
 
 def test_killed_runner_ends_the_wait(jobs: Jobs) -> None:
