@@ -2,6 +2,7 @@
 
 Only options of our session and our windows are set, so the person's own look and keys stay as they are elsewhere. The
 marks: the runner sets `@tmuxjobs_state`, `@tmuxjobs_at` and `@tmuxjobs_end`, whoever sees a prompt `@tmuxjobs_input`.
+tmux 3.2 leaves out what is more than ten levels deep, so cases stand beside each other where they can.
 """
 
 MARKS = {"running": "▸", "asks": "?", "done": "✓", "failed": "✗", "killed": "!", "lost": "~"}
@@ -12,11 +13,8 @@ OVER = "#[default]"
 NARROW = "#{e|<|:#{client_width},120}"
 
 
-def case(*pairs: str) -> str:
-    """condition, value, condition, value, ..., else: a chain of tmux's `#{?...}`."""
-    if len(pairs) == 1:
-        return pairs[0]
-    return f"#{{?{pairs[0]},{pairs[1]},{case(*pairs[2:])}}}"
+def case(condition: str, then: str, otherwise: str = "") -> str:
+    return f"#{{?{condition},{then},{otherwise}}}"
 
 
 def is_state(name: str) -> str:
@@ -29,17 +27,17 @@ def both(one: str, other: str) -> str:
 
 def count(condition: str, style: str, mark: str, words: str) -> str:
     """How many windows it is true of, with the words or, on a narrow line, the mark; nothing for none."""
+    found = f"#{{W:{case(condition, 'x')}}}"
     # `n:` counts what the loop prints.
-    number = f"#{{n:#{{W:{case(condition, 'x', '')}}}}}"
-    told = f"  {style}{case(NARROW, f'{mark}{number}', f'{number} {words}')}{OVER}"
-    return case(f"#{{!=:{number},0}}", told, "")
+    told = f"  {style}{case(NARROW, mark)}#{{n:{found}}}{case(NARROW, '', f' {words}')}{OVER}"
+    return case(found, told)
 
 
 # A window's process that died before it told its end was the runner: nobody knows the end.
 LOST = both(is_state("running"), "#{pane_dead}")
 RUNNING = both(is_state("running"), "#{!=:#{pane_dead},1}")
 # Output after the mark was set means that the program went on.
-ASKS = both(RUNNING, both("#{@tmuxjobs_input}", "#{==:#{@tmuxjobs_input},#{window_activity}}"))
+ASKED = both("#{@tmuxjobs_input}", "#{==:#{@tmuxjobs_input},#{window_activity}}")
 # As `holding.py` derives it, for the client that draws this: its keys keep a hold alive.
 SINCE_HELD = "#{e|-|:%s,#{s/:.*//:@tmuxjobs_held}}"
 SINCE_KEY = "#{e|-|:%s,#{client_activity}}"
@@ -48,30 +46,37 @@ HELD = both(
     "#{||:" + ",".join(f"#{{e|<|:{age},#{{@tmuxjobs_held_for}}}}" for age in (SINCE_HELD, SINCE_KEY)) + "}",
 )
 AGE = "#{e|-|:%s,#{@tmuxjobs_at}}"
+HOURS = f"#{{e|/|:{AGE},3600}}h#{{e|/|:#{{e|m|:{AGE},3600}},60}}m"
+DAYS = f"#{{e|/|:{AGE},86400}}d#{{e|/|:#{{e|m|:{AGE},86400}},3600}}h"
 ELAPSED = case(
-    f"#{{e|<|:{AGE},60}}",
-    f"{AGE}s",
     f"#{{e|<|:{AGE},3600}}",
-    f"#{{e|/|:{AGE},60}}m",
-    f"#{{e|<|:{AGE},86400}}",
-    f"#{{e|/|:{AGE},3600}}h#{{e|/|:#{{e|m|:{AGE},3600}},60}}m",
-    f"#{{e|/|:{AGE},86400}}d#{{e|/|:#{{e|m|:{AGE},86400}},3600}}h",
+    case(f"#{{e|<|:{AGE},60}}", f"{AGE}s", f"#{{e|/|:{AGE},60}}m"),
+    case(f"#{{e|<|:{AGE},86400}}", HOURS, DAYS),
 )
 # Black on yellow is read on a dark and on a light terminal; a mark tells as much as its colour.
 ASKING = "#[fg=black]#[bg=yellow]"
 STATES = {
     "running": (RUNNING, "#[fg=blue]", "running"),
-    "asks": (ASKS, ASKING, "for you"),
+    "asks": (both(RUNNING, ASKED), ASKING, "for you"),
     "done": (is_state("done"), "#[fg=green]", "done"),
     "failed": (is_state("failed"), "#[fg=red]", "failed"),
     "killed": (is_state("killed"), "#[fg=magenta]", "killed"),
     "lost": (LOST, "#[fg=red]", "lost"),
 }
 """{state: (when it is so, its style, the word for how many)}. A job that asks runs, and a lost one is marked so."""
-FIRST = ("asks", "lost", "running", "done", "failed", "killed")
-MARK = case(*(part for name in FIRST for part in (STATES[name][0], STATES[name][1] + MARKS[name])), "")
-BESIDE = case(
-    ASKS, f"{ASKING} your input", LOST, " lost", RUNNING, f" {ELAPSED}", "#{@tmuxjobs_end}", " #{@tmuxjobs_end}", ""
+
+
+def mark(name: str) -> str:
+    return STATES[name][1] + MARKS[name]
+
+
+MARK = case(RUNNING, case(ASKED, mark("asks"), mark("running"))) + "".join(
+    case(STATES[name][0], mark(name)) for name in ("lost", "done", "failed", "killed")
+)
+BESIDE = (
+    case(RUNNING, case(ASKED, f"{ASKING} your input", f" {ELAPSED}"))
+    + case(LOST, " lost")
+    + case("#{@tmuxjobs_end}", " #{@tmuxjobs_end}")
 )
 ROOM = "#{e|<|:#{e|*|:#{session_windows},34},#{client_width}}"
 TAB = (
@@ -79,7 +84,7 @@ TAB = (
     + MARK
     + "{name}"
     + BESIDE
-    + case(HELD, "#[bold] yours", "")
+    + case(HELD, "#[bold] yours")
     + f" {OVER}#[norange]"
 )
 
@@ -97,7 +102,7 @@ COUNTS = "#[bold] #{session_name}#[nobold]" + "".join(
     count(condition, style, MARKS[name], words) for name, (condition, style, words) in STATES.items()
 )
 ENDED = "#{@tmuxjobs_end}"
-KEYS = case(ENDED, "r run again  x close  ", "") + case(NARROW, "#{E:@tmuxjobs_keys_short} ", "#{E:@tmuxjobs_keys} ")
+KEYS = case(ENDED, "r run again  x close  ") + case(NARROW, "#{E:@tmuxjobs_keys_short} ", "#{E:@tmuxjobs_keys} ")
 FRESH = f"#{{e|<|:#{{e|-|:%s,#{{@tmuxjobs_notice_at}}}},{NOTICE_S}}}"
 NOTICE = "#[reverse] #{@tmuxjobs_notice} #[noreverse]"
 # A narrow line has no room for both.
