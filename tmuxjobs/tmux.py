@@ -178,8 +178,18 @@ class Tmux:
         """Lines that a tmux command printed; raises TmuxError with what tmux said."""
         call = self.server.cmd(args[0], *args[1:], stdin=stdin, timeout=timeout)
         if call.returncode:
-            raise TmuxError(f"tmux refused {args[0]}: {'; '.join(call.stderr) or f'code {call.returncode}'}.")
+            raise TmuxError(f"tmux refused {args[0]}: {self._said(call.stderr) or f'code {call.returncode}.'}")
         return call.stdout
+
+    def _said(self, stderr: Sequence[str]) -> str:
+        """What tmux said, and what to do about a server that drops its client: 3.7 and newer do that to older ones."""
+        said = "; ".join(stderr)
+        if "server exited unexpectedly" not in said:
+            return f"{said}." if said else ""
+        return (
+            f"{said}. If it runs on, it is newer than {self.binary} ({self.version()}): put the tmux that started it "
+            "first in PATH."
+        )
 
     def version(self) -> str:
         """What `tmux -V` says."""
@@ -229,7 +239,7 @@ class Tmux:
                 break
             time.sleep(0.02 * attempt)
         else:
-            raise TmuxError(f"tmux can not hold the session {self.session}: {'; '.join(made.stderr)}.")
+            raise TmuxError(f"tmux can not hold the session {self.session}: {self._said(made.stderr)}")
         if "on" in answer.stdout:
             self.server.cmd("kill-session", "-t", target)
             raise TmuxError(
@@ -257,7 +267,7 @@ class Tmux:
         if call.returncode:
             if "no server" in " ".join(call.stderr) or "error connecting" in " ".join(call.stderr):
                 return {}
-            raise TmuxError(f"tmux refused list-panes: {'; '.join(call.stderr)}.")
+            raise TmuxError(f"tmux refused list-panes: {self._said(call.stderr)}")
         panes = {}
         for line in call.stdout:
             job_id, pane_id, window_id, tty, dead, piped, in_mode, viewers, alternate = line.split("\t")

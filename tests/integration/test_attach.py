@@ -2,7 +2,9 @@
 
 import os
 import signal
+import socketserver
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -138,7 +140,8 @@ def test_job_keeps_its_screen_on_another_size(jobs: Jobs, screen: Open) -> None:
 
 def test_attach_from_a_window_of_the_same_server_switches_the_client(jobs: Jobs, screen: Open, tmux: Tmux) -> None:
     job_id = jobs.execute("echo there it is; sleep 1000").job_id
-    tmux("new-session", "-d", "-s", "own", "-x", "80", "-y", "24")
+    # Not its default, a login shell: that may find another tmux on its PATH.
+    tmux("new-session", "-d", "-s", "own", "-x", "80", "-y", "24", "sh")
     person = screen("tmux", "-u", "attach", "-t", "own")
     person.press(f"{sys.executable} -m tmuxjobs attach {job_id}", "Enter")
     wait_until(person.look, lambda text: text.startswith("there it is") and "mcp-jobs" in text)
@@ -150,3 +153,15 @@ def test_attach_from_another_tmux_server_says_what_to_do(isolated: Path, jobs: J
     jobs.store.prepare()
     with pytest.raises(TmuxError, match=r"inside another tmux server .*: run `tmux attach -t mcp-jobs` in a terminal"):
         jobs.attach_argv()
+
+
+def test_server_that_drops_its_client_is_told_as_newer(isolated: Path, jobs: Jobs) -> None:
+    folder = isolated / f"tmux-{os.getuid()}"
+    folder.mkdir(mode=0o700)
+    # What tmux 3.7 does to a client of 3.6 or before: it takes the connection and closes it.
+    with socketserver.UnixStreamServer(str(folder / "default"), socketserver.BaseRequestHandler) as newer:
+        threading.Thread(target=newer.serve_forever, daemon=True).start()
+        with pytest.raises(TmuxError, match=r"it is newer than /.*/tmux \(tmux \S+\): put the tmux that started"):
+            jobs.execute("true")
+        newer.shutdown()
+    (folder / "default").unlink()
