@@ -275,6 +275,8 @@ class Runner:
         os.umask(0o077)
         self.catch_signals()
         if os.path.exists(self.path("run.json")):
+            with contextlib.suppress(Refused):  # our line is not the job's: the log must not get it
+                self.recorder.tmux(["pipe-pane", "-t", self.recorder.pane])
             print(f"Job {self.job['job_id']} has already run; `tmuxjobs restart {self.job['job_id']}` runs it again.")
             return 1
         if LINUX:

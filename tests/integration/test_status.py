@@ -185,3 +185,14 @@ def test_respawned_window_does_not_run_the_job_again(jobs: Jobs, tmux: Tmux, tmp
     tmux("respawn-pane", "-k", "-t", run_of(jobs, job_id).pane)
     assert ended(jobs, job_id).reason == "window-closed"
     assert (tmp_path / "count").read_text() == "x\n"
+
+
+def test_respawned_window_adds_nothing_to_the_log(jobs: Jobs, tmux: Tmux) -> None:
+    job_id = running(jobs, "sleep 1000")
+    before = jobs.output(job_id).stdout
+    pane = run_of(jobs, job_id).pane
+    tmux("respawn-pane", "-k", "-t", pane)
+    wait_until(lambda: tmux("capture-pane", "-p", "-S", "-", "-t", pane), lambda screen: "has already run" in screen)
+    ended(jobs, job_id)
+    wait_until(lambda: not jobs.tmux.panes()[job_id].piped)
+    assert jobs.output(job_id).stdout == before
