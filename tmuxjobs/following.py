@@ -114,7 +114,9 @@ class Shown:
     def asks(self, status: JobStatus) -> None:
         """Tell once for each prompt that someone must type: this terminal's input is not the job's."""
         if status.waits_for and status.prompt != self.prompt:
-            note(f"{status.job_id} {waiting(status.waits_for, status.prompt or '', status.attach)}; {status.attach}")
+            words = waiting(status.waits_for, status.prompt or "", status.attach)
+            where = "" if status.attach in words else f"; {status.attach}"
+            note(f"{status.job_id} {words}{where}")
         self.prompt = status.prompt if status.waits_for else None
 
 

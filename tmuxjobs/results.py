@@ -24,7 +24,7 @@ def waiting(waits_for: WaitsFor, prompt: str, attach: str) -> str:
     """What a job waits for, in words that say what to do."""
     if waits_for == "password":
         return f"waits for a password ({prompt!r}): ask the person to type it there: {attach}"
-    return f"waits for input: {prompt!r}"
+    return f"waits for input: {prompt!r}" if prompt else "waits for input"
 
 
 class JobSummary(Answer):
