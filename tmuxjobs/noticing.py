@@ -1,12 +1,16 @@
-"""Telling people that a job waits for them. Its end is told by its runner, which is there when nobody else is."""
+"""Telling people that a job waits for them: servers do it, and `main` for the welcome page when there is none.
+
+A job's end is told by its runner, which is there when nobody else is.
+"""
 
 from __future__ import annotations
 
+import json
 import time
 from typing import TYPE_CHECKING
 
-from tmuxjobs.asking import prompts
-from tmuxjobs.models import Running
+from tmuxjobs.asking import Prompt, prompts
+from tmuxjobs.models import Record, Running
 from tmuxjobs.output import log_size
 from tmuxjobs.tmux import Asking
 
@@ -17,12 +21,20 @@ if TYPE_CHECKING:
 def notice_prompts(jobs: Jobs) -> None:
     """Mark the windows of jobs that wait for input, and say so once to the people attached to our session.
 
-    Costs next to nothing while no job runs or nobody is attached. Several servers may do this at once: tmux compares
-    and marks in one act.
+    Costs next to nothing while no job runs or nobody is attached. Several may do this at once: tmux compares and marks
+    in one act.
     """
-    records = [record for record in jobs.store.unfinished() if isinstance(jobs.settle(record)[1], Running)]
-    if not records or not jobs.tmux.attended():
-        return
+    records = running(jobs)
+    if records and jobs.tmux.attended():
+        mark(jobs, records, attended=True)
+
+
+def running(jobs: Jobs) -> list[Record]:
+    return [record for record in jobs.store.unfinished() if isinstance(jobs.settle(record)[1], Running)]
+
+
+def mark(jobs: Jobs, records: list[Record], *, attended: bool) -> dict[str, Prompt]:
+    """What each waits for, told to the windows; a notice is kept for when someone is there."""
     asking = prompts(jobs, records)
     marks: dict[str, Asking | None] = {}
     for record in records:
@@ -33,7 +45,15 @@ def notice_prompts(jobs: Jobs) -> None:
             marks[record.run.pane] = None
             continue
         what = "a password" if prompt.waits_for == "password" else "your input"
-        notice = None if record.job.notify == "never" else f"{record.job.job_id} waits for {what}"
+        notice = None if record.job.notify == "never" or not attended else f"{record.job.job_id} waits for {what}"
         # What it has printed until now tells this question from the next one.
         marks[record.run.pane] = Asking(str(log_size(jobs.log_path(record))), notice)
     jobs.tmux.mark_prompts(marks, at=int(time.time()))
+    return asking
+
+
+def main(jobs: Jobs) -> None:
+    """Look once and print {job id: [what it waits for, prompt]}."""
+    records = running(jobs)
+    asking = mark(jobs, records, attended=jobs.tmux.attended()) if records else {}
+    print(json.dumps({job_id: (prompt.waits_for, prompt.text) for job_id, prompt in asking.items()}))

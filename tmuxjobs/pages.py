@@ -1,7 +1,8 @@
 """What our own processes show in a window: the welcome page with the jobs, and the keys of a finished job.
 
-Stdlib only, run by path with `python -I -S`, for one of them lives in each finished window. The welcome page looks at
-the job folders every TICK_S and writes only what changed; nothing here is asked for the truth about a job.
+Run by path with `python -I -S`, for one of them lives in each finished window: stdlib only, but that the welcome page
+takes `terminals.py` from beside it. That page looks at the job folders every TICK_S and writes only what changed, and
+it notices who waits for input when no server does; nothing here is asked for the truth about a job.
 """
 
 from __future__ import annotations
@@ -17,13 +18,19 @@ import time
 
 TYPE_CHECKING = False  # `typing` takes 2 ms
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
 TICK_S = 2.0
 ALONE_S = 0.05
 CALL_S = 20.0
 PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-CLI = "import sys; sys.path.insert(0, sys.argv.pop(1)); from tmuxjobs.cli import main; main()"
+QUIET_S = 1.0
+COST, NOTICE_COST = 400, 50
+"""Looks at who reads a terminal, and runs of `noticing.py`, take at most one part in so many of a processor."""
+PATH = "import sys; sys.path.insert(0, sys.argv.pop(1)); "
+CLI = f"{PATH}from tmuxjobs.cli import main; main()"
+NOTICE = f"{PATH}from tmuxjobs import Jobs, noticing; noticing.main(Jobs.open())"
 RING = "\a"
 """Ctrl-G: who has a notice for the people here presses it, and tmux rings for them. See `Tmux.mark_prompt`."""
 UP, DOWN = ("\x1b[A", "\x1bOA", "k"), ("\x1b[B", "\x1bOB", "j")
@@ -147,12 +154,12 @@ class Place:
     def tmux(self, *arguments: str) -> tuple[str, str]:
         return called([self.binary, "-u", "-S", self.socket, *arguments])
 
-    def command(self, *arguments: str) -> tuple[str, str]:
-        """`tmuxjobs ARGUMENTS`, over these very jobs."""
+    def command(self, *arguments: str, code: str = CLI) -> tuple[str, str]:
+        """`tmuxjobs ARGUMENTS`, or other code of ours, over these very jobs."""
         places = {"STATE_DIR": self.state_dir, "SESSION": self.session, "SOCKET_NAME": os.path.basename(self.socket)}
         ours = {f"TMUXJOBS_{name}": value for name, value in places.items()}
         env = {name: value for name, value in os.environ.items() if not name.startswith("TMUXJOBS_")} | ours
-        return called([sys.executable, "-c", CLI, PACKAGE_PARENT, *arguments], env)
+        return called([sys.executable, "-c", code, PACKAGE_PARENT, *arguments], env)
 
     def show(self, job_id: str) -> str:
         """Bring the job's window to the front; what is in the way, if anything."""
@@ -219,6 +226,10 @@ class Job:
         self.since: float = asked["created_monotonic"]
         self.boot: str = asked["boot"]
         self.run: dict[str, Any] | None = None
+        self.asks: tuple[str, str] | None = None
+        """What it waits for, and at which prompt."""
+        self.size = self.noticed_size = -1
+        self.open_line = False
 
     def look(self, boot: str) -> None:
         """Learn whether it has ended; nothing is read again once it has."""
@@ -237,7 +248,22 @@ class Job:
                 self.look(boot)
 
     def told(self) -> str:
-        return age(time.monotonic() - self.since) if self.state == "running" else self.detail
+        if self.asks:
+            return f"waits for {self.asks[0]}"
+        return f"{self.state} {age(time.monotonic() - self.since) if self.state == 'running' else self.detail}"
+
+    def is_quiet(self) -> bool:
+        """Whether it runs and has printed nothing for a while; learns how much it has, and whether a line is open."""
+        if self.state != "running" or self.run is None:
+            return False
+        self.size, self.open_line, written = 0, False, 0.0
+        for name in ("output.log", "stderr.log"):
+            with contextlib.suppress(OSError), open(os.path.join(self.folder, name), "rb") as log:
+                facts = os.fstat(log.fileno())
+                self.size += facts.st_size
+                written = max(written, facts.st_mtime)
+                self.open_line |= os.pread(log.fileno(), 1, max(0, facts.st_size - 1)) not in (b"\n", b"")
+        return time.time() - written >= QUIET_S
 
 
 def end_of(record: dict[str, Any]) -> tuple[str, str]:
@@ -317,8 +343,63 @@ class Board:
         return True
 
 
-COLOURS = {"running": "34", "done": "32", "failed": "31", "killed": "35", "lost": "31"}
-MARKS = {"running": "▸", "done": "✓", "failed": "✗", "killed": "!", "lost": "~"}
+class Ear:
+    """Notices which jobs wait for input. One that is silent and has its terminal read is worth an exact look.
+
+    That look is another process, once for each piece of output, and marks the windows as a server does.
+    """
+
+    def __init__(self, place: Place) -> None:
+        # Only here: a finished window's process needs none of it.
+        sys.path.append(os.path.dirname(os.path.abspath(__file__)))
+        if TYPE_CHECKING:
+            from tmuxjobs import terminals
+        else:
+            import terminals
+        self.terminals = terminals
+        self.place = place
+        self.look_at = self.notice_at = 0.0
+
+    def look(self, jobs: Iterable[Job]) -> None:
+        """Learn what each of these jobs waits for; cheap when nothing has changed."""
+        now = time.monotonic()
+        if now < self.look_at:
+            return
+        began = time.process_time()
+        quiet = {job.run["tty"]: job for job in jobs if job.is_quiet() and job.run is not None}
+        reading = self.reading(quiet)
+        self.look_at = now + COST * (time.process_time() - began)
+        for job in jobs:
+            if job.asks and job not in reading:
+                job.asks, job.noticed_size = None, -1
+                self.place.tmux("set-option", "-w", "-t", job.run["pane"] if job.run else "", "@tmuxjobs_input", "")
+        if now >= self.notice_at and any(job.size != job.noticed_size for job in reading):
+            said = self.place.command(code=NOTICE)[0]
+            with contextlib.suppress(ValueError):  # what went wrong is told to the next who asks
+                asking = json.loads(said)
+                for job in reading:
+                    job.asks = tuple(asking[job.job_id]) if job.job_id in asking else None
+            for job in reading:
+                job.noticed_size = job.size
+            self.notice_at = now + NOTICE_COST * (time.monotonic() - now)
+
+    def reading(self, quiet: dict[str, Job]) -> list[Job]:
+        found = []
+        for tty, attention in self.terminals.attention(quiet, pause_s=0).items() if quiet else ():
+            settings = self.terminals.terminal(tty)
+            hides = settings is not None and settings.hides
+            # As `asking.py` has it: one that polls, as servers do for keys, asks only behind an open line.
+            if (
+                attention == "reads"
+                or (attention == "polls" and quiet[tty].open_line)
+                or (attention == "unknown" and hides)
+            ):
+                found.append(quiet[tty])
+        return found
+
+
+COLOURS = {"asks": "33", "running": "34", "done": "32", "failed": "31", "killed": "35", "lost": "31"}
+MARKS = {"asks": "?", "running": "▸", "done": "✓", "failed": "✗", "killed": "!", "lost": "~"}
 KEYS = (("↑↓", "choose"), ("Enter", "go to it"), ("h", "hold it, or release"), ("r", "run again"))
 ABOUT = (
     "Commands that a coding agent started run here, each in a window of its own.",
@@ -332,6 +413,7 @@ class Welcome:
     def __init__(self, place: Place) -> None:
         self.place = place
         self.board = Board(place.state_dir)
+        self.ear = Ear(place)
         self.terminal = Terminal()
         self.chosen: str | None = None  # nothing chosen is the first
         self.said = ""
@@ -343,6 +425,7 @@ class Welcome:
         write("\x1b[?1049h\x1b[?25l\x1b[?7l")
         while True:
             self.jobs = self.board.look()
+            self.ear.look(self.jobs)
             self.draw()
             for key in self.terminal.keys(TICK_S):
                 self.said = "" if key != RING else self.said
@@ -406,13 +489,14 @@ class Welcome:
         return table
 
     def row(self, job: Job, wide: int, columns: int, *, chosen: bool) -> str:
-        colour = COLOURS[job.state]
-        told = f"{job.state} {job.told()}"
+        state = "asks" if job.asks else job.state
+        colour = COLOURS[state]
         start = f" {job.job_id:<{wide}}  "
-        rest = f"  {printable(job.command)}"[: max(0, columns - len(start) - 26)]
+        prompt = f"{job.asks[1].strip()}   " if job.asks and job.asks[1].strip() else ""
+        rest = f"  {printable(prompt + job.command)}"[: max(0, columns - len(start) - 26)]
         mark = (">\x1b[7m", "\x1b[27m") if chosen else (" ", "")
-        state = f"\x1b[{colour}m{MARKS[job.state]}\x1b[39m{start}\x1b[{colour}m{told:<20}\x1b[39m"
-        return f"{mark[0]}{state}{mark[1]}{rest}"
+        told = f"\x1b[{colour}m{MARKS[state]}\x1b[39m{start}\x1b[{colour}m{job.told():<20}\x1b[39m"
+        return f"{mark[0]}{told}{mark[1]}{rest}"
 
     def act(self, key: str) -> None:
         if key == RING:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from fastmcp import Client
-from support import Person, Screen, ended, wait_until
+from support import Person, Screen, Tmux, ended, wait_until
 
-from tmuxjobs import Jobs
+from tmuxjobs import Jobs, terminals
 from tmuxjobs.server import build_server
 from tmuxjobs.settings import Settings
 
@@ -117,11 +117,11 @@ def test_hook_may_use_the_command_and_its_jobs_run_no_hook(tmp_path: Path, monke
 
 
 def test_waiting_for_input_is_told_once(jobs: Jobs, person: Callable[..., Person], screen: Open) -> None:
-    job_id = jobs.execute("printf 'name? '; read x; printf 'age? '; read y; sleep 1000").job_id
+    jobs.execute("sleep 1000")
     someone, terminal = person(), screen(rows=50, columns=200)
-    terminal.until(f"▸{job_id}")
-    wait_until(lambda: jobs.status(job_id).waiting_for_input)
     before = someone.seen.count("\a")
+    job_id = jobs.execute("printf 'name? '; read x; printf 'age? '; read y; sleep 1000").job_id
+    wait_until(lambda: jobs.status(job_id).waiting_for_input)
     jobs.notice_prompts()
     terminal.until(f"?{job_id} your input", f"{job_id} waits for your input", "1 for you")
     wait_until(lambda: someone.seen.count("\a"), lambda rings: rings == before + 1)
@@ -138,11 +138,39 @@ def test_waiting_for_input_is_told_once(jobs: Jobs, person: Callable[..., Person
     terminal.until(f"▸{job_id}")
 
 
-def test_what_a_person_looks_at_is_marked_without_a_notice(jobs: Jobs, screen: Open) -> None:
-    job_id = jobs.execute("printf 'name? '; read x").job_id
+def test_what_a_person_looks_at_is_marked_without_a_notice(jobs: Jobs, tmp_path: Path, screen: Open) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    job_id = jobs.execute(f"read x < {gate}; printf 'name? '; read x").job_id
     terminal = screen(rows=50, columns=200)
     terminal.press("C-b", "n")
+    wait_until(lambda: jobs.tmux.panes()[job_id].viewers)
+    gate.write_text("go\n")
     terminal.until("name?")
     wait_until(lambda: jobs.status(job_id).waiting_for_input)
     jobs.notice_prompts()
     assert "waits for" not in terminal.until(f"?{job_id} your input")
+
+
+@pytest.mark.skipif(not terminals.LINUX, reason="elsewhere nothing tells who reads a terminal")
+def test_waiting_for_input_is_marked_and_told_without_any_server(jobs: Jobs, tmux: Tmux, screen: Open) -> None:
+    asks = "import getpass; getpass.getpass('Key of the vault: ')"
+    job_id = jobs.execute(f'{sys.executable} -c "{asks}"; echo opened; exec sleep 1000').job_id
+    terminal = screen(rows=50, columns=200)
+    terminal.until(f"?{job_id} your input", f"{job_id} waits for a password", "1 for you")
+    terminal.until(f"? {job_id}  waits for password  ", "Key of the vault:")
+    tmux("send-keys", "-t", f"=mcp-jobs:{job_id}", "hunter2", "Enter")
+    terminal.until(f"▸{job_id}", f"▸ {job_id}  running")
+    assert "for you" not in terminal.look()
+
+
+@pytest.mark.skipif(not terminals.LINUX, reason="elsewhere nothing tells who reads a terminal")
+def test_server_and_welcome_page_together_tell_it_once(jobs: Jobs, person: Callable[..., Person], screen: Open) -> None:
+    jobs.execute("sleep 1000")
+    someone, terminal = person(), screen(rows=50, columns=200)
+    before = someone.seen.count("\a")
+    job_id = jobs.execute("printf 'name? '; read x; sleep 1000").job_id
+    wait_until(lambda: jobs.status(job_id).waiting_for_input)
+    jobs.notice_prompts()
+    terminal.until(f"? {job_id}  waits for input  ", "name?")
+    assert someone.seen.count("\a") == before + 1
