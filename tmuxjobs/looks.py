@@ -102,7 +102,12 @@ COUNTS = "#[bold] #{session_name}#[nobold]" + "".join(
     count(condition, style, MARKS[name], words) for name, (condition, style, words) in STATES.items()
 )
 ENDED = "#{@tmuxjobs_end}"
-KEYS = case(ENDED, "r run again  x close  ") + case(NARROW, "#{E:@tmuxjobs_keys_short} ", "#{E:@tmuxjobs_keys} ")
+HOLD = case("#{@tmuxjobs_keys_hold}", "#{E:@tmuxjobs_keys_hold} " + case(HELD, "release", "hold") + "  ")
+KEYS = (
+    case(ENDED, "r run again  x close  ")
+    + case(RUNNING, HOLD)
+    + case(NARROW, "#{E:@tmuxjobs_keys_short} ", "#{E:@tmuxjobs_keys} ")
+)
 FRESH = f"#{{e|<|:#{{e|-|:%s,#{{@tmuxjobs_notice_at}}}},{NOTICE_S}}}"
 NOTICE = "#[reverse] #{@tmuxjobs_notice} #[noreverse]"
 # A narrow line has no room for both.

@@ -33,6 +33,8 @@ CLI = f"{PATH}from tmuxjobs.cli import main; main()"
 NOTICE = f"{PATH}from tmuxjobs import Jobs, noticing; noticing.main(Jobs.open())"
 RING = "\a"
 """Ctrl-G: who has a notice for the people here presses it, and tmux rings for them. See `Tmux.mark_prompt`."""
+SHOWN = "\f"
+"""Ctrl-L: tmux presses it when a person comes here from another window."""
 UP, DOWN = ("\x1b[A", "\x1bOA", "k"), ("\x1b[B", "\x1bOB", "j")
 
 
@@ -400,6 +402,7 @@ class Ear:
 
 COLOURS = {"asks": "33", "running": "34", "done": "32", "failed": "31", "killed": "35", "lost": "31"}
 MARKS = {"asks": "?", "running": "▸", "done": "✓", "failed": "✗", "killed": "!", "lost": "~"}
+COMING = "session-window-changed"
 KEYS = (("↑↓", "choose"), ("Enter", "go to it"), ("h", "hold it, or release"), ("r", "run again"))
 ABOUT = (
     "Commands that a coding agent started run here, each in a window of its own.",
@@ -451,11 +454,26 @@ class Welcome:
         keys = [(f"{prefix} {found[command]}", what) for command, what in ways if command in found and prefix != "None"]
         text = "  ".join(f"{key} {what}" for key, what in keys)
         short = "  ".join(f"{key} {what}" for key, what in keys if what in ("jobs", "leave"))
+        hold = next((f"{key} h" for key, what in keys if what == "jobs"), "")
         # Drawn by tmux as a format: no key may be taken for one.
-        marks = [(f"@tmuxjobs_keys{kind}", of.replace("#", "##")) for kind, of in (("", text), ("_short", short))]
+        told = (("", text), ("_short", short), ("_hold", hold))
+        marks = [(f"@tmuxjobs_keys{kind}", of.replace("#", "##")) for kind, of in told]
         for name, value in [*marks, ("@tmuxjobs_welcome", self.place.pane)]:
             self.place.tmux("set-option", "-t", f"={self.place.session}:", name, value)
+        self.ask_to_be_told()
         return text
+
+    def ask_to_be_told(self) -> None:
+        """Of who comes here, by a hook of our session; one of the person's own for all sessions goes first."""
+        if self.place.tmux("show-hooks", "-g", COMING)[0] in ("", COMING):
+            here = f"if-shell -F '#{{==:#{{pane_id}},{self.place.pane}}}' 'send-keys -t {self.place.pane} C-l'"
+            self.place.tmux("set-hook", "-t", f"={self.place.session}:", COMING, here)
+
+    def choose_last(self) -> None:
+        """The job whose window the person has come from: its keys are the next they press."""
+        windows = ("list-windows", "-t", f"={self.place.session}:", "-f", "#{window_last_flag}")
+        last = self.place.tmux(*windows, "-F", "#{@tmuxjobs_job}")[0]
+        self.chosen = last or self.chosen
 
     def draw(self) -> None:
         columns, rows = self.terminal.size()
@@ -501,6 +519,9 @@ class Welcome:
     def act(self, key: str) -> None:
         if key == RING:
             write(RING)
+            return
+        if key == SHOWN:
+            self.choose_last()
             return
         names = [job.job_id for job in self.jobs]
         if not names:

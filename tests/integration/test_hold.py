@@ -126,6 +126,22 @@ async def test_key_on_the_welcome_page_holds_and_releases(jobs: Jobs, screen: Ca
     jobs.refuse_if_held(job_id)
 
 
+async def test_keys_in_the_window_of_a_job_hold_that_job(jobs: Jobs, screen: Callable[..., Screen]) -> None:
+    job_id, newer = asking(jobs), asking(jobs)
+    terminal = screen()
+    terminal.until("Enter go to it", newer)
+    terminal.press("C-b", "n")
+    terminal.until("C-b 0 h hold")
+    terminal.press("C-b", "0")
+    terminal.until(f">▸ {job_id}")
+    terminal.press("h")
+    terminal.until(f"{job_id}: yours")
+    terminal.press("C-b", "n")
+    terminal.until("C-b 0 h release")
+    assert "A person holds" in await refused(jobs, "kill", job_id)
+    assert await refused(jobs, "kill", newer) == ""
+
+
 @pytest.mark.parametrize("job_id", ["nosuch-1", "#{pid}", "x},#(touch pwned)", ""])
 async def test_unknown_job_is_told_as_such(jobs: Jobs, tmux: Tmux, job_id: str) -> None:
     asking(jobs)
