@@ -1,9 +1,11 @@
 """What tests share and import by name: waiting for a fact, and a person at a terminal."""
 
+import contextlib
 import fcntl
 import os
 import secrets
 import shlex
+import shutil
 import struct
 import subprocess
 import sys
@@ -35,6 +37,59 @@ def wait_until(look: Callable[[], T], done: Callable[[T], object] = bool, *, tim
 def ended(jobs: Jobs, job_id: str) -> JobStatus:
     """The job's status once it does not run any more."""
     return wait_until(lambda: jobs.status(job_id), lambda status: status.status != "running", timeout=60)
+
+
+class NotHere(Exception):
+    """This machine does not allow the trial; the text says why."""
+
+
+class Group:
+    """A control group around one process and what it starts, whose number of processes can be limited."""
+
+    def __init__(self, pid: int) -> None:
+        pids = Path("/sys/fs/cgroup/pids")
+        self._top = pids if pids.is_dir() else pids.parent
+        self._folder = self._top / f"tj{os.getpid()}"
+        self.members = self._folder / "cgroup.procs"
+        try:
+            self._folder.mkdir()
+            self.limit(None)
+            self.members.write_text(str(pid))
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._folder.rmdir()
+            raise NotHere("a control group that limits processes is made by root on Linux") from None
+
+    def limit(self, room: int | None) -> None:
+        """Let that many more processes be started; None is no limit."""
+        used = int((self._folder / "pids.current").read_text())
+        (self._folder / "pids.max").write_text("max" if room is None else str(used + room))
+
+    def close(self) -> None:
+        self.limit(None)
+        deadline = time.monotonic() + 30
+        while left := self.members.read_text().split():
+            assert time.monotonic() < deadline, f"{left} can not be moved"
+            for pid in left:
+                with contextlib.suppress(OSError):  # it ended
+                    (self._top / "cgroup.procs").write_text(pid)
+        self._folder.rmdir()
+
+
+def with_few_terminals(folder: Path, most: int, *argv: str) -> subprocess.CompletedProcess[str]:
+    """Run it where there are so many pseudo-terminals, which nobody else sees."""
+    place = folder / "pts"
+    place.mkdir(exist_ok=True)
+    mounts = f"mount -t devpts -o newinstance,ptmxmode=0666,mode=620,max={most} devpts {place}"
+    mounts += f" && mount --bind {place} /dev/pts && mount --bind {place}/ptmx /dev/ptmx"
+
+    def run(*inside: str) -> subprocess.CompletedProcess[str]:
+        line = ["unshare", "-m", "sh", "-c", f'{mounts} && exec "$@"', "sh", *inside]
+        return subprocess.run(line, capture_output=True, text=True, cwd="/")
+
+    if not shutil.which("unshare") or run("true").returncode:
+        raise NotHere("terminals of one's own are mounted by root on Linux")
+    return run(*argv)
 
 
 def log_of(status: JobStatus | Started) -> bytes:

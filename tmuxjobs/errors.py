@@ -17,9 +17,29 @@ TmuxjobsError
 from collections.abc import Iterable
 from datetime import datetime
 
+PROCESSES = (
+    "No more processes can be started: end some, or raise their limit (`ulimit -u`, or the container's or unit's own)."
+)
+TERMINALS = (
+    "All pseudo-terminals are in use: close some windows or terminals, or raise their limit (sysctl kernel.pty.max; on "
+    "macOS kern.tty.ptmx_max)."
+)
+FILES = "tmux may open no more files: close some windows, or raise `ulimit -n` before it starts."
+RAN_OUT = {
+    "Resource temporarily unavailable": PROCESSES,
+    "fork failed: No space left on device": TERMINALS,
+    "fork failed: Device not configured": TERMINALS,
+    "fork failed: Too many open files": FILES,
+}
+"""What the system and tmux say when something is used up, and what that means to a person."""
+
 
 class TmuxjobsError(Exception):
-    """Base of all: its text is one sentence for a person or a model."""
+    """Base of all: its text is one sentence for a person or a model, and one more when the machine has run out."""
+
+    def __init__(self, text: str) -> None:
+        cures = [cure for said, cure in RAN_OUT.items() if said in text and cure not in text]
+        super().__init__(" ".join([text, *cures]))
 
 
 class InvalidInput(TmuxjobsError):

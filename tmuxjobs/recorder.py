@@ -8,6 +8,7 @@ the offset in the stream: what is dropped leaves a hole, listed in the `.gaps` f
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import select
@@ -275,10 +276,15 @@ def main(folder: str, nonce: str, limit: str, separate: str) -> None:
         text = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
         os.write(fifo, json.dumps({"why": "failed", "error": f"{name}: {text}"}).encode() + b"\n")
         sys.exit(1)
-    os.write(fifo, b'{"why": "ready"}\n')
     queue, splitter = Queue(), Splitter(nonce)
+    # The first report is sent before anything is queued, so the writer's own comes after it.
     writer = threading.Thread(target=write_all, args=(queue, logs, fifo))
-    writer.start()
+    try:
+        writer.start()
+    except RuntimeError:  # the machine is out of processes, which threads are too: pthread_create(3), EAGAIN
+        os.write(fifo, json.dumps({"why": "failed", "error": os.strerror(errno.EAGAIN)}).encode() + b"\n")
+        sys.exit(1)
+    os.write(fifo, b'{"why": "ready"}\n')
     with contextlib.suppress(OSError):  # an input that fails has ended
         drain(queue, splitter, fifo)
     queue.put(splitter.kind, splitter.held)

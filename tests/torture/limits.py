@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,24 +12,28 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tmuxjobs import Jobs
-from tmuxjobs.errors import JobNotFound, TmuxjobsError
+from support import Group, NotHere, with_few_terminals
 
+from tmuxjobs import Jobs
+from tmuxjobs.errors import JobNotFound, NotStarted, TmuxError, TmuxjobsError
+
+from .cases import next_job_runs
 from .world import RECORDS, World
 
 GROWTH_BYTES = 30 << 20
+PROCESSES = "No more processes can be started"
+TERMINALS = "All pseudo-terminals are in use"
 SAID = ("full", "No space left", "Too many open files", "Read-only", "temporarily unavailable")
 
 
 @contextlib.contextmanager
-def small_disk(world: World, megabytes: int) -> Iterator[Path | None]:
-    """A file system of its own of that size; None where mounting is not allowed."""
+def small_disk(world: World, megabytes: int) -> Iterator[Path]:
+    """A file system of its own of that size."""
     place = world.folder / "disk"
     place.mkdir(exist_ok=True)
     argv = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", str(place)]
     if os.getuid() != 0 or subprocess.run(argv, capture_output=True).returncode:
-        yield None
-        return
+        raise NotHere("a small disk is mounted by root on Linux")
     try:
         yield place
     finally:
@@ -53,8 +58,6 @@ def memory_of(pid: int) -> int:
 def full_disk(world: World) -> None:
     """The disk fills before, while and after jobs write: ends are true, and a log that lacks a byte says so."""
     with small_disk(world, 2) as disk:
-        if disk is None:
-            return
         jobs = world.another(state_dir=disk / "state")
         world.check(world.start(largest=1000, jobs=jobs), jobs=jobs)
         before = memory_of(world.server_pid())
@@ -88,8 +91,6 @@ def full_disk(world: World) -> None:
 def read_only(world: World) -> None:
     """The state directory can not be written: starts are refused with the reason, and what runs ends."""
     with small_disk(world, 4) as disk:
-        if disk is None:
-            return
         jobs = world.another(state_dir=disk / "state")
         done = world.check(world.start(largest=1000, jobs=jobs), jobs=jobs)
         deadline = time.monotonic() + 10
@@ -127,6 +128,117 @@ def few_files(world: World) -> None:
     world.check(asked)
     while world.jobs.list(status="running", limit=1).total:
         time.sleep(0.1)
+
+
+def refused(world: World, jobs: Jobs, words: str) -> bool:
+    """Whether a start is refused; the words must be in what is said."""
+    world.tally.jobs += 1
+    try:
+        started = jobs.execute("printf 0123456789; exit 7", name="few")
+    except TmuxjobsError as error:
+        if words not in str(error):
+            world.tally.wrong(f"told without '{words}': {error}")
+        return True
+    status = world.ended(started.job_id, jobs)
+    log = Path(status.log_path).read_bytes()
+    if (status.exit_code, status.log, log) != (7, "complete", b"0123456789"):
+        world.tally.wrong(f"{started.job_id} with little room: {status.detail}, log {status.log}, {log!r}")
+    return False
+
+
+def few_processes(world: World) -> None:
+    """tmux and what it starts run out of processes: a start is refused with the reason, and what runs is unharmed."""
+    world.check(world.start(largest=1000))
+    with contextlib.closing(Group(world.server_pid())) as group:
+        running = [world.steady() for _ in range(2)]
+        for room in world.random.sample(range(8), 8):
+            before = set(world.jobs.store.ids())
+            group.limit(room)
+            if refused(world, world.jobs, PROCESSES) and set(world.jobs.store.ids()) != before:
+                world.left(f"of a start with room for {room} processes: {set(world.jobs.store.ids()) - before}")
+        group.limit(None)
+        for one in running:
+            world.check(one)
+        manager_without_processes(world, group.members)
+        next_job_runs(world)
+
+
+def manager_without_processes(world: World, members: Path) -> None:
+    """A manager that can start no process says so, and looks at its jobs all the same."""
+    script = (
+        "import os, sys; from pathlib import Path\n"
+        "from tmuxjobs import Jobs; from tmuxjobs.errors import TmuxjobsError\n"
+        "jobs = Jobs.open(); members = Path(sys.argv[1]); members.write_text(str(os.getpid()))\n"
+        "most = members.with_name('pids.max'); most.write_text(members.with_name('pids.current').read_text())\n"
+        "told = []\n"
+        "for act in (lambda: jobs.execute('exit 4'), lambda: jobs.status(sys.argv[2]), jobs.list, jobs.prune):\n"
+        "    try: act()\n"
+        "    except TmuxjobsError as error: told.append(str(error))\n"
+        "most.write_text('max'); print('\\n'.join(told))"
+    )
+    asked = world.steady()
+    argv = [sys.executable, "-c", script, str(members), asked.job_id]
+    done = subprocess.run(argv, capture_output=True, text=True, cwd="/")
+    told = done.stdout.splitlines()
+    if done.returncode or not told or not all(PROCESSES in line for line in told):
+        world.tally.wrong(f"a manager out of processes: {done.stdout[-500:]} {done.stderr[-500:]}")
+    world.check(asked)
+
+
+def fork_bomb(world: World) -> None:
+    """A job takes every process there may be: it is told and ended as any other, and the others are unharmed."""
+    world.check(world.start(largest=1000))
+    with contextlib.closing(Group(world.server_pid())) as group:
+        other = world.steady(seconds=2)
+        script = (
+            "import os, time\n"
+            "try:\n"
+            "    while os.fork(): pass\n"
+            "except BlockingIOError: os.write(1, b'full')\n"
+            "time.sleep(1000)"
+        )
+        group.limit(world.random.randrange(20, 60))
+        bomb = world.jobs.execute(f"exec {sys.executable} -I -S -c {shlex.quote(script)}", name="bomb")
+        told = world.jobs.wait(bomb.job_id, cursor=0, pattern="full", timeout=30)
+        if told.reason != "pattern" or not refused(world, world.jobs, PROCESSES):
+            world.tally.wrong(f"every process was taken and nobody said so: {told.text()}")
+        killed = world.jobs.kill(bomb.job_id, grace=1)
+        status = world.jobs.status(bomb.job_id)
+        log = Path(status.log_path).read_bytes()
+        if killed.status != "killed" or killed.survivors or (status.log, log) != ("complete", b"full"):
+            world.tally.wrong(f"{killed.text()}; {status.text()}; {log!r}")
+        next_job_runs(world)
+        world.check(other)
+
+
+@contextlib.contextmanager
+def few_terminals_only(world: World, most: int) -> Iterator[Jobs]:
+    """The jobs of another tmux server, which has so many pseudo-terminals, one of them a person's."""
+    started = with_few_terminals(world.folder, most, "tmux", "-L", "few", "new-session", "-d", "-s", "person", "cat")
+    assert started.returncode == 0, started.stderr
+    try:
+        yield world.another(socket_name="few", keep_windows=0)
+    finally:
+        world.tmux("-L", "few", "kill-server", check=False)
+
+
+def few_terminals(world: World) -> None:
+    """No pseudo-terminal is free: a start is refused with the reason, and what runs is unharmed."""
+    with few_terminals_only(world, world.random.randrange(1, 5)) as jobs:
+        running = []
+        with contextlib.suppress(NotStarted, TmuxError):
+            while len(running) < 5:
+                running.append(world.steady(jobs=jobs, seconds=3))
+        if not refused(world, jobs, TERMINALS):
+            world.tally.wrong(f"there are more terminals than there may be: {len(running)} jobs run")
+        if extra := set(jobs.tmux.panes()) - {one.job_id for one in running}:
+            world.left(f"windows of {extra}")
+        for one in running:
+            world.check(one, jobs=jobs)
+        deadline = time.monotonic() + 10
+        while running and refused(world, jobs, TERMINALS):
+            assert time.monotonic() < deadline, "no terminal is free though every job has ended"
+            jobs.prune()
 
 
 def hostile_files(world: World) -> None:
@@ -280,6 +392,9 @@ LIMITS: tuple[Callable[[World], None], ...] = (
     full_disk,
     read_only,
     few_files,
+    few_processes,
+    fork_bomb,
+    few_terminals,
     hostile_files,
     persons_tmux,
     quota,

@@ -17,6 +17,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parents[1])]
 os.environ["FASTMCP_CHECK_FOR_UPDATES"] = "off"
 
+from support import NotHere  # noqa: E402
 from torture import cases  # noqa: E402
 from torture.limits import LIMITS  # noqa: E402
 from torture.world import Tally, World, environment_of, remove  # noqa: E402
@@ -90,6 +91,8 @@ def once(case: Callable[[World], None], world: World, total: Tally) -> None:
     try:
         case(world)
         world.settle()
+    except NotHere as reason:
+        print(f"{case.__name__} was skipped: {reason}", flush=True)
     except Exception as error:  # noqa: BLE001 - a case that breaks is a wrong end, and the others go on
         world.tally.wrong(f"{type(error).__name__}: {error}")
     if (took := time.monotonic() - began) > 30:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -109,6 +110,25 @@ class World:
         started = (jobs or self.jobs).execute(command + end, cwd=str(self.folder), name="torture")
         self.tally.jobs += 1
         return Asked(started.job_id, start, size, code, f"SIG{name}" if name else None)
+
+    def steady(self, *, jobs: Jobs | None = None, seconds: float = 1.0) -> Asked:
+        """A job of one process that has begun to print bytes of the source, some at a time, and needs nothing more."""
+        size = 200_000
+        start = self.random.randrange(SOURCE_BYTES - size + 1)
+        script = (
+            f"import os, time; file = open('source', 'rb'); file.seek({start})\n"
+            f"for _ in range(100): os.write(1, file.read({size // 100})); time.sleep({seconds / 100})\n"
+            "os._exit(5)"
+        )
+        command = f"stty -opost -echo; exec {sys.executable} -I -S -c {shlex.quote(script)}"
+        jobs = jobs or self.jobs
+        started = jobs.execute(command, cwd=str(self.folder), name="steady")
+        self.tally.jobs += 1
+        deadline = time.monotonic() + 30
+        while not jobs.status(started.job_id).log_bytes:
+            assert time.monotonic() < deadline, f"{started.job_id} prints nothing"
+            time.sleep(0.01)
+        return Asked(started.job_id, start, size, 5, None)
 
     def ended(self, job_id: str, jobs: Jobs | None = None, *, timeout: float = 120.0) -> JobStatus:
         deadline = time.monotonic() + timeout

@@ -277,6 +277,13 @@ def test_full_disk_drops_and_counts_but_never_blocks(record: Record) -> None:
     assert report == {"bytes": len(data), "dropped_bytes": len(data) - size}
 
 
+def test_recorder_that_gets_no_thread_is_not_ready(record: Record) -> None:
+    refuse = "def refuse(_): raise RuntimeError\nthreading.Thread.start = refuse"
+    recording = record(change=refuse)
+    assert recording.report() == {"why": "failed", "error": "Resource temporarily unavailable"}
+    assert recording.process.wait(10) == 1
+
+
 def test_second_recorder_goes_on_at_the_offset_where_the_first_dropped(record: Record) -> None:
     data = numbered(1 << 20)
     first = record(first=no_file_longer_than(64))
