@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 FREE_BYTES = 200 << 20
 FREE_FILES = 1000
+PROCESSES = 5
+"""Of one job: the runner, the recorder with its thread, the command's shell, and a call of tmux now and then."""
 LINES = 20_000
 TRIAL_S = 60.0
 TRIAL = f"i=0; while [ $i -lt {LINES} ]; do i=$((i+1)); echo $i; done; exit 7"
@@ -39,7 +41,7 @@ class Leftover:
 
 def doctor(jobs: Jobs, *, fix: bool = False) -> Diagnosis:
     """Look at everything that jobs need. With `fix` remove what was left behind, but nothing of a running job."""
-    checks = (tmux, options, locale, state_dir, open_files, terminals, records)
+    checks = (tmux, options, locale, state_dir, open_files, terminals, room_for_processes, records)
     findings = [finding for check in checks for finding in found(jobs, check)]
     left, fixed = look_for_leftovers(jobs, findings), []
     if fix:
@@ -147,6 +149,21 @@ def terminals(jobs: Jobs) -> Iterator[Finding]:
     if not enough:
         text += f", and {jobs.settings.max_jobs} jobs may run: close some, or raise the sysctl kernel.pty.max."
     yield Finding(name="terminals", ok=enough, text=text)
+
+
+def room_for_processes(jobs: Jobs) -> Iterator[Finding]:
+    server = jobs.tmux.server_pid()
+    free = processes.free_processes(server if server is not None else os.getpid())
+    if free is None:
+        return
+    wanted = PROCESSES * jobs.settings.max_jobs
+    text = f"{free} more can be started"
+    if free < wanted:
+        text += (
+            f", and {jobs.settings.max_jobs} jobs need {wanted} and more: end some, raise their limit (`ulimit -u`, or "
+            "the container's or unit's own), or lower TMUXJOBS_MAX_JOBS."
+        )
+    yield Finding(name="processes", ok=free >= wanted, text=text)
 
 
 def records(jobs: Jobs) -> Iterator[Finding]:

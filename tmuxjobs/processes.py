@@ -2,8 +2,9 @@
 
 import contextlib
 import os
+import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -59,12 +60,52 @@ def open_files(pid: int) -> tuple[int, int] | None:
 
 
 def free_terminals() -> int | None:
-    """How many more pseudo-terminals the machine has; None where that is not to be known."""
+    """How many more pseudo-terminals can be opened; None where that is not to be known."""
     folder = Path("/proc/sys/kernel/pty")
     try:
-        return int((folder / "max").read_text()) - int((folder / "nr").read_text())
+        free = int((folder / "max").read_text()) - int((folder / "nr").read_text())
+        # A container's own terminals may be fewer than the machine's.
+        mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+        options = [mount[3] for mount in mounts if mount[1:3] == ["/dev/pts", "devpts"]][-1:]
+        if most := re.search(r"\bmax=(\d+)", "".join(options)):
+            free = min(free, int(most[1]) - sum(name.isdigit() for name in os.listdir("/dev/pts")))
     except (OSError, ValueError):
         return None
+    return free
+
+
+def free_processes(pid: int) -> int | None:
+    """How many more may be started below that process, by its control groups and its user's limit.
+
+    None where there is no limit or it is not to be known. Threads count as processes.
+    """
+    if not LINUX:
+        return None
+    room = list(_room_in_groups(pid))
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        user, most = process.uids().real, process.rlimit(psutil.RLIMIT_NPROC)[0]
+        if user and most != psutil.RLIM_INFINITY:
+            every = psutil.process_iter(["uids", "num_threads"])
+            used = (one.info["num_threads"] or 0 for one in every if one.info["uids"] and one.info["uids"].real == user)
+            room.append(most - sum(used))
+    return min(room, default=None)
+
+
+def _room_in_groups(pid: int) -> Iterator[int]:
+    """Of each control group around the process that has a limit of processes, how many more it may hold."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+            _, controllers, place = line.split(":", 2)
+            if controllers not in ("", "pids"):
+                continue
+            top = Path("/sys/fs/cgroup", controllers)
+            inner = top / place.lstrip("/")
+            for group in (inner, *inner.parents):
+                with contextlib.suppress(OSError, ValueError):  # no such limit: there is no file, or it says `max`
+                    yield int((group / "pids.max").read_text()) - int((group / "pids.current").read_text())
+                if group == top:
+                    break
 
 
 def of_job(job_id: str, session: int, since: str) -> dict[int, str]:

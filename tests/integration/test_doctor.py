@@ -1,15 +1,18 @@
 """`doctor` finds what is wrong, says what to do, and `fix` removes what no running job needs."""
 
+import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
-from support import Person, Tmux, ended, record_of, wait_until
+from support import Group, NotHere, Person, Tmux, ended, record_of, wait_until, with_few_terminals
 
 from tmuxjobs import Jobs, Settings, processes
 from tmuxjobs.results import Diagnosis
@@ -107,3 +110,47 @@ def test_command_ends_with_1_when_something_is_wrong(jobs: Jobs, wrong: bool) ->
     argv = [sys.executable, "-m", "tmuxjobs", "doctor", "--json"]
     done = subprocess.run(argv, capture_output=True, text=True)
     assert (done.returncode, json.loads(done.stdout)["healthy"]) == (int(wrong), not wrong)
+
+
+def test_tmux_with_few_files_left_is_told_with_its_cure(tmux: Tmux) -> None:
+    jobs = Jobs.open(Settings.load(max_jobs=40))
+    assert said(jobs.doctor(), "open files")[0]
+    psutil.Process(int(tmux("display-message", "-p", "#{pid}"))).rlimit(psutil.RLIMIT_NOFILE, (60, 60))
+    ok, text = said(jobs.doctor(), "open files")
+    assert not ok
+    assert re.fullmatch(
+        r"tmux has \d+ of 60 files open, and 40 jobs need 100: raise `ulimit -n` before tmux starts, or lower "
+        r"TMUXJOBS_MAX_JOBS\.",
+        text,
+    )
+
+
+@pytest.mark.parametrize(("most", "enough"), [(9, False), (30, True)])
+def test_few_terminals_are_told_with_their_cure(isolated: Path, most: int, enough: bool) -> None:
+    try:
+        done = with_few_terminals(isolated, most, sys.executable, "-m", "tmuxjobs", "doctor", "--json")
+    except NotHere as reason:
+        pytest.skip(str(reason))
+    found = {one["name"]: one for one in json.loads(done.stdout)["checks"]}["terminals"]
+    assert found["ok"] is enough
+    assert enough or found["text"] == (
+        "9 more can be opened, and 10 jobs may run: close some, or raise the sysctl kernel.pty.max."
+    )
+
+
+@pytest.mark.parametrize(("room", "enough"), [(20, False), (500, True)])
+def test_few_processes_are_told_with_their_cure(tmux: Tmux, room: int, enough: bool) -> None:
+    jobs = Jobs.open(Settings.load(max_jobs=8))
+    tmux("new-session", "-d", "cat")
+    try:
+        group = Group(int(tmux("display-message", "-p", "#{pid}")))
+    except NotHere as reason:
+        pytest.skip(str(reason))
+    with contextlib.closing(group):
+        group.limit(room)
+        ok, text = said(jobs.doctor(), "processes")
+    assert ok is enough
+    assert enough or text == (
+        "20 more can be started, and 8 jobs need 40 and more: end some, raise their limit (`ulimit -u`, or the "
+        "container's or unit's own), or lower TMUXJOBS_MAX_JOBS."
+    )
