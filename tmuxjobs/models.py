@@ -74,6 +74,7 @@ class RunRecord(Model):
     recorder_restarts: int = 0
     recording: bool = True
     command_ended: str | None = None
+    awaits_tmux: bool = False
 
 
 class ProcessRecord(Model):
@@ -130,9 +131,13 @@ class Starting:
 
 @dataclass(frozen=True)
 class Running:
-    """Its runner lives; `command_ended` says how the command ended when only processes it left behind still run."""
+    """Its runner lives; `command_ended` says how the command ended when the job goes on without it.
+
+    That is for processes it left behind, or because a stopped tmux has the end of its output.
+    """
 
     command_ended: str | None = None
+    awaits_tmux: bool = False
 
 
 @dataclass(frozen=True)
@@ -180,7 +185,7 @@ def derive_state(record: Record, *, runner_alive: bool, boot: str, monotonic: fl
             return Starting()
         return Lost("never-started", f"its runner did not start within {LAUNCH_S:.0f} s")
     if runner_alive:
-        return Running(record.run.command_ended)
+        return Running(record.run.command_ended, record.run.awaits_tmux)
     return Lost("runner-died", "its runner was killed, so how the command ended is not known")
 
 
@@ -226,6 +231,8 @@ def describe(state: State) -> str:
             return "starting"
         case Running(None):
             return "running"
+        case Running(ended, True):
+            return f"the command ended with {ended}; tmux is stopped, and has the end of its output"
         case Running(ended):
             return f"the command ended with {ended}, and processes that it started still use the terminal"
         case Exited(code):

@@ -284,7 +284,7 @@ def main(folder: str, nonce: str, limit: str, separate: str) -> None:
     except RuntimeError:  # the machine is out of processes, which threads are too: pthread_create(3), EAGAIN
         os.write(fifo, json.dumps({"why": "failed", "error": os.strerror(errno.EAGAIN)}).encode() + b"\n")
         sys.exit(1)
-    os.write(fifo, b'{"why": "ready"}\n')
+    os.write(fifo, json.dumps({"why": "ready", "pid": os.getpid()}).encode() + b"\n")
     with contextlib.suppress(OSError):  # an input that fails has ended
         drain(queue, splitter, fifo)
     queue.put(splitter.kind, splitter.held)

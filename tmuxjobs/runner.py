@@ -32,6 +32,9 @@ KILL_S = 5.0
 RECORDER_RESTARTS = 20
 HOOK_S = 60.0
 LINUX = sys.platform.startswith("linux")
+# Between two looks at the recorder. A stopped one makes tmux grow by up to 15 MB/s; on macOS a look takes a process.
+LOOK_S = 2.0 if LINUX else 20.0
+SHELL_S = 1.0
 
 
 class Refused(Exception):
@@ -93,6 +96,15 @@ def stat_of(pid: int) -> Process:
     )
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether somebody has stopped that process (SIGSTOP, a debugger not counted)."""
+    if LINUX:
+        with contextlib.suppress(OSError):  # it has ended
+            return stat_of(pid).state == "T"
+        return False
+    return output_of(["/bin/ps", "-o", "stat=", "-p", str(pid)]).startswith("T")
+
+
 def all_processes() -> dict[int, Process]:
     """{pid: facts} of every process, zombies among them."""
     table = {}
@@ -137,6 +149,8 @@ class Recorder:
         self.server_pid = int(server_pid)
         self.path = os.path.join(folder, "recorder")
         self.fd = -1
+        self.pid = 0
+        self.look_at = 0.0
         self.text = b""
         self.restarts = 0
         self.ready = False
@@ -174,7 +188,7 @@ class Recorder:
             ["rename-window", *target, self.job["job_id"]],
             ["pipe-pane", *target, pipe],
         )
-        report = self.report(RECORDER_S)
+        report = self.first_report()
         if report is None:
             raise Refused(f"the recorder of its output did not start within {RECORDER_S:.0f} s")
         if report["why"] == "gone":
@@ -182,8 +196,43 @@ class Recorder:
         if report["why"] != "ready":
             raise Refused(f"its output can not be recorded ({report.get('error', report['why'])})")
         self.ready = True
+        self.pid = report["pid"]
 
-    def tmux(self, *commands: list[str], bound_s: float = TMUX_S) -> None:
+    def first_report(self) -> dict[str, Any] | None:
+        """As `report`. Of a shell that died before it opened the FIFO tmux alone knows, once it has written to it."""
+        deadline = time.monotonic() + RECORDER_S
+        while time.monotonic() < deadline:
+            report = self.report(SHELL_S)
+            if report is not None:
+                return report
+            with contextlib.suppress(OSError):  # a closed window
+                fd = os.open(os.ttyname(0), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+                write_fully(fd, self.mark(1), time.monotonic())
+                os.close(fd)
+            report = self.report(0.1)
+            if report is not None:
+                return report
+            if self.tmux(["display-message", "-p", "-t", self.pane, "#{pane_pipe}"]).strip() != b"1":
+                return self.report(0) or {"why": "gone"}
+        return None
+
+    def mark(self, kind: int) -> bytes:
+        """What the recorder takes out of the output: 0 is its end, from 1 on it is stdout, from 2 on stderr."""
+        return b"\x1b]7717;%b;%d\x07" % (self.job["nonce"].encode(), kind)
+
+    def carry_on(self) -> None:
+        """Continue a recorder that somebody has stopped: tmux keeps whatever it does not read, without a bound.
+
+        Its number is still its own: when it ends, the FIFO hangs up.
+        """
+        if time.monotonic() >= self.look_at:
+            self.look_at = time.monotonic() + LOOK_S
+            if is_stopped(self.pid):
+                with contextlib.suppress(ProcessLookupError):  # it was killed meanwhile
+                    os.kill(self.pid, signal.SIGCONT)
+
+    def tmux(self, *commands: list[str], bound_s: float = TMUX_S) -> bytes:
+        """What tmux answers; raises Refused."""
         argv = [self.job["tmux"], "-S", self.socket]
         for command in commands:
             argv += [*command, ";"]
@@ -203,8 +252,11 @@ class Recorder:
             os.kill(pid, signal.SIGKILL)
         os.close(read)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if code == -signal.SIGKILL:
+            raise Refused(f"tmux did not answer within {bound_s:.0f} s")
         if code:
             raise Refused(f"tmux refused ({said.decode(errors='replace').strip() or f'code {code}'})")
+        return said
 
     def report(self, bound_s: float) -> dict[str, Any] | None:
         """The recorder's next report, {"why": "gone"} when it died, None when the bound in seconds has passed."""
@@ -258,6 +310,7 @@ class Runner:
         self.max_rss_bytes = 0
         self.deadline: float | None = None
         self.look_s = 0.02
+        self.give_up_at = 0.0
         self.log_notes: list[str] = []
         self.last_report: dict[str, Any] | None = None
         self.run: dict[str, Any] = {}
@@ -399,11 +452,8 @@ class Runner:
         with contextlib.suppress(OSError):  # the window was closed
             while data := os.read(0, 32768):
                 # One write: the terminal's lock keeps the marks and what is between them together.
-                write_fully(1, self.mark(2) + data + self.mark(1))
+                write_fully(1, self.recorder.mark(2) + data + self.recorder.mark(1))
         os._exit(0)
-
-    def mark(self, kind: int) -> bytes:
-        return b"\x1b]7717;%b;%d\x07" % (self.job["nonce"].encode(), kind)
 
     # While it runs
 
@@ -436,6 +486,8 @@ class Runner:
             self.take_signals()
         if self.recorder.fd in events:
             self.recorder_gone()
+        elif self.run.get("recording", True):
+            self.recorder.carry_on()
         if self.deadline is not None and time.monotonic() >= self.deadline:
             self.deadline = None
             self.end("timeout", signal.SIGTERM, self.job["grace_s"])
@@ -457,7 +509,7 @@ class Runner:
         """Seconds until the clock alone asks for a look."""
         if self.stop:
             return 0.05
-        waits = [3600.0]
+        waits = [LOOK_S]
         if self.status is not None:
             # Something that still has the terminal: it may let go of it without ending, which nothing tells.
             self.look_s = min(1.0, self.look_s * 2)
@@ -640,8 +692,11 @@ class Runner:
         """Send the end mark after the last output and wait until the recorder has it; what is known of the log."""
         report = self.last_report
         if report is None and self.run.get("recording", True):
-            report = self.recorder.report(MARK_S if self.send_mark() else 2.0)
-            if report is None:
+            self.give_up_at = time.monotonic() + MARK_S
+            report = self.report_of_mark() if self.send_mark() else self.recorder.report(2.0)
+            if report is None and self.run.get("awaits_tmux"):
+                self.log_notes.append("tmux was stopped and did not hand over the end of the output")
+            elif report is None:
                 self.log_notes.append(f"tmux did not hand over the end of the output within {MARK_S:.0f} s")
         if report and report["why"] == "eof":
             what = "the tmux server ended" if self.who_closed() == "tmux-ended" else "the window was closed"
@@ -667,12 +722,49 @@ class Runner:
             return False
         with contextlib.suppress(termios.error):
             termios.tcflow(fd, termios.TCOON)
+        data = self.recorder.mark(0)
         try:
-            return write_fully(fd, self.mark(0), time.monotonic() + MARK_S)
+            while data and self.waits_for_tmux():
+                try:
+                    data = data[os.write(fd, data) :]
+                except BlockingIOError:
+                    time.sleep(0.02)  # macOS does not poll a terminal, poll(2)
         except OSError:
             return False
         finally:
             os.close(fd)
+        return not data
+
+    def report_of_mark(self) -> dict[str, Any] | None:
+        report = None
+        while report is None and self.waits_for_tmux():
+            report = self.recorder.report(0.5)
+        return report
+
+    def waits_for_tmux(self) -> bool:
+        """Whether to wait on for the end of the log: MARK_S, but of a stopped tmux until it goes on.
+
+        It has the output and hands it over then. Nobody waits for us who can not ask us to end.
+        """
+        self.recorder.carry_on()
+        if self.stop is None and is_stopped(self.recorder.server_pid):
+            self.give_up_at = time.monotonic() + MARK_S
+            self.tell_awaited()
+            return not self.asked_to_end()
+        return time.monotonic() < self.give_up_at
+
+    def tell_awaited(self) -> None:
+        """Say once that the command has ended and the end of its log has not come."""
+        if "awaits_tmux" not in self.run and self.status is not None:
+            self.run.update(command_ended=ending_of(self.status), awaits_tmux=True)
+            with contextlib.suppress(OSError):  # a full disk, or a folder that a person removed
+                write_json(self.path("run.json"), self.run)
+
+    def asked_to_end(self) -> bool:
+        with contextlib.suppress(BlockingIOError):
+            numbers = os.read(self.wakeup, 4096)
+            return signal.SIGUSR1 in numbers or signal.SIGTERM in numbers
+        return False
 
     def exit_record(
         self, log: dict[str, Any], survivors: dict[int, Process], left: dict[int, Process]

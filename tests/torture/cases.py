@@ -326,7 +326,7 @@ def stop_tmux(world: World) -> None:
 
 
 def stop_recorders(world: World) -> None:
-    """SIGSTOP to recorders for a while: nothing is lost."""
+    """SIGSTOP to recorders, for a while or until their runners notice: nothing is lost."""
     asked = victims(world, 3)
     some_time(world)
     stopped = [world.recorder(one.job_id) for one in asked]
@@ -334,7 +334,8 @@ def stop_recorders(world: World) -> None:
         hit(one, signal.SIGSTOP)
     time.sleep(world.random.uniform(0.1, 2))
     for one in stopped:
-        hit(one, signal.SIGCONT)
+        if world.random.random() < 0.5:
+            hit(one, signal.SIGCONT)
     for one in asked:
         world.check(one)
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import psutil
 import pytest
 from support import Tmux, ended, log_of, record_of, wait_until
 
-from tmuxjobs import Jobs, Settings, processes
+from tmuxjobs import Jobs, Settings, processes, starting
 from tmuxjobs.errors import JobNotFound, NotStarted, StateError, TmuxError
 
 WHILE_IT_RUNS = {"recorder", "run.room", "exit.room", "stop.json", "env"}
@@ -175,6 +175,110 @@ def test_recorder_killed_again_before_it_is_ready_is_replaced_again(jobs: Jobs, 
     status = ended(jobs, job_id)
     assert (status.exit_code, status.log.startswith("incomplete: the recorder ended")) == (6, True)
     assert b"after" in log_of(status)
+
+
+def test_recorder_that_somebody_stopped_goes_on(jobs: Jobs, tmux: Tmux) -> None:
+    job_id = running(jobs, "read x; echo after; read x; exit 6")
+    for process in recorders(job_id):
+        process.suspend()
+    jobs.interact(job_id, "", wait=0)
+    wait_until(lambda: jobs.output(job_id).stdout, lambda text: "after" in text)
+    jobs.interact(job_id, "", wait=0)
+    status = ended(jobs, job_id)
+    assert (status.exit_code, status.log) == (6, "complete")
+
+
+def test_recorder_stopped_at_the_end_goes_on(jobs: Jobs, tmp_path: Path) -> None:
+    job_id = running(jobs, f"until [ -e {tmp_path}/go ]; do sleep 0.02; done; echo last; exit 6")
+    for process in recorders(job_id):
+        process.suspend()
+    (tmp_path / "go").touch()
+    status = ended(jobs, job_id)
+    assert (status.exit_code, status.log, log_of(status).endswith(b"last\r\n")) == (6, "complete", True)
+
+
+@pytest.fixture
+def hasty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> float:
+    """Runners that wait only five seconds for the end of a log; how long that is."""
+    here = tmp_path / "hasty"
+    here.mkdir()
+    for name in ("runner.py", "recorder.py", "pages.py"):
+        text = (starting.HERE / name).read_text()
+        assert name != "runner.py" or "\nMARK_S = 60.0\n" in text
+        (here / name).write_text(text.replace("\nMARK_S = 60.0\n", "\nMARK_S = 5.0\n"))
+    monkeypatch.setattr(starting, "HERE", here)
+    return 5.0
+
+
+@pytest.fixture
+def awaited(jobs: Jobs, tmux: Tmux, tmp_path: Path) -> Iterator[tuple[str, Callable[[], None]]]:
+    """A job whose command has ended while tmux was stopped, and what lets tmux go on."""
+    job_id = running(jobs, f"until [ -e {tmp_path}/go ]; do sleep 0.02; done; seq 200; exit 3")
+    server = int(tmux("display-message", "-p", "#{pid}"))
+
+    def go_on() -> None:
+        os.kill(server, signal.SIGCONT)
+
+    os.kill(server, signal.SIGSTOP)
+    try:
+        (tmp_path / "go").touch()
+        wait_until(lambda: record_of(jobs, job_id).run, lambda run: run is not None and run.command_ended)
+        yield job_id, go_on
+    finally:
+        go_on()
+
+
+def test_end_of_a_log_is_awaited_from_a_stopped_tmux(
+    jobs: Jobs, hasty: float, awaited: tuple[str, Callable[[], None]]
+) -> None:
+    job_id, go_on = awaited
+    since = time.monotonic()
+    wait_until(lambda: time.monotonic() - since, lambda passed: passed > hasty + 1)
+    status = jobs.status(job_id)
+    words = "the command ended with exit code 3; tmux is stopped, and has the end of its output"
+    assert (status.status, status.detail) == ("running", words)
+    go_on()
+    status = ended(jobs, job_id)
+    assert (status.exit_code, status.reason, status.log) == (3, "exit", "complete")
+    assert log_of(status).endswith(b"\n200\r\n")
+
+
+def test_kill_of_a_job_whose_end_a_stopped_tmux_has_ends_it(
+    jobs: Jobs, awaited: tuple[str, Callable[[], None]]
+) -> None:
+    job_id, _ = awaited
+    assert jobs.kill(job_id).status == "already_terminated"
+    status = ended(jobs, job_id)
+    assert (status.exit_code, status.reason) == (3, "exit")
+    assert status.log == "incomplete: tmux was stopped and did not hand over the end of the output"
+
+
+@pytest.mark.parametrize(("deaths", "starts"), [(1, True), (2, False)])
+def test_recorder_killed_before_it_could_speak_is_replaced_once(
+    jobs: Jobs, isolated: Path, deaths: int, starts: bool
+) -> None:
+    """As when the shell that tmux starts for it is killed before it has opened the FIFO."""
+    shell = isolated / "sh"
+    shutil.copy("/bin/sh", isolated / "real")
+    for number in range(deaths):
+        (isolated / f"death.{number}").mkdir()
+    shell.write_text(
+        f"#!{isolated}/real\n"
+        f'case $2 in *recorder.py*) for one in {isolated}/death.*; do rmdir "$one" && kill -KILL $$; done;; esac\n'
+        f'exec {isolated}/real "$@"\n'
+    )
+    shell.chmod(0o755)
+    start = f"mount --bind {shell} /bin/sh && exec tmux new-session -d -s person cat"
+    if os.getuid() or subprocess.run(["unshare", "-m", isolated / "real", "-c", start]).returncode:
+        pytest.skip("another shell is mounted by root on Linux")
+    if starts:
+        status = ended(jobs, jobs.execute("echo all; exit 4").job_id)
+        assert (status.exit_code, status.log, log_of(status)) == (4, "complete", b"all\r\n")
+    else:
+        with pytest.raises(NotStarted, match="the recorder of its output was killed"):
+            jobs.execute("exit 4")
+        assert jobs.list().total == 0
+    assert not list(isolated.glob("death.*"))
 
 
 def test_lost_job_leaves_no_pipe_room_or_environment(jobs: Jobs) -> None:

@@ -89,7 +89,7 @@ class Recording:
 
     def run(self, *pieces: bytes) -> Any:
         """Feed it all, then the end mark; its last report."""
-        assert self.report() == {"why": "ready"}
+        assert self.report() == {"why": "ready", "pid": self.process.pid}
         self.feed(*pieces)
         os.write(self.input, END)
         report = self.report()
@@ -336,7 +336,7 @@ Log.write = lambda log, data: (time.sleep(0.01), write(log, data))
 
 def test_slow_disk_is_not_waited_for_and_hides_no_end_mark(record: Record) -> None:
     recording, data = record(change=SLOW), numbered(4 << 20)
-    assert recording.report() == {"why": "ready"}
+    assert recording.report()["why"] == "ready"
     recording.feed(data)
     os.write(recording.input, END)
     report = recording.report()
