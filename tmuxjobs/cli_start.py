@@ -16,6 +16,8 @@ from tmuxjobs.following import CtrlC, Pressed, exit_code, follow
 from tmuxjobs.jobs import Jobs
 from tmuxjobs.models import Notify
 from tmuxjobs.progress import busy
+from tmuxjobs.reading import CHARS
+from tmuxjobs.starting import ran
 
 
 @app.command
@@ -79,20 +81,14 @@ def execute(
         if not wait:
             show(started, as_json=json, ids=started.job_id if quiet else None)
         elif json:
-            sys.exit(_ended(jobs, started.job_id))
+            waited = jobs.wait(started.job_id, cursor=0, timeout=None, max_bytes=CHARS)
+            show(ran(started, waited), as_json=True)
+            sys.exit(exit_code(jobs.status(started.job_id)))
         else:
             if sys.stderr.isatty() and not quiet:
                 print(f"[{started.job_id}: {started.attach}]", file=sys.stderr)
             stderr_cursor = 0 if separate_stderr else None
             sys.exit(follow(jobs, started.job_id, cursor=0, stderr_cursor=stderr_cursor, pressed=pressed))
-
-
-def _ended(jobs: Jobs, job_id: str) -> int:
-    """Wait for the end and print how it went; the job's exit code."""
-    jobs.wait(job_id, timeout=None)
-    ended = jobs.status(job_id)
-    show(ended, as_json=True)
-    return exit_code(ended)
 
 
 def pairs(items: list_of[str]) -> dict[str, str]:

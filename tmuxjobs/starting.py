@@ -82,7 +82,7 @@ def execute(
     return ran(started, jobs.wait(job_id, cursor=0, timeout=wait, max_bytes=max_bytes, **conditions))
 
 
-def ran(started: Started, waited: Waited) -> Ran:
+def ran(started: Started | Ran, waited: Waited) -> Ran:
     """The answer of `execute` with `wait`."""
     return Ran(**dict(waited), log_path=started.log_path, attach=started.attach)
 

@@ -2,16 +2,19 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import ended, wait_until
 
-from tmuxjobs import Jobs
+from tmuxjobs import Jobs, cli, results
+from tmuxjobs.models import Model, ProcessRecord
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Open = Callable[..., Any]
@@ -216,25 +219,97 @@ def test_prune_tells_what_went(run: Run, jobs: Jobs) -> None:
     assert run("prune", env=none_kept).stdout == "0 jobs removed.\n"
 
 
-FIELDS = {
-    "list": {"jobs", "total", "damaged"},
-    "status": {"job_id", "status", "command", "exit_code", "signal", "reason", "started", "ended", "runtime", "pid"}
-    | {"cwd", "log_path", "attach", "waiting_for_input", "prompt", "detail", "survivors"},
-    "output": {"stdout", "stderr", "cursor", "status", "more", "omitted_bytes", "note"},
-    "tail": {"stdout", "stderr", "cursor", "status"},
-    "kill": {"status", "detail", "survivors"},
-    "log-path": {"job_id", "log_path"},
+SUMMARY = "job_id status command started ended exit_code reason runtime waits_for"
+OUTPUT = "stdout stderr cursor stderr_cursor status more omitted_bytes omitted_lines omitted_at gone_bytes note"
+STATUS = f"{SUMMARY} detail signal pid cwd log_path stderr_path attach log log_bytes waiting_for_input prompt timeout "
+STATUS += "cpu max_rss_bytes left_running survivors watchers typed_ago held_since"
+WAITED = "job_id reason status exit_code runtime stdout stderr cursor waits_for prompt note jobs"
+STARTED = "job_id status log_path attach"
+# command: its arguments, the answer's type, and the fields that scripts may count on for ever
+JSON: dict[str, tuple[str, type[Model] | None, str]] = {
+    "execute": ("-- sleep 1000", results.Started, STARTED),
+    "execute --wait": ("-- true", results.Ran, f"{WAITED} log_path attach"),
+    "list": ("", results.JobList, "jobs total damaged"),
+    "status": ("ENDED", results.JobStatus, STATUS),
+    "output": ("ENDED", results.Output, OUTPUT),
+    "tail": ("ENDED", results.Output, OUTPUT),
+    "wait": ("ENDED", results.Waited, WAITED),
+    "search": ("ENDED hello", results.Found,
+        "matches total total_is_exact more cursor stderr_cursor gone_bytes status"),
+    "screen": ("RUNNING", results.Screen, "screen cursor_row cursor_column columns rows alternate mode status"),
+    "interact": ("RUNNING x --wait 0", results.Output, OUTPUT),
+    "kill": ("RUNNING", results.Kill, "job_id status detail survivors"),
+    "hold": ("RUNNING", results.HoldAnswer, "job_id held detail"),
+    "release": ("RUNNING", results.HoldAnswer, "job_id held detail"),
+    "restart": ("ENDED", results.Restarted, f"{STARTED} restarted note"),
+    "log-path": ("ENDED", None, "job_id log_path"),
+    "doctor": ("", results.Diagnosis, "healthy checks fixed"),
+    "prune": ("", None, "removed"),
+}  # fmt: skip
+INNER: dict[type[Model], str] = {
+    results.JobSummary: SUMMARY,
+    results.WaitedJob: "job_id reason status exit_code note stdout stderr cursor",
+    results.FoundLine: "stream line cursor text before after",
+    results.Finding: "name ok text",
+    ProcessRecord: "pid name start",
 }
 
 
-@pytest.mark.parametrize("command", FIELDS)
+def taking(option: str) -> set[str]:
+    """The commands that have the option."""
+    commands = {name: cli.app[name].default_command for name in cli.app if not name.startswith("-")}
+    return {name for name, function in commands.items() if function and option in signature(function).parameters}
+
+
+def shown(model: type[Model]) -> set[str]:
+    return {name for name, field in model.model_fields.items() if not field.exclude}
+
+
+@pytest.mark.parametrize("command", JSON)
 def test_json_has_the_fields_that_are_promised(run: Run, jobs: Jobs, command: str) -> None:
-    job_id = jobs.execute("echo hello").job_id
-    ended(jobs, job_id)
-    done = run(command, "--json", *([] if command == "list" else [job_id]))
+    arguments, model, fields = JSON[command]
+    ids = {"ENDED": jobs.execute("echo hello").job_id, "RUNNING": jobs.execute("cat").job_id}
+    ended(jobs, ids["ENDED"])
+    done = run(*command.split(), "--json", *(ids.get(word, word) for word in arguments.split()))
     assert done.stderr == ""
     [line] = done.stdout.splitlines()
-    assert json.loads(line).keys() >= FIELDS[command]
+    assert json.loads(line).keys() == (shown(model) if model else set(fields.split()))
+    assert json.loads(line).keys() >= set(fields.split())
+
+
+def test_every_command_with_json_is_among_them() -> None:
+    assert {command.split()[0] for command in JSON} == taking("json")
+
+
+@pytest.mark.parametrize("model", INNER, ids=lambda model: model.__name__)
+def test_parts_of_answers_keep_their_fields(model: type[Model]) -> None:
+    assert shown(model) >= set(INNER[model].split())
+
+
+QUIET = {
+    "execute": ("-- true", r"true-\w+\n"),
+    "list": ("", "{RUNNING}\n{ENDED}\n"),
+    "kill": ("RUNNING ENDED", "{RUNNING}\n"),
+    "restart": ("ENDED", r"echo-hello-\w+\n"),
+    "prune": ("", "{ENDED}\n"),
+}
+
+
+@pytest.mark.parametrize("command", QUIET)
+def test_quiet_prints_ids_alone(run: Run, jobs: Jobs, command: str) -> None:
+    arguments, expected = QUIET[command]
+    ids = {"ENDED": jobs.execute("echo hello").job_id, "RUNNING": jobs.execute("cat").job_id}
+    ended(jobs, ids["ENDED"])
+    words = (ids.get(word, word) for word in arguments.split())
+    done = run(command, "--quiet", *words, env=os.environ | {"TMUXJOBS_KEEP_JOBS": "0"})
+    assert done.stderr == ""
+    for name, job_id in ids.items():
+        expected = expected.replace(f"{{{name}}}", job_id)
+    assert re.fullmatch(expected, done.stdout)
+
+
+def test_every_command_with_quiet_is_among_them() -> None:
+    assert QUIET.keys() == taking("quiet")
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,18 @@ LAYERS: dict[str, set[str]] = {
     "following": MIDDLE | {"jobs", "results", "watching"},
     "table": MIDDLE | {"jobs", "results"},
     "app": {"jobs"},
-    "cli_start": {"app", "clients", "errors", "following", "jobs", "models", "progress", "server"},
+    "cli_start": {
+        "app",
+        "clients",
+        "errors",
+        "following",
+        "jobs",
+        "models",
+        "progress",
+        "reading",
+        "server",
+        "starting",
+    },
     "cli": {"app", "cli_start"}
     | {"following", "picture", "progress", "table"}
     | MIDDLE
