@@ -86,7 +86,12 @@ def write(client: Client, command: Sequence[str], home: Path, environ: Mapping[s
         )
     if merged == text:
         return f"{path} has it already."
-    _replace(path, merged)
+    try:
+        _replace(path, merged)
+    except OSError as error:
+        raise InstallError(
+            f"{path} can not be written ({error}); add this by hand:\n{wanted(client, command)}"
+        ) from None
     return f"Added to {path}; restart the client."
 
 

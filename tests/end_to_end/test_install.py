@@ -92,6 +92,17 @@ def test_file_that_can_not_be_read_is_left_alone(run: Run, client: Client) -> No
     assert "add this by hand" in done.stderr
 
 
+@pytest.mark.parametrize("client", BY_FILE)
+def test_folder_that_can_not_be_made_is_told_with_what_to_add(run: Run, client: Client) -> None:
+    in_the_way = file_of(client).parent
+    in_the_way.parent.mkdir(parents=True, exist_ok=True)
+    in_the_way.write_text("a file")
+    done = run("install", client, "--write")
+    assert done.returncode == 1
+    assert f"{file_of(client)} can not be " in done.stderr
+    assert "add this by hand:" in done.stderr
+
+
 def test_link_into_dotfiles_stays_a_link(run: Run, tmp_path: Path) -> None:
     path = file_of("cursor")
     path.parent.mkdir(parents=True)
