@@ -28,7 +28,7 @@ from mcp_types import Tool as MCPTool
 from pydantic import Field
 from pydantic import ValidationError as PydanticValidationError
 
-from tmuxjobs.errors import TmuxjobsError
+from tmuxjobs.errors import InvalidInput, TmuxjobsError
 from tmuxjobs.jobs import Jobs
 from tmuxjobs.models import Notify, Status
 from tmuxjobs.picture import png
@@ -141,6 +141,8 @@ def build_server(jobs: Jobs) -> FastMCP:
         With `wait` the answer has output and exit code, so a short command is one call; if it takes longer, it runs on.
         The job has a real terminal: REPLs, prompts and full-screen programs work.
         """
+        if not wait and (until or pattern or url):
+            raise InvalidInput("`until`, `pattern` and `url` need `wait`, the seconds to wait; nothing was started.")
         started = await asyncio.to_thread(
             jobs.execute,
             command,

@@ -86,6 +86,7 @@ async def test_results_have_the_seeds_fields(client: Client[Any], jobs: Jobs) ->
     [
         ("execute", {"command": ""}, "The command is empty"),
         ("execute", {}, "`command` is required"),
+        ("execute", {"command": "ls", "pattern": "x"}, "need `wait`"),
         ("execute", {"command": "ls", "nonsense": 1}, "`nonsense` is no parameter"),
         ("status", {"job_id": "nosuch-0000"}, "No job 'nosuch-0000'"),
         ("output", {"job_id": "nosuch-0000"}, "No job 'nosuch-0000'"),
