@@ -1,8 +1,9 @@
-"""What all commands share: the app, the parameters that many take, how an answer is shown, the exit codes."""
+"""What all commands share: the app, the parameters that many take, how answers and wrong usage are told, exit codes."""
 
+from difflib import get_close_matches
 from typing import Annotated, Any
 
-from cyclopts import App, Parameter
+from cyclopts import App, CoercionError, CycloptsError, MissingArgumentError, Parameter, UnusedCliTokensError
 
 from tmuxjobs.jobs import Jobs
 
@@ -33,3 +34,27 @@ app.register_install_completion_command(help="Make this shell complete commands,
 def show(result: Any, *, as_json: bool = False, ids: str | None = None) -> None:
     """The answer on stdout, as JSON, as ids alone, or as text."""
     print(ids if ids is not None else result.model_dump_json() if as_json else result.text())
+
+
+def wrong_usage(error: CycloptsError) -> str:
+    """What is wrong with the command line, in one sentence, and where to read on."""
+    chain = error.command_chain or ()
+    used = " ".join(("tmuxjobs", *chain))
+    name = error.argument.name if error.argument else ""
+    said = " ".join(str(error).split())
+    match error:
+        case UnusedCliTokensError(unused_tokens=[word, *_]) if chain:
+            said = f"`{used}` does not take '{word}'."
+        case UnusedCliTokensError(unused_tokens=[word, *_]):
+            near = get_close_matches(word, [command for command in app if not command.startswith("-")], n=1)
+            said = f"There is no command '{word}'." + "".join(f" Did you mean `tmuxjobs {one}`?" for one in near)
+        case MissingArgumentError(keyword=str() as option):
+            said = f"{option} needs a value."
+        case MissingArgumentError() if name == "--job-id":
+            said = f"`{used}` needs a job id; `tmuxjobs list` shows all."
+        case MissingArgumentError():
+            said = f"`{used}` needs {name.lstrip('-').upper()}."
+        case CoercionError(token=token, target_type=kind) if token is not None and kind in (int, float):
+            number = "a whole number" if kind is int else "a number"
+            said = f"{token.keyword or name} takes {number}, not '{token.value}'."
+    return f"{said} See `{used} --help`."

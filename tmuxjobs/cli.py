@@ -11,7 +11,21 @@ from typing import Annotated, Any
 
 from cyclopts import CycloptsError, Parameter
 
-from tmuxjobs.app import BUG, INTERRUPTED, USAGE, WAIT_OVER, Flag, JobId, Json, Quiet, app, job_ids, list_of, show
+from tmuxjobs.app import (
+    BUG,
+    INTERRUPTED,
+    USAGE,
+    WAIT_OVER,
+    Flag,
+    JobId,
+    Json,
+    Quiet,
+    app,
+    job_ids,
+    list_of,
+    show,
+    wrong_usage,
+)
 from tmuxjobs.cli_start import pairs, serve
 from tmuxjobs.errors import InvalidInput, SettingsError, TmuxjobsError
 from tmuxjobs.following import follow as stay
@@ -270,7 +284,10 @@ def screen(job_id: JobId, *, png: Path | None = None, json: Json = False) -> Non
     else:
         from tmuxjobs import picture
 
-        png.write_bytes(picture.png(seen))
+        try:
+            png.write_bytes(picture.png(seen))
+        except OSError as error:
+            raise InvalidInput(f"'{png}' can not be written: {error.strerror}.") from None
 
 
 def hidden_line() -> str:
@@ -452,7 +469,7 @@ def main() -> None:
         app(exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except CycloptsError as error:
-        print(f"tmuxjobs: {_one_line(str(error))} See `tmuxjobs --help`.", file=sys.stderr)
+        print(f"tmuxjobs: {wrong_usage(error)}", file=sys.stderr)
         sys.exit(USAGE)
     except InvalidInput as error:
         print(f"tmuxjobs: {error}", file=sys.stderr)
@@ -469,10 +486,6 @@ def main() -> None:
     except Exception:  # noqa: BLE001 - the one place where a bug ends
         print(f"tmuxjobs: this is a bug; what happened is in {_save_traceback()}.", file=sys.stderr)
         sys.exit(BUG)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _save_traceback() -> str:

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import socket
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -63,6 +64,8 @@ def execute(
     notify
         Which ends to tell by a message, a bell and the on_end command; as configured by default.
     """
+    if command and command[0].startswith("-"):
+        raise InvalidInput(f"'{command[0]}' is no option of `execute`: see --help, and put a command behind `--`.")
     line = command[0] if len(command) == 1 else shlex.join(command)
     jobs = Jobs.open()
     pressed = Pressed(ctrl_c if wait and not json else "leave")
@@ -111,6 +114,8 @@ def serve(*, http: str | None = None) -> None:
     host, _, port = (http or "").rpartition(":")
     if http is not None and not (host and port.isdigit() and 0 < int(port) < 65536):
         raise InvalidInput(f"--http takes HOST:PORT, like 127.0.0.1:8765, not '{http}'.")
+    if http is not None:
+        check_address(host.strip("[]"), int(port))
     # FastMCP takes a second to import.
     from tmuxjobs.server import serve, serve_http
 
@@ -120,6 +125,15 @@ def serve(*, http: str | None = None) -> None:
     token, path = jobs.store.token()
     print(f"Serving MCP on http://{http}/mcp; clients bring the bearer token in {path}.", file=sys.stderr)
     serve_http(jobs, host=host.strip("[]"), port=int(port), token=token)
+
+
+def check_address(host: str, port: int) -> None:
+    """Raises InvalidInput when nothing can be served there."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        raise InvalidInput(f"{host}:{port} can not be served on ({error.strerror}); give another one.") from None
 
 
 @app.command

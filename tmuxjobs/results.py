@@ -359,7 +359,8 @@ class Kill(Answer):
     def text(self) -> str:
         """The answer and who outlived it."""
         lives = f" Could not be ended: {name_processes(self.survivors)}." if self.survivors else ""
-        return f"{self.job_id} {self.status}: {self.detail}.{lives}"
+        how = self.detail if self.detail.startswith(self.status) else f"{self.status}: {self.detail}"
+        return f"{self.job_id}: {how}.{lives}"
 
 
 class Finding(Model):

@@ -316,9 +316,17 @@ def test_every_command_with_quiet_is_among_them() -> None:
     ("arguments", "code", "said"),
     [
         (["status", "no-such"], 1, "No job 'no-such'. `list` shows all."),
-        (["status"], 2, "requires an argument"),
-        (["nonsense"], 2, "nonsense"),
+        (["status"], 2, "`tmuxjobs status` needs a job id; `tmuxjobs list` shows all."),
+        (["status", "a", "b"], 2, "`tmuxjobs status` does not take 'b'. See `tmuxjobs status --help`."),
+        (["search", "a"], 2, "`tmuxjobs search` needs PATTERN."),
+        (["nonsense"], 2, "There is no command 'nonsense'. See `tmuxjobs --help`."),
+        (["stauts"], 2, "There is no command 'stauts'. Did you mean `tmuxjobs status`?"),
         (["list", "--nonsense"], 2, "--nonsense"),
+        (["list", "--status"], 2, "--status needs a value."),
+        (["list", "--limit", "many"], 2, "--limit takes a whole number, not 'many'."),
+        (["wait", "a", "--timeout", "soon"], 2, "--timeout takes a number, not 'soon'."),
+        (["execute", "--wiat", "--", "true"], 2, "'--wiat' is no option of `execute`"),
+        (["serve", "--http", "192.0.2.1:8765"], 2, "192.0.2.1:8765 can not be served on (Cannot assign"),
         (["list", "--limit", "0"], 2, "limit must be 1 or more."),
         (["tail", "x", "--lines", "many"], 2, "--lines"),
         (["execute", "--env", "X", "true"], 2, "--env takes NAME=VALUE"),
@@ -332,6 +340,11 @@ def test_errors_are_one_line_and_a_code(run: Run, arguments: list[str], code: in
     [line] = done.stderr.splitlines()
     assert line.startswith("tmuxjobs: ")
     assert said in line
+
+
+def test_picture_that_can_not_be_written_is_told_in_one_line(run: Run, jobs: Jobs, tmp_path: Path) -> None:
+    done = run("screen", jobs.execute("cat").job_id, "--png", str(tmp_path))
+    assert (done.returncode, done.stderr) == (2, f"tmuxjobs: '{tmp_path}' can not be written: Is a directory.\n")
 
 
 def test_wrong_setting_is_one_line(run: Run) -> None:

@@ -90,7 +90,7 @@ def test_misspelt_job_is_told_with_the_nearest(jobs: Jobs) -> None:
     job_id = jobs.execute("true", name="build").job_id
     answer = jobs.kill(job_id[:-1])
     assert (
-        answer.text() == f"{job_id[:-1]} not_found: No job '{job_id[:-1]}'. Did you mean '{job_id}'? `list` shows all."
+        answer.text() == f"{job_id[:-1]}: not_found: No job '{job_id[:-1]}'. Did you mean '{job_id}'? `list` shows all."
     )
 
 

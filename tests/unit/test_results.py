@@ -138,7 +138,9 @@ def test_kill_names_who_outlived_it() -> None:
 
 def test_kill_names_the_job_and_what_became_of_it() -> None:
     killed = Kill(job_id="build-3k7q", status="killed", detail="killed on request, SIGTERM")
-    assert killed.text() == "build-3k7q killed: killed on request, SIGTERM."
+    assert killed.text() == "build-3k7q: killed on request, SIGTERM."
+    ended = Kill(job_id="build-3k7q", status="already_terminated", detail="exit code 0")
+    assert ended.text() == "build-3k7q: already_terminated: exit code 0."
 
 
 @pytest.mark.parametrize(
