@@ -118,9 +118,10 @@ def test_session_closed_between_look_and_window_is_made_again(
 
 def test_kill_that_comes_after_the_end_is_told_so(jobs: Jobs) -> None:
     job_id = running(jobs, "exit 3")
-    runner = psutil.Process(runner_of(jobs, job_id)) if psutil.pid_exists(runner_of(jobs, job_id)) else None
-    told = jobs.kill(job_id)
-    assert runner is None or told.status == "already_terminated"
+    command = record_of(jobs, job_id).run.command_pid  # type: ignore[union-attr]
+    assert command is not None
+    wait_until(lambda: processes.start_of(command) is None)
+    assert jobs.kill(job_id).status == "already_terminated"
     assert ended(jobs, job_id).exit_code == 3
 
 
