@@ -6,6 +6,7 @@ import os
 import plistlib
 import re
 import shlex
+import shutil
 import subprocess
 import tomllib
 from collections.abc import Callable, Iterator
@@ -67,7 +68,8 @@ def test_status_segment_counts_the_jobs(configured: Tmux, jobs: Jobs) -> None:
 
 
 def test_popup_runs_a_command_that_there_is(configured: Tmux) -> None:
-    [line] = configured("list-keys", "-T", "prefix", "J").splitlines()
+    # Not by `list-keys J`, for which tmux 3.7 finds nothing.
+    [line] = re.findall(r"-T prefix +J +(.*)", configured("list-keys", "-T", "prefix"))
     command = shlex.split(shlex.split(line)[-1])
     assert command[0] == "tmuxjobs"
     cli.app.parse_args(command[1:], exit_on_error=False, print_error=False)
@@ -94,6 +96,18 @@ def units() -> dict[str, list[str]]:
     unit.read(CONF / "tmux.service")
     plist = plistlib.loads((CONF / "tmux.plist").read_bytes())
     return {"tmux.service": unit["Service"]["ExecStart"].split(), "tmux.plist": plist["ProgramArguments"]}
+
+
+def test_systemd_takes_the_unit(isolated: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd is not installed")
+    # Its ExecStart must be there: with the tmux of this machine.
+    unit = (CONF / "tmux.service").read_text()
+    assert unit.count("/usr/bin/tmux") == 1
+    (isolated / "tmux.service").write_text(unit.replace("/usr/bin/tmux", str(shutil.which("tmux"))))
+    argv = ["systemd-analyze", "verify", "--user", "--man=no", str(isolated / "tmux.service")]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("name", ["tmux.service", "tmux.plist"])
