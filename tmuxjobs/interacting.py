@@ -10,10 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tmuxjobs import echoes, output, terminals
+from tmuxjobs import echoes, matching, output, terminals
 from tmuxjobs.asking import Prompt
 from tmuxjobs.checks import encoded
 from tmuxjobs.errors import InvalidInput, JobEnded, TmuxError
+from tmuxjobs.log import log_size
 from tmuxjobs.models import Record, Running, describe
 from tmuxjobs.reading import CHARS_MAX, answer_of
 from tmuxjobs.results import Output, waiting
@@ -99,7 +100,7 @@ def hides(settings: Terminal | None, asked: Prompt | None) -> bool:
 
 def seeker(pattern: str) -> Seek:
     """Whether a response has the pattern; raises InvalidInput for a wrong one and for one that takes too long."""
-    wanted = output.compiled(pattern)
+    wanted = matching.compiled(pattern)
 
     def seek(text: str) -> bool:
         try:
@@ -146,8 +147,8 @@ class Talk:
         self.attended = self.attends()
         self.path = jobs.log_path(record)
         self.stderr = jobs.stderr_path(record) if record.job.separate_stderr else None
-        self.before = output.log_size(self.path)
-        self.stderr_before = output.log_size(self.stderr) if self.stderr else 0
+        self.before = log_size(self.path)
+        self.stderr_before = log_size(self.stderr) if self.stderr else 0
         self.is_over = False
 
     def hold(self, act: Callable[[], None], wait: float) -> str:
@@ -172,7 +173,7 @@ class Talk:
                 told.wait(min(pause, max(0.001, deadline - now)))
 
     def size(self) -> int:
-        return output.log_size(self.path) + (output.log_size(self.stderr) if self.stderr else 0)
+        return log_size(self.path) + (log_size(self.stderr) if self.stderr else 0)
 
     def look(self, quiet: float, size: int, *, grown: bool) -> str | None:
         if self.seek is not None and grown and self.matches(self.seek):

@@ -32,6 +32,7 @@ from tmuxjobs import (
 )
 from tmuxjobs.errors import InvalidInput, StateError, TmuxError
 from tmuxjobs.journal import Journal
+from tmuxjobs.log import log_size
 from tmuxjobs.models import (
     STATUSES,
     Lost,
@@ -44,7 +45,6 @@ from tmuxjobs.models import (
     describe,
     status_of,
 )
-from tmuxjobs.output import log_size
 from tmuxjobs.results import JobList, JobStatus, JobSummary
 from tmuxjobs.settings import Settings
 from tmuxjobs.store import Store

@@ -10,8 +10,8 @@ import time
 from typing import TYPE_CHECKING
 
 from tmuxjobs.asking import Prompt, prompts
+from tmuxjobs.log import log_size
 from tmuxjobs.models import Record, Running
-from tmuxjobs.output import log_size
 from tmuxjobs.tmux import Asking
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tmuxjobs import output as logs
+from tmuxjobs import matching
 from tmuxjobs.errors import InvalidInput
 from tmuxjobs.models import status_of
 from tmuxjobs.results import Found, FoundLine
@@ -50,7 +50,7 @@ def search(
         try:
             # One is asked for where none is wanted any more: all are counted, and the cursor is known.
             wanted = max(1, limit - len(kept))
-            found = logs.search(path, pattern, **asked, limit=wanted, cursor=start, timeout=SEARCH_S)
+            found = matching.search(path, pattern, **asked, limit=wanted, cursor=start, timeout=SEARCH_S)
         except ValueError as error:
             raise InvalidInput(str(error)) from None
         total, exact, gone = total + found.total, exact and not found.total_at_least, gone + found.gone_bytes

@@ -27,8 +27,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tmuxjobs.errors import JobNotFound, StateError, TmuxjobsError
 from tmuxjobs.jobs import Jobs
+from tmuxjobs.log import log_size
 from tmuxjobs.models import FORMAT, Model
-from tmuxjobs.output import log_size
 from tmuxjobs.results import Started, Waited
 from tmuxjobs.starting import ran
 from tmuxjobs.telling import EndsTold, ended_in

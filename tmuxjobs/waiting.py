@@ -15,11 +15,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, get_args
 
-from tmuxjobs import echoes, probing, processes
+from tmuxjobs import echoes, matching, probing, processes
 from tmuxjobs import output as logs
 from tmuxjobs.asking import QUIET_S, Prompt
 from tmuxjobs.checks import checked_seconds
 from tmuxjobs.errors import InvalidInput
+from tmuxjobs.log import log_size
 from tmuxjobs.models import Running, Starting, describe, status_of
 from tmuxjobs.results import Waited, WaitedJob, seconds
 from tmuxjobs.results import waiting as words
@@ -94,7 +95,7 @@ def goal(
     if url is not None and not url.startswith(("http://", "https://")):
         raise InvalidInput(f"'{url}' is no http or https address, like http://localhost:8000.")
     for given in filter(None, (pattern, fail_pattern)):
-        logs.compiled(given, literal=literal)
+        matching.compiled(given, literal=literal)
     if "" in (pattern, fail_pattern):
         raise InvalidInput("The pattern is empty.")
     return Goal(until == "input", pattern, fail_pattern, literal, idle, port, url)
@@ -119,7 +120,7 @@ class Verdict:
     reason: str
     detail: str
     prompt: Prompt | None = None
-    match: logs.Match | None = None
+    match: matching.Match | None = None
     path: Path | None = None
     """The log with the match."""
 
@@ -137,22 +138,22 @@ class JobWait:
         self.verdict: Verdict | None = None
         self.pause_s = LOOK_S
         self._asked_at = -1
-        size = logs.log_size(self.path)
+        size = log_size(self.path)
         if cursor is not None and not 0 <= cursor <= size:
             raise InvalidInput(f"Cursor {cursor} is not in the output, which has {size} bytes; wait on from {size}.")
         self.begin = cursor if cursor is not None else size if begin is None else begin
         starts = {self.path: self.begin}
         if self.record.job.separate_stderr:
             errors = jobs.stderr_path(self.record)
-            starts[errors] = 0 if cursor == 0 else logs.log_size(errors)
+            starts[errors] = 0 if cursor == 0 else log_size(errors)
         self.paths = list(starts)
         self._good = self._watchers(goal.pattern, starts)
         self._bad = self._watchers(goal.fail_pattern, starts)
 
-    def _watchers(self, pattern: str | None, starts: dict[Path, int]) -> list[logs.Watcher]:
+    def _watchers(self, pattern: str | None, starts: dict[Path, int]) -> list[matching.Watcher]:
         if pattern is None:
             return []
-        return [logs.Watcher(path, pattern, literal=self.goal.literal, start=at) for path, at in starts.items()]
+        return [matching.Watcher(path, pattern, literal=self.goal.literal, start=at) for path, at in starts.items()]
 
     def look(self, watch: Watch) -> Verdict | None:
         """The verdict if there is one now; else `pause_s` says when to look again though nothing was told."""
@@ -185,7 +186,7 @@ class JobWait:
             self.record, self.state = self.jobs.look(self.job_id)
 
     def _patterns(self) -> Verdict | None:
-        found: list[tuple[int, str, logs.Match, Path]] = []
+        found: list[tuple[int, str, matching.Match, Path]] = []
         for reason, watchers in (("fail_pattern", self._bad), ("pattern", self._good)):
             for watcher in watchers:
                 try:
@@ -393,7 +394,7 @@ def one_time_notes(one: JobWait) -> list[str]:
     if one.goal.pattern is None or one.cursor is not None or not one.begin:
         return []
     with contextlib.suppress(TimeoutError):
-        earlier = logs.Watcher(one.path, one.goal.pattern, literal=one.goal.literal).look(timeout=1.0)
+        earlier = matching.Watcher(one.path, one.goal.pattern, literal=one.goal.literal).look(timeout=1.0)
         if earlier is not None and earlier.cursor < one.begin:
             return [f"the pattern stands in earlier output, line {earlier.line}: cursor=0 counts that too"]
     return []

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tmuxjobs.clean import clean
-from tmuxjobs.output import read, search, tail
+from tmuxjobs.matching import search
+from tmuxjobs.output import read, tail
 
 MB = 1_000_000
 GIGABYTE = 1_000 * MB

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tmuxjobs import output
+from tmuxjobs import log as logs
 from tmuxjobs.clean import clean
 from tmuxjobs.errors import InvalidInput, StateError
-from tmuxjobs.output import Page, Watcher, last_line, read, search, tail
+from tmuxjobs.matching import LINE_CHARS, Match, Watcher, search
+from tmuxjobs.output import NOTE_CHARS, Page, last_line, read, tail
 
 PROPERTIES = settings(
     deadline=None,
@@ -247,7 +248,7 @@ def test_hole_punched_during_the_read_is_told(log: Path, monkeypatch: pytest.Mon
 def test_torn_list_of_gaps_is_read_again(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(log, b"head\nxx\ntail\n", (5, 8))
     listed = iter([b'{"gaps": [[5', b'{"gaps": [[5, 8]]}\n\0\0'])
-    monkeypatch.setattr(output, "_listed", lambda _: next(listed, b'{"gaps": [[5, 8]]}\n\0\0'))
+    monkeypatch.setattr(logs, "_listed", lambda _: next(listed, b'{"gaps": [[5, 8]]}\n\0\0'))
     assert "3 bytes are gone" in read(log).text
 
 
@@ -258,9 +259,9 @@ def test_list_of_gaps_that_stays_broken_is_refused(log: Path) -> None:
 
 
 def test_size_counts_what_is_gone(log: Path) -> None:
-    assert output.log_size(log) == 0
+    assert logs.log_size(log) == 0
     write(log, b"head\n").with_suffix(".gaps").write_text('{"gaps": [[5, 105]]}')
-    assert output.log_size(log) == 105
+    assert logs.log_size(log) == 105
 
 
 # tail, last_line
@@ -297,7 +298,7 @@ def test_tail_that_is_too_long_says_what_it_left_out(log: Path) -> None:
 def test_giant_line_is_cut_in_the_tail(log: Path) -> None:
     page = tail(write(log, b"start\n" + b"x" * 9_000_000 + b"end"), lines=1, max_chars=300)
     assert page.text.endswith("xxxend")
-    assert len(page.text) < 300 + output.NOTE_CHARS
+    assert len(page.text) < 300 + NOTE_CHARS
     assert page.omitted_bytes == page.start - 6
 
 
@@ -370,12 +371,12 @@ def test_context_surrounds_the_match(log: Path) -> None:
 
 def test_long_line_is_cut_around_the_match(log: Path) -> None:
     match = search(write(log, b"x" * 5000 + b"needle" + b"y" * 5000 + b"\n"), "needle").matches[0]
-    assert len(match.text) == output.LINE_CHARS + 2
+    assert len(match.text) == LINE_CHARS + 2
     assert "xneedley" in match.text
 
 
 def test_text_across_two_pieces_of_a_giant_line_is_found_once(log: Path) -> None:
-    write(log, b"x" * (output.BLOCK - 3) + b"needle" + b"y" * output.BLOCK + b"\n")
+    write(log, b"x" * (logs.BLOCK - 3) + b"needle" + b"y" * logs.BLOCK + b"\n")
     assert search(log, "needle", literal=True).total == 1
 
 
@@ -422,7 +423,7 @@ def test_watcher_finds_a_frame_that_was_overwritten(log: Path) -> None:
 
 def test_watcher_gives_one_match_after_the_other(log: Path) -> None:
     watcher = Watcher(write(log, b"x 1\ny\nx 2\n"), "^x")
-    looks: list[Callable[[], output.Match | None]] = [watcher.look] * 3
+    looks: list[Callable[[], Match | None]] = [watcher.look] * 3
     assert [match and match.text for match in (look() for look in looks)] == ["x 1", "x 2", None]
 
 
