@@ -6,8 +6,6 @@ import re
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tmuxjobs import echoes, matching, output, terminals
@@ -216,10 +214,10 @@ class Talk:
         except TmuxError as error:  # what was typed was typed, and the log has the response all the same
             said += f"; it was typed, but what a full-screen program shows now is not known: {error}".removesuffix(".")
         final = self.is_over and screen is None
-        page = head_and_newest(self.path, self.before, final=final)
+        page = output.ends(self.path, cursor=self.before, max_chars=CHARS, final=final)
         err = None
         if self.stderr is not None:
-            err = head_and_newest(self.stderr, self.stderr_before, final=final)
+            err = output.ends(self.stderr, cursor=self.stderr_before, max_chars=CHARS, final=final)
         answer = answer_of(state, page, err)
         text = without_echo(answer.stdout, self.echo)
         if screen is not None:
@@ -232,20 +230,6 @@ class Talk:
         job_id = self.record.job.job_id
         pane = self.jobs.tmux.panes().get(job_id)
         return self.jobs.screen(job_id).screen if pane is not None and pane.alternate else None
-
-
-def head_and_newest(path: Path, before: int, *, final: bool) -> output.Page:
-    """What came since, whole when it fits; else how it began, for the echo, and how it stands now."""
-    page = output.read(path, cursor=before, max_chars=CHARS, final=final)
-    if not page.more:
-        return page
-    head = output.read(path, cursor=before, max_chars=CHARS // 4, final=final)
-    newest = output.tail(path, lines=1000, max_chars=CHARS - CHARS // 4)
-    left_out = newest.start - head.cursor
-    if left_out <= 0:
-        return page
-    text = f"{head.text}[... {left_out} bytes left out ...]\n{newest.text}"
-    return replace(newest, text=text, omitted_bytes=left_out, omitted_lines=0, omitted_at=head.cursor)
 
 
 def without_echo(text: str, typed: str) -> str:
