@@ -102,7 +102,7 @@ def goal(
 
 
 class Conditions(TypedDict, total=False):
-    """What a caller may ask for; see `goal`."""
+    """What a caller may wait for; see `goal`."""
 
     until: Until | None
     pattern: str | None
@@ -111,6 +111,15 @@ class Conditions(TypedDict, total=False):
     idle: float | None
     port: int | None
     url: str | None
+
+
+class Asked(Conditions, total=False):
+    """Everything a caller may ask for; see `wait`, and `begin` for what is so by default."""
+
+    cursor: int | None
+    mode: Mode
+    timeout: float | None
+    max_bytes: int
 
 
 @dataclass(frozen=True)
@@ -400,35 +409,15 @@ def one_time_notes(one: JobWait) -> list[str]:
     return []
 
 
-def bounded(timeout: float | None) -> float | None:
-    return None if timeout is None else checked_seconds("timeout", timeout, least=0.0)
-
-
-def ids_of(job_id: str | Sequence[str]) -> list[str]:
-    ids = [job_id] if isinstance(job_id, str) else list(job_id)
-    if not ids:
-        raise InvalidInput("Give the id of a job to wait for, or of several.")
-    return ids
-
-
-def wait(
-    jobs: Jobs,
-    job_id: str | Sequence[str],
-    *,
-    cursor: int | None = None,
-    mode: Mode = "any",
-    timeout: float | None = WAIT_S,
-    max_bytes: int = CHARS,
-    **conditions: Unpack[Conditions],
-) -> Waited:
+def wait(jobs: Jobs, job_id: str | Sequence[str], **asked: Unpack[Asked]) -> Waited:
     """Wait until a condition is met or `timeout` seconds have passed; the job's end is always a condition.
 
-    Without a timeout it takes as long as it takes. Of several jobs `mode` says whether `any` or `all` count. A pattern
-    counts in what comes after `cursor`, or after this call began; the answer has the output since `cursor`, or the
-    newest. Raises JobNotFound, InvalidInput.
+    Without a timeout (None) it takes as long as it takes. Of several jobs `mode` says whether `any` or `all` count. A
+    pattern counts in what comes after `cursor`, or after this call began; the answer has the output since `cursor`, or
+    the newest. Raises JobNotFound, InvalidInput.
     """
     told = threading.Event()
-    waits = begin(jobs, job_id, goal(**conditions), cursor, mode, timeout, max_bytes, told.set)
+    waits = begin(jobs, job_id, told.set, **asked)
     with waits.watched():
         while (answer := waits.look()) is None:
             told.wait(min(waits.pause_s, threading.TIMEOUT_MAX))
@@ -436,34 +425,7 @@ def wait(
     return answer
 
 
-def begin(
-    jobs: Jobs,
-    job_id: str | Sequence[str],
-    goal: Goal,
-    cursor: int | None,
-    mode: Mode,
-    timeout: float | None,
-    max_bytes: int,
-    called: Callable[[], None],
-) -> Wait:
-    ids = ids_of(job_id)
-    if cursor is not None and len(ids) > 1:
-        raise InvalidInput("A cursor belongs to one job; leave it out to wait for several.")
-    if mode not in get_args(Mode):
-        raise InvalidInput(f"mode is any or all, not '{mode}'.")
-    return Wait(jobs, ids, goal, cursor=cursor, mode=mode, timeout=bounded(timeout), max_bytes=max_bytes, called=called)
-
-
-async def wait_async(
-    jobs: Jobs,
-    job_id: str | Sequence[str],
-    *,
-    cursor: int | None = None,
-    mode: Mode = "any",
-    timeout: float | None = WAIT_S,
-    max_bytes: int = CHARS,
-    **conditions: Unpack[Conditions],
-) -> Waited:
+async def wait_async(jobs: Jobs, job_id: str | Sequence[str], **asked: Unpack[Asked]) -> Waited:
     """As `wait`, in an event loop: to cancel it ends the waiting at once, and never the job."""
     import asyncio  # takes 25 ms, and only the server has an event loop
 
@@ -473,8 +435,7 @@ async def wait_async(
     def called() -> None:
         loop.call_soon_threadsafe(told.set)
 
-    asked = goal(**conditions)
-    waits = await asyncio.to_thread(begin, jobs, job_id, asked, cursor, mode, timeout, max_bytes, called)
+    waits = await asyncio.to_thread(begin, jobs, job_id, called, **asked)
     with waits.watched():
         while (answer := await asyncio.to_thread(waits.look)) is None:
             with contextlib.suppress(TimeoutError):
@@ -482,3 +443,28 @@ async def wait_async(
                     await told.wait()
             told.clear()
     return answer
+
+
+def begin(
+    jobs: Jobs,
+    job_id: str | Sequence[str],
+    called: Callable[[], None],
+    *,
+    cursor: int | None = None,
+    mode: Mode = "any",
+    timeout: float | None = WAIT_S,
+    max_bytes: int = CHARS,
+    **conditions: Unpack[Conditions],
+) -> Wait:
+    """The wait with all that was asked checked; `called` is called when it should look again."""
+    asked = goal(**conditions)
+    ids = [job_id] if isinstance(job_id, str) else list(job_id)
+    if not ids:
+        raise InvalidInput("Give the id of a job to wait for, or of several.")
+    if cursor is not None and len(ids) > 1:
+        raise InvalidInput("A cursor belongs to one job; leave it out to wait for several.")
+    if mode not in get_args(Mode):
+        raise InvalidInput(f"mode is any or all, not '{mode}'.")
+    if timeout is not None:
+        checked_seconds("timeout", timeout, least=0.0)
+    return Wait(jobs, ids, asked, cursor=cursor, mode=mode, timeout=timeout, max_bytes=max_bytes, called=called)
