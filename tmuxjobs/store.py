@@ -159,18 +159,19 @@ class Store:
         """The job's records, None when there is no such job."""
         if job_id in self._ended and self.folder(job_id).exists():
             return self._ended[job_id]
-        folder = self.folder(job_id) if ID.fullmatch(job_id) else None
-        if folder is None or not _is_own_folder(folder):
+        # Text: a thousand jobs as `Path` objects take 20 ms.
+        folder = os.path.join(self.jobs, job_id)
+        if not ID.fullmatch(job_id) or not _is_own_folder(folder):
             return None
-        ended = self._record(folder / "exit.json", ExitRecord)
+        ended = self._record(f"{folder}/exit.json", ExitRecord)
         if ended is not None:
             _check_id(folder, ended.job)
             self._ended[job_id] = Record(ended.job, ended.run, ended)
             return self._ended[job_id]
-        job = self._record(folder / "job.json", JobSpec)
-        run = self._record(folder / "run.json", RunRecord)
+        job = self._record(f"{folder}/job.json", JobSpec)
+        run = self._record(f"{folder}/run.json", RunRecord)
         # It may have ended between the looks.
-        ended = self._record(folder / "exit.json", ExitRecord)
+        ended = self._record(f"{folder}/exit.json", ExitRecord)
         if job is None:
             return None
         _check_id(folder, job)
@@ -184,7 +185,7 @@ class Store:
         """Replace the record in that file."""
         self._write(path, record.model_dump_json().encode())
 
-    def _record(self, path: Path, model: type[M]) -> M | None:
+    def _record(self, path: str | Path, model: type[M]) -> M | None:
         data = self._read(path)
         if data is None:
             return None
@@ -194,9 +195,11 @@ class Store:
                 raise StateError(f"'{path}' was written by a newer tmuxjobs; use that one, or remove its folder.")
             return model.model_validate(fields)
         except (ValueError, ValidationError, RecursionError):
-            raise StateError(f"'{path}' is damaged; remove its folder '{path.parent}' to forget the job.") from None
+            raise StateError(
+                f"'{path}' is damaged; remove its folder '{os.path.dirname(path)}' to forget the job."
+            ) from None
 
-    def _read(self, path: Path) -> bytes | None:
+    def _read(self, path: str | Path) -> bytes | None:
         """The content of a regular file of ours, None when there is none. A FIFO in its place must not block."""
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -306,10 +309,10 @@ def slug(text: str) -> str:
     return short or "job"
 
 
-def _is_own_folder(path: Path) -> bool:
+def _is_own_folder(path: str | Path) -> bool:
     """A link in its place would lead out of the state directory."""
     try:
-        facts = path.lstat()
+        facts = os.lstat(path)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             return False
@@ -317,8 +320,8 @@ def _is_own_folder(path: Path) -> bool:
     return stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.getuid()
 
 
-def _check_id(folder: Path, job: JobSpec) -> None:
-    if job.job_id != folder.name:
+def _check_id(folder: str, job: JobSpec) -> None:
+    if job.job_id != os.path.basename(folder):
         raise StateError(f"'{folder}' holds the records of another job; remove it to forget the job.")
 
 
