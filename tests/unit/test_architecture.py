@@ -48,7 +48,8 @@ LAYERS: dict[str, set[str]] = {
     "recorder": set(),
     "pages": {"terminals"},
     "looks": set(),
-    "clean": BASE,
+    "canvas": set(),
+    "clean": {"canvas"},
     "settings": BASE,
     "calls": BASE,
     "tmux": BASE | {"calls"},
@@ -102,7 +103,7 @@ OWNERS = {
     "platformdirs": {"settings"},
     "cyclopts": {"app", "cli", "cli_start"},
     "regex": {"matching"},
-    "wcwidth": {"clean"},
+    "wcwidth": {"canvas"},
     "rich": {"cli", "picture", "table"},
     "PIL": {"picture"},
 }

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tmuxjobs.clean import ROWS, WIDTH, Cleaner, clean, printable_lines, redraws, settled
+from tmuxjobs.canvas import ROWS, WIDTH
+from tmuxjobs.clean import Cleaner, clean, printable_lines, redraws, settled
 
 PIP = (
     "Collecting numpy\r\n  Downloading numpy-2.1.0.whl (16.0 MB)\r\n"
