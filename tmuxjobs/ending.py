@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,14 @@ def journal(jobs: Jobs, since: int = 0) -> tuple[Entry, ...]:
         with jobs.store.lock():
             jobs.journal.append(_ends(jobs))
     return tuple(entry for entry in jobs.journal.read() if entry.n > since)
+
+
+def ended(jobs: Jobs, names: Sequence[str]) -> None:
+    """Write down the ends of jobs that are about to be removed; call it under the lock."""
+    unwritten = set(jobs.journal.open_jobs())
+    found = [entry for name in names if name in unwritten and (entry := _end(jobs, name)) is not None]
+    if found:
+        jobs.journal.append(sorted(found, key=lambda entry: entry.at))
 
 
 def _ends(jobs: Jobs) -> list[Entry]:

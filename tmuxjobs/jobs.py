@@ -178,7 +178,8 @@ class Jobs:
         """Processes of a job whose runner is gone."""
         if not isinstance(state, Lost) or record.run is None or record.run.boot != processes.boot_id():
             return ()
-        found = processes.of_job(record.job.job_id, record.run.pid, record.run.start)
+        runner = record.run.pid, record.run.start
+        found = processes.of_jobs({record.job.job_id: runner}).get(record.job.job_id, {})
         return tuple(ProcessRecord(pid=pid, name=name, start=processes.start_of(pid)) for pid, name in found.items())
 
     def look(self, job_id: str) -> tuple[Record, State]:

@@ -108,28 +108,36 @@ def _room_in_groups(pid: int) -> Iterator[int]:
                     break
 
 
-def of_job(job_id: str, session: int, since: str) -> dict[int, str]:
-    """{pid: name} of live processes that came from a job whose runner is gone.
+def of_jobs(runners: Mapping[str, tuple[int, str]]) -> dict[str, dict[int, str]]:
+    """{job id: {pid: name}} of live processes that came from jobs whose runners are gone, by one look at all.
 
-    Told by the session that the runner led and by the mark in their environment; `since` is the runner's start, and
-    nothing older can be its child.
+    `runners` has each job's runner: its pid and start. Its processes are told by the session that it led and by the
+    mark in their environment, and nothing older can be its child. Jobs of which nothing lives are left out.
     """
-    found = {}
-    mark = f"TMUXJOBS_JOB_ID={job_id}".encode()
-    for pid in psutil.pids():
+    found: dict[str, dict[int, str]] = {}
+    for pid in psutil.pids() if runners else ():
         start = start_of(pid)
-        if start is None or pid in (os.getpid(), session) or (LINUX and int(start) < int(since)):
+        if start is None or pid == os.getpid():
             continue
         with contextlib.suppress(OSError, psutil.Error):  # it ended, or is another user's
-            if os.getsid(pid) == session or _has_mark(pid, mark):
-                found[pid] = psutil.Process(pid).name()
+            session = os.getsid(pid)
+            mine = [job_id for job_id, (runner, _) in runners.items() if runner == session] or [_mark_of(pid)]
+            for job_id in mine:
+                if job_id in runners and pid != runners[job_id][0] and not _is_older(start, runners[job_id][1]):
+                    found.setdefault(job_id, {})[pid] = psutil.Process(pid).name()
     return found
 
 
-def _has_mark(pid: int, mark: bytes) -> bool:
+def _is_older(start: str, since: str) -> bool:
+    return LINUX and int(start) < int(since)
+
+
+def _mark_of(pid: int) -> str:
+    """The job that the process's environment names; empty when there is none."""
     if not LINUX:
-        return os.fsdecode(mark.split(b"=")[1]) == psutil.Process(pid).environ().get("TMUXJOBS_JOB_ID")
-    return mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        return psutil.Process(pid).environ().get("TMUXJOBS_JOB_ID", "")
+    variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return next((os.fsdecode(one[16:]) for one in variables if one.startswith(b"TMUXJOBS_JOB_ID=")), "")
 
 
 def usage(roots: Iterable[int]) -> dict[int, tuple[float, int]]:

@@ -128,6 +128,7 @@ def folder_of(jobs: Jobs, cwd: str | None) -> Path:
 
 def create(jobs: Jobs, short: str, asked: Mapping[str, Any], environment: dict[str, str]) -> str:
     """Take a slot and lay down the record, under the lock: no two servers count the same slot as free."""
+    lost = keeping.ended_unseen(jobs) if jobs.settings.max_total_size is not None else set()
     with jobs.store.lock():
         running = [r.job.job_id for r in jobs.store.unfinished() if status_of(jobs.state(r)) == "running"]
         if len(running) >= jobs.settings.max_jobs:
@@ -156,7 +157,7 @@ def create(jobs: Jobs, short: str, asked: Mapping[str, Any], environment: dict[s
             on_end=None if IN_HOOKS & jobs.environ.keys() else jobs.settings.on_end,
         )
         if jobs.settings.max_total_size is not None:
-            keeping.make_room(jobs, keeping.reserved(spec))
+            keeping.make_room(jobs, keeping.reserved(spec), lost)
         jobs.store.create(spec, environment | {IN_JOBS: job_id})
         try:
             ending.started(jobs, job_id)

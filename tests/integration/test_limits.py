@@ -3,11 +3,13 @@
 import os
 import signal
 import threading
+import time
+from collections.abc import Mapping
 
 import pytest
 from support import Tmux, ended, record_of, wait_until
 
-from tmuxjobs import Jobs, Settings
+from tmuxjobs import Jobs, Settings, processes
 from tmuxjobs.errors import LimitReached, NotAllowed, SettingsError
 
 
@@ -107,6 +109,51 @@ def test_logs_together_stay_within_their_total_and_the_newest_are_kept() -> None
     left = [job_id for job_id in ids if job_id in jobs.store.ids()]
     assert len(left) > 2
     assert left == ids[-len(left) :]
+
+
+def test_end_of_a_job_that_made_room_is_in_the_journal() -> None:
+    jobs = Jobs.open(Settings.load(max_output_size="128KB", max_total_size="1MB"))
+    ids = []
+    for _ in range(14):
+        ids.append(jobs.execute("seq 1 12000; exit 3").job_id)
+        wait_until(lambda: not jobs.store.folder(ids[-1]).exists() or jobs.store.has_ended(ids[-1]))
+    gone = set(ids) - set(jobs.store.ids())
+    ends = {entry.job_id: (entry.status, entry.exit_code) for entry in jobs.journal_since() if entry.event == "end"}
+    assert gone
+    assert {ends[job_id] for job_id in gone} == {("failed", 3)}
+
+
+def test_start_waits_for_no_look_at_the_processes_of_lost_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = Jobs.open(Settings.load(keep_jobs=0, keep_windows=0))
+    lost = [jobs.execute("sleep 1000").job_id for _ in range(3)]
+    for job_id in lost:
+        os.kill(record_of(jobs, job_id).run.pid, signal.SIGKILL)  # type: ignore[union-attr]
+        assert ended(jobs, job_id).status == "lost"
+        jobs.kill(job_id, grace=0)
+    look = processes.of_jobs
+    looked: list[set[str]] = []
+
+    def look_and_start(runners: Mapping[str, tuple[int, str]]) -> dict[str, dict[int, str]]:
+        looked.append(set(runners))
+        monkeypatch.setattr(processes, "of_jobs", look)
+        Jobs.open().execute("sleep 1000")
+        return look(runners)
+
+    monkeypatch.setattr(processes, "of_jobs", look_and_start)
+    assert set(jobs.prune()) == set(lost)
+    assert looked == [set(lost)]
+
+
+@pytest.mark.parametrize("days", [-30, 30])
+def test_wall_clock_that_jumped_removes_no_new_job(days: int) -> None:
+    """The clock's jump is the other side of a record that was written so long ago, or is yet to be written."""
+    jobs = Jobs.open(Settings.load(keep_jobs=2))
+    ids = [ended(jobs, jobs.execute("true").job_id).job_id for _ in range(3)]
+    for place, job_id in enumerate(ids):
+        at = time.time() - (days * place) * 86400
+        os.utime(jobs.store.folder(job_id) / "exit.json", (at, at))
+    assert jobs.prune() == [ids[0]]
+    wait_until(lambda: set(jobs.tmux.panes()), lambda there: there == set(ids[1:]))
 
 
 def test_running_job_is_never_removed_for_the_total() -> None:
