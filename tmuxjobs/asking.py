@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tmuxjobs.jobs import Jobs
 
 QUIET_S = 0.05
+SKEW_S = 5.0
 """The log is this far behind at the most; until then the prompt may not be whole."""
 LOOK_S = 1.0
 """For tmux to say which programs are full-screen: a job's state is told without it."""
@@ -70,7 +71,8 @@ def _logs(jobs: Jobs, record: Record) -> list[Path]:
 def _is_printing(jobs: Jobs, record: Record) -> bool:
     for path in _logs(jobs, record):
         try:
-            if time.time() - path.stat().st_mtime < QUIET_S:
+            # A log from the future is of before the wall clock was set back.
+            if -SKEW_S < time.time() - path.stat().st_mtime < QUIET_S:
                 return True
         except OSError:
             continue

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from tmuxjobs import processes
 from tmuxjobs.errors import StateError
 from tmuxjobs.journal import Entry
 from tmuxjobs.models import Running, Starting, status_of
@@ -48,39 +49,43 @@ def journal(jobs: Jobs, since: int = 0) -> tuple[Entry, ...]:
 def ended(jobs: Jobs, names: Sequence[str]) -> None:
     """Write down the ends of jobs that are about to be removed; call it under the lock."""
     unwritten = set(jobs.journal.open_jobs())
-    found = [entry for name in names if name in unwritten and (entry := _end(jobs, name)) is not None]
-    if found:
-        jobs.journal.append(sorted(found, key=lambda entry: entry.at))
+    if found := _in_order(_end(jobs, name) for name in names if name in unwritten):
+        jobs.journal.append(found)
 
 
 def _ends(jobs: Jobs) -> list[Entry]:
     """The ends that are not written down yet, oldest first."""
     looks_for_lost = time.monotonic() - jobs.looked_for_lost_at > LOST_S
-    found = []
-    for job_id in jobs.journal.open_jobs():
-        folder = jobs.store.folder(job_id)
-        if not looks_for_lost and folder.exists() and not os.path.lexists(folder / "exit.json"):
-            continue
-        entry = _end(jobs, job_id)
-        if entry is not None:
-            found.append(entry)
+
+    def look() -> Iterator[tuple[float, Entry] | None]:
+        for job_id in jobs.journal.open_jobs():
+            folder = jobs.store.folder(job_id)
+            if looks_for_lost or not folder.exists() or os.path.lexists(folder / "exit.json"):
+                yield _end(jobs, job_id)
+
+    found = _in_order(look())
     if not found:
         jobs.looked_for_lost_at = time.monotonic() if looks_for_lost else jobs.looked_for_lost_at
-    return sorted(found, key=lambda entry: entry.at)
+    return found
 
 
-def _end(jobs: Jobs, job_id: str) -> Entry | None:
+def _in_order(found: Iterable[tuple[float, Entry] | None]) -> list[Entry]:
+    return [entry for _, entry in sorted(filter(None, found), key=lambda one: one[0])]
+
+
+def _end(jobs: Jobs, job_id: str) -> tuple[float, Entry] | None:
+    """The end, and when it was by the clock that does not jump; None when there is none yet."""
     try:
         record = jobs.store.look(job_id)
     except StateError:  # damaged: `list` tells it
         return None
     if record is None:
-        return Entry(n=0, event="end", job_id=job_id, at=datetime.now(UTC))
+        return time.monotonic(), Entry(n=0, event="end", job_id=job_id, at=datetime.now(UTC))
     record, state = jobs.settle(record)
     if isinstance(state, Starting | Running):
         return None
-    ended = record.exit
-    return Entry(
+    ended, run = record.exit, record.run
+    entry = Entry(
         n=0,
         event="end",
         job_id=job_id,
@@ -88,3 +93,7 @@ def _end(jobs: Jobs, job_id: str) -> Entry | None:
         status=status_of(state),
         exit_code=ended.exit_code if ended else None,
     )
+    if record.job.boot != processes.boot_id():
+        return 0.0, entry
+    began = (run.started_monotonic if run else None) or record.job.created_monotonic
+    return began + ended.runtime_s if ended else time.monotonic(), entry

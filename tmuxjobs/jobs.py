@@ -162,7 +162,10 @@ class Jobs:
         }
 
     def runtime(self, record: Record, state: State) -> float:
-        """Seconds by the monotonic clock; of a lost job nothing is known but the last growth of its log."""
+        """Seconds that the machine was awake (CLOCK_MONOTONIC), however the wall clock jumped.
+
+        Of a lost job nothing is known but the last growth of its log, in wall time and no more than has passed.
+        """
         if record.exit is not None:
             return record.exit.runtime_s
         since = (record.run.started_monotonic if record.run else None) or record.job.created_monotonic
@@ -171,7 +174,8 @@ class Jobs:
                 written = self.log_path(record).stat().st_mtime
             except OSError:
                 return 0.0
-            return max(0.0, written - record.job.created_at.timestamp())
+            known = max(0.0, written - record.job.created_at.timestamp())
+            return min(known, time.monotonic() - since) if record.job.boot == processes.boot_id() else known
         return max(0.0, time.monotonic() - since)
 
     def orphans(self, record: Record, state: State) -> tuple[ProcessRecord, ...]:

@@ -96,7 +96,10 @@ class LogRecord(Model):
 
 
 class ExitRecord(Model):
-    """`exit.json`: how it ended; it holds the other two records, so that one file tells all of a finished job."""
+    """`exit.json`: how it ended; it holds the other two records, so that one file tells all of a finished job.
+
+    `runtime_s` is by CLOCK_MONOTONIC: neither a wall clock that jumps nor, on Linux, a suspended machine counts in it.
+    """
 
     format: int = FORMAT
     ended_at: datetime

@@ -147,6 +147,8 @@ class JobWait:
         self.verdict: Verdict | None = None
         self.pause_s = LOOK_S
         self._asked_at = -1
+        self._size = -1
+        self._looked_at = self._quiet_from = 0.0
         size = log_size(self.path)
         if cursor is not None and not 0 <= cursor <= size:
             raise InvalidInput(f"Cursor {cursor} is not in the output, which has {size} bytes; wait on from {size}.")
@@ -226,8 +228,8 @@ class JobWait:
     def _quiet(self, watch: Watch) -> Verdict | None:
         """What silence means: idle, or waiting for input."""
         facts = [path.stat() for path in self.paths if path.exists()]
-        quiet = max(0.0, time.time() - max((fact.st_mtime for fact in facts), default=math.inf))
         size = sum(fact.st_size for fact in facts)
+        quiet = self._quiet_s(size, max((fact.st_mtime for fact in facts), default=math.inf))
         if self.goal.idle_s is not None:
             if quiet >= self.goal.idle_s:
                 return Verdict("idle", f"quiet for {seconds(quiet)}")
@@ -249,6 +251,18 @@ class JobWait:
                 if (prompt := self.jobs.prompt(self.record)) is not None:
                     return self.asks(prompt)
         return None
+
+    def _quiet_s(self, size: int, written_at: float) -> float:
+        """Seconds since the last output. The wall clock jumps: it is asked only about output since the last look."""
+        now = time.monotonic()
+        if size != self._size:
+            run = self.record.run
+            began = (run.started_monotonic if run else None) or self.record.job.created_monotonic
+            since = began if self._size < 0 else self._looked_at
+            self._quiet_from = now - min(max(0.0, time.time() - written_at), now - since)
+            self._size = size
+        self._looked_at = now
+        return now - self._quiet_from
 
     def asks(self, prompt: Prompt) -> Verdict:
         attach = self.jobs.attach_line(self.record)

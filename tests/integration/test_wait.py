@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,16 @@ def test_program_that_repeats_what_was_typed_is_heard(jobs: Jobs) -> None:
     jobs.interact(job_id, "ready", wait=0)
     answer = jobs.wait(job_id, pattern="ready", cursor=0, timeout=40)
     assert (answer.reason, answer.note) == ("pattern", "line 2: ready")
+
+
+@pytest.mark.parametrize(("days", "idle", "reason"), [(1, 0.3, "idle"), (-1, 20, "timeout")])
+def test_silence_is_not_read_off_a_wall_clock_that_jumped(jobs: Jobs, days: int, idle: float, reason: str) -> None:
+    """The clock's jump is the other side of a log that was written so long ago, or is yet to be written."""
+    job_id = jobs.execute("echo said; sleep 1000").job_id
+    wait_until(lambda: jobs.output(job_id).stdout)
+    at = time.time() + days * 86400
+    os.utime(jobs.log_path(record_of(jobs, job_id)), (at, at))
+    assert jobs.wait(job_id, idle=idle, timeout=2).reason == reason
 
 
 def test_idle_is_silence_of_that_length(jobs: Jobs) -> None:
