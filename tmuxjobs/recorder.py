@@ -27,6 +27,7 @@ BLOCK_BYTES = 4096
 GAPS_BYTES = 4096
 GAPS_MAX = 80
 ORPHANED_QUIET_MS = 3000
+SHELL_FD = 3
 
 
 class Log:
@@ -264,7 +265,15 @@ def main(folder: str, nonce: str, limit: str, separate: str) -> None:
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     os.umask(0o077)
-    fifo = os.open(os.path.join(folder, "recorder"), os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        fifo = os.open(os.path.join(folder, "recorder"), os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:  # its runner was killed before this
+        sys.exit(1)
+    os.set_blocking(fifo, True)
+    if fifo != SHELL_FD:
+        # With the shell's own open, which reads too, the end of the runner would never be seen.
+        with contextlib.suppress(OSError):
+            os.close(SHELL_FD)
     names = {Splitter.STDOUT: "output.log"}
     if separate == "1":
         names[Splitter.STDERR] = "stderr.log"

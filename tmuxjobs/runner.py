@@ -35,6 +35,7 @@ LINUX = sys.platform.startswith("linux")
 # Between two looks at the recorder. A stopped one makes tmux grow by up to 15 MB/s; on macOS a look takes a process.
 LOOK_S = 2.0 if LINUX else 20.0
 SHELL_S = 1.0
+SHELL_FD = 3
 
 
 class Refused(Exception):
@@ -167,8 +168,9 @@ class Recorder:
         self.text = b""
         argv = [self.job["python"], "-I", "-S", self.job["recorder"], self.folder, self.job["nonce"]]
         argv += [str(self.job["max_output_bytes"]), "1" if self.job["separate_stderr"] else "0"]
-        # The shell opens the FIFO, long before the recorder can: from then on its death is seen at once.
-        pipe = f"exec {' '.join(map(tmux_format, argv))} 3>{tmux_format(self.path)}"
+        # The shell opens the FIFO, long before the recorder can: from then on its death is seen at once. To read as
+        # well: it would wait for a reader for ever if we were killed now.
+        pipe = f"exec {' '.join(map(tmux_format, argv))} {SHELL_FD}<>{tmux_format(self.path)}"
         target = ["-t", self.pane]
         options = {
             "remain-on-exit": "on",

@@ -254,24 +254,27 @@ def test_kill_of_a_job_whose_end_a_stopped_tmux_has_ends_it(
     assert status.log == "incomplete: tmux was stopped and did not hand over the end of the output"
 
 
-@pytest.mark.parametrize(("deaths", "starts"), [(1, True), (2, False)])
-def test_recorder_killed_before_it_could_speak_is_replaced_once(
-    jobs: Jobs, isolated: Path, deaths: int, starts: bool
-) -> None:
-    """As when the shell that tmux starts for it is killed before it has opened the FIFO."""
+def tmux_with_a_shell_that(isolated: Path, does: str) -> None:
+    """Start the test's tmux server where `/bin/sh` runs these lines before it becomes a recorder."""
     shell = isolated / "sh"
     shutil.copy("/bin/sh", isolated / "real")
-    for number in range(deaths):
-        (isolated / f"death.{number}").mkdir()
     shell.write_text(
-        f"#!{isolated}/real\n"
-        f'case $2 in *recorder.py*) for one in {isolated}/death.*; do rmdir "$one" && kill -KILL $$; done;; esac\n'
-        f'exec {isolated}/real "$@"\n'
+        f'#!{isolated}/real\ncd {isolated}\ncase $2 in *recorder.py*)\n{does}\n;; esac\nexec ./real "$@"\n'
     )
     shell.chmod(0o755)
     start = f"mount --bind {shell} /bin/sh && exec tmux new-session -d -s person cat"
     if os.getuid() or subprocess.run(["unshare", "-m", isolated / "real", "-c", start]).returncode:
         pytest.skip("another shell is mounted by root on Linux")
+
+
+@pytest.mark.parametrize(("deaths", "starts"), [(1, True), (2, False)])
+def test_recorder_killed_before_it_could_speak_is_replaced_once(
+    jobs: Jobs, isolated: Path, deaths: int, starts: bool
+) -> None:
+    """As when the shell that tmux starts for it is killed before it has opened the FIFO."""
+    for number in range(deaths):
+        (isolated / f"death.{number}").mkdir()
+    tmux_with_a_shell_that(isolated, 'for one in death.*; do rmdir "$one" && kill -KILL $$; done')
     if starts:
         status = ended(jobs, jobs.execute("echo all; exit 4").job_id)
         assert (status.exit_code, status.log, log_of(status)) == (4, "complete", b"all\r\n")
@@ -280,6 +283,40 @@ def test_recorder_killed_before_it_could_speak_is_replaced_once(
             jobs.execute("exit 4")
         assert jobs.list().total == 0
     assert not list(isolated.glob("death.*"))
+
+
+def test_recorder_whose_runner_was_killed_before_leaves(jobs: Jobs, isolated: Path) -> None:
+    tmux_with_a_shell_that(isolated, ": > waits; until [ -e go ]; do sleep 0.02; done")
+    refused: list[str] = []
+
+    def start() -> None:
+        try:
+            jobs.execute("exit 4")
+        except NotStarted as error:
+            refused.append(str(error))
+
+    starter = threading.Thread(target=start)
+    starter.start()
+    wait_until((isolated / "waits").exists)
+    (job_id,) = jobs.store.ids()
+    shells = [one for one in psutil.process_iter() if any(f"{job_id}/recorder" in part for part in cmdline(one))]
+    os.kill(runner_of(jobs, job_id), signal.SIGKILL)
+    wait_until(lambda: jobs.status(job_id).status if jobs.store.ids() else "gone", lambda status: status != "running")
+    (isolated / "go").touch()
+    assert shells
+    wait_until(
+        lambda: [one for one in shells if one.is_running() and one.status() != psutil.STATUS_ZOMBIE],
+        lambda left: not left,
+    )
+    starter.join()
+    assert "its runner killed before it ran" in refused[0]
+
+
+def cmdline(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 def test_lost_job_leaves_no_pipe_room_or_environment(jobs: Jobs) -> None:
