@@ -202,9 +202,9 @@ class Queue:
                 self.dropped[kind] = self.dropped.get(kind, 0) + len(data)
             self.changed.notify()
 
-    def end(self) -> None:
+    def end(self, why: str) -> None:
         with self.changed:
-            self.why = self.why or "eof"
+            self.why = self.why or why
             self.changed.notify()
 
     def take(self) -> tuple[list[tuple[bytes, bytes]], dict[bytes, int]]:
@@ -238,27 +238,43 @@ def leave(logs: dict[bytes, Log], fifo: int, why: str) -> NoReturn:
     os._exit(0)
 
 
-def drain(queue: Queue, splitter: Splitter, fifo: int) -> None:
-    """Read until the input ends, or, with the runner gone, until nothing has come for ORPHANED_QUIET_MS."""
+def drain(queue: Queue, splitter: Splitter, fifo: int, asked: int) -> str:
+    """Read until the input ends: "eof"; or, once asked to end, until it is empty: "end".
+
+    With the runner gone, until nothing has come for ORPHANED_QUIET_MS.
+    """
     poll = select.poll()
     poll.register(0, select.POLLIN)
     poll.register(fifo, 0)
+    poll.register(asked, select.POLLIN)
     wait_ms = None
     while True:
         events = dict(poll.poll(wait_ms))
         if not events:
-            return
+            return "eof" if wait_ms else "end"
+        if asked in events:
+            poll.unregister(asked)
+            wait_ms = 0
         if fifo in events:
             # A pane that stays after its process keeps our input open for ever: the runner's end must be seen here.
             poll.unregister(fifo)
-            wait_ms = ORPHANED_QUIET_MS
+            wait_ms = ORPHANED_QUIET_MS if wait_ms is None else wait_ms
         if 0 in events:
             data = os.read(0, READ_BYTES)
             if not data:
-                return
+                return "eof"
             # Here and not where it is written: a mark must be seen though the queue is full.
             for kind, part in splitter.feed(data):
                 queue.put(kind, part)
+
+
+def catch_request() -> int:
+    """A descriptor that is readable after SIGUSR1, by which one who can print no end mark asks us to end."""
+    asked, write = os.pipe()
+    os.set_blocking(write, False)
+    signal.set_wakeup_fd(write)
+    signal.signal(signal.SIGUSR1, lambda *_: None)
+    return asked
 
 
 def main(folder: str, nonce: str, limit: str, separate: str) -> None:
@@ -288,16 +304,18 @@ def main(folder: str, nonce: str, limit: str, separate: str) -> None:
     queue, splitter = Queue(), Splitter(nonce)
     # The first report is sent before anything is queued, so the writer's own comes after it.
     writer = threading.Thread(target=write_all, args=(queue, logs, fifo))
+    asked = catch_request()
     try:
         writer.start()
     except RuntimeError:  # the machine is out of processes, which threads are too: pthread_create(3), EAGAIN
         os.write(fifo, json.dumps({"why": "failed", "error": os.strerror(errno.EAGAIN)}).encode() + b"\n")
         sys.exit(1)
     os.write(fifo, json.dumps({"why": "ready", "pid": os.getpid()}).encode() + b"\n")
+    why = "eof"
     with contextlib.suppress(OSError):  # an input that fails has ended
-        drain(queue, splitter, fifo)
+        why = drain(queue, splitter, fifo, asked)
     queue.put(splitter.kind, splitter.held)
-    queue.end()
+    queue.end(why)
     writer.join()
 
 

@@ -1,6 +1,7 @@
 """The recorder, run for real: a pipe in the place of tmux, a FIFO in the place of the runner."""
 
 import array
+import contextlib
 import fcntl
 import importlib.util
 import json
@@ -369,6 +370,22 @@ def test_input_that_ends_without_a_mark_is_told(record: Record) -> None:
     recording.end_input()
     assert recording.report() == {"why": "eof", "logs": {"output.log": {"bytes": 7, "dropped_bytes": 0}}}
     assert recording.log() == b"cut off"
+
+
+def test_it_leaves_on_request_with_all_that_was_handed_over(record: Record) -> None:
+    recording, data = record(change=SLOW), numbered(200_000)
+    assert recording.report() == {"why": "ready", "pid": recording.process.pid}
+    recording.process.send_signal(signal.SIGSTOP)
+    rest = memoryview(data)
+    with contextlib.suppress(BlockingIOError):
+        os.set_blocking(recording.input, False)
+        while rest:
+            rest = rest[os.write(recording.input, rest) :]
+    written = len(data) - len(rest)
+    recording.process.send_signal(signal.SIGUSR1)
+    recording.process.send_signal(signal.SIGCONT)
+    assert recording.report() == {"why": "end", "logs": {"output.log": {"bytes": written, "dropped_bytes": 0}}}
+    assert recording.log() == data[:written]
 
 
 def test_it_leaves_when_the_runner_is_gone_and_nothing_more_comes(record: Record) -> None:
