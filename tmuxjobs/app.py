@@ -27,6 +27,11 @@ def job_ids(_: object) -> list_of[tuple[str, str]]:
     return [(job.job_id, f"{job.status}: {job.command[:60]}") for job in found]
 
 
+def windows(_: object) -> list_of[tuple[str, str]]:
+    """What a shell completes a window to that can be adopted."""
+    return Jobs.open().adoptable()
+
+
 JobId = Annotated[str, Parameter(completer=job_ids)]
 app.register_install_completion_command(help="Make this shell complete commands, options and job ids.")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tmuxjobs import output, terminals
 from tmuxjobs.errors import TmuxError
+from tmuxjobs.log import log_size
 from tmuxjobs.models import Record
 from tmuxjobs.results import WaitsFor
 
@@ -80,7 +81,10 @@ def _is_printing(jobs: Jobs, record: Record) -> bool:
 
 
 def _last_line(jobs: Jobs, record: Record) -> str:
-    return next(filter(None, map(output.last_line, _logs(jobs, record))), "")
+    line = next(filter(None, map(output.last_line, _logs(jobs, record))), "")
+    if not line and record.job.adopted and not log_size(jobs.log_path(record)):
+        return _line_of_cursor(jobs, record.job.job_id)  # it had been asked before the log began
+    return line
 
 
 def _line_before(jobs: Jobs, record: Record) -> str:

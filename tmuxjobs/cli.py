@@ -24,6 +24,7 @@ from tmuxjobs.app import (
     job_ids,
     list_of,
     show,
+    windows,
     wrong_usage,
 )
 from tmuxjobs.cli_start import pairs, serve
@@ -399,6 +400,27 @@ def restart(
     """
     started = Jobs.open().restart(job_id, env=pairs(env))
     show(started, as_json=json, ids=started.job_id if quiet else None)
+
+
+@app.command
+def adopt(
+    window: Annotated[str | None, Parameter(completer=windows)] = None,
+    *,
+    name: str | None = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a window that you opened among the jobs a job too: the agent can follow it, and type into it.
+
+    Parameters
+    ----------
+    window
+        Its index, name or id, or the id of a pane; by default the one you are in, or the only one that is no job.
+    name
+        The beginning of its id; the window's name by default.
+    """
+    adopted = Jobs.open().adopt(window, name=name)
+    show(adopted, as_json=json, ids=adopted.job_id if quiet else None)
 
 
 @app.command

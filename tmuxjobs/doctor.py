@@ -189,6 +189,8 @@ def leftovers(jobs: Jobs) -> Iterator[Leftover]:
             record, state = jobs.look(name)
             if isinstance(state, Starting | Running):
                 continue
+            if record.job.adopted is not None and isinstance(state, Lost):
+                continue  # lost to us alone: its window and its processes are a person's own
             if living := jobs.orphans(record, state):
                 what = f"{name_processes(living)} of lost job {name}"
                 yield Leftover(what, lambda name=name: jobs.kill(name, grace=2.0))  # type: ignore[misc]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tmuxjobs import (
+    adopting,
     asking,
     doctor,
     ending,
@@ -55,6 +56,8 @@ class Jobs:
     """All jobs of one state directory, in one session of one tmux server."""
 
     execute = starting.execute
+    adopt = adopting.adopt
+    adoptable = adopting.adoptable
     output = reading.output
     tail = reading.tail
     search = searching.search
@@ -138,8 +141,9 @@ class Jobs:
             waits_for=prompt.waits_for if prompt else None,
             prompt=prompt.text if prompt else None,
             timeout=record.job.timeout_s,
-            cpu=ended.cpu_user_s + ended.cpu_system_s if ended else None,
-            max_rss_bytes=ended.max_rss_bytes if ended else None,
+            # Of an adopted process they were told to tmux, its parent, alone.
+            cpu=ended.cpu_user_s + ended.cpu_system_s if ended and not record.job.adopted else None,
+            max_rss_bytes=ended.max_rss_bytes if ended and not record.job.adopted else None,
             left_running=stopping.alive_of(ended.left_running) if ended else (),
             survivors=stopping.alive_of(ended.survivors) if ended else self.orphans(record, state),
             watchers=people.watchers,
@@ -159,6 +163,7 @@ class Jobs:
             "signal": record.exit.signal if record.exit else None,
             "reason": state.reason if isinstance(state, Lost) else record.exit.reason if record.exit else None,
             "runtime": self.runtime(record, state),
+            "adopted": record.job.created_at if record.job.adopted else None,
         }
 
     def runtime(self, record: Record, state: State) -> float:
@@ -182,8 +187,12 @@ class Jobs:
         """Processes of a job whose runner is gone."""
         if not isinstance(state, Lost) or record.run is None or record.run.boot != processes.boot_id():
             return ()
-        runner = record.run.pid, record.run.start
-        found = processes.of_jobs({record.job.job_id: runner}).get(record.job.job_id, {})
+        run, adopted = record.run, record.job.adopted
+        if adopted is None:
+            found = processes.of_jobs({record.job.job_id: (run.pid, run.start)}).get(record.job.job_id, {})
+        else:
+            tmux = f"{run.socket},{run.server_pid},"
+            found = processes.of_pane(run.pane, tmux=tmux, leader=adopted.pid, start=adopted.start, since=run.start)
         return tuple(ProcessRecord(pid=pid, name=name, start=processes.start_of(pid)) for pid, name in found.items())
 
     def look(self, job_id: str) -> tuple[Record, State]:
@@ -230,7 +239,10 @@ class Jobs:
 def log_state(record: Record, state: State) -> str:
     """Whether the log is whole, in one or few words."""
     if record.exit is not None and record.exit.log is not None:
-        return "complete" if record.exit.log.complete else f"incomplete: {record.exit.log.why}"
+        log = record.exit.log
+        if log.complete is None:
+            return f"not known whether complete: {log.why}"
+        return "complete" if log.complete else f"incomplete: {log.why}"
     if isinstance(state, Lost):
         return "cut off where the job was lost"
     if record.run is not None and not record.run.recording:

@@ -42,8 +42,9 @@ def prune(jobs: Jobs) -> list[str]:
 
 def ended_unseen(jobs: Jobs) -> set[str]:
     """Lost jobs of which nothing lives. A look at all processes takes long: never under the lock."""
-    settled = (jobs.settle(record) for record in jobs.store.unfinished())
-    lost = [record for record, state in settled if isinstance(state, Lost)]
+    settled = [jobs.settle(record) for record in jobs.store.unfinished()]
+    adopted = {r.job.job_id for r, state in settled if r.job.adopted and jobs.orphans(r, state)}
+    lost = [r for r, state in settled if isinstance(state, Lost) and r.job.job_id not in adopted]
     boot = processes.boot_id()
     runners = {r.job.job_id: (r.run.pid, r.run.start) for r in lost if r.run is not None and r.run.boot == boot}
     return {record.job.job_id for record in lost} - processes.of_jobs(runners).keys()

@@ -34,7 +34,7 @@ def count(condition: str, style: str, mark: str, words: str) -> str:
 
 
 # A window's process that died before it told its end was the runner: nobody knows the end.
-LOST = both(is_state("running"), "#{pane_dead}")
+LOST = f"#{{||:{both(is_state('running'), '#{pane_dead}')},{is_state('lost')}}}"
 RUNNING = both(is_state("running"), "#{!=:#{pane_dead},1}")
 # Output after the mark was set means that the program went on.
 ASKED = both("#{@tmuxjobs_input}", "#{==:#{@tmuxjobs_input},#{window_activity}}")
@@ -103,9 +103,12 @@ COUNTS = "#[bold] #{session_name}#[nobold]" + "".join(
 )
 ENDED = "#{@tmuxjobs_end}"
 HOLD = case("#{@tmuxjobs_keys_hold}", "#{E:@tmuxjobs_keys_hold} " + case(HELD, "release", "hold") + "  ")
+NO_JOB = "#{==:#{@tmuxjobs_state},}"
+IS_PAGE = "#{==:#{pane_id},#{@tmuxjobs_welcome}}"
 KEYS = (
-    case(ENDED, "r run again  x close  ")
+    case(ENDED, case("#{@tmuxjobs_adopted}", "", "r run again  ") + "x close  ")
     + case(RUNNING, HOLD)
+    + case(NO_JOB, case(IS_PAGE, "", "no job: tmuxjobs adopt  "))
     + case(NARROW, "#{E:@tmuxjobs_keys_short} ", "#{E:@tmuxjobs_keys} ")
 )
 FRESH = f"#{{e|<|:#{{e|-|:%s,#{{@tmuxjobs_notice_at}}}},{NOTICE_S}}}"

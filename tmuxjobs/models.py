@@ -28,6 +28,19 @@ class Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
+class AdoptedRecord(Model):
+    """The process of a window that a person opened; it is a child of tmux, and has run since before the job's start.
+
+    `start` tells it from a later one with its pid.
+    """
+
+    pid: int
+    start: str
+    tty: str
+    started_at: datetime
+    started_monotonic: float
+
+
 class JobSpec(Model):
     """`job.json`: what was asked. Times end in `_at` (UTC), durations in `_s`, sizes in `_bytes`."""
 
@@ -54,6 +67,7 @@ class JobSpec(Model):
     on_end: str | None = None
     env_names: tuple[str, ...] = ()
     """Variables that were given; their values are kept nowhere."""
+    adopted: AdoptedRecord | None = None
 
 
 class RunRecord(Model):
@@ -86,9 +100,12 @@ class ProcessRecord(Model):
 
 
 class LogRecord(Model):
-    """What the runner knows of the log: `why` says what is missing when it is not complete."""
+    """What the runner knows of the log: `why` says what is missing when it is not complete.
 
-    complete: bool
+    `complete` is None when nobody can know.
+    """
+
+    complete: bool | None
     why: str | None = None
     bytes: int = 0
     dropped_bytes: int = 0
@@ -125,6 +142,11 @@ class Record:
     job: JobSpec
     run: RunRecord | None = None
     exit: ExitRecord | None = None
+
+    @property
+    def root(self) -> int | None:
+        """The process below which the job lives: its runner; of an adopted job its own first one."""
+        return self.job.adopted.pid if self.job.adopted else self.run.pid if self.run else None
 
 
 @dataclass(frozen=True)
@@ -197,6 +219,8 @@ def _ended(record: ExitRecord) -> State:
         return NotStarted(record.error or "no reason was recorded")
     if record.reason == "exit" and record.exit_code is not None:
         return Exited(record.exit_code)
+    if record.reason == "unknown":
+        return Lost("unknown", "it has ended, and tmux, whose child it was, did not tell its exit code")
     return Killed(record.reason, record.signal, record.exit_code)
 
 

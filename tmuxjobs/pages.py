@@ -200,6 +200,10 @@ def ended(folder: str) -> None:
     state_dir = os.path.dirname(os.path.dirname(folder))
     place = Place(tmux=job["tmux"], session=job.get("session", "mcp-jobs"), state_dir=state_dir)
     terminal = Terminal()
+    with contextlib.suppress(FileNotFoundError), open(os.path.join(folder, "screen"), "rb") as file:
+        # Of an adopted window: its own process had the terminal, and tmux has closed that.
+        os.unlink(file.name)
+        write(file.read().decode(errors="replace"))
     write("\x1b[?25l")
     while True:
         key = terminal.key_alone()
@@ -242,6 +246,9 @@ class Job:
             self.state, self.detail = end_of(record)
             return
         self.run = self.run or read_json(os.path.join(self.folder, "run.json"))
+        if self.run is not None:
+            # One that was adopted has run since before.
+            self.since = self.run.get("started_monotonic") or self.since
         if self.boot != boot or (self.run is not None and not alive(self.run)):
             # Its runner's last act is the exit record, which may have come between the two looks.
             if read_json(os.path.join(self.folder, "exit.json")) is None:
@@ -275,6 +282,8 @@ def end_of(record: dict[str, Any]) -> tuple[str, str]:
     if reason == "exit":
         took = age(record.get("runtime_s", 0.0))
         return ("done", took) if code == 0 else ("failed", f"exit {code}, {took}")
+    if reason == "unknown":
+        return "lost", "end not known"
     return "killed", {"kill": "on request", "signal": record.get("signal") or "signal"}.get(str(reason), str(reason))
 
 
@@ -458,7 +467,7 @@ class Welcome:
         # Drawn by tmux as a format: no key may be taken for one.
         told = (("", text), ("_short", short), ("_hold", hold))
         marks = [(f"@tmuxjobs_keys{kind}", of.replace("#", "##")) for kind, of in told]
-        for name, value in [*marks, ("@tmuxjobs_welcome", self.place.pane)]:
+        for name, value in marks:
             self.place.tmux("set-option", "-t", f"={self.place.session}:", name, value)
         self.ask_to_be_told()
         return text
@@ -479,7 +488,7 @@ class Welcome:
         columns, rows = self.terminal.size()
         top = ["", " \x1b[1mtmuxjobs\x1b[m", "", *(f" {line}" for line in ABOUT), ""]
         bottom = ["", " " + "   ".join(f"\x1b[1m{key}\x1b[m {what}" for key, what in KEYS)]
-        bottom += [f" {self.ways}", " In any shell: tmuxjobs list, status, tail -f, hold, release, kill, --help"]
+        bottom += [f" {self.ways}", " In any shell: tmuxjobs list, status, tail -f, hold, adopt, kill, --help"]
         if rows < 18:
             top, bottom = [" \x1b[1mtmuxjobs\x1b[m"], bottom[1:2]
         if self.said:

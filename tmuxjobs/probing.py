@@ -12,12 +12,12 @@ LISTEN = b"0A"
 
 
 def listening(root: int, port: int = 0) -> dict[int, str]:
-    """{port: name of the process} that a descendant of process `root` listens on; only `port` if it is not 0."""
+    """{port: name of the process} that `root` or a descendant listens on; only `port` if it is not 0."""
     if sys.platform == "linux" and not _anyone_listens(root, port):
         return {}
     found = {}
     with contextlib.suppress(psutil.Error):
-        for process in psutil.Process(root).children(recursive=True):
+        for process in (psutil.Process(root), *psutil.Process(root).children(recursive=True)):
             with contextlib.suppress(psutil.Error):  # it ended, or is another user's
                 for connection in process.net_connections("tcp"):
                     if connection.status == psutil.CONN_LISTEN and port in (0, connection.laddr.port):

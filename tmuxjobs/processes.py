@@ -4,7 +4,9 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
@@ -48,6 +50,30 @@ def alive(pid: int, start: str) -> bool:
 def _output_of(*argv: str) -> str:
     with psutil.Popen(argv, stdout=-1, env={"TZ": "UTC", "LC_ALL": "C"}) as process:
         return str(process.communicate(timeout=10)[0].decode()).strip()
+
+
+@dataclass(frozen=True)
+class Look:
+    """A live process that may be looked at; `start` is as `start_of` tells it."""
+
+    argv: tuple[str, ...]
+    cwd: str
+    start: str
+    started_at: datetime
+
+
+def look(pid: int) -> Look | None:
+    """What is known of a process; None when it has ended or is another user's."""
+    start = start_of(pid)
+    if start is None:
+        return None
+    try:
+        process = psutil.Process(pid)
+        began = datetime.fromtimestamp(process.create_time(), UTC)
+        argv = tuple(process.cmdline())
+        return Look(argv, process.cwd(), start, began) if argv else None
+    except psutil.Error:
+        return None
 
 
 def open_files(pid: int) -> tuple[int, int] | None:
@@ -128,6 +154,31 @@ def of_jobs(runners: Mapping[str, tuple[int, str]]) -> dict[str, dict[int, str]]
     return found
 
 
+def of_pane(pane: str, *, tmux: str, leader: int, start: str, since: str) -> dict[int, str]:
+    """{pid: name} of live processes that came from an adopted window whose adopter is gone.
+
+    `leader` is its first process, with its `start`. Told by descent and session while the leader lives, and by the pane
+    in their environment, whose `TMUX` begins with `tmux`; what left the tree before `since` is a person's own.
+    """
+    found = {}
+    below: set[int] = set()
+    if alive(leader, start):
+        with contextlib.suppress(psutil.Error):  # it ended
+            below = {leader, *(child.pid for child in psutil.Process(leader).children(recursive=True))}
+    for pid in psutil.pids():
+        began = start_of(pid)
+        if began is None or pid == os.getpid():
+            continue
+        with contextlib.suppress(OSError, psutil.Error):  # it ended, or is another user's
+            if pid in below or (below and os.getsid(pid) == leader):
+                found[pid] = psutil.Process(pid).name()
+            elif not _is_older(began, since):
+                environ = psutil.Process(pid).environ()
+                if environ.get("TMUX_PANE") == pane and environ.get("TMUX", "").startswith(tmux):
+                    found[pid] = psutil.Process(pid).name()
+    return found
+
+
 def _is_older(start: str, since: str) -> bool:
     return LINUX and int(start) < int(since)
 
@@ -140,24 +191,35 @@ def _mark_of(pid: int) -> str:
     return next((os.fsdecode(one[16:]) for one in variables if one.startswith(b"TMUXJOBS_JOB_ID=")), "")
 
 
-def usage(roots: Iterable[int]) -> dict[int, tuple[float, int]]:
-    """{root: (processor seconds, resident bytes) of what lives below it, without itself}, by one look at all."""
+def usage(roots: Mapping[int, bool]) -> dict[int, tuple[float, int]]:
+    """{root: (processor seconds, resident bytes) of what lives below it}, by one look at all.
+
+    `roots` says of each whether it counts itself: a job's runner does not.
+    """
     children: dict[int, list[psutil.Process]] = {}
     for process in psutil.process_iter(["ppid"]):
         children.setdefault(process.info["ppid"], []).append(process)
-    return {root: _usage_below(root, children) for root in roots}
+    return {root: _usage_below(root, children, itself=itself) for root, itself in roots.items()}
 
 
-def _usage_below(root: int, children: Mapping[int, list[psutil.Process]]) -> tuple[float, int]:
+def _usage_below(root: int, children: Mapping[int, list[psutil.Process]], *, itself: bool) -> tuple[float, int]:
     cpu_s, rss, left = _children_s(root), 0, [root]
+    if itself:
+        with contextlib.suppress(psutil.Error):  # it ended since
+            cpu_s, rss = _usage_of(psutil.Process(root))
     while left:
         for process in children.get(left.pop(), ()):
             left.append(process.pid)
             with contextlib.suppress(psutil.Error):  # it ended since
-                times = process.cpu_times()
-                cpu_s += times.user + times.system + _children_s(process.pid)
-                rss += process.memory_info().rss
+                one_s, one_rss = _usage_of(process)
+                cpu_s += one_s
+                rss += one_rss
     return cpu_s, rss
+
+
+def _usage_of(process: psutil.Process) -> tuple[float, int]:
+    times = process.cpu_times()
+    return times.user + times.system + _children_s(process.pid), process.memory_info().rss
 
 
 def _children_s(pid: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from tmuxjobs.errors import NotStarted
+from tmuxjobs.errors import InvalidInput, NotStarted
 from tmuxjobs.models import Running, Starting
 from tmuxjobs.results import Restarted, name_processes
 from tmuxjobs.starting import check_command, environment_of, folder_of
@@ -18,9 +18,14 @@ def restart(jobs: Jobs, job_id: str, *, env: Mapping[str, str] | None = None) ->
     """A new job of the same command, folder, shell and timeout; the old one is ended first, and stays in `list`.
 
     Environments are not kept: it gets ours, with `env`; the answer names variables that were given then and are not
-    now. Raises JobNotFound, and NotStarted when the old job could not be ended.
+    now. Raises JobNotFound, InvalidInput for an adopted job, and NotStarted when the old job could not be ended.
     """
     record, state = jobs.look(job_id)
+    if record.job.adopted is not None:
+        raise InvalidInput(
+            f"Job '{job_id}' was adopted, so its environment is not known and it can not be run again as it was: "
+            "`execute` starts what you need."
+        )
     # Before anything is ended: what could not be started again must not be.
     check_command(jobs, record.job.command)
     folder_of(jobs, record.job.cwd)

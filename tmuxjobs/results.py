@@ -40,6 +40,7 @@ class JobSummary(Answer):
     reason: str | None = None
     runtime: float
     waits_for: WaitsFor | None = None
+    adopted: datetime | None = None
 
     @property
     def how(self) -> str:
@@ -53,7 +54,9 @@ class JobSummary(Answer):
         command = " ".join(self.command.split())
         shown = command if len(command) <= 80 else command[:79] + "…"
         waits = f"  (waits for {self.waits_for})" if self.waits_for else ""
-        return f"{self.job_id}  {self.status}{' ' * bool(self.how)}{self.how}  {seconds(self.runtime)}  {shown}{waits}"
+        how = f"{self.status}{' ' * bool(self.how)}{self.how}"
+        adopted = "  (adopted)" if self.adopted else ""
+        return f"{self.job_id}  {how}  {seconds(self.runtime)}  {shown}{adopted}{waits}"
 
 
 class JobList(Answer):
@@ -100,6 +103,11 @@ class JobStatus(JobSummary):
         lines = [f"{self.job_id}: {self.status}{how}, {seconds(self.runtime)}", f"command: {self.command}"]
         lines.append(f"cwd: {self.cwd}")
         lines.append(f"log: {self.log_path} ({self.log_bytes} bytes, {self.log})")
+        if self.adopted:
+            lines.append(
+                f"A person started it and gave it over (adopted) at {self.adopted:%H:%M:%S} UTC: its log begins there, "
+                "`screen` shows what is left from before; its environment is not known, it has no timeout."
+            )
         if self.stderr_path:
             lines.append(f"stderr: {self.stderr_path}")
         if self.status == "running":
@@ -129,6 +137,21 @@ class Started(Answer):
     def text(self) -> str:
         """The id and where to look."""
         return f"Started {self.job_id} ({self.status}).\nlog: {self.log_path}\nwatch: {self.attach}"
+
+
+class Adopted(Started):
+    """The answer of `adopt`: the window's job."""
+
+    window: str
+    note: str = ""
+
+    def text(self) -> str:
+        """The id, where to look, and what is not known of it."""
+        note = f"\nnote: {self.note}" if self.note else ""
+        return (
+            f"Adopted {self.window} as {self.job_id} ({self.status}).\nlog: {self.log_path} (from now on)\n"
+            f"watch: {self.attach}{note}"
+        )
 
 
 REPEATS = 4

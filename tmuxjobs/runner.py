@@ -36,6 +36,17 @@ LINUX = sys.platform.startswith("linux")
 LOOK_S = 2.0 if LINUX else 20.0
 SHELL_S = 1.0
 SHELL_FD = 3
+WINDOW = {
+    "remain-on-exit": "on",
+    "automatic-rename": "off",
+    "allow-rename": "off",
+    "window-size": "latest",
+    "monitor-bell": "on",
+    # A person's own watch over silence or output would speak up about every job.
+    "monitor-activity": "off",
+    "monitor-silence": "0",
+}
+"""Options of a job's window."""
 
 
 class Refused(Exception):
@@ -172,18 +183,7 @@ class Recorder:
         # well: it would wait for a reader for ever if we were killed now.
         pipe = f"exec {' '.join(map(tmux_format, argv))} {SHELL_FD}<>{tmux_format(self.path)}"
         target = ["-t", self.pane]
-        options = {
-            "remain-on-exit": "on",
-            "automatic-rename": "off",
-            "allow-rename": "off",
-            "window-size": "latest",
-            "monitor-bell": "on",
-            # A person's own watch over silence or output would speak up about every job.
-            "monitor-activity": "off",
-            "monitor-silence": "0",
-            "@tmuxjobs_state": "running",
-            "@tmuxjobs_at": self.since,
-        }
+        options = WINDOW | {"@tmuxjobs_state": "running", "@tmuxjobs_at": self.since}
         self.tmux(
             ["set-option", "-p", *target, "@tmuxjobs_job", self.job["job_id"]],
             *(["set-option", "-w", *target, name, value] for name, value in options.items()),
@@ -293,11 +293,11 @@ class Stop:
 
 
 class Runner:
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, tty: str) -> None:
         self.folder = folder
         self.job: dict[str, Any] = json.loads(self.read("job.json"))
         self.recorder = Recorder(folder, self.job)
-        self.tty = os.ttyname(0)
+        self.tty = tty
         self.pid = 0
         self.tee = 0
         self.wakeup = -1
@@ -342,7 +342,6 @@ class Runner:
         except Refused as refused:
             return self.refuse(str(refused))
         except OSError as error:
-            self.signal_all(signal.SIGKILL)
             return self.refuse(f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror))
         while not self.over():
             self.step()
@@ -376,8 +375,7 @@ class Runner:
         write_json(self.path("run.json"), self.run)
 
     def start(self) -> None:
-        if self.job["boot"] != self.run["boot"] or time.monotonic() - self.job["created_monotonic"] > LAUNCH_S:
-            raise Refused(f"its window opened more than {LAUNCH_S:.0f} s after it was asked for")
+        self.refuse_late_start()
         env = dict(item.split(b"=", 1) for item in self.read("env").split(b"\0") if b"=" in item)
         os.unlink(self.path("env"))
         self.env = env
@@ -388,10 +386,7 @@ class Runner:
             settings[0] &= ~(termios.IXON | termios.IXOFF)
             settings[0] |= getattr(termios, "IUTF8", 0)
             termios.tcsetattr(0, termios.TCSANOW, settings)
-        try:
-            self.recorder.attach()
-        except RecorderGone:
-            self.recorder.attach()
+        self.record()
         self.launch(env)
         self.run.update(
             command_pid=self.pid, command_start=start_of(self.pid), started_at=now(), started_monotonic=time.monotonic()
@@ -399,6 +394,16 @@ class Runner:
         self.write_in_room("run", self.run)
         if self.job["timeout_s"] is not None:
             self.deadline = self.run["started_monotonic"] + self.job["timeout_s"]
+
+    def refuse_late_start(self) -> None:
+        if self.job["boot"] != self.run["boot"] or time.monotonic() - self.job["created_monotonic"] > LAUNCH_S:
+            raise Refused(f"its window opened more than {LAUNCH_S:.0f} s after it was asked for")
+
+    def record(self) -> None:
+        try:
+            self.recorder.attach()
+        except RecorderGone:
+            self.recorder.attach()
 
     def launch(self, env: dict[bytes, bytes]) -> None:
         """Start the command in a foreground process group of its own; raises Refused when it can not be."""
@@ -481,8 +486,8 @@ class Runner:
     def step(self) -> None:
         """Wait for the next event and act on it."""
         poll = select.poll()
-        poll.register(self.wakeup, select.POLLIN)
-        poll.register(self.recorder.fd, select.POLLIN)
+        for fd in self.watched():
+            poll.register(fd, select.POLLIN)
         events = dict(poll.poll(self.patience() * 1000))
         if self.wakeup in events:
             self.take_signals()
@@ -495,6 +500,9 @@ class Runner:
             self.end("timeout", signal.SIGTERM, self.job["grace_s"])
         if self.stop and time.monotonic() >= self.stop.deadline:
             self.signal_all(signal.SIGKILL)
+
+    def watched(self) -> list[int]:
+        return [self.wakeup, self.recorder.fd]
 
     def take_signals(self) -> None:
         numbers = os.read(self.wakeup, 4096)
@@ -792,9 +800,9 @@ class Runner:
         }
 
     def reason(self, signaled: bool) -> str:
-        """Why it ended, one of: exit, signal, kill, timeout, terminated, window-closed, tmux-ended."""
+        """Why it ended: exit, signal, kill, timeout, terminated, window-closed, tmux-ended, or unknown: adopted."""
         if not self.stop:
-            return "signal" if signaled else "exit"
+            return "signal" if signaled else "unknown" if self.status is None else "exit"
         return self.who_closed() if self.hung_up() else self.stop.reason
 
     def who_closed(self) -> str:
@@ -806,14 +814,19 @@ class Runner:
         # A server that is ending closes its panes some milliseconds before it is gone.
         deadline = time.monotonic() + 0.5
         while time.monotonic() < deadline:
-            try:
-                if LINUX and stat_of(self.recorder.server_pid).state == "Z":
-                    return True
-                os.kill(self.recorder.server_pid, 0)
-            except (ProcessLookupError, FileNotFoundError):
+            if not self.server_lives():
                 return True
             time.sleep(0.02)
         return False
+
+    def server_lives(self) -> bool:
+        try:
+            if LINUX and stat_of(self.recorder.server_pid).state == "Z":
+                return False
+            os.kill(self.recorder.server_pid, 0)
+        except (ProcessLookupError, FileNotFoundError):
+            return False
+        return True
 
     def write_in_room(self, name: str, record: dict[str, Any]) -> None:
         """Into the room taken at the start, then under its name: neither needs a free block."""
@@ -836,12 +849,7 @@ class Runner:
         end = End(record)
         notify = self.job.get("notify", "always")
         speak = notify == "always" or (notify == "failure" and end.state != "done")
-        # Leaves a full-screen program's alternate screen, modes, colours and hidden cursor behind.
-        text = f"\x1b[?1047l\x1b[?1000;1002;1003;1006;1004;2004l\x1b7\x1b[r\x1b8\x1b[m\r\n\x1b[K{end.line()}"
-        with contextlib.suppress(OSError):
-            fd = os.open(self.tty, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
-            for_keys(fd)
-            write_fully(fd, (text + "\a" * speak).encode(), time.monotonic() + 0.5)
+        self.show_end(end.line() + "\a" * speak)
         if speak and self.job.get("on_end"):
             run_hook(self.job["on_end"], hook_environment(self.folder, record, end))
         # The kernel hangs up the command and us at once: our signal may come after the command's end.
@@ -858,16 +866,32 @@ class Runner:
         with contextlib.suppress(Refused, OSError):  # the window or the session went meanwhile
             self.recorder.tmux(*commands, bound_s=TMUX_END_S)
 
+    def show_end(self, line: str) -> None:
+        # Leaves a full-screen program's alternate screen, modes, colours and hidden cursor behind.
+        text = f"\x1b[?1047l\x1b[?1000;1002;1003;1006;1004;2004l\x1b7\x1b[r\x1b8\x1b[m\r\n\x1b[K{line}"
+        with contextlib.suppress(OSError):
+            fd = os.open(self.tty, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+            for_keys(fd)
+            write_fully(fd, text.encode(), time.monotonic() + 0.5)
+
     def stay(self) -> None:
         """Become the small process that keeps the finished window and reads its keys."""
-        pages = os.path.join(os.path.dirname(self.job["recorder"]), "pages.py")
-        argv = [self.job["python"], "-I", "-S", "-X", "utf8", pages, "ended", self.folder]
+        argv = self.keeper()
         with contextlib.suppress(OSError):  # no more Python there: the window is told as dead by tmux
             # In the job's own environment, which is kept nowhere else: there it is run again.
             os.execve(argv[0], argv, self.env)
 
+    def take_back(self) -> None:
+        """What the start has begun."""
+        self.signal_all(signal.SIGKILL)
+
+    def keeper(self) -> list[str]:
+        pages = os.path.join(os.path.dirname(self.job["recorder"]), "pages.py")
+        return [self.job["python"], "-I", "-S", "-X", "utf8", pages, "ended", self.folder]
+
     def refuse(self, why: str) -> int:
         """The command never ran: say so on disk and in the window."""
+        self.take_back()
         if self.recorder.ready:
             self.end_log()
         record = {"format": FORMAT, "ended_at": now(), "reason": "not-started", "error": why}
@@ -893,19 +917,24 @@ class End:
     def __init__(self, record: dict[str, Any]) -> None:
         code, name, reason = record["exit_code"], record["signal"], record["reason"]
         took = seconds(record["runtime_s"])
-        how = name or ("not even SIGKILL ended it" if code is None else f"exit code {code}")
+        self.adopted = record["job"].get("adopted") is not None
+        unknown = "exit code not known" if self.adopted else "not even SIGKILL ended it"
+        how = name or (unknown if code is None else f"exit code {code}")
         self.took = took
         if reason == "exit":
             self.state = "done" if code == 0 else "failed"
             self.short = took if code == 0 else f"exit {code}"
             self.words = f"{self.state} after {took}, exit code {code}"
+        elif reason == "unknown":
+            self.state, self.short = "lost", "lost"
+            self.words = f"ended after {took}, nobody knows how"
         else:
             why = {"signal": "by a signal", "kill": "on request", "timeout": "by its timeout"}.get(reason, reason)
             self.state = "killed"
             self.short = {"kill": "killed", "signal": name or "signal"}.get(reason, reason)
             self.words = f"killed {why} after {took}, {how}"
         log = record["log"]
-        self.more = "" if log["complete"] else ", log incomplete"
+        self.more = ", log incomplete" if log["complete"] is False else ""
         if record["left_running"]:
             self.more += f", left running: {', '.join(one['name'] for one in record['left_running'][:3])}"
 
@@ -913,7 +942,8 @@ class End:
         """The line at the end of the window; its keys are read by `pages.py`."""
         colour = {"done": "30;42", "failed": "97;41"}.get(self.state, "97;45")
         at = time.strftime("%H:%M:%S")
-        return f"\x1b[{colour}m {self.words}{self.more} \x1b[m at {at}  \x1b[1mr\x1b[m run again  \x1b[1mx\x1b[m close "
+        again = "" if self.adopted else "\x1b[1mr\x1b[m run again  "
+        return f"\x1b[{colour}m {self.words}{self.more} \x1b[m at {at}  {again}\x1b[1mx\x1b[m close "
 
 
 def seconds(value: float) -> str:
@@ -1031,4 +1061,4 @@ def write_fully(fd: int, data: bytes, deadline: float | None = None) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(Runner(sys.argv[1]).main())
+    sys.exit(Runner(sys.argv[1], os.ttyname(0)).main())

@@ -26,7 +26,7 @@ from tmuxjobs.models import FORMAT, ExitRecord, JobSpec, Model, Record, RunRecor
 ID = re.compile(r"(?!.{65})[a-z0-9]+(-[a-z0-9]+)*")
 RECORD_BYTES = 1 << 20
 ROOM_BYTES = 16384
-TRANSIENT = ("recorder", "run.room", "exit.room", "stop.json", "env", "run.json.new")
+TRANSIENT = ("recorder", "run.room", "exit.room", "stop.json", "env", "run.json.new", "screen")
 """What a job's folder holds only while it runs."""
 LOCK_S = 10.0
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"

@@ -96,16 +96,18 @@ class Listing:
     def usage(self, found: JobList) -> dict[str, tuple[float, int]]:
         """{running job: (processors kept busy since the last look, or since its start; resident bytes)}."""
         now = time.monotonic()
-        runners = {}
+        roots: dict[str, int] = {}
+        itself: dict[int, bool] = {}
         for job in found.jobs:
             record = self.jobs.store.look(job.job_id) if job.status == "running" else None
-            if record is not None and record.run is not None:
-                runners[job.job_id] = record.run.pid
-        used = processes.usage(runners.values()) if runners else {}
+            if record is not None and record.root is not None:
+                roots[job.job_id] = record.root
+                itself[record.root] = record.job.adopted is not None
+        used = processes.usage(itself) if roots else {}
         busy = {}
         for job in found.jobs:
-            if job.job_id in runners:
-                cpu_s, rss = used[runners[job.job_id]]
+            if job.job_id in roots:
+                cpu_s, rss = used[roots[job.job_id]]
                 before_s, before = self._before.get(job.job_id, (0.0, now - max(job.runtime, 0.001)))
                 busy[job.job_id] = (max(0.0, cpu_s - before_s) / max(now - before, 0.001), rss)
                 self._before[job.job_id] = (cpu_s, now)

@@ -28,7 +28,7 @@ SIZE = (220, 50)
 MARK = "@tmuxjobs_job"
 LOOK = "@tmuxjobs_look"
 WELCOME = "@tmuxjobs_welcome"
-"""The pane of the welcome page, which `pages.py` tells."""
+"""The pane of the welcome page."""
 OVER = "#{||:#{pane_dead},#{@tmuxjobs_end}}"
 """The job in the pane has ended: the runner says so, and keeps its window for its keys; or it is dead."""
 
@@ -85,6 +85,31 @@ class Client:
 
 
 @dataclass(frozen=True)
+class Place:
+    """A pane of any session; `job_id` is its mark or empty, `over` says that what ran in it has ended.
+
+    `auto_named` says that tmux names its window for what runs in it.
+    """
+
+    session: str
+    index: str
+    window_id: str
+    pane_id: str
+    active: bool
+    panes: int
+    pid: int
+    tty: str
+    over: bool
+    piped: bool
+    job_id: str
+    server_pid: int
+    socket: str
+    is_welcome: bool
+    auto_named: bool
+    window_name: str
+
+
+@dataclass(frozen=True)
 class Around:
     """A job's window, the mark of who holds it, and all clients of the server."""
 
@@ -108,6 +133,25 @@ FORMAT = "\t".join(
         "alternate_on",
     )
 )
+PLACE = (
+    "session_name",
+    "window_index",
+    "window_id",
+    "pane_id",
+    "pane_active",
+    "window_panes",
+    "pane_pid",
+    "pane_tty",
+    OVER[2:-1],
+    "pane_pipe",
+    MARK,
+    "pid",
+    "socket_path",
+    WELCOME,
+    "automatic-rename",
+    "window_name",
+)
+PLACE_FORMAT = "\t".join(f"#{{{name}}}" for name in PLACE)
 SCREEN_FORMAT = "\t".join(
     f"#{{{name}}}"
     for name in (
@@ -227,7 +271,7 @@ class Tmux:
         )
         options = (("destroy-unattached", "off"), ("history-limit", "20000"), ("default-size", f"{SIZE[0]}x{SIZE[1]}"))
         # In the creating call: a global `destroy-unattached on` would end it at once.
-        keep = _setting(f"{target}:", options)
+        keep = (*_setting(f"{target}:", options), ";", "set-option", "-F", "-t", f"{target}:", WELCOME, "#{pane_id}")
         dress = _setting(f"{target}:", (*look_of_it, (LOOK, version)))
         for attempt in range(5):
             answer = self.server.cmd(*look)
@@ -313,6 +357,50 @@ class Tmux:
         pane_id, window_id, held = mine[0]
         people = tuple(Client(int(pid), int(at), seen, name) for mode, pid, at, seen, name in clients if mode != "1")
         return Around(pane_id, window_id, held, people)
+
+    def places(self) -> list[Place]:
+        """Every pane of the server; none when no server runs."""
+        call = self.server.cmd("list-panes", "-a", "-F", PLACE_FORMAT)
+        found = []
+        for line in call.stdout:
+            facts = dict(zip(PLACE, line.split("\t", len(PLACE) - 1), strict=True))
+            found.append(
+                Place(
+                    session=facts["session_name"],
+                    index=facts["window_index"],
+                    window_id=facts["window_id"],
+                    pane_id=facts["pane_id"],
+                    active=facts["pane_active"] == "1",
+                    panes=int(facts["window_panes"]),
+                    pid=int(facts["pane_pid"]),
+                    tty=facts["pane_tty"],
+                    over=facts[OVER[2:-1]] == "1",
+                    piped=facts["pane_pipe"] == "1",
+                    job_id=facts[MARK],
+                    server_pid=int(facts["pid"]),
+                    socket=facts["socket_path"],
+                    is_welcome=facts["pane_id"] == facts[WELCOME],
+                    auto_named=facts["automatic-rename"] == "1",
+                    window_name=facts["window_name"],
+                )
+            )
+        return found
+
+    def claim(self, place: Place, job_id: str) -> bool:
+        """Mark the pane as the job's, in one act; False when another has marked it since."""
+        same = f"#{{==:#{{{MARK}}},{place.job_id}}}"
+        set_it = f"set-option -p -t {place.pane_id} {MARK} {job_id}"
+        show = ("show-options", "-pv", "-t", place.pane_id, MARK)
+        return self.run("if-shell", "-F", "-t", place.pane_id, same, set_it, ";", *show) == [job_id]
+
+    def give_back(self, place: Place) -> None:
+        """Take our mark from a pane that was not adopted after all, and give its window its own name."""
+        automatic = ("set-option", "-wu", "-t", place.pane_id, "automatic-rename")
+        mark = ("set-option", "-pu", "-t", place.pane_id, MARK)
+        # tmux runs `#(...)` in a name, and takes a `;` at its end for its own.
+        name = re.sub(";$", r"\;", place.window_name.replace("#", "##"))
+        rename = ("rename-window", "-t", place.pane_id, "--", name)
+        self.server.cmd(*mark, ";", *rename, *((";", *automatic) if place.auto_named else ()))
 
     def attended(self) -> bool:
         """Whether anybody is attached to our session."""

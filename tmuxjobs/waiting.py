@@ -215,9 +215,9 @@ class JobWait:
         return Verdict(reason, f"line {match.line}: {match.text}", match=match, path=path)
 
     def _served(self, running: bool) -> Verdict | None:
-        run = self.record.run
-        if self.goal.port is not None and running and run is not None:
-            for port, name in sorted(probing.listening(run.pid, self.goal.port).items()):
+        root = self.record.root
+        if self.goal.port is not None and running and root is not None:
+            for port, name in sorted(probing.listening(root, self.goal.port).items()):
                 return Verdict("port", f"{name} listens on port {port}")
         if self.goal.url is not None:
             code = probing.answers(self.goal.url)

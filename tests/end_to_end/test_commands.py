@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import ended, wait_until
+from support import Tmux, ended, wait_until
 
-from tmuxjobs import Jobs, cli, results
+from tmuxjobs import Jobs, cli, results, starting
+from tmuxjobs.app import windows
 from tmuxjobs.models import Model, ProcessRecord
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -239,6 +240,7 @@ JSON: dict[str, tuple[str, type[Model] | None, str]] = {
     "screen": ("RUNNING", results.Screen, "screen cursor_row cursor_column columns rows alternate mode status"),
     "interact": ("RUNNING x --wait 0", results.Output, OUTPUT),
     "kill": ("RUNNING", results.Kill, "job_id status detail survivors"),
+    "adopt": ("OPENED", results.Adopted, f"{STARTED} window note"),
     "hold": ("RUNNING", results.HoldAnswer, "job_id held detail"),
     "release": ("RUNNING", results.HoldAnswer, "job_id held detail"),
     "restart": ("ENDED", results.Restarted, f"{STARTED} restarted note"),
@@ -255,6 +257,11 @@ INNER: dict[type[Model], str] = {
 }
 
 
+def opened(tmux: Tmux) -> str:
+    """The pane of a window that a person opened among the jobs."""
+    return tmux("new-window", "-d", "-P", "-F", "#{pane_id}", "-t", "=mcp-jobs:", "sleep", "1000").strip()
+
+
 def taking(option: str) -> set[str]:
     """The commands that have the option."""
     commands = {name: cli.app[name].default_command for name in cli.app if not name.startswith("-")}
@@ -266,10 +273,11 @@ def shown(model: type[Model]) -> set[str]:
 
 
 @pytest.mark.parametrize("command", JSON)
-def test_json_has_the_fields_that_are_promised(run: Run, jobs: Jobs, command: str) -> None:
+def test_json_has_the_fields_that_are_promised(run: Run, jobs: Jobs, tmux: Tmux, command: str) -> None:
     arguments, model, fields = JSON[command]
     ids = {"ENDED": jobs.execute("echo hello").job_id, "RUNNING": jobs.execute("cat").job_id}
     ended(jobs, ids["ENDED"])
+    ids["OPENED"] = opened(tmux)
     done = run(*command.split(), "--json", *(ids.get(word, word) for word in arguments.split()))
     assert done.stderr == ""
     [line] = done.stdout.splitlines()
@@ -290,16 +298,18 @@ QUIET = {
     "execute": ("-- true", r"true-\w+\n"),
     "list": ("", "{RUNNING}\n{ENDED}\n"),
     "kill": ("RUNNING ENDED", "{RUNNING}\n"),
+    "adopt": ("OPENED --name mine", r"mine-\w+\n"),
     "restart": ("ENDED", r"echo-hello-\w+\n"),
     "prune": ("", "{ENDED}\n"),
 }
 
 
 @pytest.mark.parametrize("command", QUIET)
-def test_quiet_prints_ids_alone(run: Run, jobs: Jobs, command: str) -> None:
+def test_quiet_prints_ids_alone(run: Run, jobs: Jobs, tmux: Tmux, command: str) -> None:
     arguments, expected = QUIET[command]
     ids = {"ENDED": jobs.execute("echo hello").job_id, "RUNNING": jobs.execute("cat").job_id}
     ended(jobs, ids["ENDED"])
+    ids["OPENED"] = opened(tmux)
     words = (ids.get(word, word) for word in arguments.split())
     done = run(command, "--quiet", *words, env=os.environ | {"TMUXJOBS_KEEP_JOBS": "0"})
     assert done.stderr == ""
@@ -430,3 +440,21 @@ def test_bash_completes_commands_and_job_ids(run: Run, jobs: Jobs, tmp_path: Pat
     assert done.stdout.split() == [job_id]
     words = run("__complete", "kill", "").stdout
     assert f"{job_id}\trunning: sleep 1000" in words
+
+
+def test_adopt_makes_a_job_of_the_only_window_that_is_none(run: Run, jobs: Jobs, tmux: Tmux) -> None:
+    starting.ensure_session(jobs)
+    tmux("new-window", "-d", "-t", "=mcp-jobs:", "-n", "mine", "sleep", "1000")
+    done = run("adopt", "--quiet", "--name", "nap")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert jobs.status(done.stdout.strip()).command == "sleep 1000"
+    again = run("adopt", "mine")
+    assert (again.returncode, again.stdout) == (2, "")
+    assert "There is no window 'mine' in session mcp-jobs; there are 0 jobs, 1 nap-" in again.stderr
+
+
+def test_window_is_completed_to_those_that_are_no_jobs(jobs: Jobs, tmux: Tmux) -> None:
+    jobs.execute("sleep 1000")
+    tmux("new-window", "-d", "-t", "=mcp-jobs:", "-n", "mine", "sleep", "1000")
+    ((window, name),) = windows(None)
+    assert (window[0], name) == ("@", "mine")

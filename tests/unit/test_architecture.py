@@ -26,6 +26,7 @@ MIDDLE = BASE | {
 }
 # module: what of ours it may import
 VERBS = {
+    "adopting",
     "asking",
     "starting",
     "reading",
@@ -45,6 +46,7 @@ LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "models": {"errors"},
     "runner": set(),
+    "adopter": {"runner"},
     "recorder": set(),
     "pages": {"terminals"},
     "looks": set(),
@@ -107,7 +109,7 @@ OWNERS = {
     "rich": {"cli", "picture", "table"},
     "PIL": {"picture"},
 }
-STDLIB_ONLY = {"runner", "recorder", "pages", "looks", "terminals"}
+STDLIB_ONLY = {"runner", "adopter", "recorder", "pages", "looks", "terminals"}
 MODULES = sorted(PACKAGE.glob("**/*.py"))
 
 

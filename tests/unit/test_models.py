@@ -99,6 +99,11 @@ def test_exit_without_a_code_is_no_success() -> None:
     assert status_of(state(ended(reason="exit", exit_code=None, signal=None))) == "killed"
 
 
+def test_end_that_tmux_did_not_tell_is_lost_and_no_success() -> None:
+    assert isinstance(lost := state(ended(reason="unknown", exit_code=None, signal=None)), Lost)
+    assert lost.reason == "unknown"
+
+
 def test_command_that_never_ran_is_not_started_and_says_why() -> None:
     assert state(ended(reason="not-started", error="no such shell")) == NotStarted("no such shell")
 
