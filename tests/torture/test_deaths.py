@@ -36,12 +36,14 @@ def runner_of(jobs: Jobs, job_id: str) -> int:
     return run.pid
 
 
-def recorders(job_id: str) -> list[psutil.Process]:
+def recorders(jobs: Jobs, job_id: str) -> list[psutil.Process]:
+    """By the job's folder: its id alone is that of another test's job, too, which may run beside this one."""
+    folder = str(jobs.store.folder(job_id))
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             line = process.cmdline()
-            if any(part.endswith("recorder.py") for part in line) and any(job_id in part for part in line):
+            if any(part.endswith("recorder.py") for part in line) and folder in line:
                 found.append(process)
     return found
 
@@ -158,19 +160,19 @@ def test_recorder_killed_again_before_it_is_ready_is_replaced_again(jobs: Jobs, 
     job_id = running(jobs, "read x; echo after; exit 6")
     real = record_of(jobs, job_id)
     shot: set[int] = set()
-    for process in recorders(job_id):
+    for process in recorders(jobs, job_id):
         shot.add(process.pid)
         process.kill()
     deadline = time.monotonic() + 20
     while len(shot) < 3 and time.monotonic() < deadline:
-        for process in recorders(job_id):
+        for process in recorders(jobs, job_id):
             if process.pid not in shot:
                 shot.add(process.pid)
                 with contextlib.suppress(psutil.Error):
                     process.kill()
     wait_until(lambda: jobs.status(job_id).log, lambda log: log.startswith("recording; its recorder was replaced"))
     assert real.run is not None
-    wait_until(lambda: recorders(job_id))
+    wait_until(lambda: recorders(jobs, job_id))
     wait_until(lambda: tmux("display-message", "-p", "-t", real.run.pane, "#{pane_pipe}").strip() == "1")  # type: ignore[union-attr]
     tmux("send-keys", "-t", real.run.pane, "Enter")
     status = ended(jobs, job_id)
@@ -180,7 +182,7 @@ def test_recorder_killed_again_before_it_is_ready_is_replaced_again(jobs: Jobs, 
 
 def test_recorder_that_somebody_stopped_goes_on(jobs: Jobs, tmux: Tmux) -> None:
     job_id = running(jobs, "read x; echo after; read x; exit 6")
-    for process in recorders(job_id):
+    for process in recorders(jobs, job_id):
         process.suspend()
     jobs.interact(job_id, "", wait=0)
     wait_until(lambda: jobs.output(job_id).stdout, lambda text: "after" in text)
@@ -191,7 +193,7 @@ def test_recorder_that_somebody_stopped_goes_on(jobs: Jobs, tmux: Tmux) -> None:
 
 def test_recorder_stopped_at_the_end_goes_on(jobs: Jobs, tmp_path: Path) -> None:
     job_id = running(jobs, f"until [ -e {tmp_path}/go ]; do sleep 0.02; done; echo last; exit 6")
-    for process in recorders(job_id):
+    for process in recorders(jobs, job_id):
         process.suspend()
     (tmp_path / "go").touch()
     status = ended(jobs, job_id)
@@ -299,7 +301,8 @@ def test_recorder_whose_runner_was_killed_before_leaves(jobs: Jobs, isolated: Pa
     starter.start()
     wait_until((isolated / "waits").exists)
     (job_id,) = jobs.store.ids()
-    shells = [one for one in psutil.process_iter() if any(f"{job_id}/recorder" in part for part in cmdline(one))]
+    fifo = str(jobs.store.folder(job_id) / "recorder")
+    shells = [one for one in psutil.process_iter() if any(fifo in part for part in cmdline(one))]
     os.kill(runner_of(jobs, job_id), signal.SIGKILL)
     wait_until(lambda: jobs.status(job_id).status if jobs.store.ids() else "gone", lambda status: status != "running")
     (isolated / "go").touch()
@@ -326,7 +329,7 @@ def test_lost_job_leaves_no_pipe_room_or_environment(jobs: Jobs) -> None:
     jobs.kill(job_id, grace=0)
     jobs.prune()
     assert {entry.name for entry in jobs.store.folder(job_id).iterdir()} & WHILE_IT_RUNS == set()
-    assert wait_until(lambda: not recorders(job_id))
+    assert wait_until(lambda: not recorders(jobs, job_id))
 
 
 def test_folder_removed_by_a_person_while_it_runs_ends_quietly(jobs: Jobs, tmux: Tmux) -> None:
@@ -339,7 +342,7 @@ def test_folder_removed_by_a_person_while_it_runs_ends_quietly(jobs: Jobs, tmux:
     tmux("send-keys", "-t", run.pane, "Enter")
     wait_until(lambda: not processes.alive(run.pid, run.start))
     assert "Traceback" not in tmux("capture-pane", "-p", "-t", run.pane)
-    assert wait_until(lambda: not recorders(job_id))
+    assert wait_until(lambda: not recorders(jobs, job_id))
     jobs.prune()
     assert job_id not in jobs.tmux.panes()
 
