@@ -469,6 +469,8 @@ class Welcome:
         marks = [(f"@tmuxjobs_keys{kind}", of.replace("#", "##")) for kind, of in told]
         for name, value in marks:
             self.place.tmux("set-option", "-t", f"={self.place.session}:", name, value)
+        # As of the jobs' windows: a person's own watch over output would tell every time this page is drawn anew.
+        self.place.tmux("set-option", "-w", "-t", self.place.pane, "monitor-activity", "off")
         self.ask_to_be_told()
         return text
 

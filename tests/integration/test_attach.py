@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import Screen, Tmux, ended, record_of, wait_until
+from support import Person, Screen, Tmux, ended, record_of, wait_until
 
 from tmuxjobs import Jobs
 from tmuxjobs.errors import TmuxError
@@ -81,6 +81,21 @@ def test_lost_job_is_told_as_lost(jobs: Jobs, screen: Open) -> None:
     jobs.kill(job_id)
     ended(jobs, jobs.execute("true").job_id)
     person.until(f"~{job_id} lost", "1 lost")
+
+
+def test_first_window_is_no_activity(isolated: Path, jobs: Jobs, person: Callable[..., Person], tmux: Tmux) -> None:
+    (isolated / "home" / ".tmux.conf").write_text("set -wg monitor-activity on\nset -g visual-activity on\n")
+    job_id = jobs.execute("sleep 1000").job_id
+    page = wait_until(lambda: tmux("show-options", "-qv", "-t", "=mcp-jobs:", "@tmuxjobs_welcome").strip())
+    someone = person()
+    wait_until(someone.screen, lambda text: "Enter go to it" in text)
+    someone.type("\x02n")
+    wait_until(lambda: tmux("display-message", "-p", "-t", "=mcp-jobs:", "#W").strip(), lambda name: name == job_id)
+    ended(jobs, jobs.execute("exit 3").job_id)
+    wait_until(lambda: tmux("capture-pane", "-p", "-t", page), lambda text: "failed exit 3" in text)
+    tmux("display-message", "-c", someone.tty, "that was all")
+    wait_until(lambda: someone.seen, lambda seen: "that was all" in seen)
+    assert "Activity in window 0" not in someone.seen
 
 
 def test_options_elsewhere_stay_as_they_are(jobs: Jobs, tmux: Tmux, config: str) -> None:
