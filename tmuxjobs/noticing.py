@@ -45,7 +45,9 @@ def mark(jobs: Jobs, records: list[Record], *, attended: bool) -> dict[str, Prom
             marks[record.run.pane] = None
             continue
         what = "a password" if prompt.waits_for == "password" else "your input"
-        notice = None if record.job.notify == "never" or not attended else f"{record.job.job_id} waits for {what}"
+        # The prompt of a shell that a person opened asks them nothing.
+        silent = record.job.notify == "never" or record.job.adopted is not None or not attended
+        notice = None if silent else f"{record.job.job_id} waits for {what}"
         # What it has printed until now tells this question from the next one.
         marks[record.run.pane] = Asking(str(log_size(jobs.log_path(record))), notice)
     jobs.tmux.mark_prompts(marks, at=int(time.time()))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support import Screen, Tmux, ended, log_of, record_of, wait_until
+from support import Person, Screen, Tmux, ended, log_of, record_of, wait_until
 
 from tmuxjobs import Jobs, adopting, starting
 from tmuxjobs.errors import InvalidInput, LimitReached, NotStarted, TmuxjobsError
@@ -214,6 +214,16 @@ def test_agent_uses_it_as_any_job(jobs: Jobs, tmux: Tmux) -> None:
     assert jobs.search(job_id, "^got").total == 1
     assert "got 42" in jobs.tail(job_id, lines=5).stdout
     assert jobs.wait(job_id, until="input", timeout=30).reason == "input"
+
+
+def test_prompt_of_a_persons_own_shell_rings_for_nobody(jobs: Jobs, tmux: Tmux, person: Callable[..., Person]) -> None:
+    opened(tmux)
+    job_id = jobs.adopt("mine").job_id
+    person()
+    wait_until(lambda: jobs.status(job_id).waiting_for_input)
+    jobs.notice_prompts()
+    assert tmux("show-options", "-wqv", "-t", f"=mcp-jobs:{job_id}", "@tmuxjobs_input").strip()
+    assert tmux("show-options", "-qv", "-t", "=mcp-jobs:", "@tmuxjobs_notice") == ""
 
 
 def test_port_that_its_own_process_listens_on_is_found(jobs: Jobs, tmux: Tmux) -> None:
