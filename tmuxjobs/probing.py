@@ -37,6 +37,15 @@ def _anyone_listens(pid: int, port: int) -> bool:
     return False
 
 
+def is_address(url: str) -> bool:
+    """Whether it is an http or https address that names a host, and no port that there is not."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
 def answers(url: str) -> int | None:
     """The HTTP status that the URL answers with, None when it does not within REQUEST_S. Redirects are not followed."""
     # They take 6 ms to import, in every command.

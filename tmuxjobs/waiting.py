@@ -92,7 +92,7 @@ def goal(
         port = 0
     if port is not None and not 0 <= port < 65536:
         raise InvalidInput(f"There is no port {port}; give 1 to 65535, or 0 for any.")
-    if url is not None and not url.startswith(("http://", "https://")):
+    if url is not None and not probing.is_address(url):
         raise InvalidInput(f"'{url}' is no http or https address, like http://localhost:8000.")
     for given in filter(None, (pattern, fail_pattern)):
         matching.compiled(given, literal=literal)
