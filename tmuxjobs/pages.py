@@ -117,9 +117,15 @@ def called(argv: list[str], env: dict[str, str] | None = None) -> tuple[str, str
         (os.POSIX_SPAWN_DUP2, out, 1),
         (os.POSIX_SPAWN_DUP2, err, 2),
     )
-    pid = os.posix_spawn(argv[0], argv, env or dict(os.environ), file_actions=actions)
-    os.close(out)
-    os.close(err)
+    try:
+        pid = os.posix_spawn(argv[0], argv, env or dict(os.environ), file_actions=actions)
+    except OSError as error:  # the program is gone, or the machine out of processes: the page lives on
+        os.close(read)
+        os.close(read_err)
+        return "", f"{argv[0]}: {error.strerror}"
+    finally:
+        os.close(out)
+        os.close(err)
     said = {read: b"", read_err: b""}
     deadline = time.monotonic() + CALL_S
     poll = select.poll()

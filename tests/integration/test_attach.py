@@ -129,6 +129,20 @@ def test_finished_window_says_how_it_ended_and_closes_by_x(jobs: Jobs, screen: O
     assert jobs.status(job_id).exit_code == 3
 
 
+def test_welcome_page_outlives_what_it_can_not_start(
+    jobs: Jobs, screen: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python"
+    python.symlink_to(os.path.realpath(sys.executable))
+    monkeypatch.setattr(sys, "executable", str(python))
+    job_id = jobs.execute("true").job_id
+    person = screen()
+    person.until("Enter go to it", f"✓ {job_id}  done")
+    python.unlink()
+    person.press("r")
+    person.until(f"{python}: No such file or directory", "r run again")
+
+
 def test_text_typed_for_the_program_is_no_key_of_the_finished_window(jobs: Jobs, screen: Open, tmux: Tmux) -> None:
     job_id = jobs.execute("echo over").job_id
     ended(jobs, job_id)
