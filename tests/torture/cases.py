@@ -398,6 +398,31 @@ def sessions(world: World) -> None:
     next_job_runs(world)
 
 
+def adopters(world: World) -> None:
+    """Windows that a person opened become jobs, and some of their adopters are killed: no end is guessed."""
+    next_job_runs(world)
+    go = world.folder / f"go-{world.random.getrandbits(32):x}"
+    asked = []
+    for _ in range(4):
+        size, code = world.size(200_000), world.random.randrange(256)
+        start = world.random.randrange(len(world.data) - size + 1)
+        wait = f"stty -opost -echo; until [ -e {go} ]; do sleep 0.02; done; "
+        command = f"{wait}tail -c +{start + 1} source | head -c {size}; exit {code}"
+        window = ("new-window", "-d", "-P", "-F", "#{pane_id}", "-t", "=mcp-jobs:", "-c", str(world.folder))
+        pane = world.tmux(*window, "sh", "-c", command).strip()
+        asked.append(Asked(world.jobs.adopt(pane, name="torture").job_id, start, size, code, None))
+        world.tally.jobs += 1
+    killed = [one for one in asked if world.random.random() < 0.3 and hit(run_field(world, one, "pid"))]
+    go.touch()
+    for one in asked:
+        status = world.ended(one.job_id)
+        if status.status != "lost" if one in killed else not one.told_truly(status):
+            world.tally.wrong(f"{one.job_id}: told {status.detail}; true is {one}, adopter killed: {one in killed}")
+        world.check_printed(one, status)
+    next_job_runs(world)
+    go.unlink()
+
+
 def people(world: World) -> None:
     """A person attaches, types into a job, and their terminal is killed: the jobs do not notice."""
     asked = victims(world, 4)
@@ -520,6 +545,7 @@ KILLED = (
     stop_recorders,
     windows,
     sessions,
+    adopters,
     people,
 )
 RACES = (kill_against_end, kill_by_many, prune_against_readers)

@@ -157,21 +157,22 @@ class World:
         return status
 
     def check_cut(self, asked: Asked, reasons: set[str]) -> None:
-        """Ended for one of the reasons, or by itself: then the log is whole, or names what took its end with it.
-
-        What a log that was cut off has is what was printed.
-        """
+        """Ended for one of the reasons, or by itself: then the log is whole, or names what took its end with it."""
         status = self.ended(asked.job_id)
-        data = Path(status.log_path).read_bytes()
-        if data != self.data[asked.start : asked.start + asked.size][: len(data)]:
-            self.tally.lost_bytes += 1
-            self.tally.notes.append(f"{asked.job_id}: its log of {len(data)} bytes is not what was printed")
+        self.check_printed(asked, status)
         named = any(status.log.startswith(f"incomplete: {CUT[reason]}: ") for reason in reasons)
         if status.reason in reasons and status.status == "killed":
             return
         if status.reason in ("exit", "signal") and asked.told_truly(status) and named:
             return
         self.check(asked, status)
+
+    def check_printed(self, asked: Asked, status: JobStatus) -> None:
+        """What a log that may be cut off has is what was printed."""
+        data = Path(status.log_path).read_bytes()
+        if data != self.data[asked.start : asked.start + asked.size][: len(data)]:
+            self.tally.lost_bytes += 1
+            self.tally.notes.append(f"{asked.job_id}: its log of {len(data)} bytes is not what was printed")
 
     def lost(self, asked: Asked, status: JobStatus) -> int:
         """How many bytes are missing or wrong in a log that is told to be complete."""
