@@ -18,10 +18,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from tmuxjobs.runner import LINUX, WINDOW, Process, Refused, Runner, Stop, all_processes, now, readable, start_of
+    from tmuxjobs.attaching import WINDOW, Refused, readable
+    from tmuxjobs.runner import Runner, Stop, now
+    from tmuxjobs.trees import LINUX, Process, all_processes, start_of
 else:
     sys.path.append(os.path.dirname(os.path.abspath(__file__)))  # `-I` leaves it out
-    from runner import LINUX, WINDOW, Process, Refused, Runner, Stop, all_processes, now, readable, start_of
+    from attaching import WINDOW, Refused, readable
+    from runner import Runner, Stop, now
+    from trees import LINUX, Process, all_processes, start_of
 
 ASK_S = 5.0
 TELL_S = 5.0

@@ -2,134 +2,43 @@
 
 Stdlib only, run by path with `python -I -S`, so that the truth about a job depends on no server being alive. It reads
 `job.json` and `env` in the job's folder and writes `run.json` and, when the log is whole or it knows why not,
-`exit.json`. DESIGN.md has the order of acts.
+`exit.json`. CONTRIBUTING.md has the order of acts.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import select
-import shlex
 import signal
 import sys
 import termios
 import time
 
 TYPE_CHECKING = False  # `typing` takes 2 ms, of the 12 that a start takes
-if TYPE_CHECKING:
+if TYPE_CHECKING or __package__:
     from typing import Any
+
+    from tmuxjobs import epilogue, trees
+    from tmuxjobs.attaching import LOOK_S, Recorder, RecorderGone, Refused, readable, write_fully
+else:
+    sys.path.append(os.path.dirname(os.path.abspath(__file__)))  # `-I` leaves it out
+    import epilogue
+    import trees
+    from attaching import LOOK_S, Recorder, RecorderGone, Refused, readable, write_fully
 
 FORMAT = 1
 LAUNCH_S = 60.0  # a runner that comes later does not start: by then the job was told as lost
-RECORDER_S = 30.0
 MARK_S = 60.0
-TMUX_S = 30.0
 TMUX_END_S = 5.0
 KILL_S = 5.0
 RECORDER_RESTARTS = 20
-HOOK_S = 60.0
-LINUX = sys.platform.startswith("linux")
-# Between two looks at the recorder. A stopped one makes tmux grow by up to 15 MB/s; on macOS a look takes a process.
-LOOK_S = 2.0 if LINUX else 20.0
-SHELL_S = 1.0
-SHELL_FD = 3
-WINDOW = {
-    "remain-on-exit": "on",
-    "automatic-rename": "off",
-    "allow-rename": "off",
-    "window-size": "latest",
-    "monitor-bell": "on",
-    # A person's own watch over silence or output would speak up about every job.
-    "monitor-activity": "off",
-    "monitor-silence": "0",
-}
-"""Options of a job's window."""
-
-
-class Refused(Exception):
-    """The command was not started; the text says why."""
-
-
-class RecorderGone(Refused):
-    """The recorder ended before it was ready; another may do better."""
 
 
 def now() -> str:
     seconds = time.time()
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds % 1 * 1000):03d}Z"
-
-
-def boot_id() -> str:
-    if LINUX:
-        with open("/proc/sys/kernel/random/boot_id") as file:
-            return file.read().strip()
-    return output_of(["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]).strip()
-
-
-def start_of(pid: int) -> str:
-    """What tells a process from a later one with its number: start in clock ticks since boot, proc_pid_stat(5)."""
-    if LINUX:
-        return stat_of(pid).start
-    return output_of(["/bin/ps", "-o", "lstart=", "-p", str(pid)]).strip()
-
-
-def output_of(argv: list[str]) -> str:
-    with os.popen("TZ=UTC LC_ALL=C " + shlex.join(argv)) as pipe:
-        return pipe.read()
-
-
-class Process:
-    """What is known of a live process; `tty` is for macOS, which does not tell `session` and `start`."""
-
-    def __init__(self, *, name: str, state: str, ppid: int, session: int = 0, tty: str = "", start: str = ""):
-        self.name = name
-        self.state = state
-        self.ppid = ppid
-        self.session = session
-        self.tty = tty
-        self.start = start
-
-
-def stat_of(pid: int) -> Process:
-    """From /proc/PID/stat; raises OSError when there is no such process."""
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        text = file.read()
-    name, rest = text[text.index(b"(") + 1 :].rsplit(b")", 1)
-    fields = rest.split()
-    return Process(
-        name=name.decode(errors="replace"),
-        state=fields[0].decode(),
-        ppid=int(fields[1]),
-        session=int(fields[3]),
-        start=fields[19].decode(),
-    )
-
-
-def is_stopped(pid: int) -> bool:
-    """Whether somebody has stopped that process (SIGSTOP, a debugger not counted)."""
-    if LINUX:
-        with contextlib.suppress(OSError):  # it has ended
-            return stat_of(pid).state == "T"
-        return False
-    return output_of(["/bin/ps", "-o", "stat=", "-p", str(pid)]).startswith("T")
-
-
-def all_processes() -> dict[int, Process]:
-    """{pid: facts} of every process, zombies among them."""
-    table = {}
-    if not LINUX:
-        for line in output_of(["/bin/ps", "-axo", "pid=,ppid=,tty=,stat=,comm="]).splitlines():
-            pid, ppid, tty, state, name = line.split(None, 4)
-            table[int(pid)] = Process(name=name, state=state[0], ppid=int(ppid), tty=tty)
-    else:
-        for entry in os.listdir("/proc"):
-            if entry.isdigit():
-                with contextlib.suppress(OSError):  # it ended between the listing and the look
-                    table[int(entry)] = stat_of(int(entry))
-    return table
 
 
 def write_json(path: str, value: dict[str, Any]) -> None:
@@ -143,143 +52,6 @@ def write_json(path: str, value: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):
             os.unlink(beside)
         raise
-
-
-def tmux_format(text: str) -> str:
-    """`text` quoted for sh inside a tmux command that expands formats and strftime: no live `#` or `%` is left."""
-    return shlex.quote(text).replace("#", "##''").replace("%", "%%")
-
-
-class Recorder:
-    """The runner's end of the recorder: the FIFO, its reports, and the tmux call that attaches a new one."""
-
-    def __init__(self, folder: str, job: dict[str, Any]) -> None:
-        self.folder = folder
-        self.job = job
-        self.pane = os.environ["TMUX_PANE"]
-        self.socket, server_pid, _ = os.environ["TMUX"].rsplit(",", 2)
-        self.server_pid = int(server_pid)
-        self.path = os.path.join(folder, "recorder")
-        self.fd = -1
-        self.pid = 0
-        self.look_at = 0.0
-        self.text = b""
-        self.restarts = 0
-        self.ready = False
-        self.since = str(int(time.time()))
-
-    def attach(self) -> None:
-        """Start a recorder and wait until it is ready; raises Refused when it is not to be had."""
-        if self.fd >= 0:
-            os.close(self.fd)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path)
-        os.mkfifo(self.path, 0o600)
-        self.fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
-        self.text = b""
-        argv = [self.job["python"], "-I", "-S", self.job["recorder"], self.folder, self.job["nonce"]]
-        argv += [str(self.job["max_output_bytes"]), "1" if self.job["separate_stderr"] else "0"]
-        # The shell opens the FIFO, long before the recorder can: from then on its death is seen at once. To read as
-        # well: it would wait for a reader for ever if we were killed now.
-        pipe = f"exec {' '.join(map(tmux_format, argv))} {SHELL_FD}<>{tmux_format(self.path)}"
-        target = ["-t", self.pane]
-        options = WINDOW | {"@tmuxjobs_state": "running", "@tmuxjobs_at": self.since}
-        self.tmux(
-            ["set-option", "-p", *target, "@tmuxjobs_job", self.job["job_id"]],
-            *(["set-option", "-w", *target, name, value] for name, value in options.items()),
-            ["rename-window", *target, self.job["job_id"]],
-            ["pipe-pane", *target, pipe],
-        )
-        report = self.first_report()
-        if report is None:
-            raise Refused(f"the recorder of its output did not start within {RECORDER_S:.0f} s")
-        if report["why"] == "gone":
-            raise RecorderGone("the recorder of its output was killed")
-        if report["why"] != "ready":
-            raise Refused(f"its output can not be recorded ({report.get('error', report['why'])})")
-        self.ready = True
-        self.pid = report["pid"]
-
-    def first_report(self) -> dict[str, Any] | None:
-        """As `report`. Of a shell that died before it opened the FIFO tmux alone knows, once it has written to it."""
-        deadline = time.monotonic() + RECORDER_S
-        while time.monotonic() < deadline:
-            report = self.report(SHELL_S)
-            if report is not None:
-                return report
-            with contextlib.suppress(OSError):  # a closed window
-                fd = os.open(os.ttyname(0), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
-                write_fully(fd, self.mark(1), time.monotonic())
-                os.close(fd)
-            report = self.report(0.1)
-            if report is not None:
-                return report
-            if self.tmux(["display-message", "-p", "-t", self.pane, "#{pane_pipe}"]).strip() != b"1":
-                return self.report(0) or {"why": "gone"}
-        return None
-
-    def mark(self, kind: int) -> bytes:
-        """What the recorder takes out of the output: 0 is its end, from 1 on it is stdout, from 2 on stderr."""
-        return b"\x1b]7717;%b;%d\x07" % (self.job["nonce"].encode(), kind)
-
-    def carry_on(self) -> None:
-        """Continue a recorder that somebody has stopped: tmux keeps whatever it does not read, without a bound.
-
-        Its number is still its own: when it ends, the FIFO hangs up.
-        """
-        if time.monotonic() >= self.look_at:
-            self.look_at = time.monotonic() + LOOK_S
-            if is_stopped(self.pid):
-                with contextlib.suppress(ProcessLookupError):  # it was killed meanwhile
-                    os.kill(self.pid, signal.SIGCONT)
-
-    def tmux(self, *commands: list[str], bound_s: float = TMUX_S) -> bytes:
-        """What tmux answers; raises Refused."""
-        argv = [self.job["tmux"], "-S", self.socket]
-        for command in commands:
-            argv += [*command, ";"]
-        read, write = os.pipe()
-        actions = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, write, 1)]
-        actions += [(os.POSIX_SPAWN_DUP2, write, 2)]
-        pid = os.posix_spawn(argv[0], argv[:-1], os.environ, file_actions=actions)
-        os.close(write)
-        said = b""
-        deadline = time.monotonic() + bound_s
-        while readable(read, deadline):
-            chunk = os.read(read, 4096)
-            if not chunk:
-                break
-            said += chunk
-        else:
-            os.kill(pid, signal.SIGKILL)
-        os.close(read)
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        if code == -signal.SIGKILL:
-            raise Refused(f"tmux did not answer within {bound_s:.0f} s")
-        if code:
-            raise Refused(f"tmux refused ({said.decode(errors='replace').strip() or f'code {code}'})")
-        return said
-
-    def report(self, bound_s: float) -> dict[str, Any] | None:
-        """The recorder's next report, {"why": "gone"} when it died, None when the bound in seconds has passed."""
-        deadline = time.monotonic() + bound_s
-        while b"\n" not in self.text:
-            if not readable(self.fd, deadline):
-                return None
-            chunk = os.read(self.fd, 4096)
-            if not chunk:
-                return {"why": "gone"}
-            self.text += chunk
-        line, self.text = self.text.split(b"\n", 1)
-        report: dict[str, Any] = json.loads(line)
-        return report
-
-
-def readable(fd: int, deadline: float) -> bool:
-    """Wait until `fd` is readable or hung up, or the deadline (monotonic s) has passed: then False."""
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
 
 
 class Stop:
@@ -334,8 +106,8 @@ class Runner:
                 self.recorder.tmux(["pipe-pane", "-t", self.recorder.pane])
             print(f"Job {self.job['job_id']} has already run; `tmuxjobs restart {self.job['job_id']}` runs it again.")
             return 1
-        if LINUX:
-            become_subreaper()
+        if trees.LINUX:
+            trees.become_subreaper()
         try:
             self.claim()
             self.start()
@@ -365,8 +137,8 @@ class Runner:
         self.run = {
             "format": FORMAT,
             "pid": os.getpid(),
-            "start": start_of(os.getpid()),
-            "boot": boot_id(),
+            "start": trees.start_of(os.getpid()),
+            "boot": trees.boot_id(),
             "pane": self.recorder.pane,
             "socket": self.recorder.socket,
             "server_pid": self.recorder.server_pid,
@@ -389,7 +161,10 @@ class Runner:
         self.record()
         self.launch(env)
         self.run.update(
-            command_pid=self.pid, command_start=start_of(self.pid), started_at=now(), started_monotonic=time.monotonic()
+            command_pid=self.pid,
+            command_start=trees.start_of(self.pid),
+            started_at=now(),
+            started_monotonic=time.monotonic(),
         )
         self.write_in_room("run", self.run)
         if self.job["timeout_s"] is not None:
@@ -479,7 +254,7 @@ class Runner:
     def tell_background(self) -> None:
         """Say once that the command itself has ended and the job runs on in the background."""
         if "command_ended" not in self.run and self.status is not None:
-            self.run["command_ended"] = ending_of(self.status)
+            self.run["command_ended"] = trees.ending_of(self.status)
             with contextlib.suppress(OSError):  # a full disk: it is told in the exit record
                 write_json(self.path("run.json"), self.run)
 
@@ -546,7 +321,7 @@ class Runner:
                 continue
             self.cpu_user_s += usage.ru_utime
             self.cpu_system_s += usage.ru_stime
-            self.max_rss_bytes = max(self.max_rss_bytes, usage.ru_maxrss * (1024 if LINUX else 1))
+            self.max_rss_bytes = max(self.max_rss_bytes, usage.ru_maxrss * (1024 if trees.LINUX else 1))
             if pid == self.pid:
                 self.status = status
                 self.ended_at, self.ended_monotonic = now(), time.monotonic()
@@ -580,41 +355,41 @@ class Runner:
             with contextlib.suppress(ProcessLookupError, PermissionError):  # ended, or named as a survivor later
                 os.kill(pid, number)
 
-    def members(self) -> dict[int, Process]:
+    def members(self) -> dict[int, trees.Process]:
         """{pid: facts} of every live process that came from the job, whatever it did to get away.
 
         A look at the process table misses one whose parent ends meanwhile; that there is no child at all is exact.
         """
         for _ in range(5):
             self.reap()
-            if LINUX and self.status is not None and not self.tee and not has_children():
+            if trees.LINUX and self.status is not None and not self.tee and not trees.has_children():
                 return {}
             found = self.found_members()
-            if found or not LINUX:
+            if found or not trees.LINUX:
                 return found
         return {}
 
-    def found_members(self) -> dict[int, Process]:
-        table = all_processes()
-        found: dict[int, Process] = {}
+    def found_members(self) -> dict[int, trees.Process]:
+        table = trees.all_processes()
+        found: dict[int, trees.Process] = {}
         grown = {os.getpid()}
         while grown:
             grown = {pid for pid, facts in table.items() if facts.ppid in grown and pid not in found}
             grown -= {self.tee}
             found.update({pid: table[pid] for pid in grown})
-        if not LINUX:
+        if not trees.LINUX:
             ours = os.path.basename(self.tty)
             others = {os.getpid(), self.tee}
             found.update({p: f for p, f in table.items() if f.tty and ours.endswith(f.tty) and p not in others})
         # A zombie is dead, but whom it leaves behind may still name it as parent.
         return {pid: facts for pid, facts in found.items() if facts.state not in "ZX"}
 
-    def holders(self) -> dict[int, Process]:
+    def holders(self) -> dict[int, trees.Process]:
         """Those of `members` that still have the job's terminal, and so may still write into its log."""
         return {pid: facts for pid, facts in self.members().items() if self.holds_terminal(pid, facts)}
 
-    def holds_terminal(self, pid: int, facts: Process) -> bool:
-        if not LINUX or facts.session == os.getsid(0):
+    def holds_terminal(self, pid: int, facts: trees.Process) -> bool:
+        if not trees.LINUX or facts.session == os.getsid(0):
             return True
         with contextlib.suppress(OSError):  # ended, or another user's: it can not have our terminal open then
             folder = f"/proc/{pid}/fd"
@@ -757,7 +532,7 @@ class Runner:
         It has the output and hands it over then. Nobody waits for us who can not ask us to end.
         """
         self.recorder.carry_on()
-        if self.stop is None and is_stopped(self.recorder.server_pid):
+        if self.stop is None and trees.is_stopped(self.recorder.server_pid):
             self.give_up_at = time.monotonic() + MARK_S
             self.tell_awaited()
             return not self.asked_to_end()
@@ -766,7 +541,7 @@ class Runner:
     def tell_awaited(self) -> None:
         """Say once that the command has ended and the end of its log has not come."""
         if "awaits_tmux" not in self.run and self.status is not None:
-            self.run.update(command_ended=ending_of(self.status), awaits_tmux=True)
+            self.run.update(command_ended=trees.ending_of(self.status), awaits_tmux=True)
             with contextlib.suppress(OSError):  # a full disk, or a folder that a person removed
                 write_json(self.path("run.json"), self.run)
 
@@ -777,7 +552,7 @@ class Runner:
         return False
 
     def exit_record(
-        self, log: dict[str, Any], survivors: dict[int, Process], left: dict[int, Process]
+        self, log: dict[str, Any], survivors: dict[int, trees.Process], left: dict[int, trees.Process]
     ) -> dict[str, Any]:
         # None: not even SIGKILL ended it, and it is among the survivors.
         code = None if self.status is None else os.waitstatus_to_exitcode(self.status)
@@ -787,14 +562,14 @@ class Runner:
             "ended_at": self.ended_at or now(),
             "runtime_s": round((self.ended_monotonic or time.monotonic()) - self.run["started_monotonic"], 6),
             "exit_code": None if signaled else code,
-            "signal": signal_name(-code) if code is not None and code < 0 else None,
+            "signal": trees.signal_name(-code) if code is not None and code < 0 else None,
             "reason": self.reason(signaled),
             "cpu_user_s": round(self.cpu_user_s, 6),
             "cpu_system_s": round(self.cpu_system_s, 6),
             "max_rss_bytes": self.max_rss_bytes,
             "log": log,
-            "survivors": named(survivors),
-            "left_running": named(left),
+            "survivors": trees.named(survivors),
+            "left_running": trees.named(left),
             "job": self.job,
             "run": self.run,
         }
@@ -821,7 +596,7 @@ class Runner:
 
     def server_lives(self) -> bool:
         try:
-            if LINUX and stat_of(self.recorder.server_pid).state == "Z":
+            if trees.LINUX and trees.stat_of(self.recorder.server_pid).state == "Z":
                 return False
             os.kill(self.recorder.server_pid, 0)
         except (ProcessLookupError, FileNotFoundError):
@@ -846,12 +621,12 @@ class Runner:
 
     def tell_end(self, record: dict[str, Any]) -> None:
         """Tell the window, the list of windows and the hook; the record is there, so nobody waits for this."""
-        end = End(record)
+        end = epilogue.End(record)
         notify = self.job.get("notify", "always")
         speak = notify == "always" or (notify == "failure" and end.state != "done")
         self.show_end(end.line() + "\a" * speak)
         if speak and self.job.get("on_end"):
-            run_hook(self.job["on_end"], hook_environment(self.folder, record, end))
+            epilogue.run_hook(self.job["on_end"], epilogue.hook_environment(self.folder, record, end))
         # The kernel hangs up the command and us at once: our signal may come after the command's end.
         self.closed = readable(self.wakeup, time.monotonic()) and signal.SIGHUP in os.read(self.wakeup, 4096)
         if self.hung_up() or self.closed:
@@ -871,7 +646,7 @@ class Runner:
         text = f"\x1b[?1047l\x1b[?1000;1002;1003;1006;1004;2004l\x1b7\x1b[r\x1b8\x1b[m\r\n\x1b[K{line}"
         with contextlib.suppress(OSError):
             fd = os.open(self.tty, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
-            for_keys(fd)
+            epilogue.for_keys(fd)
             write_fully(fd, text.encode(), time.monotonic() + 0.5)
 
     def stay(self) -> None:
@@ -900,164 +675,6 @@ class Runner:
         with contextlib.suppress(OSError):
             os.write(1, f"[{self.job['job_id']} did not start: {why}]\r\n".encode())
         return 126
-
-
-def for_keys(fd: int) -> None:
-    """Forget what was typed for the job and never read, and take what comes as keys, before the keys are named."""
-    with contextlib.suppress(termios.error):  # no terminal any more
-        settings = termios.tcgetattr(fd)
-        settings[3] &= ~(termios.ICANON | termios.ECHO)
-        termios.tcsetattr(fd, termios.TCSANOW, settings)
-        termios.tcflush(fd, termios.TCIFLUSH)
-
-
-class End:
-    """How a job ended, for people: `state` is its mark, `short` what stands beside it, `words` the whole."""
-
-    def __init__(self, record: dict[str, Any]) -> None:
-        code, name, reason = record["exit_code"], record["signal"], record["reason"]
-        took = seconds(record["runtime_s"])
-        self.adopted = record["job"].get("adopted") is not None
-        unknown = "exit code not known" if self.adopted else "not even SIGKILL ended it"
-        how = name or (unknown if code is None else f"exit code {code}")
-        self.took = took
-        if reason == "exit":
-            self.state = "done" if code == 0 else "failed"
-            self.short = took if code == 0 else f"exit {code}"
-            self.words = f"{self.state} after {took}, exit code {code}"
-        elif reason == "unknown":
-            self.state, self.short = "lost", "lost"
-            self.words = f"ended after {took}, nobody knows how"
-        else:
-            why = {"signal": "by a signal", "kill": "on request", "timeout": "by its timeout"}.get(reason, reason)
-            self.state = "killed"
-            self.short = {"kill": "killed", "signal": name or "signal"}.get(reason, reason)
-            self.words = f"killed {why} after {took}, {how}"
-        log = record["log"]
-        self.more = ", log incomplete" if log["complete"] is False else ""
-        if record["left_running"]:
-            self.more += f", left running: {', '.join(one['name'] for one in record['left_running'][:3])}"
-
-    def line(self) -> str:
-        """The line at the end of the window; its keys are read by `pages.py`."""
-        colour = {"done": "30;42", "failed": "97;41"}.get(self.state, "97;45")
-        at = time.strftime("%H:%M:%S")
-        again = "" if self.adopted else "\x1b[1mr\x1b[m run again  "
-        return f"\x1b[{colour}m {self.words}{self.more} \x1b[m at {at}  {again}\x1b[1mx\x1b[m close "
-
-
-def seconds(value: float) -> str:
-    """A duration as a person says it: `0.4s`, `12s`, `3m05s`, `2h04m`, `3d02h`."""
-    # As in `results.py`: run by path and without site-packages, this file finds none of ours, and eight lines that
-    # stand twice are less than a path to find them by, in the process that everything depends on.
-    whole = int(value)
-    if whole < 10:
-        return f"{value:.1f}s"
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    if whole < 86400:
-        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
-
-
-def hook_environment(folder: str, record: dict[str, Any], end: End) -> dict[str, str]:
-    """Ours with the facts, and with what makes a `tmuxjobs` in the hook look where this job is."""
-    job = record["job"]
-    facts = {
-        "JOB_ID": job["job_id"],
-        "STATUS": {"done": "completed"}.get(end.state, end.state),
-        "EXIT_CODE": record["exit_code"],
-        "SIGNAL": record["signal"],
-        "REASON": record["reason"],
-        "RUNTIME": record["runtime_s"],
-        "SUMMARY": f"{job['job_id']}: {end.words}",
-        "COMMAND": job["command"],
-        "CWD": job["cwd"],
-        "LOG_PATH": os.path.join(folder, "output.log"),
-        "STATE_DIR": os.path.dirname(os.path.dirname(folder)),
-        "SESSION": job.get("session", "mcp-jobs"),
-        "SOCKET_NAME": os.path.basename(record["run"]["socket"]),
-    }
-    told = {f"TMUXJOBS_{name}": "" if value is None else str(value) for name, value in facts.items()}
-    return {name: value for name, value in os.environ.items() if not name.startswith("TMUXJOBS_")} | told
-
-
-def run_hook(command: str, env: dict[str, str]) -> None:
-    """Run it apart from us, for HOOK_S at the most: it holds up nothing, and a closed window does not end it."""
-    if os.fork():
-        return
-    try:
-        signal.set_wakeup_fd(-1)
-        os.setsid()
-        null = os.open(os.devnull, os.O_RDWR)
-        for fd in range(3):
-            os.dup2(null, fd)
-        os.closerange(3, 256)
-        for number in set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}:
-            with contextlib.suppress(OSError, ValueError):  # the C library keeps a few for itself
-                signal.signal(number, signal.SIG_DFL)
-        pid = os.posix_spawn("/bin/sh", ["sh", "-c", command], env, setpgroup=0)
-        deadline = time.monotonic() + HOOK_S
-        while os.waitpid(pid, os.WNOHANG)[0] == 0:
-            if time.monotonic() > deadline:
-                os.killpg(pid, signal.SIGKILL)
-                break
-            time.sleep(0.1)
-    finally:
-        os._exit(0)
-
-
-def become_subreaper() -> None:
-    """Orphans of the job become our children, so that none of them can get away: prctl(2), PR_SET_CHILD_SUBREAPER."""
-    import ctypes
-
-    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
-
-
-def has_children() -> bool:
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return False
-    return True
-
-
-def named(processes: dict[int, Process]) -> list[dict[str, Any]]:
-    return [{"pid": pid, "name": facts.name, "start": facts.start or None} for pid, facts in sorted(processes.items())]
-
-
-def ending_of(status: int) -> str:
-    """A wait status in words: `exit code 3`, `SIGSEGV`."""
-    if os.WIFSIGNALED(status):
-        return signal_name(os.WTERMSIG(status))
-    return f"exit code {os.WEXITSTATUS(status)}"
-
-
-def signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"SIG{number}"
-
-
-def write_fully(fd: int, data: bytes, deadline: float | None = None) -> bool:
-    """Write all of it, though the job may have set its terminal not to block; False when `deadline` has passed."""
-    while data:
-        try:
-            data = data[os.write(fd, data) :]
-        except BlockingIOError:
-            if deadline is not None and time.monotonic() >= deadline:
-                return False  # asked here too: macOS does not poll a terminal, poll(2)
-            poll = select.poll()
-            poll.register(fd, select.POLLOUT)
-            if not poll.poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000):
-                return False
-        except OSError as error:
-            if error.errno != errno.EINTR:
-                raise
-    return True
 
 
 if __name__ == "__main__":

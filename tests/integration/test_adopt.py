@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import shutil
 import signal
 import sys
 import threading
@@ -120,12 +121,11 @@ def test_killed_tmux_server_is_told_as_its_end(jobs: Jobs, tmux: Tmux) -> None:
 def test_end_that_nobody_tells_is_lost_and_a_new_process_there_is_no_job(
     jobs: Jobs, tmux: Tmux, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    source = Path(adopting.__file__).parent
-    (tmp_path / "runner.py").symlink_to(source / "runner.py")
-    newer_linux = (source / "adopter.py").read_text()
+    here = Path(shutil.copytree(adopting.HERE, tmp_path / "older"))
+    newer_linux = (here / "adopter.py").read_text()
     older_linux = newer_linux.replace("0xC040FF0B", "0").replace("TELL_S = 5.0", "TELL_S = 0.1").replace('b"Z"', 'b"-"')
-    (tmp_path / "adopter.py").write_text(older_linux)
-    monkeypatch.setattr(adopting, "HERE", tmp_path)
+    (here / "adopter.py").write_text(older_linux)
+    monkeypatch.setattr(adopting, "HERE", here)
     pane = opened(tmux)
     job_id = jobs.adopt("mine").job_id
     tmux("set-hook", "-w", "-t", pane, "pane-died", f"respawn-pane -t {pane} 'sleep 1000'")

@@ -203,12 +203,10 @@ def test_recorder_stopped_at_the_end_goes_on(jobs: Jobs, tmp_path: Path) -> None
 @pytest.fixture
 def hasty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> float:
     """Runners that wait only five seconds for the end of a log; how long that is."""
-    here = tmp_path / "hasty"
-    here.mkdir()
-    for name in ("runner.py", "recorder.py", "pages.py"):
-        text = (starting.HERE / name).read_text()
-        assert name != "runner.py" or "\nMARK_S = 60.0\n" in text
-        (here / name).write_text(text.replace("\nMARK_S = 60.0\n", "\nMARK_S = 5.0\n"))
+    here = Path(shutil.copytree(starting.HERE, tmp_path / "hasty"))
+    text = (here / "runner.py").read_text()
+    assert "\nMARK_S = 60.0\n" in text
+    (here / "runner.py").write_text(text.replace("\nMARK_S = 60.0\n", "\nMARK_S = 5.0\n"))
     monkeypatch.setattr(starting, "HERE", here)
     return 5.0
 

@@ -45,8 +45,11 @@ VERBS = {
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "models": {"errors"},
-    "runner": set(),
-    "adopter": {"runner"},
+    "trees": set(),
+    "epilogue": set(),
+    "attaching": {"trees"},
+    "runner": {"attaching", "epilogue", "trees"},
+    "adopter": {"attaching", "runner", "trees"},
     "recorder": set(),
     "pages": {"terminals"},
     "looks": set(),
@@ -109,7 +112,7 @@ OWNERS = {
     "rich": {"cli", "picture", "table"},
     "PIL": {"picture"},
 }
-STDLIB_ONLY = {"runner", "adopter", "recorder", "pages", "looks", "terminals"}
+STDLIB_ONLY = {"trees", "epilogue", "attaching", "runner", "adopter", "recorder", "pages", "looks", "terminals"}
 MODULES = sorted(PACKAGE.glob("**/*.py"))
 
 

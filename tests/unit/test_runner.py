@@ -1,6 +1,5 @@
 """The parts of the runner that need no terminal; `tests/integration` has the rest."""
 
-import importlib.util
 import os
 import re
 import shutil
@@ -9,12 +8,13 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from support import wait_until
 
-RUNNER = Path(__file__).parents[2] / "tmuxjobs" / "runner.py"
+from tmuxjobs import attaching, runner, trees
+
+RUNNER = Path(runner.__file__)
 HOSTILE = [
     "plain", "with space", "", "it's", "'#", "#'", '"', "`touch x`", "$(touch x)", "$HOME", "a;b|c&d", "a\\", "-n",
     "日本", "line\nbreak", "#{session_name}", "#(touch x)", "#[fg=red]", "##(x)", "###", "#", "%H:%M", "%%", "%",
@@ -22,29 +22,16 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-def by_path() -> ModuleType:
-    """As the pane runs it: as a file, not as a part of the package."""
-    spec = importlib.util.spec_from_file_location("runner_by_path", RUNNER)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-runner = by_path()
-
-
 @pytest.mark.parametrize("text", HOSTILE)
 def test_argument_comes_through_tmux_and_shell_as_it_is(text: str) -> None:
-    as_tmux_expands = runner.tmux_format(text).replace("%%", "%").replace("##", "#")
+    as_tmux_expands = attaching.tmux_format(text).replace("%%", "%").replace("##", "#")
     done = subprocess.run(["/bin/sh", "-c", f"printf %s. {as_tmux_expands}"], capture_output=True, check=True)
     assert done.stdout.decode() == f"{text}."
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_argument_holds_nothing_that_tmux_expands(text: str) -> None:
-    quoted = runner.tmux_format(text)
+    quoted = attaching.tmux_format(text)
     assert re.search(r"(?<!#)(##)*#(?!#)[^']", quoted) is None
     assert all(len(run) % 2 == 0 for run in re.findall("#+|%+", quoted))
     # `##{` and its like mean different things to different versions of tmux.
@@ -52,7 +39,8 @@ def test_argument_holds_nothing_that_tmux_expands(text: str) -> None:
 
 
 def test_start_imports_little() -> None:
-    code = "import sys; exec(open(sys.argv[1]).read(), {'__name__': 'x'}); print(*sys.modules)"
+    code = "import sys; path = sys.argv[1]; "
+    code += "exec(open(path).read(), {'__name__': 'x', '__file__': path}); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code, RUNNER], capture_output=True, text=True, check=True)
     slow = {"typing", "subprocess", "ctypes", "asyncio", "logging", "tempfile", "pathlib", "tmuxjobs"}
     assert not slow & set(done.stdout.split())
@@ -67,17 +55,17 @@ def test_file_is_replaced_whole(tmp_path: Path) -> None:
 
 
 def test_signal_has_a_name_even_when_python_knows_none() -> None:
-    assert (runner.signal_name(9), runner.signal_name(40)) == ("SIGKILL", "SIG40")
+    assert (trees.signal_name(9), trees.signal_name(40)) == ("SIGKILL", "SIG40")
 
 
-@pytest.mark.skipif(not runner.LINUX, reason="reads /proc")
+@pytest.mark.skipif(not trees.LINUX, reason="reads /proc")
 def test_process_may_have_any_name(tmp_path: Path) -> None:
     program = tmp_path / "a) Z 1 (b"
     shutil.copy(shutil.which("sleep") or "/bin/sleep", program)
     with subprocess.Popen([program, "60"]) as child:
-        facts = wait_until(lambda: runner.stat_of(child.pid), lambda facts: facts.name == program.name)
+        facts = wait_until(lambda: trees.stat_of(child.pid), lambda facts: facts.name == program.name)
         assert (facts.ppid, facts.session) == (os.getpid(), os.getsid(0))
-        assert runner.all_processes()[child.pid].start == facts.start == runner.start_of(child.pid)
+        assert trees.all_processes()[child.pid].start == facts.start == trees.start_of(child.pid)
         child.kill()
 
 
@@ -86,14 +74,14 @@ def test_zombie_stays_in_the_table_as_the_parent_of_whom_it_left() -> None:
     if child == 0:
         os._exit(0)
     os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
-    assert runner.all_processes()[child].state == "Z"
+    assert trees.all_processes()[child].state == "Z"
     os.waitpid(child, 0)
 
 
 def test_write_to_a_full_terminal_is_bounded() -> None:
     read, write = os.pipe()
     os.set_blocking(write, False)
-    assert runner.write_fully(write, bytes(1 << 20), time.monotonic() + 0.02) is False
+    assert attaching.write_fully(write, bytes(1 << 20), time.monotonic() + 0.02) is False
     os.close(read)
     os.close(write)
 
@@ -105,7 +93,7 @@ def test_write_without_a_bound_waits_also_when_a_job_made_its_terminal_not_block
     with open(read, "rb") as reader:
         thread = threading.Thread(target=lambda: got.append(reader.read(1 << 20)))
         thread.start()
-        assert runner.write_fully(write, b"x" * (1 << 20)) is True
+        assert attaching.write_fully(write, b"x" * (1 << 20)) is True
         thread.join(10)
     os.close(write)
     assert got == [b"x" * (1 << 20)]

@@ -1,0 +1,206 @@
+"""The runner's end of the recorder: starts it by `pipe-pane`, hears its reports, keeps it going. Stdlib only.
+
+One FIFO is between the two: that it opens is the gate for the command, that it closes tells of the recorder's death.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import select
+import shlex
+import signal
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING or __package__:
+    from typing import Any
+
+    from tmuxjobs.trees import LINUX, is_stopped
+else:
+    sys.path.append(os.path.dirname(os.path.abspath(__file__)))
+    from trees import LINUX, is_stopped
+
+RECORDER_S = 30.0
+TMUX_S = 30.0
+# Between two looks at the recorder. A stopped one makes tmux grow by up to 15 MB/s; on macOS a look takes a process.
+LOOK_S = 2.0 if LINUX else 20.0
+SHELL_S = 1.0
+SHELL_FD = 3
+WINDOW = {
+    "remain-on-exit": "on",
+    "automatic-rename": "off",
+    "allow-rename": "off",
+    "window-size": "latest",
+    "monitor-bell": "on",
+    # A person's own watch over silence or output would speak up about every job.
+    "monitor-activity": "off",
+    "monitor-silence": "0",
+}
+"""Options of a job's window."""
+
+
+class Refused(Exception):
+    """The command was not started; the text says why."""
+
+
+class RecorderGone(Refused):
+    """The recorder ended before it was ready; another may do better."""
+
+
+def tmux_format(text: str) -> str:
+    """`text` quoted for sh inside a tmux command that expands formats and strftime: no live `#` or `%` is left."""
+    return shlex.quote(text).replace("#", "##''").replace("%", "%%")
+
+
+class Recorder:
+    """The runner's end of the recorder: the FIFO, its reports, and the tmux call that attaches a new one."""
+
+    def __init__(self, folder: str, job: dict[str, Any]) -> None:
+        self.folder = folder
+        self.job = job
+        self.pane = os.environ["TMUX_PANE"]
+        self.socket, server_pid, _ = os.environ["TMUX"].rsplit(",", 2)
+        self.server_pid = int(server_pid)
+        self.path = os.path.join(folder, "recorder")
+        self.fd = -1
+        self.pid = 0
+        self.look_at = 0.0
+        self.text = b""
+        self.restarts = 0
+        self.ready = False
+        self.since = str(int(time.time()))
+
+    def attach(self) -> None:
+        """Start a recorder and wait until it is ready; raises Refused when it is not to be had."""
+        if self.fd >= 0:
+            os.close(self.fd)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)
+        os.mkfifo(self.path, 0o600)
+        self.fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+        self.text = b""
+        argv = [self.job["python"], "-I", "-S", self.job["recorder"], self.folder, self.job["nonce"]]
+        argv += [str(self.job["max_output_bytes"]), "1" if self.job["separate_stderr"] else "0"]
+        # The shell opens the FIFO, long before the recorder can: from then on its death is seen at once. To read as
+        # well: it would wait for a reader for ever if we were killed now.
+        pipe = f"exec {' '.join(map(tmux_format, argv))} {SHELL_FD}<>{tmux_format(self.path)}"
+        target = ["-t", self.pane]
+        options = WINDOW | {"@tmuxjobs_state": "running", "@tmuxjobs_at": self.since}
+        self.tmux(
+            ["set-option", "-p", *target, "@tmuxjobs_job", self.job["job_id"]],
+            *(["set-option", "-w", *target, name, value] for name, value in options.items()),
+            ["rename-window", *target, self.job["job_id"]],
+            ["pipe-pane", *target, pipe],
+        )
+        report = self.first_report()
+        if report is None:
+            raise Refused(f"the recorder of its output did not start within {RECORDER_S:.0f} s")
+        if report["why"] == "gone":
+            raise RecorderGone("the recorder of its output was killed")
+        if report["why"] != "ready":
+            raise Refused(f"its output can not be recorded ({report.get('error', report['why'])})")
+        self.ready = True
+        self.pid = report["pid"]
+
+    def first_report(self) -> dict[str, Any] | None:
+        """As `report`. Of a shell that died before it opened the FIFO tmux alone knows, once it has written to it."""
+        deadline = time.monotonic() + RECORDER_S
+        while time.monotonic() < deadline:
+            report = self.report(SHELL_S)
+            if report is not None:
+                return report
+            with contextlib.suppress(OSError):  # a closed window
+                fd = os.open(os.ttyname(0), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+                write_fully(fd, self.mark(1), time.monotonic())
+                os.close(fd)
+            report = self.report(0.1)
+            if report is not None:
+                return report
+            if self.tmux(["display-message", "-p", "-t", self.pane, "#{pane_pipe}"]).strip() != b"1":
+                return self.report(0) or {"why": "gone"}
+        return None
+
+    def mark(self, kind: int) -> bytes:
+        """What the recorder takes out of the output: 0 is its end, from 1 on it is stdout, from 2 on stderr."""
+        return b"\x1b]7717;%b;%d\x07" % (self.job["nonce"].encode(), kind)
+
+    def carry_on(self) -> None:
+        """Continue a recorder that somebody has stopped: tmux keeps whatever it does not read, without a bound.
+
+        Its number is still its own: when it ends, the FIFO hangs up.
+        """
+        if time.monotonic() >= self.look_at:
+            self.look_at = time.monotonic() + LOOK_S
+            if is_stopped(self.pid):
+                with contextlib.suppress(ProcessLookupError):  # it was killed meanwhile
+                    os.kill(self.pid, signal.SIGCONT)
+
+    def tmux(self, *commands: list[str], bound_s: float = TMUX_S) -> bytes:
+        """What tmux answers; raises Refused."""
+        argv = [self.job["tmux"], "-S", self.socket]
+        for command in commands:
+            argv += [*command, ";"]
+        read, write = os.pipe()
+        actions = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, write, 1)]
+        actions += [(os.POSIX_SPAWN_DUP2, write, 2)]
+        pid = os.posix_spawn(argv[0], argv[:-1], os.environ, file_actions=actions)
+        os.close(write)
+        said = b""
+        deadline = time.monotonic() + bound_s
+        while readable(read, deadline):
+            chunk = os.read(read, 4096)
+            if not chunk:
+                break
+            said += chunk
+        else:
+            os.kill(pid, signal.SIGKILL)
+        os.close(read)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if code == -signal.SIGKILL:
+            raise Refused(f"tmux did not answer within {bound_s:.0f} s")
+        if code:
+            raise Refused(f"tmux refused ({said.decode(errors='replace').strip() or f'code {code}'})")
+        return said
+
+    def report(self, bound_s: float) -> dict[str, Any] | None:
+        """The recorder's next report, {"why": "gone"} when it died, None when the bound in seconds has passed."""
+        deadline = time.monotonic() + bound_s
+        while b"\n" not in self.text:
+            if not readable(self.fd, deadline):
+                return None
+            chunk = os.read(self.fd, 4096)
+            if not chunk:
+                return {"why": "gone"}
+            self.text += chunk
+        line, self.text = self.text.split(b"\n", 1)
+        report: dict[str, Any] = json.loads(line)
+        return report
+
+
+def readable(fd: int, deadline: float) -> bool:
+    """Wait until `fd` is readable or hung up, or the deadline (monotonic s) has passed: then False."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
+
+
+def write_fully(fd: int, data: bytes, deadline: float | None = None) -> bool:
+    """Write all of it, though the job may have set its terminal not to block; False when `deadline` has passed."""
+    while data:
+        try:
+            data = data[os.write(fd, data) :]
+        except BlockingIOError:
+            if deadline is not None and time.monotonic() >= deadline:
+                return False  # asked here too: macOS does not poll a terminal, poll(2)
+            poll = select.poll()
+            poll.register(fd, select.POLLOUT)
+            if not poll.poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000):
+                return False
+        except OSError as error:
+            if error.errno != errno.EINTR:
+                raise
+    return True

@@ -1,0 +1,118 @@
+"""Processes as the runner sees them: the table of all, its own orphans, ends in words. Stdlib only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+LINUX = sys.platform.startswith("linux")
+
+
+def boot_id() -> str:
+    if LINUX:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read().strip()
+    return output_of(["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]).strip()
+
+
+def start_of(pid: int) -> str:
+    """What tells a process from a later one with its number: start in clock ticks since boot, proc_pid_stat(5)."""
+    if LINUX:
+        return stat_of(pid).start
+    return output_of(["/bin/ps", "-o", "lstart=", "-p", str(pid)]).strip()
+
+
+def output_of(argv: list[str]) -> str:
+    with os.popen("TZ=UTC LC_ALL=C " + shlex.join(argv)) as pipe:
+        return pipe.read()
+
+
+class Process:
+    """What is known of a live process; `tty` is for macOS, which does not tell `session` and `start`."""
+
+    def __init__(self, *, name: str, state: str, ppid: int, session: int = 0, tty: str = "", start: str = ""):
+        self.name = name
+        self.state = state
+        self.ppid = ppid
+        self.session = session
+        self.tty = tty
+        self.start = start
+
+
+def stat_of(pid: int) -> Process:
+    """From /proc/PID/stat; raises OSError when there is no such process."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        text = file.read()
+    name, rest = text[text.index(b"(") + 1 :].rsplit(b")", 1)
+    fields = rest.split()
+    return Process(
+        name=name.decode(errors="replace"),
+        state=fields[0].decode(),
+        ppid=int(fields[1]),
+        session=int(fields[3]),
+        start=fields[19].decode(),
+    )
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether somebody has stopped that process (SIGSTOP, a debugger not counted)."""
+    if LINUX:
+        with contextlib.suppress(OSError):  # it has ended
+            return stat_of(pid).state == "T"
+        return False
+    return output_of(["/bin/ps", "-o", "stat=", "-p", str(pid)]).startswith("T")
+
+
+def all_processes() -> dict[int, Process]:
+    """{pid: facts} of every process, zombies among them."""
+    table = {}
+    if not LINUX:
+        for line in output_of(["/bin/ps", "-axo", "pid=,ppid=,tty=,stat=,comm="]).splitlines():
+            pid, ppid, tty, state, name = line.split(None, 4)
+            table[int(pid)] = Process(name=name, state=state[0], ppid=int(ppid), tty=tty)
+    else:
+        for entry in os.listdir("/proc"):
+            if entry.isdigit():
+                with contextlib.suppress(OSError):  # it ended between the listing and the look
+                    table[int(entry)] = stat_of(int(entry))
+    return table
+
+
+def become_subreaper() -> None:
+    """Orphans of the job become our children, so that none of them can get away: prctl(2), PR_SET_CHILD_SUBREAPER."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+
+
+def has_children() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def named(processes: dict[int, Process]) -> list[dict[str, Any]]:
+    return [{"pid": pid, "name": facts.name, "start": facts.start or None} for pid, facts in sorted(processes.items())]
+
+
+def ending_of(status: int) -> str:
+    """A wait status in words: `exit code 3`, `SIGSEGV`."""
+    if os.WIFSIGNALED(status):
+        return signal_name(os.WTERMSIG(status))
+    return f"exit code {os.WEXITSTATUS(status)}"
+
+
+def signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIG{number}"
