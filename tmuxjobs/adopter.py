@@ -104,7 +104,7 @@ class Adopter(Runner):
         while self.waits_for_tmux():
             self.status = self.kernel_status() if self.status is None else self.status
             facts = self.ask_tmux()
-            if facts == [] or (facts is None and not self.server_lives()):
+            if facts == [] or (facts is None and not self.recorder.server_lives()):
                 self.hang_up()
                 return
             if facts and facts[0] == "1":
@@ -144,13 +144,14 @@ class Adopter(Runner):
 
     def hang_up(self) -> None:
         """The window was closed, or tmux ended: so does the job."""
+        self.closed = True
         self.stop = self.stop or Stop("hangup", signal.SIGHUP, 1.0)
         self.signal_all(signal.SIGHUP)
         self.signal_all(signal.SIGCONT)
 
     def recorder_gone(self) -> None:
         facts = self.ask_tmux()
-        if facts == [] or (facts is None and not self.server_lives()):
+        if facts == [] or (facts is None and not self.recorder.server_lives()):
             self.last_report = self.recorder.report(0) or {"why": "gone"}
             self.watch_no_recorder()
             self.hang_up()

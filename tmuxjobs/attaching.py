@@ -19,10 +19,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING or __package__:
     from typing import Any
 
-    from tmuxjobs.trees import LINUX, is_stopped
+    from tmuxjobs.trees import LINUX, is_stopped, stat_of
 else:
     sys.path.append(os.path.dirname(os.path.abspath(__file__)))
-    from trees import LINUX, is_stopped
+    from trees import LINUX, is_stopped, stat_of
 
 RECORDER_S = 30.0
 TMUX_S = 30.0
@@ -140,7 +140,9 @@ class Recorder:
                     os.kill(self.pid, signal.SIGCONT)
 
     def tmux(self, *commands: list[str], bound_s: float = TMUX_S) -> bytes:
-        """What tmux answers; raises Refused."""
+        """What tmux answers; raises Refused. Another server on the same socket has other panes by our pane's name."""
+        if not self.server_lives():
+            raise Refused("the tmux server ended")
         argv = [self.job["tmux"], "-S", self.socket]
         for command in commands:
             argv += [*command, ";"]
@@ -165,6 +167,16 @@ class Recorder:
         if code:
             raise Refused(f"tmux refused ({said.decode(errors='replace').strip() or f'code {code}'})")
         return said
+
+    def server_lives(self) -> bool:
+        """Whether the tmux server that opened our window does."""
+        try:
+            if LINUX and stat_of(self.server_pid).state == "Z":
+                return False
+            os.kill(self.server_pid, 0)
+        except (ProcessLookupError, FileNotFoundError):
+            return False
+        return True
 
     def report(self, bound_s: float) -> dict[str, Any] | None:
         """The recorder's next report, {"why": "gone"} when it died, None when the bound in seconds has passed."""

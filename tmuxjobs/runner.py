@@ -118,7 +118,7 @@ class Runner:
         while not self.over():
             self.step()
         code = self.finish()
-        if not (self.hung_up() or self.closed) and os.path.exists(self.path("exit.json")):
+        if not self.closed and os.path.exists(self.path("exit.json")):
             self.stay()
         return code
 
@@ -286,6 +286,7 @@ class Runner:
         if signal.SIGUSR1 in numbers:
             self.asked()
         if signal.SIGHUP in numbers:
+            self.closed = True
             self.end("hangup", signal.SIGHUP, 1.0)
         if signal.SIGTERM in numbers:
             self.end("terminated", signal.SIGTERM, self.job["grace_s"])
@@ -402,9 +403,9 @@ class Runner:
         at = self.log_size()
         # A closed window ends the recorder too, and its SIGHUP may come a moment later.
         deadline = time.monotonic() + 0.3
-        while not self.hung_up() and readable(self.wakeup, deadline):
+        while not self.closed and readable(self.wakeup, deadline):
             self.take_signals()
-        if self.hung_up():
+        if self.closed or not self.recorder.server_lives():
             self.last_report = report
             self.watch_no_recorder()
             return
@@ -589,19 +590,10 @@ class Runner:
         # A server that is ending closes its panes some milliseconds before it is gone.
         deadline = time.monotonic() + 0.5
         while time.monotonic() < deadline:
-            if not self.server_lives():
+            if not self.recorder.server_lives():
                 return True
             time.sleep(0.02)
         return False
-
-    def server_lives(self) -> bool:
-        try:
-            if trees.LINUX and trees.stat_of(self.recorder.server_pid).state == "Z":
-                return False
-            os.kill(self.recorder.server_pid, 0)
-        except (ProcessLookupError, FileNotFoundError):
-            return False
-        return True
 
     def write_in_room(self, name: str, record: dict[str, Any]) -> None:
         """Into the room taken at the start, then under its name: neither needs a free block."""
@@ -628,8 +620,9 @@ class Runner:
         if speak and self.job.get("on_end"):
             epilogue.run_hook(self.job["on_end"], epilogue.hook_environment(self.folder, record, end))
         # The kernel hangs up the command and us at once: our signal may come after the command's end.
-        self.closed = readable(self.wakeup, time.monotonic()) and signal.SIGHUP in os.read(self.wakeup, 4096)
-        if self.hung_up() or self.closed:
+        if readable(self.wakeup, time.monotonic()):
+            self.closed = self.closed or signal.SIGHUP in os.read(self.wakeup, 4096)
+        if self.closed:
             return
         mark = ["set-option", "-w", "-t", self.recorder.pane]
         commands = [[*mark, "@tmuxjobs_state", end.state], [*mark, "@tmuxjobs_end", end.short]]

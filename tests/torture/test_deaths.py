@@ -95,6 +95,31 @@ def test_log_whose_end_tmux_took_with_it_names_tmux(jobs: Jobs, tmux: Tmux, tmp_
     assert status.log == "incomplete: the tmux server ended: output that tmux had not handed over is missing"
 
 
+def test_job_whose_tmux_was_killed_as_it_ended_leaves_the_next_server_alone(
+    jobs: Jobs, tmux: Tmux, tmp_path: Path
+) -> None:
+    job_id = running(jobs, f"until [ -e {tmp_path}/go ]; do :; done; exit 3")
+    runner, command = runner_of(jobs, job_id), record_of(jobs, job_id).run.command_pid  # type: ignore[union-attr]
+    assert command is not None
+    server = int(tmux("display-message", "-p", "#{pid}"))
+    try:
+        # tmux wakes a child that was stopped: it is stopped first.
+        for pid in (server, runner):
+            os.kill(pid, signal.SIGSTOP)
+        (tmp_path / "go").touch()
+        wait_until(lambda: psutil.Process(command).status(), lambda status: status == psutil.STATUS_ZOMBIE)
+        os.kill(server, signal.SIGKILL)
+        next_id = running(jobs, "sleep 1000")
+    finally:
+        os.kill(runner, signal.SIGCONT)
+    status = ended(jobs, job_id)
+    assert (status.reason, status.exit_code) == ("exit", 3)
+    assert status.log == "incomplete: the tmux server ended: output that tmux had not handed over is missing"
+    wait_until(lambda: psutil.pid_exists(runner), lambda lives: not lives)
+    assert list(jobs.tmux.panes()) == [next_id]
+    assert jobs.output(next_id).stdout == "ready\n"
+
+
 def test_failing_hook_of_the_person_refuses_no_job(jobs: Jobs, tmux: Tmux) -> None:
     jobs.tmux.ensure_session(["cat"], ())
     tmux("set-hook", "-g", "after-new-window", "rename-window -t nosuchwindow x")
