@@ -338,10 +338,10 @@ def persons_tmux(world: World) -> None:
             gone, new = set(before[name]) - set(after[name]), set(after[name]) - set(before[name])
             world.tally.wrong(f"the person's {name} changed: {sorted(gone)} became {sorted(new)}")
     world.tmux("delete-buffer", "-b", "mine")
-    world.tmux("kill-session", "-t", "=person")
     for undo in (["-gu", "status-left"], ["-su", "escape-time"]):
         world.tmux("set-option", *undo)
     world.tmux("set-hook", "-gu", "after-split-window")
+    world.tmux("kill-session", "-t", "=person")
 
 
 def dump(world: World) -> dict[str, list[str]]:
