@@ -241,6 +241,7 @@ class Job:
         self.asks: tuple[str, str] | None = None
         """What it waits for, and at which prompt."""
         self.size = self.noticed_size = -1
+        self.misses = 0
         self.open_line = False
 
     def look(self, boot: str) -> None:
@@ -387,7 +388,9 @@ class Ear:
         reading = self.reading(quiet)
         self.look_at = now + COST * (time.process_time() - began)
         for job in jobs:
-            if job.asks and job not in reading:
+            job.misses = 0 if job in reading else job.misses + 1
+            # One that polls is now and then met awake: it waits on if it has printed nothing and soon polls again.
+            if job.asks and (job.misses > 1 or (job.misses and job.size != job.noticed_size)):
                 job.asks, job.noticed_size = None, -1
                 self.place.tmux("set-option", "-w", "-t", job.run["pane"] if job.run else "", "@tmuxjobs_input", "")
         if now >= self.notice_at and any(job.size != job.noticed_size for job in reading):
