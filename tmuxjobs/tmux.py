@@ -306,10 +306,10 @@ class Tmux:
         return opening
 
     def panes(self, *, timeout: float | None = None) -> dict[str, Pane]:
-        """{job id: pane} of every pane with a job's mark, in whatever session; empty when no server runs."""
+        """{job id: pane} of every pane with a job's mark, in whatever session; empty when no server runs or it has none."""
         call = self.server.cmd("list-panes", "-a", "-f", f"#{{{MARK}}}", "-F", FORMAT, timeout=timeout)
         if call.returncode:
-            if "no server" in " ".join(call.stderr) or "error connecting" in " ".join(call.stderr):
+            if re.search("no server|error connecting|no current target", " ".join(call.stderr)):
                 return {}
             raise TmuxError(f"tmux refused list-panes: {self._said(call.stderr)}")
         panes = {}

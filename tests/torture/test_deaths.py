@@ -120,6 +120,13 @@ def test_job_whose_tmux_was_killed_as_it_ended_leaves_the_next_server_alone(
     assert jobs.output(next_id).stdout == "ready\n"
 
 
+def test_server_without_a_session_has_no_windows(jobs: Jobs, tmux: Tmux) -> None:
+    tmux("start-server", ";", "set-option", "-s", "exit-empty", "off")
+    assert jobs.tmux.panes() == {}
+    assert jobs.prune() == []
+    assert ended(jobs, jobs.execute("exit 4").job_id).exit_code == 4
+
+
 def test_failing_hook_of_the_person_refuses_no_job(jobs: Jobs, tmux: Tmux) -> None:
     jobs.tmux.ensure_session(["cat"], ())
     tmux("set-hook", "-g", "after-new-window", "rename-window -t nosuchwindow x")
