@@ -26,7 +26,7 @@ ALONE_S = 0.05
 CALL_S = 20.0
 PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 QUIET_S = 1.0
-COST, NOTICE_COST = 400, 50
+COST, NOTICE_COST = 400, 20
 """Looks at who reads a terminal, and runs of `noticing.py`, take at most one part in so many of a processor."""
 PATH = "import sys; sys.path.insert(0, sys.argv.pop(1)); "
 CLI = f"{PATH}from tmuxjobs.cli import main; main()"
@@ -394,14 +394,15 @@ class Ear:
                 job.asks, job.noticed_size = None, -1
                 self.place.tmux("set-option", "-w", "-t", job.run["pane"] if job.run else "", "@tmuxjobs_input", "")
         if now >= self.notice_at and any(job.size != job.noticed_size for job in reading):
+            before = sum(os.times()[2:4])
             said = self.place.command(code=NOTICE)[0]
             with contextlib.suppress(ValueError):  # what went wrong is told to the next who asks
                 asking = json.loads(said)
-                for job in reading:
+                for job in jobs:
                     job.asks = tuple(asking[job.job_id]) if job.job_id in asking else None
-            for job in reading:
-                job.noticed_size = job.size
-            self.notice_at = now + NOTICE_COST * (time.monotonic() - now)
+            for job in jobs:
+                job.noticed_size = job.size if job in reading or job.asks else -1
+            self.notice_at = now + NOTICE_COST * (sum(os.times()[2:4]) - before)
 
     def reading(self, quiet: dict[str, Job]) -> list[Job]:
         found = []
