@@ -306,7 +306,7 @@ class Tmux:
         return opening
 
     def panes(self, *, timeout: float | None = None) -> dict[str, Pane]:
-        """{job id: pane} of every pane with a job's mark, in whatever session; empty when no server runs or it has none."""
+        """{job id: pane} of every pane with a job's mark, in whatever session; empty without a server or a session."""
         call = self.server.cmd("list-panes", "-a", "-f", f"#{{{MARK}}}", "-F", FORMAT, timeout=timeout)
         if call.returncode:
             if re.search("no server|error connecting|no current target", " ".join(call.stderr)):
