@@ -157,7 +157,8 @@ class Place:
         self.session = session
         self.state_dir = state_dir
         self.pane = os.environ["TMUX_PANE"]
-        self.socket = os.environ["TMUX"].rsplit(",", 2)[0]
+        self.socket, server_pid, _ = os.environ["TMUX"].rsplit(",", 2)
+        self.server_pid = int(server_pid)
 
     def tmux(self, *arguments: str) -> tuple[str, str]:
         return called([self.binary, "-u", "-S", self.socket, *arguments])
@@ -237,6 +238,7 @@ class Job:
         self.detail = ""
         self.since: float = asked["created_monotonic"]
         self.boot: str = asked["boot"]
+        self.is_adopted = bool(asked.get("adopted"))
         self.run: dict[str, Any] | None = None
         self.asks: tuple[str, str] | None = None
         """What it waits for, and at which prompt."""
@@ -447,11 +449,19 @@ class Welcome:
         write("\x1b[?1049h\x1b[?25l\x1b[?7l")
         while True:
             self.jobs = self.board.look()
+            self.mark_lost()
             self.ear.look(self.jobs)
             self.draw()
             for key in self.terminal.keys(TICK_S):
                 self.said = "" if key != RING else self.said
                 self.act(key)
+
+    def mark_lost(self) -> None:
+        """An adopted window outlives who watched over it, and then goes on saying that its job runs."""
+        for job in self.jobs:
+            if job.is_adopted and job.state == "lost" and job.run and job.run["server_pid"] == self.place.server_pid:
+                self.place.tmux("set-option", "-w", "-t", job.run["pane"], "@tmuxjobs_state", "lost")
+                job.is_adopted = False
 
     def own_keys(self) -> str:
         """The person's own keys for going about, from tmux; told to the status line too."""

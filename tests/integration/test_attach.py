@@ -83,6 +83,16 @@ def test_lost_job_is_told_as_lost(jobs: Jobs, screen: Open) -> None:
     person.until(f"~{job_id} lost", "1 lost")
 
 
+def test_adopted_window_whose_adopter_was_killed_is_told_as_lost(jobs: Jobs, screen: Open, tmux: Tmux) -> None:
+    ended(jobs, jobs.execute("true").job_id)
+    person = screen(columns=200)
+    tmux("new-window", "-d", "-n", "mine", "-t", "=mcp-jobs:", "sleep", "1000")
+    job_id = jobs.adopt("mine", name="l").job_id
+    person.until(f"▸{job_id}", "1 running")
+    os.kill(record_of(jobs, job_id).run.pid, signal.SIGKILL)  # type: ignore[union-attr]
+    person.until(f"~{job_id} lost", "1 lost", "lost end not known")
+
+
 def test_first_window_is_no_activity(isolated: Path, jobs: Jobs, person: Callable[..., Person], tmux: Tmux) -> None:
     (isolated / "home" / ".tmux.conf").write_text("set -wg monitor-activity on\nset -g visual-activity on\n")
     job_id = jobs.execute("sleep 1000").job_id
