@@ -61,8 +61,6 @@ class End:
 
 def seconds(value: float) -> str:
     """A duration as a person says it: `0.4s`, `12s`, `3m05s`, `2h04m`, `3d02h`."""
-    # As in `results.py`: run by path and without site-packages, this file finds none of ours, and eight lines that
-    # stand twice are less than a path to find them by, in the process that everything depends on.
     whole = int(value)
     if whole < 10:
         return f"{value:.1f}s"

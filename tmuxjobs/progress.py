@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from tmuxjobs.results import seconds
+from tmuxjobs.epilogue import seconds
 
 
 @contextlib.contextmanager

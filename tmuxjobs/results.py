@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from tmuxjobs.epilogue import seconds
 from tmuxjobs.models import Model, ProcessRecord, Status
 
 
@@ -409,17 +410,3 @@ class Diagnosis(Answer):
 
 def name_processes(processes: tuple[ProcessRecord, ...]) -> str:
     return ", ".join(f"{process.name} ({process.pid})" for process in processes)
-
-
-def seconds(value: float) -> str:
-    """A duration as a person says it: `0.4s`, `12s`, `3m05s`, `2h04m`, `3d02h`."""
-    if value < 10:
-        return f"{value:.1f}s"
-    whole = int(value)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    if whole < 86400:
-        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"

@@ -11,10 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from tmuxjobs import output, processes
+from tmuxjobs.epilogue import seconds
 from tmuxjobs.jobs import Jobs
 from tmuxjobs.looks import MARKS
 from tmuxjobs.models import Status
-from tmuxjobs.results import JobList, JobSummary, seconds
+from tmuxjobs.results import JobList, JobSummary
 
 LOOKS: dict[Status, tuple[str, str]] = {
     "running": ("running", "blue"),

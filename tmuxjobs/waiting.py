@@ -19,10 +19,11 @@ from tmuxjobs import echoes, matching, probing, processes
 from tmuxjobs import output as logs
 from tmuxjobs.asking import QUIET_S, Prompt
 from tmuxjobs.checks import checked_seconds
+from tmuxjobs.epilogue import seconds
 from tmuxjobs.errors import InvalidInput
 from tmuxjobs.log import log_size
 from tmuxjobs.models import Running, Starting, describe, status_of
-from tmuxjobs.results import Waited, WaitedJob, seconds
+from tmuxjobs.results import Waited, WaitedJob
 from tmuxjobs.results import waiting as words
 from tmuxjobs.watching import Watch, watching
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "tmuxjobs"
-BASE = {"errors", "models"}
+BASE = {"epilogue", "errors", "models"}
 MIDDLE = BASE | {
     "looks",
     "journal",
@@ -70,12 +70,12 @@ LAYERS: dict[str, set[str]] = {
     "log": BASE | {"clean"},
     "matching": BASE | {"clean", "log"},
     "output": BASE | {"clean", "log"},
-    "results": {"models"},
+    "results": {"epilogue", "models"},
     "picture": {"results"},
     "checks": {"errors"},
     **{verb: MIDDLE | VERBS | {"jobs", "results", "checks"} for verb in VERBS},
     "jobs": MIDDLE | VERBS | {"results"},
-    "progress": {"results"},
+    "progress": {"epilogue"},
     "clients": {"errors"},
     "following": MIDDLE | {"jobs", "results", "watching"},
     "table": MIDDLE | {"jobs", "results"},

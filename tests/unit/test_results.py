@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from tmuxjobs import looks, pages, table
+from tmuxjobs.epilogue import seconds
 from tmuxjobs.models import ProcessRecord
-from tmuxjobs.results import JobList, JobStatus, JobSummary, Kill, Output, Started, seconds
+from tmuxjobs.results import JobList, JobStatus, JobSummary, Kill, Output, Started
 
 SOME = (ProcessRecord(pid=7, name="vite", start="1"), ProcessRecord(pid=8, name="esbuild", start="2"))
 
