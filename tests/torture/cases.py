@@ -345,10 +345,11 @@ def windows(world: World) -> None:
     asked = victims(world, 8)
     some_time(world)
     world.tmux("new-session", "-d", "-s", "other", "sh", check=False)
+    no = world.folder / "no"
     for one in asked:
         pane = world.pane(one.job_id)
         harmless = {
-            "rename": ["rename-window", "-t", pane, "#(touch /tmp/no)x"],
+            "rename": ["rename-window", "-t", pane, f"##(touch {no})x"],
             "move": ["move-window", "-s", pane, "-t", "other:"],
             "split": ["split-window", "-d", "-t", pane, "sleep 3"],
             "break": ["split-window", "-d", "-t", pane, "sleep 3", ";", "break-pane", "-d", "-s", pane],
@@ -370,6 +371,9 @@ def windows(world: World) -> None:
         status = world.ended(one.job_id)
         world.check(one, status, untouched=act != "pipe" or not one.told_truly(status))
     world.tmux("kill-session", "-t", "=other", check=False)
+    if no.exists():
+        world.tally.wrong("the name of a window was run as a command")
+        no.unlink()
     next_job_runs(world)
 
 
