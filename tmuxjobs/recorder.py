@@ -310,7 +310,10 @@ def main(folder: str, nonce: str, limit: str, separate: str) -> None:
     except RuntimeError:  # the machine is out of processes, which threads are too: pthread_create(3), EAGAIN
         os.write(fifo, json.dumps({"why": "failed", "error": os.strerror(errno.EAGAIN)}).encode() + b"\n")
         sys.exit(1)
-    os.write(fifo, json.dumps({"why": "ready", "pid": os.getpid()}).encode() + b"\n")
+    try:
+        os.write(fifo, json.dumps({"why": "ready", "pid": os.getpid()}).encode() + b"\n")
+    except OSError:  # its runner was killed meanwhile; the writer would wait for ever
+        os._exit(1)
     why = "eof"
     with contextlib.suppress(OSError):  # an input that fails has ended
         why = drain(queue, splitter, fifo, asked)

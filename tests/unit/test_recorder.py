@@ -414,3 +414,13 @@ def test_its_files_are_private(record: Record) -> None:
     recording.run()
     modes = {path.name: path.stat().st_mode & 0o777 for path in recording.folder.iterdir() if path.is_file()}
     assert modes == dict.fromkeys(["output.log", "output.gaps", "stderr.log", "stderr.gaps"], 0o600)
+
+
+def test_recorder_whose_runner_was_killed_before_its_first_report_leaves(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "recorder")
+    shell = f"exec {sys.executable} -I -S {PROGRAM} {tmp_path} {NONCE} 0 0 3<>{tmp_path}/recorder"
+    with subprocess.Popen(["/bin/sh", "-c", shell], stdin=subprocess.PIPE) as process:
+        try:
+            assert process.wait(20) == 1
+        finally:
+            process.kill()
