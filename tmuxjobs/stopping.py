@@ -53,6 +53,7 @@ def stop(jobs: Jobs, record: Record, signal: str, grace: float) -> Kill:
             asked = True
             send(record.run.pid, signals.SIGUSR1)
         if record.exit is not None:
+            jobs.store.withdraw_stop(job_id)
             return Kill(
                 job_id=job_id,
                 status="killed" if record.exit.reason not in ("exit", "signal") else "already_terminated",

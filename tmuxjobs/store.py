@@ -237,6 +237,11 @@ class Store:
             with contextlib.suppress(OSError):
                 (self.folder(job_id) / "stop.json").unlink()
 
+    def withdraw_stop(self, job_id: str) -> None:
+        """Take away a request that came too late: the runner has ended without a look at it."""
+        with contextlib.suppress(OSError):  # the runner has taken it, or the job was removed
+            (self.folder(job_id) / "stop.json").unlink()
+
     def remove(self, job_id: str) -> None:
         """Remove the job's folder; call it under the lock, and only when its job does not run."""
         folder = self.folder(job_id)

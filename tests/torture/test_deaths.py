@@ -17,7 +17,7 @@ import psutil
 import pytest
 from support import Tmux, ended, log_of, record_of, wait_until
 
-from tmuxjobs import Jobs, Settings, processes, starting
+from tmuxjobs import Jobs, Settings, processes, starting, stopping
 from tmuxjobs.errors import JobNotFound, NotStarted, StateError, TmuxError
 
 WHILE_IT_RUNS = {"recorder", "run.room", "exit.room", "stop.json", "env"}
@@ -125,6 +125,14 @@ def test_server_without_a_session_has_no_windows(jobs: Jobs, tmux: Tmux) -> None
     assert jobs.tmux.panes() == {}
     assert jobs.prune() == []
     assert ended(jobs, jobs.execute("exit 4").job_id).exit_code == 4
+
+
+def test_request_to_stop_that_comes_after_the_end_does_not_stay(jobs: Jobs) -> None:
+    job_id = running(jobs, "sleep 1000")
+    record = record_of(jobs, job_id)
+    jobs.kill(job_id)
+    assert stopping.stop(jobs, record, "SIGTERM", 1.0).status == "killed"
+    assert jobs.store.transient(job_id) == []
 
 
 def test_failing_hook_of_the_person_refuses_no_job(jobs: Jobs, tmux: Tmux) -> None:
