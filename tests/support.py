@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
+
 from tmuxjobs import Jobs
 from tmuxjobs.models import Record
 from tmuxjobs.results import JobStatus, Started
@@ -98,6 +100,16 @@ def log_of(status: JobStatus | Started) -> bytes:
 
 def record_of(jobs: Jobs, job_id: str) -> Record:
     return jobs.store.read(job_id)
+
+
+def sleeping(seconds: int) -> list[psutil.Process]:
+    """The live processes that sleep for just that long, which is one job's mark: one of them has no environment."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.cmdline() == ["sleep", str(seconds)] and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 class Person:

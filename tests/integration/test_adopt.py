@@ -1,6 +1,5 @@
 """A window that a person opened becomes a job like others, and says what is not known of it."""
 
-import contextlib
 import os
 import secrets
 import shutil
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support import Person, Screen, Tmux, ended, log_of, record_of, wait_until
+from support import Person, Screen, Tmux, ended, log_of, record_of, sleeping, wait_until
 
 from tmuxjobs import Jobs, adopting, starting
 from tmuxjobs.errors import InvalidInput, LimitReached, NotStarted, TmuxjobsError
@@ -37,15 +36,6 @@ def opened(tmux: Tmux, command: str = PROMPT, *, name: str = "mine") -> str:
 
 def typed(tmux: Tmux, pane: str, line: str) -> None:
     tmux("send-keys", "-t", pane, line, "Enter")
-
-
-def sleeping(seconds: int) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.cmdline() == ["sleep", str(seconds)] and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
 
 
 def with_a_tree(jobs: Jobs, tmux: Tmux) -> tuple[str, int]:

@@ -1,12 +1,10 @@
 """Killing ends the whole tree and says what was there to kill."""
 
-import contextlib
 import os
 import secrets
 
-import psutil
 import pytest
-from support import Tmux, ended, wait_until
+from support import Tmux, ended, sleeping, wait_until
 
 from tmuxjobs import Jobs
 from tmuxjobs.errors import InvalidInput
@@ -17,16 +15,6 @@ def stubborn_command(seconds: int) -> str:
         f"sh -c 'sleep {seconds} & setsid sleep {seconds} & nohup sleep {seconds} & setsid -f env -i sleep {seconds}; "
         'trap "" TERM HUP; echo ready; while :; do sleep 1; done\''
     )
-
-
-def sleeping(seconds: int) -> list[psutil.Process]:
-    """The live processes that sleep for just that long, which is one job's mark: one of them has no environment."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.cmdline() == ["sleep", str(seconds)] and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
 
 
 def stubborn(jobs: Jobs, *, timeout: float | None = None) -> tuple[str, int]:
