@@ -239,6 +239,7 @@ class Job:
         self.since: float = asked["created_monotonic"]
         self.boot: str = asked["boot"]
         self.is_adopted = bool(asked.get("adopted"))
+        self.is_marked_lost = False
         self.run: dict[str, Any] | None = None
         self.asks: tuple[str, str] | None = None
         """What it waits for, and at which prompt."""
@@ -459,9 +460,11 @@ class Welcome:
     def mark_lost(self) -> None:
         """An adopted window outlives who watched over it, and then goes on saying that its job runs."""
         for job in self.jobs:
-            if job.is_adopted and job.state == "lost" and job.run and job.run["server_pid"] == self.place.server_pid:
+            if not job.is_adopted or job.state != "lost" or job.is_marked_lost:
+                continue
+            job.is_marked_lost = True
+            if job.run and job.run["server_pid"] == self.place.server_pid:
                 self.place.tmux("set-option", "-w", "-t", job.run["pane"], "@tmuxjobs_state", "lost")
-                job.is_adopted = False
 
     def own_keys(self) -> str:
         """The person's own keys for going about, from tmux; told to the status line too."""
