@@ -278,10 +278,14 @@ class Ran(Waited):
 
 
 class FoundLine(Model):
-    """A line that matches; `cursor` is where it begins in its stream, its raw offset."""
+    """A line that matches; `cursor` is where it begins in its stream, its raw offset.
+
+    After bytes that are gone `line` counts the lines on disk alone, and `line_is_exact` is false.
+    """
 
     stream: str
     line: int
+    line_is_exact: bool = True
     cursor: int
     text: str
     before: tuple[str, ...] = ()
@@ -333,6 +337,8 @@ class Found(Answer):
             facts.append("the time for one search was over")
         if self.gone_bytes:
             facts.append(f"{self.gone_bytes} bytes are gone: the log is bounded")
+        if not all(match.line_is_exact for match in self.matches):
+            facts.append("line numbers after what is gone count the lines that are left")
         return "; ".join(facts)
 
 

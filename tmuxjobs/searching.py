@@ -60,8 +60,17 @@ def search(
             if len(kept) == limit or (kept and room < 0):
                 more, ends[stream] = True, match.cursor
                 break
-            around = {"before": match.before, "after": match.after}
-            kept.append(FoundLine(stream=stream, line=match.line, cursor=match.cursor, text=match.text, **around))
+            kept.append(
+                FoundLine(
+                    stream=stream,
+                    line=match.line,
+                    line_is_exact=match.line_is_exact,
+                    cursor=match.cursor,
+                    text=match.text,
+                    before=match.before,
+                    after=match.after,
+                )
+            )
     return Found(
         matches=tuple(kept),
         total=total,

@@ -3,7 +3,7 @@
 import pytest
 from support import ended
 
-from tmuxjobs import Jobs
+from tmuxjobs import Jobs, Settings
 from tmuxjobs.errors import InvalidInput
 
 LINES = "for i in $(seq 1 1000); do echo line $i; done"
@@ -93,3 +93,13 @@ def test_exploding_pattern_is_stopped_and_told(jobs: Jobs, monkeypatch: pytest.M
 def test_wrong_pattern_is_one_sentence(jobs: Jobs, pattern: str) -> None:
     with pytest.raises(InvalidInput, match="pattern"):
         jobs.search(finished(jobs, "true"), pattern)
+
+
+def test_line_numbers_after_bytes_that_are_gone_are_told_as_such(isolated: object) -> None:
+    jobs = Jobs.open(Settings.load(max_output_size="100KB"))
+    job_id = jobs.execute("echo first; seq 1 100000; echo last").job_id
+    ended(jobs, job_id)
+    found = jobs.search(job_id, "^(fir|la)st$")
+    assert [match.line_is_exact for match in found.matches] == [True, False]
+    assert "count the lines that are left" in found.text()
+    assert "count the lines that are left" not in jobs.search(job_id, "^first$").text()
