@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
     from tmuxjobs.attaching import WINDOW, Refused, readable
     from tmuxjobs.runner import Runner, Stop, now
-    from tmuxjobs.trees import LINUX, Process, all_processes, start_of
+    from tmuxjobs.trees import LINUX, Process, all_processes, send, start_of
 else:
     sys.path.append(os.path.dirname(os.path.abspath(__file__)))  # `-I` leaves it out
     from attaching import WINDOW, Refused, readable
     from runner import Runner, Stop, now
-    from trees import LINUX, Process, all_processes, start_of
+    from trees import LINUX, Process, all_processes, send, start_of
 
 ASK_S = 5.0
 TELL_S = 5.0
@@ -45,6 +45,7 @@ class Adopter(Runner):
         self.pid = self.adopted["pid"]
         self.ended_fd = -1
         self.gone = False
+        self.gone_ticks = 0
         self.met: dict[int, str] = {}
         self.last_line = ""
 
@@ -84,6 +85,7 @@ class Adopter(Runner):
         super().step()
         if not self.gone and self.has_ended():
             self.gone = True
+            self.gone_ticks = ticks()
             self.ended_at, self.ended_monotonic = now(), time.monotonic()
             self.learn_status()
 
@@ -162,32 +164,33 @@ class Adopter(Runner):
         super().signal_all(number)
         # A shell that a person types into ignores SIGTERM; by SIGHUP it ends and keeps its history.
         if number == signal.SIGTERM and not self.gone and ignores(self.pid, number):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(self.pid, signal.SIGHUP)
+            send(self.pid, self.adopted["start"], signal.SIGHUP)
 
     def members(self) -> dict[int, Process]:
         """{pid: facts} of the first process, all below it, in its session, and younger ones with its pane's mark.
 
-        No orphan comes to us. One that had left the tree before the adoption is a person's own.
+        No orphan comes to us. One that had left the tree before the adoption is a person's own, and so is what they
+        start anew in the pane once the first process has ended.
         """
         table = all_processes()
         table.pop(os.getpid(), None)
         first = table.get(self.pid)
         whole = first is not None and first.start == (self.adopted["start"] if LINUX else first.start) and not self.gone
-        grown = {pid for pid, facts in table.items() if self.met.get(pid) == facts.start or self.is_marked(pid, facts)}
+        anew = {pid for pid, facts in table.items() if facts.ppid == self.recorder.server_pid and pid != self.pid}
+        marked = {pid for pid, facts in table.items() if self.is_marked(pid, facts)} - set(descendants(table, anew))
+        grown = marked | {pid for pid, facts in table.items() if self.met.get(pid) == facts.start}
         if whole:
             ours = os.path.basename(self.tty)
             grown |= {pid for pid, facts in table.items() if self.pid in (pid, facts.session)}
             grown |= {pid for pid, facts in table.items() if facts.tty and ours.endswith(facts.tty)}
-        found: dict[int, Process] = {}
-        while grown:
-            found.update({pid: table[pid] for pid in grown})
-            grown = {pid for pid, facts in table.items() if facts.ppid in grown and pid not in found}
+        found = descendants(table, grown)
         self.met = {pid: facts.start for pid, facts in found.items()}
         return {pid: facts for pid, facts in found.items() if facts.state not in "ZX"}
 
     def is_marked(self, pid: int, facts: Process) -> bool:
         if not LINUX or int(facts.start) < int(self.run["start"]):
+            return False
+        if self.gone and int(facts.start) > self.gone_ticks:
             return False
         try:
             with open(f"/proc/{pid}/environ", "rb") as file:
@@ -201,8 +204,7 @@ class Adopter(Runner):
 
     def send_mark(self) -> bool:
         """The recorder is told instead; all that tmux has read is with it."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.recorder.pid, signal.SIGUSR1)
+        self.recorder.signal(signal.SIGUSR1)
         return True
 
     def end_log(self) -> dict[str, Any]:
@@ -233,6 +235,20 @@ class Adopter(Runner):
             pass
         with contextlib.suppress(OSError):  # who shows it has taken it
             os.unlink(path)
+
+
+def ticks() -> int:
+    """Now, as the start of a process is told by proc_pid_stat(5); only for Linux."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK")) if LINUX else 0
+
+
+def descendants(table: dict[int, Process], pids: set[int]) -> dict[int, Process]:
+    """Those of `pids`, and all below them."""
+    found: dict[int, Process] = {}
+    while pids:
+        found.update({pid: table[pid] for pid in pids})
+        pids = {pid for pid, facts in table.items() if facts.ppid in pids and pid not in found}
+    return found
 
 
 def wait_status(code: str, name: str) -> int | None:

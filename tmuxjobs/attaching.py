@@ -19,10 +19,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING or __package__:
     from typing import Any
 
-    from tmuxjobs.trees import LINUX, is_stopped, stat_of
+    from tmuxjobs.trees import LINUX, is_stopped, send, start_of, stat_of
 else:
     sys.path.append(os.path.dirname(os.path.abspath(__file__)))
-    from trees import LINUX, is_stopped, stat_of
+    from trees import LINUX, is_stopped, send, start_of, stat_of
 
 RECORDER_S = 30.0
 TMUX_S = 30.0
@@ -65,9 +65,13 @@ class Recorder:
         self.pane = os.environ["TMUX_PANE"]
         self.socket, server_pid, _ = os.environ["TMUX"].rsplit(",", 2)
         self.server_pid = int(server_pid)
+        self.server_start = ""
+        with contextlib.suppress(OSError):  # it has just ended
+            self.server_start = start_of(self.server_pid)
         self.path = os.path.join(folder, "recorder")
         self.fd = -1
         self.pid = 0
+        self.start = ""
         self.look_at = 0.0
         self.text = b""
         self.restarts = 0
@@ -105,6 +109,8 @@ class Recorder:
             raise Refused(f"its output can not be recorded ({report.get('error', report['why'])})")
         self.ready = True
         self.pid = report["pid"]
+        with contextlib.suppress(OSError):  # it has just ended
+            self.start = start_of(self.pid)
 
     def first_report(self) -> dict[str, Any] | None:
         """As `report`. Of a shell that died before it opened the FIFO tmux alone knows, once it has written to it."""
@@ -129,15 +135,16 @@ class Recorder:
         return b"\x1b]7717;%b;%d\x07" % (self.job["nonce"].encode(), kind)
 
     def carry_on(self) -> None:
-        """Continue a recorder that somebody has stopped: tmux keeps whatever it does not read, without a bound.
-
-        Its number is still its own: when it ends, the FIFO hangs up.
-        """
+        """Continue a recorder that somebody has stopped: tmux keeps whatever it does not read, without a bound."""
         if time.monotonic() >= self.look_at:
             self.look_at = time.monotonic() + LOOK_S
             if is_stopped(self.pid):
-                with contextlib.suppress(ProcessLookupError):  # it was killed meanwhile
-                    os.kill(self.pid, signal.SIGCONT)
+                self.signal(signal.SIGCONT)
+
+    def signal(self, number: int) -> None:
+        """Signal the recorder; nothing happens when it has ended."""
+        if self.start:
+            send(self.pid, self.start, number)
 
     def tmux(self, *commands: list[str], bound_s: float = TMUX_S) -> bytes:
         """What tmux answers; raises Refused. Another server on the same socket has other panes by our pane's name."""
@@ -169,10 +176,11 @@ class Recorder:
         return said
 
     def server_lives(self) -> bool:
-        """Whether the tmux server that opened our window does."""
+        """Whether the tmux server that opened our window does, and not another process with its pid."""
         try:
-            if LINUX and stat_of(self.server_pid).state == "Z":
-                return False
+            if LINUX:
+                facts = stat_of(self.server_pid)
+                return facts.state != "Z" and facts.start == self.server_start
             os.kill(self.server_pid, 0)
         except (ProcessLookupError, FileNotFoundError):
             return False

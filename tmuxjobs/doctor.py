@@ -50,6 +50,7 @@ def doctor(jobs: Jobs, *, fix: bool = False) -> Diagnosis:
             fixed.append(leftover.what)
         left = look_for_leftovers(jobs, [])
     findings.append(told("leftovers", [one.what for one in left]))
+    findings += found(jobs, not_proved)
     findings += found(jobs, trial)
     return Diagnosis(healthy=all(one.ok for one in findings), checks=tuple(findings), fixed=tuple(fixed))
 
@@ -191,7 +192,7 @@ def leftovers(jobs: Jobs) -> Iterator[Leftover]:
                 continue
             if record.job.adopted is not None and isinstance(state, Lost):
                 continue  # lost to us alone: its window and its processes are a person's own
-            if living := jobs.orphans(record, state):
+            if living := jobs.left(record, state).ours:
                 what = f"{name_processes(living)} of lost job {name}"
                 yield Leftover(what, lambda name=name: jobs.kill(name, grace=2.0))  # type: ignore[misc]
             for path in store.transient(name):
@@ -201,6 +202,17 @@ def leftovers(jobs: Jobs) -> Iterator[Leftover]:
     for name in sorted(panes.keys() - names):
         if panes[name].dead and store.look(name) is None:
             yield Leftover(f"window of removed job {name}", lambda name=name: jobs.tmux.close(panes[name]))  # type: ignore[misc]
+
+
+def not_proved(jobs: Jobs) -> Iterator[Finding]:
+    """Processes that may be of lost jobs: named, for a person to judge."""
+    for record in jobs.store.unfinished():
+        for one in jobs.left(*jobs.settle(record)).doubt:
+            text = (
+                f"{one.name} ({one.pid}) may be left of lost job {record.job.job_id}. That cannot be proved, so it was "
+                f"not touched: look at it, and end it by `kill {one.pid}` if it is."
+            )
+            yield Finding(name="process", ok=True, text=text)
 
 
 def exposed(root: Path) -> Iterator[Path]:

@@ -37,9 +37,9 @@ from tmuxjobs.log import log_size
 from tmuxjobs.models import (
     STATUSES,
     Lost,
-    ProcessRecord,
     Record,
     Running,
+    RunRecord,
     State,
     Status,
     derive_state,
@@ -127,6 +127,7 @@ class Jobs:
         ended, run = record.exit, record.run
         prompt = self.prompt(record) if isinstance(state, Running) else None
         people = holding.people(self, job_id) if isinstance(state, Running) else holding.People()
+        left = self.left(record, state)
         return JobStatus(
             **self._summary(record, state),
             detail=describe(state),
@@ -144,8 +145,9 @@ class Jobs:
             # Of an adopted process they were told to tmux, its parent, alone.
             cpu=ended.cpu_user_s + ended.cpu_system_s if ended and not record.job.adopted else None,
             max_rss_bytes=ended.max_rss_bytes if ended and not record.job.adopted else None,
-            left_running=stopping.alive_of(ended.left_running) if ended else (),
-            survivors=stopping.alive_of(ended.survivors) if ended else self.orphans(record, state),
+            left_running=stopping.alive_of(self, record, ended.left_running) if ended else (),
+            survivors=stopping.alive_of(self, record, ended.survivors) if ended else left.ours,
+            not_touched=left.doubt,
             watchers=people.watchers,
             typed_ago=people.typed_ago,
             held_since=datetime.fromtimestamp(people.held_since, UTC) if people.held_since else None,
@@ -183,17 +185,25 @@ class Jobs:
             return min(known, time.monotonic() - since) if record.job.boot == processes.boot_id() else known
         return max(0.0, time.monotonic() - since)
 
-    def orphans(self, record: Record, state: State) -> tuple[ProcessRecord, ...]:
+    def left(self, record: Record, state: State) -> processes.Left:
         """Processes of a job whose runner is gone."""
-        if not isinstance(state, Lost) or record.run is None or record.run.boot != processes.boot_id():
-            return ()
         run, adopted = record.run, record.job.adopted
+        if not isinstance(state, Lost) or record.exit is not None or run is None or not self.is_here(run):
+            return processes.Left()
         if adopted is None:
-            found = processes.of_jobs({record.job.job_id: (run.pid, run.start)}).get(record.job.job_id, {})
-        else:
-            tmux = f"{run.socket},{run.server_pid},"
-            found = processes.of_pane(run.pane, tmux=tmux, leader=adopted.pid, start=adopted.start, since=run.start)
-        return tuple(ProcessRecord(pid=pid, name=name, start=processes.start_of(pid)) for pid, name in found.items())
+            trace = processes.Trace.of(record.job, run)
+            return processes.of_jobs({record.job.job_id: trace}).get(record.job.job_id, processes.Left())
+        pane = processes.PaneTrace(
+            environment=(run.pane, f"{run.socket},{run.server_pid},"),
+            leader=(adopted.pid, adopted.start),
+            server=(run.server_pid, run.server_start),
+            since=run.start,
+        )
+        return processes.of_pane(pane)
+
+    def is_here(self, run: RunRecord | None) -> bool:
+        """Whether the pids of that record are of this boot and this pid namespace."""
+        return run is not None and run.boot == processes.boot_id() and run.namespace in ("", processes.pid_namespace())
 
     def look(self, job_id: str) -> tuple[Record, State]:
         return self.settle(self.store.read(job_id))
@@ -212,7 +222,13 @@ class Jobs:
     def state(self, record: Record) -> State:
         run = record.run
         alive = record.exit is None and run is not None and processes.alive(run.pid, run.start)
-        return derive_state(record, runner_alive=alive, boot=processes.boot_id(), monotonic=time.monotonic())
+        return derive_state(
+            record,
+            runner_alive=alive,
+            boot=processes.boot_id(),
+            monotonic=time.monotonic(),
+            namespace=processes.pid_namespace(),
+        )
 
     def log_path(self, record: Record) -> Path:
         return self.store.folder(record.job.job_id) / "output.log"

@@ -43,11 +43,11 @@ def prune(jobs: Jobs) -> list[str]:
 def ended_unseen(jobs: Jobs) -> set[str]:
     """Lost jobs of which nothing lives. A look at all processes takes long: never under the lock."""
     settled = [jobs.settle(record) for record in jobs.store.unfinished()]
-    adopted = {r.job.job_id for r, state in settled if r.job.adopted and jobs.orphans(r, state)}
+    adopted = {r.job.job_id for r, state in settled if r.job.adopted and jobs.left(r, state).ours}
     lost = [r for r, state in settled if isinstance(state, Lost) and r.job.job_id not in adopted]
-    boot = processes.boot_id()
-    runners = {r.job.job_id: (r.run.pid, r.run.start) for r in lost if r.run is not None and r.run.boot == boot}
-    return {record.job.job_id for record in lost} - processes.of_jobs(runners).keys()
+    traces = {r.job.job_id: processes.Trace.of(r.job, r.run) for r in lost if r.run is not None and jobs.is_here(r.run)}
+    living = {job_id for job_id, left in processes.of_jobs(traces).items() if left.ours}
+    return {record.job.job_id for record in lost} - living
 
 
 def ages_of(jobs: Jobs, lost: set[str]) -> dict[str, float]:

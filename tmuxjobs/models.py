@@ -12,8 +12,13 @@ from pydantic import BaseModel, ConfigDict
 FORMAT = 1
 """Version of the records on disk; a newer one is refused, see `store.py`."""
 
+MARK_IN_JOBS = "TMUXJOBS_JOB_MARK"
+"""The variable with `JobSpec.mark`; no setting."""
+
 LAUNCH_S = 60.0
 """A job without a runner is starting for this long; `runner.py` refuses to start a later one."""
+
+OTHER_NAMESPACE = "it was started in another pid namespace: in another container, or before this one was restarted"
 
 Notify = Literal["always", "failure", "never"]
 """When a job's end is told by a message, a bell and the hook; a failure is any end but exit code 0."""
@@ -59,6 +64,8 @@ class JobSpec(Model):
     created_monotonic: float
     boot: str
     nonce: str
+    mark: str = ""
+    """Random, and in the environment of what the job starts: whoever carries it came from this job and no other."""
     tmux: str
     python: str
     recorder: str
@@ -80,7 +87,10 @@ class RunRecord(Model):
     pane: str
     socket: str
     server_pid: int
+    server_start: str = ""
     tty: str
+    namespace: str = ""
+    """Of pids; empty where there is none or it was not recorded."""
     command_pid: int | None = None
     command_start: str | None = None
     started_at: datetime | None = None
@@ -199,12 +209,17 @@ class Lost:
 State = Starting | Running | Exited | Killed | NotStarted | Lost
 
 
-def derive_state(record: Record, *, runner_alive: bool, boot: str, monotonic: float) -> State:
-    """The state of a job from its records and three facts of now: its runner's life, the boot id, the clock in s."""
+def derive_state(record: Record, *, runner_alive: bool, boot: str, monotonic: float, namespace: str = "") -> State:
+    """The state of a job from its records and facts of now: its runner's life, the boot id, the clock in s.
+
+    `namespace` is ours of pids; empty where there is none.
+    """
     if record.exit is not None:
         return _ended(record.exit)
     if record.job.boot != boot:
         return Lost("reboot", "the machine was restarted while it ran")
+    if record.run is not None and record.run.namespace and record.run.namespace != namespace:
+        return Lost("elsewhere", OTHER_NAMESPACE)
     if record.run is None:
         if monotonic - record.job.created_monotonic < LAUNCH_S:
             return Starting()

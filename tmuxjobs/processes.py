@@ -1,5 +1,7 @@
 """What the process table says: who lives, and what belongs to a job. Knows pids, not records."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import re
@@ -12,7 +14,9 @@ from pathlib import Path
 
 import psutil
 
+from tmuxjobs import trees
 from tmuxjobs.errors import StateError
+from tmuxjobs.models import MARK_IN_JOBS, JobSpec, ProcessRecord, RunRecord
 
 LINUX = sys.platform.startswith("linux")
 
@@ -40,6 +44,11 @@ def start_of(pid: int) -> str | None:
         # Out of file descriptors: a job whose runner can not be looked at is not lost.
         raise StateError(f"The process table can not be read ({error.strerror}); try again.") from None
     return None if fields[0] in (b"Z", b"X") else fields[19].decode()
+
+
+def pid_namespace() -> str:
+    """Which pids the numbers here are; empty where the system has no others."""
+    return trees.pid_namespace()
 
 
 def alive(pid: int, start: str) -> bool:
@@ -134,61 +143,167 @@ def _room_in_groups(pid: int) -> Iterator[int]:
                     break
 
 
-def of_jobs(runners: Mapping[str, tuple[int, str]]) -> dict[str, dict[int, str]]:
-    """{job id: {pid: name}} of live processes that came from jobs whose runners are gone, by one look at all.
+@dataclass(frozen=True)
+class Trace:
+    """What a job whose runner is gone left to know its processes by: `mark` is in their environment, if not empty.
 
-    `runners` has each job's runner: its pid and start. Its processes are told by the session that it led and by the
-    mark in their environment, and nothing older can be its child. Jobs of which nothing lives are left out.
+    `runner`, the leader of their session, and `command` are pids with their starts.
     """
-    found: dict[str, dict[int, str]] = {}
-    for pid in psutil.pids() if runners else ():
+
+    mark: str
+    runner: tuple[int, str]
+    command: tuple[int | None, str | None]
+
+    @classmethod
+    def of(cls, job: JobSpec, run: RunRecord) -> Trace:
+        return cls(job.mark, (run.pid, run.start), (run.command_pid, run.command_start))
+
+
+@dataclass(frozen=True)
+class PaneTrace:
+    """What an adopted window whose adopter is gone left to know its processes by.
+
+    `leader` is its first process, `server` its tmux server, each with its start. `environment` is what tmux sets in
+    the pane: `TMUX_PANE`, and the beginning of `TMUX`. What left the tree before `since` is a person's own.
+    """
+
+    environment: tuple[str, str]
+    leader: tuple[int, str]
+    server: tuple[int, str]
+    since: str
+
+
+@dataclass(frozen=True)
+class Left:
+    """Live processes of a job whose runner is gone.
+
+    `ours` are proved to have come from it. Of those in `doubt` nobody can know: never signal them.
+    """
+
+    ours: tuple[ProcessRecord, ...] = ()
+    doubt: tuple[ProcessRecord, ...] = ()
+
+
+@dataclass(frozen=True)
+class Process:
+    """A live process as one look at all shows it; its `start` is as `start_of` tells it."""
+
+    name: str
+    parent: int
+    session: int
+    start: str
+    environment: frozenset[bytes]
+
+    def record(self, pid: int) -> ProcessRecord:
+        return ProcessRecord(pid=pid, name=self.name, start=self.start)
+
+    def has(self, variable: str, value: str) -> bool:
+        return f"{variable}={value}".encode() in self.environment
+
+
+def of_jobs(traces: Mapping[str, Trace]) -> dict[str, Left]:
+    """{job id: what lives of it} by one look at all; jobs of which nothing lives are left out.
+
+    A session's number is not given to another while one of its members lives, and after that it may be: it proves
+    nothing unless the leader or a member is proved.
+    """
+    living = _living() if traces else {}
+    found = {}
+    for job_id, trace in traces.items():
+        ours = {
+            pid
+            for pid, one in living.items()
+            if (pid, one.start) == trace.command or (trace.mark and one.has(MARK_IN_JOBS, trace.mark))
+        }
+        session, since = trace.runner
+        members = {pid for pid, one in living.items() if one.session == session and not _is_older(one.start, since)}
+        leader = _start_or_zombie(session)
+        if leader == since or (members & ours and (leader is None or session in ours)):
+            ours |= members
+        # Led by another process, or marked as another job's: a stranger for sure.
+        doubt = set() if leader else {pid for pid in members if not _is_marked(living[pid])}
+        left = _left(living, ours, doubt)
+        if left.ours or left.doubt:
+            found[job_id] = left
+    return found
+
+
+def of_pane(trace: PaneTrace) -> Left:
+    """What lives of an adopted window whose adopter is gone.
+
+    While its first process and the tmux server live, the pane is the same one; later it may be another's.
+    """
+    server, server_start = trace.server
+    serving = _start_or_zombie(server)
+    living = _living()
+    leader, start = trace.leader
+    same = leader in living and living[leader].start == start
+    ours = {pid for pid, one in living.items() if leader in (pid, one.session)} if same else set()
+    marked = {
+        pid
+        for pid, one in living.items()
+        if one.has("TMUX_PANE", trace.environment[0])
+        and any(variable.startswith(f"TMUX={trace.environment[1]}".encode()) for variable in one.environment)
+        and not _is_older(one.start, trace.since)
+    }
+    if serving == server_start:
+        # What a person has started anew in the pane is a child of tmux.
+        marked -= _with_descendants(living, {pid for pid in marked - ours if living[pid].parent == server})
+        ours |= marked if same else set()
+    elif serving:
+        marked -= {pid for pid in marked if not _is_older(living[pid].start, serving)}
+    return _left(living, ours, marked)
+
+
+def _left(living: Mapping[int, Process], ours: set[int], doubt: set[int]) -> Left:
+    ours = _with_descendants(living, ours)
+    return Left(*(tuple(living[pid].record(pid) for pid in sorted(pids)) for pids in (ours, doubt - ours)))
+
+
+def _with_descendants(living: Mapping[int, Process], pids: set[int]) -> set[int]:
+    found = grown = pids
+    while grown:
+        grown = {pid for pid, one in living.items() if one.parent in grown} - found
+        found = found | grown
+    return found
+
+
+def _living() -> dict[int, Process]:
+    """{pid: facts} of every live process but ourselves that may be looked at; raises StateError."""
+    found = {}
+    for pid in psutil.pids():
         start = start_of(pid)
         if start is None or pid == os.getpid():
             continue
         with contextlib.suppress(OSError, psutil.Error):  # it ended, or is another user's
-            session = os.getsid(pid)
-            mine = [job_id for job_id, (runner, _) in runners.items() if runner == session] or [_mark_of(pid)]
-            for job_id in mine:
-                if job_id in runners and pid != runners[job_id][0] and not _is_older(start, runners[job_id][1]):
-                    found.setdefault(job_id, {})[pid] = psutil.Process(pid).name()
+            session, process = os.getsid(pid), psutil.Process(pid)
+            with process.oneshot():
+                found[pid] = Process(process.name(), process.ppid(), session, start, _environment_of(pid))
     return found
 
 
-def of_pane(pane: str, *, tmux: str, leader: int, start: str, since: str) -> dict[int, str]:
-    """{pid: name} of live processes that came from an adopted window whose adopter is gone.
+def _environment_of(pid: int) -> frozenset[bytes]:
+    """What it was started with; nothing of another user's."""
+    with contextlib.suppress(OSError, psutil.Error):
+        if LINUX:
+            return frozenset(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
+        return frozenset(os.fsencode(f"{name}={value}") for name, value in psutil.Process(pid).environ().items())
+    return frozenset()
 
-    `leader` is its first process, with its `start`. Told by descent and session while the leader lives, and by the pane
-    in their environment, whose `TMUX` begins with `tmux`; what left the tree before `since` is a person's own.
-    """
-    found = {}
-    below: set[int] = set()
-    if alive(leader, start):
-        with contextlib.suppress(psutil.Error):  # it ended
-            below = {leader, *(child.pid for child in psutil.Process(leader).children(recursive=True))}
-    for pid in psutil.pids():
-        began = start_of(pid)
-        if began is None or pid == os.getpid():
-            continue
-        with contextlib.suppress(OSError, psutil.Error):  # it ended, or is another user's
-            if pid in below or (below and os.getsid(pid) == leader):
-                found[pid] = psutil.Process(pid).name()
-            elif not _is_older(began, since):
-                environ = psutil.Process(pid).environ()
-                if environ.get("TMUX_PANE") == pane and environ.get("TMUX", "").startswith(tmux):
-                    found[pid] = psutil.Process(pid).name()
-    return found
+
+def _is_marked(process: Process) -> bool:
+    return any(variable.startswith(f"{MARK_IN_JOBS}=".encode()) for variable in process.environment)
+
+
+def _start_or_zombie(pid: int) -> str | None:
+    """As `start_of`, of a process that has ended and was not reaped too: its pid is still its own."""
+    with contextlib.suppress(OSError):
+        return trees.start_of(pid) or None
+    return None
 
 
 def _is_older(start: str, since: str) -> bool:
-    return LINUX and int(start) < int(since)
-
-
-def _mark_of(pid: int) -> str:
-    """The job that the process's environment names; empty when there is none."""
-    if not LINUX:
-        return psutil.Process(pid).environ().get("TMUXJOBS_JOB_ID", "")
-    variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    return next((os.fsdecode(one[16:]) for one in variables if one.startswith(b"TMUXJOBS_JOB_ID=")), "")
+    return LINUX and since.isdecimal() and int(start) < int(since)
 
 
 def usage(roots: Mapping[int, bool]) -> dict[int, tuple[float, int]]:

@@ -94,6 +94,7 @@ class JobStatus(JobSummary):
     max_rss_bytes: int | None = None
     left_running: tuple[ProcessRecord, ...] = ()
     survivors: tuple[ProcessRecord, ...] = ()
+    not_touched: tuple[ProcessRecord, ...] = ()
     watchers: int = 0
     typed_ago: float | None = None
     held_since: datetime | None = None
@@ -124,6 +125,8 @@ class JobStatus(JobSummary):
             lines.append(f"It left running: {name_processes(self.left_running)}. `kill` ends them.")
         if self.survivors:
             lines.append(f"Could not be ended: {name_processes(self.survivors)}.")
+        if self.not_touched:
+            lines.append(in_doubt(self.not_touched))
         return "\n".join(lines)
 
 
@@ -385,12 +388,14 @@ class Kill(Answer):
     status: Literal["killed", "already_terminated", "not_found"]
     detail: str
     survivors: tuple[ProcessRecord, ...] = ()
+    not_touched: tuple[ProcessRecord, ...] = ()
 
     def text(self) -> str:
-        """The answer and who outlived it."""
+        """The answer, who outlived it, and who may be of the job and was not signalled."""
         lives = f" Could not be ended: {name_processes(self.survivors)}." if self.survivors else ""
         how = self.detail if self.detail.startswith(self.status) else f"{self.status}: {self.detail}"
-        return f"{self.job_id}: {how}.{lives}"
+        doubt = f" {in_doubt(self.not_touched)}" if self.not_touched else ""
+        return f"{self.job_id}: {how}.{lives}{doubt}"
 
 
 class Finding(Model):
@@ -412,6 +417,11 @@ class Diagnosis(Answer):
         """A line a check, and what was removed."""
         lines = [f"{'ok   ' if one.ok else 'WRONG'} {one.name}: {one.text}" for one in self.checks]
         return "\n".join([*(f"removed {what}" for what in self.fixed), *lines])
+
+
+def in_doubt(processes: tuple[ProcessRecord, ...]) -> str:
+    """What to say of processes that nobody can prove to be a job's."""
+    return f"May be left of it, which cannot be proved, so it is never signalled: {name_processes(processes)}."
 
 
 def name_processes(processes: tuple[ProcessRecord, ...]) -> str:

@@ -142,7 +142,9 @@ class Runner:
             "pane": self.recorder.pane,
             "socket": self.recorder.socket,
             "server_pid": self.recorder.server_pid,
+            "server_start": self.recorder.server_start,
             "tty": self.tty,
+            "namespace": trees.pid_namespace(),
         }
         write_json(self.path("run.json"), self.run)
 
@@ -352,9 +354,8 @@ class Runner:
             self.signal_all(signal.SIGCONT)
 
     def signal_all(self, number: int) -> None:
-        for pid in self.members():
-            with contextlib.suppress(ProcessLookupError, PermissionError):  # ended, or named as a survivor later
-                os.kill(pid, number)
+        for pid, facts in self.members().items():
+            trees.send(pid, facts.start, number)  # one of another user's is named as a survivor later
 
     def members(self) -> dict[int, trees.Process]:
         """{pid: facts} of every live process that came from the job, whatever it did to get away.

@@ -11,16 +11,16 @@ import platformdirs
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tmuxjobs.errors import SettingsError
-from tmuxjobs.models import Notify
+from tmuxjobs.models import MARK_IN_JOBS, Notify
 
 UNITS = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 IN_JOBS = "TMUXJOBS_JOB_ID"
+"""Set in every job's environment, beside `MARK_IN_JOBS`; neither is a setting."""
 IN_HOOKS = {
     f"TMUXJOBS_{name}"
     for name in ("STATUS", "EXIT_CODE", "SIGNAL", "REASON", "RUNTIME", "SUMMARY", "COMMAND", "CWD", "LOG_PATH")
 }
 """Set for the `on_end` command by `runner.py`, beside IN_JOBS; no settings either."""
-"""Set in every job's environment; the one TMUXJOBS_ name that is no setting."""
 SEED = {
     name: f"MCP_BG_{name.upper()}"
     for name in ("max_jobs", "max_output_size", "job_timeout", "working_dir", "allowed_commands", "cleanup_interval")
@@ -144,5 +144,5 @@ def refuse_unknown(environ: Mapping[str, str]) -> None:
     """A misspelt variable must not be a restriction that silently is none."""
     known = {ours(name) for name in Settings.model_fields}
     for name in sorted(environ):
-        if name.startswith("TMUXJOBS_") and name not in known | IN_HOOKS | {IN_JOBS}:
+        if name.startswith("TMUXJOBS_") and name not in known | IN_HOOKS | {IN_JOBS, MARK_IN_JOBS}:
             raise SettingsError(f"{name} is no setting; there are {', '.join(sorted(known))}.")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from tmuxjobs import ending, keeping, looks, processes, stopping
 from tmuxjobs.checks import checked_seconds, encoded
 from tmuxjobs.errors import InvalidInput, LimitReached, NotAllowed, NotStarted, StateError, TmuxError
-from tmuxjobs.models import LAUNCH_S, JobSpec, Notify, status_of
+from tmuxjobs.models import LAUNCH_S, MARK_IN_JOBS, JobSpec, Notify, status_of
 from tmuxjobs.results import Ran, Started, Waited
 from tmuxjobs.settings import IN_HOOKS, IN_JOBS
 from tmuxjobs.store import slug, suffix
@@ -149,6 +149,7 @@ def create(jobs: Jobs, short: str, asked: Mapping[str, Any], environment: dict[s
             created_monotonic=time.monotonic(),
             boot=processes.boot_id(),
             nonce=str(secrets.randbits(63)),
+            mark=secrets.token_hex(12),
             tmux=jobs.tmux.binary,
             python=sys.executable,
             recorder=str(HERE / "recorder.py"),
@@ -158,7 +159,7 @@ def create(jobs: Jobs, short: str, asked: Mapping[str, Any], environment: dict[s
         )
         if jobs.settings.max_total_size is not None:
             keeping.make_room(jobs, keeping.reserved(spec), lost)
-        jobs.store.create(spec, environment | {IN_JOBS: job_id})
+        jobs.store.create(spec, environment | {IN_JOBS: job_id, MARK_IN_JOBS: spec.mark})
         try:
             ending.started(jobs, job_id)
         except StateError:
@@ -213,7 +214,7 @@ def forget(jobs: Jobs, job_id: str) -> None:
     """Remove all of a job that did not start; a runner killed at its fork may have left the command behind."""
     record = jobs.store.look(job_id)
     if record is not None:
-        stopping.end_processes(lambda: jobs.orphans(*jobs.settle(record)), "SIGKILL", 0.0)
+        stopping.end_processes(lambda: jobs.left(*jobs.settle(record)).ours, "SIGKILL", 0.0)
     with jobs.store.lock():
         jobs.store.remove(job_id)
     deadline = time.monotonic() + CLOSE_S

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal as signals
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from tmuxjobs import processes
+from tmuxjobs import processes, trees
 from tmuxjobs.checks import checked_seconds
 from tmuxjobs.errors import InvalidInput, JobNotFound, TmuxError
 from tmuxjobs.models import Lost, ProcessRecord, Record, Running, Starting, State, describe
@@ -34,10 +33,13 @@ def kill(jobs: Jobs, job_id: str, *, signal: str = "TERM", grace: float = GRACE_
     if isinstance(state, Starting | Running):
         return stop(jobs, record, name, grace)
     survivors, ended = end_processes(lambda: leftovers(jobs, record, state), name, grace)
+    doubt = jobs.left(record, state).doubt
     words = f"; ended {ended} of its processes that still lived" if ended or survivors else ""
     status = "killed" if ended and isinstance(state, Lost) else "already_terminated"
     detail = describe(state) + words
-    return Kill.model_validate({"job_id": job_id, "status": status, "detail": detail, "survivors": survivors})
+    return Kill.model_validate(
+        {"job_id": job_id, "status": status, "detail": detail, "survivors": survivors, "not_touched": doubt}
+    )
 
 
 def stop(jobs: Jobs, record: Record, signal: str, grace: float) -> Kill:
@@ -51,7 +53,7 @@ def stop(jobs: Jobs, record: Record, signal: str, grace: float) -> Kill:
         record, state = jobs.look(job_id)
         if not asked and isinstance(state, Running) and record.run is not None:
             asked = True
-            send(record.run.pid, signals.SIGUSR1)
+            trees.send(record.run.pid, record.run.start, signals.SIGUSR1)
         if record.exit is not None:
             jobs.store.withdraw_stop(job_id)
             return Kill(
@@ -69,42 +71,38 @@ def stop(jobs: Jobs, record: Record, signal: str, grace: float) -> Kill:
     )
 
 
-def alive_of(named: Sequence[ProcessRecord]) -> tuple[ProcessRecord, ...]:
+def alive_of(jobs: Jobs, record: Record, named: Sequence[ProcessRecord]) -> tuple[ProcessRecord, ...]:
+    """Those that still live, of processes that a record of the job names."""
+    if not jobs.is_here(record.run):
+        return ()
     return tuple(one for one in named if one.start and processes.alive(one.pid, one.start))
 
 
 def leftovers(jobs: Jobs, record: Record, state: State) -> tuple[ProcessRecord, ...]:
     """What lives of a job that has ended."""
     if record.exit is None:
-        return jobs.orphans(record, state)
-    return alive_of(record.exit.left_running + record.exit.survivors)
+        return jobs.left(record, state).ours
+    return alive_of(jobs, record, record.exit.left_running + record.exit.survivors)
 
 
 def end_processes(
     look: Callable[[], tuple[ProcessRecord, ...]], signal: str, grace: float
 ) -> tuple[tuple[ProcessRecord, ...], int]:
     """Signal them, then SIGKILL, whoever a look shows: they fork meanwhile. Survivors, and how many ended."""
-    met: set[int] = set()
+    met: set[ProcessRecord] = set()
     for number, bound in ((signals.Signals[signal], grace), (signals.SIGKILL, KILL_S)):
         deadline = time.monotonic() + bound
-        signalled: set[int] = set()
+        signalled: set[ProcessRecord] = set()
         while living := look():
-            for pid in {one.pid for one in living} - signalled:
-                send(pid, number)
-                signalled.add(pid)
+            for one in set(living) - signalled:
+                trees.send(one.pid, one.start or "", number)
+                signalled.add(one)
             met |= signalled
             if time.monotonic() >= deadline:
                 break
             time.sleep(0.02)
     survivors = look()
-    return survivors, len(met - {one.pid for one in survivors})
-
-
-def send(pid: int, number: signals.Signals) -> None:
-    try:
-        os.kill(pid, number)
-    except (ProcessLookupError, PermissionError):
-        return
+    return survivors, len({(one.pid, one.start) for one in met} - {(one.pid, one.start) for one in survivors})
 
 
 def signal_name(name: str) -> str:

@@ -29,6 +29,35 @@ def start_of(pid: int) -> str:
     return output_of(["/bin/ps", "-o", "lstart=", "-p", str(pid)]).strip()
 
 
+def pid_namespace() -> str:
+    """Which pids the numbers here are, pid_namespaces(7); a container that was restarted may have the same again."""
+    with contextlib.suppress(OSError):
+        return os.readlink("/proc/self/ns/pid")
+    return ""
+
+
+def send(pid: int, start: str, number: int) -> None:
+    """Signal that very process, not a later one with its pid; nothing happens when it has ended or is another user's.
+
+    An empty `start` stands for a process that a look has just shown (macOS).
+    """
+    fd = -1
+    with contextlib.suppress(AttributeError, OSError):  # Python 3.8, macOS, Linux before 5.3, or out of files
+        fd = os.pidfd_open(pid)
+    try:
+        if start and start_of(pid) != start:
+            return
+        if fd >= 0:
+            signal.pidfd_send_signal(fd, number)  # its pid may be another's by now
+        else:
+            os.kill(pid, number)
+    except (ProcessLookupError, FileNotFoundError, PermissionError):
+        return
+    finally:
+        if fd >= 0:
+            os.close(fd)
+
+
 def output_of(argv: list[str]) -> str:
     with os.popen("TZ=UTC LC_ALL=C " + shlex.join(argv)) as pipe:
         return pipe.read()

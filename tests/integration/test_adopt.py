@@ -141,6 +141,52 @@ def test_adopter_that_is_killed_leaves_a_lost_job_whose_tree_can_be_ended(jobs: 
     assert sleeping(seconds) == []
 
 
+def test_what_a_person_starts_anew_in_its_window_is_not_of_the_job(jobs: Jobs, tmux: Tmux) -> None:
+    seconds = 1000 + secrets.randbelow(10**8)
+    pane = opened(tmux)
+    job_id = jobs.adopt("mine").job_id
+    tmux("respawn-pane", "-k", "-t", pane, f"sleep {seconds}; :")
+    end = ended(jobs, job_id)
+    assert (end.left_running, end.survivors) == ((), ())
+    jobs.kill(job_id, grace=0)
+    assert len(wait_until(lambda: sleeping(seconds))) == 1
+
+
+def test_what_a_person_starts_anew_after_its_adopter_was_killed_is_not_of_the_job(jobs: Jobs, tmux: Tmux) -> None:
+    seconds = 1000 + secrets.randbelow(10**8)
+    pane = opened(tmux)
+    job_id = jobs.adopt("mine").job_id
+    typed(tmux, pane, f"setsid -f sleep {seconds}")
+    (left,) = wait_until(lambda: sleeping(seconds))
+    os.kill(record_of(jobs, job_id).run.pid, signal.SIGKILL)  # type: ignore[union-attr]
+    assert ended(jobs, job_id).status == "lost"
+    tmux("respawn-pane", "-k", "-t", pane, f"sleep {seconds}; :")
+    wait_until(lambda: sleeping(seconds), lambda found: len(found) == 2)
+    status = jobs.status(job_id)
+    assert status.survivors == ()
+    assert [one.pid for one in status.not_touched] == [left.pid]
+    assert jobs.kill(job_id, grace=0).status == "already_terminated"
+    assert len(sleeping(seconds)) == 2
+    left.kill()
+
+
+def test_pane_of_that_name_of_another_tmux_server_is_a_strangers(jobs: Jobs, tmux: Tmux) -> None:
+    """As after a restart of a container: socket, pid of the server and pane are the same again."""
+    seconds = 1000 + secrets.randbelow(10**8)
+    pane = opened(tmux)
+    job_id = jobs.adopt("mine").job_id
+    run = record_of(jobs, job_id).run
+    assert run is not None
+    os.kill(run.pid, signal.SIGKILL)
+    tmux("respawn-pane", "-k", "-t", pane, f"sleep {seconds}; :")
+    wait_until(lambda: sleeping(seconds))
+    path = jobs.store.folder(job_id) / "run.json"
+    path.write_text(run.model_copy(update={"server_start": "1"}).model_dump_json())
+    assert ended(jobs, job_id).survivors == ()
+    assert jobs.kill(job_id, grace=0).status == "already_terminated"
+    assert len(sleeping(seconds)) == 1
+
+
 # What is recorded
 
 

@@ -1,12 +1,18 @@
 """Killing ends the whole tree and says what was there to kill."""
 
+import contextlib
+import json
 import os
 import secrets
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
-from support import Tmux, ended, sleeping, wait_until
+from support import Tmux, ended, record_of, sleeping, wait_until
 
-from tmuxjobs import Jobs
+from tmuxjobs import Jobs, processes
 from tmuxjobs.errors import InvalidInput
 
 
@@ -87,3 +93,130 @@ def test_wrong_signal_is_refused_and_kills_nothing(jobs: Jobs) -> None:
     with pytest.raises(InvalidInput, match="'NOPE' is no signal"):
         jobs.kill(job_id, signal="NOPE")
     assert jobs.status(job_id).status == "running"
+
+
+# A lost job, and strangers that have its numbers
+
+
+def lost(jobs: Jobs, command: str = "sleep 1000") -> str:
+    """A job whose runner was killed."""
+    job_id = jobs.execute(f"echo ready; {command}").job_id
+    wait_until(lambda: jobs.output(job_id).stdout, lambda text: "ready" in text)
+    os.kill(record_of(jobs, job_id).run.pid, signal.SIGKILL)  # type: ignore[union-attr]
+    assert ended(jobs, job_id).status == "lost"
+    return job_id
+
+
+def rewrite(jobs: Jobs, job_id: str, name: str, **changes: Any) -> None:
+    path = jobs.store.folder(job_id) / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.fixture
+def stranger() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts a process of nobody's job, the leader of a session."""
+    with contextlib.ExitStack() as ending:
+
+        def start(*argv: str, **env: str) -> subprocess.Popen[bytes]:
+            process = subprocess.Popen(argv, cwd="/", env=os.environ | env, start_new_session=True)
+            ending.callback(process.wait)
+            ending.callback(process.kill)
+            return process
+
+        yield start
+
+
+def test_stranger_with_the_pid_of_a_dead_runner_is_neither_named_nor_signalled(
+    jobs: Jobs, stranger: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    job_id = lost(jobs)
+    jobs.kill(job_id, grace=0)
+    seconds = 1000 + secrets.randbelow(10**8)
+    later = stranger("sh", "-c", f"sleep {seconds} & wait")
+    wait_until(lambda: sleeping(seconds))
+    rewrite(jobs, job_id, "run.json", pid=later.pid)
+    status = jobs.status(job_id)
+    assert (status.survivors, status.not_touched) == ((), ())
+    assert jobs.kill(job_id, grace=0).status == "already_terminated"
+    jobs.doctor(fix=True)
+    (child,) = sleeping(seconds)
+    assert later.poll() is None
+    child.kill()
+
+
+def test_what_can_not_be_proved_to_be_of_a_lost_job_is_named_and_not_touched(
+    jobs: Jobs, stranger: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    job_id = lost(jobs)
+    jobs.kill(job_id, grace=0)
+    seconds = 1000 + secrets.randbelow(10**8)
+    leader = stranger("sh", "-c", f"sleep {seconds} & exit")
+    leader.wait()
+    (sleeper,) = wait_until(lambda: sleeping(seconds))
+    rewrite(jobs, job_id, "run.json", pid=leader.pid)
+    try:
+        words = f"May be left of it, which cannot be proved, so it is never signalled: sleep ({sleeper.pid})."
+        assert words in jobs.status(job_id).text()
+        assert [one.pid for one in jobs.status(job_id).not_touched] == [sleeper.pid]
+        assert words in jobs.kill(job_id, grace=0).text()
+        assert f"sleep ({sleeper.pid}) may be left of lost job {job_id}." in jobs.doctor(fix=True).text()
+        assert sleeping(seconds)
+    finally:
+        sleeper.kill()
+
+
+def test_job_of_that_name_in_another_state_directory_is_no_strangers_excuse(
+    jobs: Jobs, stranger: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    job_id = lost(jobs)
+    jobs.kill(job_id, grace=0)
+    other = stranger("sleep", "1000", TMUXJOBS_JOB_ID=job_id, TMUXJOBS_JOB_MARK="another")
+    assert jobs.status(job_id).survivors == ()
+    assert jobs.kill(job_id, grace=0).status == "already_terminated"
+    assert other.poll() is None
+
+
+def test_all_of_a_lost_job_is_known_by_its_mark_its_session_and_its_parents(jobs: Jobs) -> None:
+    seconds = 1000 + secrets.randbelow(10**8)
+    deep = f"setsid sh -c 'env -i sleep {seconds}; :'"
+    job_id = lost(jobs, f"trap '' HUP; env -i sleep {seconds} & {deep} & setsid -f sleep {seconds}; sleep 1000")
+    assert len(wait_until(lambda: sleeping(seconds))) == 3
+    names = [one.name for one in jobs.status(job_id).survivors]
+    assert names.count("sleep") == 4
+    assert jobs.kill(job_id, grace=0.1).status == "killed"
+    assert sleeping(seconds) == []
+
+
+@pytest.mark.parametrize("change", [{"boot": "another"}, {"namespace": "pid:[1]"}])
+def test_nothing_is_signalled_for_a_job_of_another_boot_or_container(jobs: Jobs, change: dict[str, str]) -> None:
+    seconds = 1000 + secrets.randbelow(10**8)
+    job_id = lost(jobs, f"trap '' HUP; sleep {seconds}; :")
+    rewrite(jobs, job_id, "run.json", **change)
+    assert jobs.status(job_id).survivors == ()
+    assert jobs.kill(job_id, grace=0).status == "already_terminated"
+    assert len(sleeping(seconds)) == 1
+    rewrite(jobs, job_id, "run.json", boot=processes.boot_id(), namespace=processes.pid_namespace())
+    assert jobs.kill(job_id, grace=0).status == "killed"
+
+
+def test_running_job_of_another_container_is_lost_here_and_told_so(jobs: Jobs) -> None:
+    job_id = jobs.execute("sleep 1000").job_id
+    rewrite(jobs, job_id, "run.json", namespace="pid:[1]")
+    status = jobs.status(job_id)
+    assert (status.status, status.reason) == ("lost", "elsewhere")
+    assert jobs.kill(job_id, grace=0).status == "already_terminated"
+    rewrite(jobs, job_id, "run.json", namespace=processes.pid_namespace())
+    assert jobs.status(job_id).status == "running"
+
+
+def test_what_a_job_of_an_earlier_boot_left_running_is_not_looked_for(jobs: Jobs) -> None:
+    job_id = jobs.execute("setsid -f sleep 1000 < /dev/null > /dev/null 2>&1").job_id
+    (left,) = ended(jobs, job_id).left_running
+    path = jobs.store.folder(job_id) / "exit.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"run": record["run"] | {"boot": "another"}}))
+    later = Jobs.open()
+    assert later.status(job_id).left_running == ()
+    later.kill(job_id, grace=0)
+    assert processes.alive(left.pid, left.start or "")
+    assert jobs.kill(job_id, grace=0).detail.endswith("ended 1 of its processes that still lived")

@@ -133,11 +133,11 @@ def test_start_waits_for_no_look_at_the_processes_of_lost_jobs(monkeypatch: pyte
     look = processes.of_jobs
     looked: list[set[str]] = []
 
-    def look_and_start(runners: Mapping[str, tuple[int, str]]) -> dict[str, dict[int, str]]:
-        looked.append(set(runners))
+    def look_and_start(traces: Mapping[str, processes.Trace]) -> dict[str, processes.Left]:
+        looked.append(set(traces))
         monkeypatch.setattr(processes, "of_jobs", look)
         Jobs.open().execute("sleep 1000")
-        return look(runners)
+        return look(traces)
 
     monkeypatch.setattr(processes, "of_jobs", look_and_start)
     assert set(jobs.prune()) == set(lost)

@@ -88,7 +88,7 @@ def test_killed_tmux_server_ends_the_job_and_is_told(jobs: Jobs, tmux: Tmux) -> 
     os.kill(int(tmux("display-message", "-p", "#{pid}")), signal.SIGKILL)
     status = ended(jobs, job_id)
     assert (status.status, status.reason) == ("killed", "tmux-ended")
-    assert processes.of_jobs({job_id: (run_of(jobs, job_id).pid, run_of(jobs, job_id).start)}) == {}
+    assert processes.of_jobs({job_id: processes.Trace.of(record_of(jobs, job_id).job, run_of(jobs, job_id))}) == {}
 
 
 def test_next_job_runs_after_the_tmux_server_was_killed(jobs: Jobs, tmux: Tmux) -> None:

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -67,6 +68,15 @@ def test_process_may_have_any_name(tmp_path: Path) -> None:
         assert (facts.ppid, facts.session) == (os.getpid(), os.getsid(0))
         assert trees.all_processes()[child.pid].start == facts.start == trees.start_of(child.pid)
         child.kill()
+
+
+def test_signal_does_not_reach_a_later_process_with_that_pid() -> None:
+    with subprocess.Popen(["sleep", "60"]) as child:
+        start = trees.start_of(child.pid)
+        trees.send(child.pid, start + "0", signal.SIGKILL)
+        trees.send(child.pid, start, signal.SIGTERM)
+        assert child.wait() == -signal.SIGTERM
+        trees.send(child.pid, start, signal.SIGKILL)
 
 
 def test_zombie_stays_in_the_table_as_the_parent_of_whom_it_left() -> None:
