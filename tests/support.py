@@ -94,6 +94,18 @@ def with_few_terminals(folder: Path, most: int, *argv: str) -> subprocess.Comple
     return run(*argv)
 
 
+def with_own_pids(*argv: str, stdin: str = "", timeout: float = 100) -> subprocess.CompletedProcess[str]:
+    """Run it as the first process of a pid namespace; with it all ends that it has started."""
+
+    def run(*inside: str) -> subprocess.CompletedProcess[str]:
+        line = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", *inside]
+        return subprocess.run(line, input=stdin, capture_output=True, text=True, cwd="/", timeout=timeout)
+
+    if not shutil.which("unshare") or run("true").returncode:
+        raise NotHere("a pid namespace of one's own is made by root on Linux")
+    return run(*argv)
+
+
 def log_of(status: JobStatus | Started) -> bytes:
     return Path(status.log_path).read_bytes()
 

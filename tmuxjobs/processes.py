@@ -43,7 +43,8 @@ def start_of(pid: int) -> str | None:
     except OSError as error:
         # Out of file descriptors: a job whose runner can not be looked at is not lost.
         raise StateError(f"The process table can not be read ({error.strerror}); try again.") from None
-    return None if fields[0] in (b"Z", b"X") else fields[19].decode()
+    # A zombie with threads is a process whose first one has ended, and it lives.
+    return None if fields[0] in (b"Z", b"X") and int(fields[17]) < 2 else fields[19].decode()
 
 
 def pid_namespace() -> str:

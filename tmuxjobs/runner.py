@@ -34,6 +34,8 @@ MARK_S = 60.0
 TMUX_END_S = 5.0
 KILL_S = 5.0
 RECORDER_RESTARTS = 20
+LOOKS = 5
+CHAIN_S = 0.05
 
 
 def now() -> str:
@@ -77,6 +79,8 @@ class Runner:
         self.closer = ""
         self.env: dict[bytes, bytes] = {}
         self.stop: Stop | None = None
+        self.unmet = False
+        self.hunting = 0
         self.status: int | None = None
         self.ended_at: str | None = None
         self.ended_monotonic: float | None = None
@@ -251,6 +255,8 @@ class Runner:
         if not self.holders() and not self.holders():
             return True
         self.tell_background()
+        if self.unmet:
+            time.sleep(CHAIN_S)  # each of its links wakes us
         return False
 
     def tell_background(self) -> None:
@@ -306,14 +312,17 @@ class Runner:
             waits.append(self.deadline - time.monotonic())
         return max(0.0, min(waits))
 
-    def reap(self) -> None:
+    def reap(self) -> dict[int, trees.Process]:
+        """Take in who has ended or stopped; on Linux {pid: facts} of those that have ended."""
+        ended: dict[int, trees.Process] = {}
         while True:
             try:
-                pid, status, usage = os.wait4(-1, os.WNOHANG | os.WUNTRACED)
+                pid = self.next_to_reap(ended) if trees.LINUX else -1
+                pid, status, usage = os.wait4(pid, os.WNOHANG | os.WUNTRACED) if pid else (0, 0, None)
             except ChildProcessError:
-                return
-            if pid == 0:
-                return
+                return ended
+            if pid == 0 or usage is None:
+                return ended
             if os.WIFSTOPPED(status):
                 # Ctrl-Z: no shell is above the job that could bring it back.
                 if pid == self.pid and os.WSTOPSIG(status) == signal.SIGTSTP:
@@ -328,6 +337,23 @@ class Runner:
             if pid == self.pid:
                 self.status = status
                 self.ended_at, self.ended_monotonic = now(), time.monotonic()
+
+    def next_to_reap(self, ended: dict[int, trees.Process]) -> int:
+        """A child that has ended or stopped, 0 when there is none; adds its facts to `ended`.
+
+        Until it is reaped its pid and the number of its process group are given to nobody else: what is hunted is
+        signalled by that group, at once and all together.
+        """
+        child = os.waitid(os.P_ALL, 0, os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT)
+        if child is None:
+            return 0
+        if child.si_code != os.CLD_STOPPED:
+            ended[child.si_pid] = trees.stat_of(child.si_pid)
+            group = os.getpgid(child.si_pid)
+            if self.hunting and group != os.getpgrp():
+                with contextlib.suppress(OSError):  # it was the last of its group, or another user's are in it
+                    os.killpg(group, self.hunting)
+        return child.si_pid
 
     def asked(self) -> None:
         """A request to stop lies in `stop.json`: {signal, grace_s}; there is none when the disk is full."""
@@ -356,20 +382,38 @@ class Runner:
     def signal_all(self, number: int) -> None:
         for pid, facts in self.members().items():
             trees.send(pid, facts.start, number)  # one of another user's is named as a survivor later
+        if number != signal.SIGCONT and (self.unmet or number == signal.SIGKILL):
+            self.hunting = number
+            self.hunt()
+
+    def hunt(self) -> None:
+        """Signal those that no look at the process table meets: a chain of forks, each of which ends at once."""
+        for pid in trees.children():
+            if pid != self.tee:
+                with contextlib.suppress(OSError):  # another user's
+                    os.kill(pid, self.hunting)  # we alone reap it, so its pid is its own
+        self.reap()
 
     def members(self) -> dict[int, trees.Process]:
         """{pid: facts} of every live process that came from the job, whatever it did to get away.
 
-        A look at the process table misses one whose parent ends meanwhile; that there is no child at all is exact.
+        A look at the process table misses one that ends meanwhile. On Linux all orphans come to us, so that when
+        nobody is met somebody of theirs has ended as our child, or there was nobody. Those of a chain of forks are
+        named by a link that has ended (`unmet`).
         """
-        for _ in range(5):
+        self.unmet = False
+        for _ in range(LOOKS):
             self.reap()
             if trees.LINUX and self.status is not None and not self.tee and not trees.has_children():
                 return {}
             found = self.found_members()
             if found or not trees.LINUX:
                 return found
-        return {}
+            passed = self.reap()
+            if not passed:
+                return {}
+        self.unmet = True
+        return passed
 
     def found_members(self) -> dict[int, trees.Process]:
         table = trees.all_processes()
@@ -388,7 +432,9 @@ class Runner:
 
     def holders(self) -> dict[int, trees.Process]:
         """Those of `members` that still have the job's terminal, and so may still write into its log."""
-        return {pid: facts for pid, facts in self.members().items() if self.holds_terminal(pid, facts)}
+        members = self.members()
+        # Of those that are not met nobody knows.
+        return {pid: facts for pid, facts in members.items() if self.unmet or self.holds_terminal(pid, facts)}
 
     def holds_terminal(self, pid: int, facts: trees.Process) -> bool:
         if not trees.LINUX or facts.session == os.getsid(0):

@@ -83,7 +83,8 @@ def stat_of(pid: int) -> Process:
     fields = rest.split()
     return Process(
         name=name.decode(errors="replace"),
-        state=fields[0].decode(),
+        # A zombie with threads is a process whose first one has ended, and it lives.
+        state="S" if fields[0] == b"Z" and int(fields[17]) > 1 else fields[0].decode(),
         ppid=int(fields[1]),
         session=int(fields[3]),
         start=fields[19].decode(),
@@ -127,6 +128,13 @@ def has_children() -> bool:
     except ChildProcessError:
         return False
     return True
+
+
+def children() -> list[int]:
+    """Our children now, zombies too, by proc_pid_children(5); none where the kernel does not tell."""
+    with contextlib.suppress(OSError), open(f"/proc/self/task/{os.getpid()}/children") as file:
+        return [int(pid) for pid in file.read().split()]
+    return []
 
 
 def named(processes: dict[int, Process]) -> list[dict[str, Any]]:
