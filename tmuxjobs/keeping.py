@@ -82,16 +82,17 @@ def remove(jobs: Jobs, names: Sequence[str]) -> None:
         jobs.store.remove(name)
 
 
-def make_room(jobs: Jobs, wanted: int, lost: set[str]) -> list[str]:
+def make_room(jobs: Jobs, wanted: int, lost: set[str], *, replaces: str | None = None) -> list[str]:
     """Remove the oldest finished jobs until `wanted` bytes more fit into the total; call it under the lock.
 
-    A job that runs counts with all that it may still write. Raises LimitReached when these alone take too much.
+    A job that runs counts with all that it may still write, but for the one that is about to be ended. Raises
+    LimitReached when these alone take too much.
     """
     total = jobs.settings.max_total_size or 0
     ages = ages_of(jobs, lost)
     taken = {name: jobs.store.size(name) for name in jobs.store.ids()}
     for record in jobs.store.unfinished():
-        if record.job.job_id not in ages:
+        if record.job.job_id not in ages and record.job.job_id != replaces:
             taken[record.job.job_id] = max(taken[record.job.job_id], reserved(record.job))
     removed = []
     for name in sorted(ages, key=lambda name: -ages[name]):

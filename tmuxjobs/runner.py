@@ -154,10 +154,6 @@ class Runner:
 
     def start(self) -> None:
         self.refuse_late_start()
-        env = dict(item.split(b"=", 1) for item in self.read("env").split(b"\0") if b"=" in item)
-        os.unlink(self.path("env"))
-        self.env = env
-        env.update({name: os.environb[name] for name in (b"TERM", b"TMUX", b"TMUX_PANE") if name in os.environb})
         with contextlib.suppress(termios.error):  # a closed window: SIGHUP is on its way
             settings = termios.tcgetattr(0)
             # A person's Ctrl-S would stop the job; Linux cuts characters, not bytes, on erase with IUTF8.
@@ -165,6 +161,11 @@ class Runner:
             settings[0] |= getattr(termios, "IUTF8", 0)
             termios.tcsetattr(0, termios.TCSANOW, settings)
         self.record()
+        self.await_turn()
+        env = dict(item.split(b"=", 1) for item in self.read("env").split(b"\0") if b"=" in item)
+        os.unlink(self.path("env"))
+        self.env = env
+        env.update({name: os.environb[name] for name in (b"TERM", b"TMUX", b"TMUX_PANE") if name in os.environb})
         self.launch(env)
         self.run.update(
             command_pid=self.pid,
@@ -179,6 +180,20 @@ class Runner:
     def refuse_late_start(self) -> None:
         if self.job["boot"] != self.run["boot"] or time.monotonic() - self.job["created_monotonic"] > LAUNCH_S:
             raise Refused(f"its window opened more than {LAUNCH_S:.0f} s after it was asked for")
+
+    def await_turn(self) -> None:
+        """Of a job that replaces another: that one is ended when we have all that is needed, and not before."""
+        ready = self.path("env.ready")
+        with contextlib.suppress(FileNotFoundError):  # it replaces none
+            os.rename(self.path("env.held"), ready)
+        while os.path.exists(ready):
+            if time.monotonic() - self.job["created_monotonic"] > LAUNCH_S:
+                raise Refused(f"the job that it replaces had not ended after {LAUNCH_S:.0f} s")
+            if readable(self.wakeup, time.monotonic() + 0.02):
+                numbers = os.read(self.wakeup, 4096)
+                self.closed = self.closed or signal.SIGHUP in numbers
+                if self.closed or signal.SIGUSR1 in numbers or signal.SIGTERM in numbers:
+                    raise Refused("it was ended before its turn")
 
     def record(self) -> None:
         try:
@@ -654,7 +669,7 @@ class Runner:
 
     def write_exit(self, record: dict[str, Any]) -> None:
         self.write_in_room("exit", record)
-        for name in ("recorder", "stop.json", "env", "run.room", "run.json.new"):
+        for name in ("recorder", "stop.json", "env", "env.held", "env.ready", "run.room", "run.json.new"):
             with contextlib.suppress(OSError):
                 os.unlink(self.path(name))
 

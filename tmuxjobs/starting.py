@@ -57,12 +57,9 @@ def execute(
     """
     goal(**conditions)
     checked_seconds("wait", wait, least=0.0)
-    check_command(jobs, command)
     environment = environment_of(jobs, env or {})
-    asked: dict[str, Any] = {
-        "command": command,
-        "cwd": str(folder_of(jobs, cwd)),
-        "shell": shell_path(shell, environment.get("PATH", os.defpath)),
+    asked = {
+        **checked(jobs, command, cwd, shell, environment),
         "timeout_s": checked_seconds("timeout", timeout) if timeout is not None else jobs.settings.job_timeout,
         "separate_stderr": separate_stderr,
         "notify": notify or jobs.settings.notify,
@@ -71,20 +68,37 @@ def execute(
     ensure_session(jobs)
     job_id = create(jobs, slug(name or command), asked, environment)
     launch(jobs, job_id)
+    answer = started(jobs, job_id)
+    if not wait and answer.status == "running":
+        return answer
+    return ran(answer, jobs.wait(job_id, cursor=0, timeout=wait, max_bytes=max_bytes, **conditions))
+
+
+def started(jobs: Jobs, job_id: str) -> Started:
+    """The answer about a job whose command runs or has run."""
     with contextlib.suppress(TmuxError):  # the job runs: whatever tmux says now, its id must be told
         jobs.prune_windows()
     record, state = jobs.look(job_id)
-    started = Started(
+    return Started(
         job_id=job_id, status=status_of(state), log_path=str(jobs.log_path(record)), attach=jobs.attach_line(record)
     )
-    if not wait and started.status == "running":
-        return started
-    return ran(started, jobs.wait(job_id, cursor=0, timeout=wait, max_bytes=max_bytes, **conditions))
 
 
-def ran(started: Started | Ran, waited: Waited) -> Ran:
+def ran(begun: Started | Ran, waited: Waited) -> Ran:
     """The answer of `execute` with `wait`."""
-    return Ran(**dict(waited), log_path=started.log_path, attach=started.attach)
+    return Ran(**dict(waited), log_path=begun.log_path, attach=begun.attach)
+
+
+def checked(
+    jobs: Jobs, command: str, cwd: str | None, shell: str | None, environment: Mapping[str, str]
+) -> dict[str, Any]:
+    """What of a job may be refused before anything is done; raises InvalidInput, NotAllowed."""
+    check_command(jobs, command)
+    return {
+        "command": command,
+        "cwd": str(folder_of(jobs, cwd)),
+        "shell": shell_path(shell, environment.get("PATH", os.defpath)),
+    }
 
 
 def ensure_session(jobs: Jobs) -> None:
@@ -126,11 +140,17 @@ def folder_of(jobs: Jobs, cwd: str | None) -> Path:
     return folder
 
 
-def create(jobs: Jobs, short: str, asked: Mapping[str, Any], environment: dict[str, str]) -> str:
-    """Take a slot and lay down the record, under the lock: no two servers count the same slot as free."""
+def create(
+    jobs: Jobs, short: str, asked: Mapping[str, Any], environment: dict[str, str], *, replaces: str | None = None
+) -> str:
+    """Take a slot and lay down the record, under the lock: no two servers count the same slot as free.
+
+    One that replaces a running job takes that one's slot, and its command is held back until `Store.let_go`.
+    """
     lost = keeping.ended_unseen(jobs) if jobs.settings.max_total_size is not None else set()
     with jobs.store.lock():
-        running = [r.job.job_id for r in jobs.store.unfinished() if status_of(jobs.state(r)) == "running"]
+        others = [record for record in jobs.store.unfinished() if record.job.job_id != replaces]
+        running = [record.job.job_id for record in others if status_of(jobs.state(record)) == "running"]
         if len(running) >= jobs.settings.max_jobs:
             raise LimitReached(
                 f"{len(running)} jobs run and TMUXJOBS_MAX_JOBS is {jobs.settings.max_jobs}: wait for one or kill "
@@ -158,8 +178,9 @@ def create(jobs: Jobs, short: str, asked: Mapping[str, Any], environment: dict[s
             on_end=None if IN_HOOKS & jobs.environ.keys() else jobs.settings.on_end,
         )
         if jobs.settings.max_total_size is not None:
-            keeping.make_room(jobs, keeping.reserved(spec), lost)
-        jobs.store.create(spec, environment | {IN_JOBS: job_id, MARK_IN_JOBS: spec.mark})
+            keeping.make_room(jobs, keeping.reserved(spec), lost, replaces=replaces)
+        marks = {IN_JOBS: job_id, MARK_IN_JOBS: spec.mark}
+        jobs.store.create(spec, environment | marks, held=replaces is not None)
         try:
             ending.started(jobs, job_id)
         except StateError:
@@ -180,7 +201,7 @@ def launch(jobs: Jobs, job_id: str) -> None:
 
 
 def hindrance(jobs: Jobs, job_id: str) -> str | None:
-    """Open the window; None once the command runs or has run, or why it does not."""
+    """Open the window; None once the command runs, has run or is held back, or why it does not."""
     folder = jobs.store.folder(job_id)
     runner = [sys.executable, "-I", "-S", "-X", "utf8", str(HERE / "runner.py"), str(folder)]
     opening = jobs.tmux.open_window(job_id, runner)
@@ -192,6 +213,8 @@ def hindrance(jobs: Jobs, job_id: str) -> str | None:
         if record.exit is not None and record.exit.reason == "not-started":
             return record.exit.error or "its runner did not say why"
         if record.exit is not None or (record.run is not None and record.run.command_pid is not None):
+            return None
+        if jobs.store.is_held_back(job_id):
             return None
         if record.run is None and opening.session_gone and again:
             again -= 1

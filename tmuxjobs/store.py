@@ -26,7 +26,7 @@ from tmuxjobs.models import FORMAT, ExitRecord, JobSpec, Model, Record, RunRecor
 ID = re.compile(r"(?!.{65})[a-z0-9]+(-[a-z0-9]+)*")
 RECORD_BYTES = 1 << 20
 ROOM_BYTES = 16384
-TRANSIENT = ("recorder", "run.room", "exit.room", "stop.json", "env", "run.json.new", "screen")
+TRANSIENT = ("recorder", "run.room", "exit.room", "stop.json", "env", "env.held", "env.ready", "run.json.new", "screen")
 """What a job's folder holds only while it runs."""
 LOCK_S = 10.0
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -103,15 +103,21 @@ class Store:
             self._write(path, text + b"\n")
         return text.decode().strip(), path
 
-    def create(self, spec: JobSpec, env: Mapping[str, str]) -> Path:
-        """The job's folder with `job.json` and `env` in it, complete or not there at all."""
+    def create(self, spec: JobSpec, env: Mapping[str, str], *, held: bool = False) -> Path:
+        """The job's folder with `job.json` and `env` in it, complete or not there at all.
+
+        With `held` the runner takes all that the job needs and waits with the command until `let_go`.
+        """
         folder = self.folder(spec.job_id)
         try:
             folder.mkdir(mode=0o700)
         except OSError as error:
             raise _unusable(self.root, error) from None
         try:
-            self._write(folder / "env", b"\0".join(os.fsencode(f"{key}={value}") for key, value in env.items()))
+            self._write(
+                folder / ("env.held" if held else "env"),
+                b"\0".join(os.fsencode(f"{key}={value}") for key, value in env.items()),
+            )
             data = spec.model_dump_json().encode()
             # What the runner writes later has its room now: the disk may be full then.
             for name in ("run.room", "exit.room"):
@@ -121,6 +127,18 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         return folder
+
+    def is_held_back(self, job_id: str) -> bool:
+        """Whether its runner has all that the job needs and waits for `let_go`."""
+        return os.path.lexists(self.folder(job_id) / "env.ready")
+
+    def let_go(self, job_id: str) -> None:
+        """Let the command of a job that is held back run; this needs no room on the disk."""
+        folder = self.folder(job_id)
+        try:
+            os.rename(folder / "env.ready", folder / "env")
+        except OSError as error:
+            raise _unusable(self.root, error) from None
 
     def folder(self, job_id: str) -> Path:
         """Where the job's files are, whether or not it exists; never outside the state directory."""

@@ -1,13 +1,19 @@
 """A restart is the same command again: the old job ends, the new one has a new id."""
 
+import os
+import shutil
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastmcp import Client
-from support import ended
+from support import Tmux, ended, record_of, wait_until
 
-from tmuxjobs import Jobs
-from tmuxjobs.errors import InvalidInput, JobNotFound
+from tmuxjobs import Jobs, Settings, starting, stopping
+from tmuxjobs.errors import InvalidInput, JobNotFound, NotStarted, StateError, TmuxError, TmuxjobsError
+from tmuxjobs.models import Record
+from tmuxjobs.results import Kill
 from tmuxjobs.server import build_server
 
 
@@ -63,6 +69,101 @@ def test_job_that_could_not_start_again_is_not_ended(jobs: Jobs, tmp_path: Path)
     with pytest.raises(InvalidInput, match="is no folder"):
         jobs.restart(job_id)
     assert jobs.status(job_id).status == "running"
+
+
+def unharmed(jobs: Jobs, job_id: str, error: type[TmuxjobsError], words: str) -> None:
+    """A restart fails with these words, and nothing else has happened."""
+    before = {entry.name for entry in jobs.store.jobs.iterdir()}
+    with pytest.raises(error, match=words) as refused:
+        jobs.restart(job_id)
+    assert str(refused.value).endswith(f" Job '{job_id}' was not ended.")
+    assert {entry.name for entry in jobs.store.jobs.iterdir()} == before
+    assert jobs.status(job_id).status == "running"
+
+
+def test_job_whose_shell_is_gone_is_not_ended(jobs: Jobs, tmp_path: Path) -> None:
+    shell = Path(shutil.copy("/bin/sh", tmp_path / "sh"))
+    job_id = jobs.execute("sleep 1000", shell=str(shell)).job_id
+    shell.unlink()
+    unharmed(jobs, job_id, InvalidInput, "There is no shell")
+
+
+def test_job_whose_output_could_not_be_recorded_again_is_not_ended(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = jobs.execute("sleep 1000").job_id
+    here = Path(shutil.copytree(starting.HERE, tmp_path / "broken"))
+    (here / "recorder.py").write_text("raise SystemExit(1)")
+    monkeypatch.setattr(starting, "HERE", here)
+    unharmed(jobs, job_id, NotStarted, "the recorder of its output was killed")
+    assert set(jobs.tmux.panes()) == {job_id}
+
+
+def test_job_is_not_ended_when_tmux_does_not_answer(jobs: Jobs, tmux: Tmux, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = jobs.execute("sleep 1000").job_id
+    server = int(tmux("display-message", "-p", "#{pid}"))
+    monkeypatch.setattr("tmuxjobs.calls.CALL_S", 0.5)
+    os.kill(server, signal.SIGSTOP)
+    try:
+        unharmed(jobs, job_id, TmuxError, "tmux did not answer")
+    finally:
+        os.kill(server, signal.SIGCONT)
+
+
+def test_job_is_not_ended_when_nothing_can_be_written(jobs: Jobs) -> None:
+    job_id = jobs.execute("sleep 1000").job_id
+    (jobs.store.root / "sequence").rename(jobs.store.root / "kept")
+    (jobs.store.root / "sequence").mkdir()
+    try:
+        unharmed(jobs, job_id, StateError, "sequence")
+    finally:
+        (jobs.store.root / "sequence").rmdir()
+
+
+def test_restart_takes_the_slot_and_the_room_of_the_job_it_ends() -> None:
+    jobs = Jobs.open(Settings.load(max_jobs=2, max_output_size="256KB", max_total_size="1MB"))
+    old, other = (jobs.execute("sleep 1000").job_id for _ in range(2))
+    new = jobs.restart(old).job_id
+    assert {job.job_id for job in jobs.list(status="running").jobs} == {new, other}
+
+
+def test_job_that_does_not_end_in_time_is_not_started_twice(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = jobs.execute("sleep 1000").job_id
+    monkeypatch.setattr(stopping, "stop", stop_too_late(stopping.stop, job_id))
+    with pytest.raises(NotStarted, match="So nothing was started"):
+        jobs.restart(job_id)
+    assert jobs.store.ids() == [job_id]
+    assert set(jobs.tmux.panes()) == {job_id}
+
+
+def stop_too_late(stop: Any, late: str) -> Any:
+    def stops(jobs: Jobs, record: Record, *how: Any) -> Kill:
+        if record.job.job_id == late:
+            raise TmuxError("It was told to end, and is not there after 20 s.")
+        return stop(jobs, record, *how)
+
+    return stops
+
+
+def test_new_job_waits_with_its_command_for_the_end_of_the_old_one(jobs: Jobs, tmp_path: Path) -> None:
+    log = tmp_path / "order"
+    job_id = jobs.execute(f"trap 'sleep 0.3; echo old >> {log}; exit' TERM; echo ready; while :; do sleep 0.01; done")
+    wait_until(lambda: jobs.output(job_id.job_id).stdout, lambda text: "ready" in text)
+    path = jobs.store.folder(job_id.job_id) / "job.json"
+    path.write_text(path.read_text().replace("echo ready;", f"echo new >> {log};"))
+    new = jobs.restart(job_id.job_id).job_id
+    wait_until(lambda: log.read_text(), lambda text: text == "old\nnew\n")
+    assert not [path.name for path in jobs.store.folder(new).glob("env*")]
+
+
+def test_new_job_whose_restart_was_killed_gives_up(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = jobs.execute("sleep 1000").job_id
+    monkeypatch.setattr("tmuxjobs.restarting.hand_over", lambda *_: None)
+    new = jobs.restart(old).job_id
+    assert jobs.store.is_held_back(new)
+    assert jobs.kill(new).detail == "not started: it was ended before its turn"
+    assert [path.name for path in jobs.store.folder(new).glob("env*")] == []
+    assert record_of(jobs, old).exit is None
 
 
 async def test_held_job_is_not_restarted_by_the_agent(jobs: Jobs) -> None:

@@ -476,6 +476,21 @@ def test_kill_works_on_a_full_disk(small_disk: Path) -> None:
     assert (status.reason, status.log) == ("kill", "complete")
 
 
+def test_restart_on_a_full_disk_says_so_and_the_job_runs_on(small_disk: Path) -> None:
+    jobs = Jobs.open(Settings.load(state_dir=small_disk / "state"))
+    job_id = running(jobs, "sleep 1000")
+    for free in range(0, 81920, 8192):
+        fill(small_disk, leave=free)
+        try:
+            new = jobs.restart(job_id).job_id
+        except (StateError, NotStarted) as error:
+            assert str(error).endswith(f"Job '{job_id}' was not ended.")  # noqa: PT017
+            assert jobs.status(job_id).status == "running"
+            continue
+        assert (jobs.status(job_id).reason, jobs.status(new).status) == ("kill", "running")
+        job_id = new
+
+
 def test_start_on_a_full_disk_says_so_and_leaves_nothing(small_disk: Path) -> None:
     jobs = Jobs.open(Settings.load(state_dir=small_disk / "state"))
     ended(jobs, jobs.execute("true").job_id)
