@@ -454,10 +454,12 @@ class Runner:
     def holds_terminal(self, pid: int, facts: trees.Process) -> bool:
         if not trees.LINUX or facts.session == os.getsid(0):
             return True
-        with contextlib.suppress(OSError):  # ended, or another user's: it can not have our terminal open then
-            folder = f"/proc/{pid}/fd"
-            return any(os.readlink(f"{folder}/{fd}") == self.tty for fd in os.listdir(folder))
-        return False
+        try:
+            return trees.has_open(pid, self.tty)
+        except PermissionError:  # another user's: it can not have our terminal open
+            return False
+        except OSError:  # it has ended since, and may have left another
+            return True
 
     def recorder_gone(self) -> None:
         """The recorder died while the job runs: attach another and say that bytes may be missing."""
@@ -707,6 +709,8 @@ class Runner:
     def stay(self) -> None:
         """Become the small process that keeps the finished window and reads its keys."""
         argv = self.keeper()
+        if trees.LINUX:
+            trees.become_subreaper(on=False)  # nobody would reap the orphans of what was left running
         with contextlib.suppress(OSError):  # no more Python there: the window is told as dead by tmux
             # In the job's own environment, which is kept nowhere else: there it is run again.
             os.execve(argv[0], argv, self.env)

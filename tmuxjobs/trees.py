@@ -115,11 +115,29 @@ def all_processes() -> dict[int, Process]:
     return table
 
 
-def become_subreaper() -> None:
+def become_subreaper(*, on: bool = True) -> None:
     """Orphans of the job become our children, so that none of them can get away: prctl(2), PR_SET_CHILD_SUBREAPER."""
     import ctypes
 
-    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+    ctypes.CDLL(None).prctl(36, int(on), 0, 0, 0)
+
+
+def has_open(pid: int, path: str) -> bool:
+    """Whether that process has the file open; raises OSError when it has ended or is another user's. Only for Linux."""
+    error: OSError = ProcessLookupError()
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        folder = f"/proc/{pid}/task/{thread}/fd"
+        try:
+            names = os.listdir(folder)
+        except OSError as refused:  # that thread has ended, and another may live
+            error = refused
+            continue
+        for name in names:
+            with contextlib.suppress(OSError):  # closed since
+                if os.readlink(f"{folder}/{name}") == path:
+                    return True
+        return False
+    raise error
 
 
 def has_children() -> bool:

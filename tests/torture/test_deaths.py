@@ -467,6 +467,20 @@ def test_wall_clock_that_jumps_takes_no_environment_from_a_starting_job(
     assert codes == list(range(10))
 
 
+def test_orphans_of_what_a_job_left_running_do_not_pile_up(jobs: Jobs) -> None:
+    loop = "while :; do (sleep 0.01 &); sleep 0.01; done"
+    job_id = jobs.execute(f"setsid -f sh -c '{loop}' < /dev/null > /dev/null 2>&1").job_id
+    (left,) = ended(jobs, job_id).left_running
+    keeper = psutil.Process(runner_of(jobs, job_id))
+    wait_until(lambda: keeper.cmdline(), lambda line: "ended" in line)
+    # Each of its turns takes it processor time; what it left before is there already.
+    before = len(keeper.children())
+    since = sum(psutil.Process(left.pid).cpu_times())
+    wait_until(lambda: sum(psutil.Process(left.pid).cpu_times()), lambda now: now > since + 0.1)
+    assert len(keeper.children()) <= before
+    jobs.kill(job_id, grace=0)
+
+
 def test_kill_works_on_a_full_disk(small_disk: Path) -> None:
     jobs = Jobs.open(Settings.load(state_dir=small_disk / "state"))
     job_id = running(jobs, "sleep 1000")
