@@ -70,6 +70,18 @@ def test_process_may_have_any_name(tmp_path: Path) -> None:
         child.kill()
 
 
+def test_another_process_with_the_pid_of_the_tmux_server_is_not_taken_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMUX", f"{tmp_path}/socket,{os.getpid()},0")
+    monkeypatch.setenv("TMUX_PANE", "%1")
+    recorder = attaching.Recorder(str(tmp_path), {})
+    assert recorder.server_lives()
+    if trees.LINUX:
+        recorder.server_start += "0"
+        assert not recorder.server_lives()
+
+
 def test_signal_does_not_reach_a_later_process_with_that_pid() -> None:
     with subprocess.Popen(["sleep", "60"]) as child:
         start = trees.start_of(child.pid)
