@@ -12,6 +12,7 @@ from tmuxjobs import ending, processes
 from tmuxjobs.errors import LimitReached, StateError
 from tmuxjobs.models import JobSpec, Lost
 from tmuxjobs.store import discard
+from tmuxjobs.tmux import Pane
 
 if TYPE_CHECKING:
     from tmuxjobs.jobs import Jobs
@@ -116,17 +117,28 @@ def reserved(job: JobSpec) -> int:
 
 def prune_windows(jobs: Jobs) -> None:
     """Close the windows of finished jobs beyond the configured age and count."""
+    limit = jobs.settings.keep_windows_for
+    for place, (pane, age) in enumerate(finished_windows(jobs)):
+        if (place >= jobs.settings.keep_windows or age > limit) and not pane.viewers:
+            jobs.tmux.close(pane)
+
+
+def close_oldest_window(jobs: Jobs) -> bool:
+    """Close the window of the job that ended first, but for one that a person looks at; False when there is none."""
+    unseen = [pane for pane, _ in finished_windows(jobs) if not pane.viewers]
+    if unseen:
+        jobs.tmux.close(unseen[-1])
+    return bool(unseen)
+
+
+def finished_windows(jobs: Jobs) -> list[tuple[Pane, float]]:
+    """The windows of finished jobs, the last ended first, and how many seconds ago that was."""
     dead = {name: pane for name, pane in jobs.tmux.panes().items() if pane.dead}
-    if not dead:
-        return
     folders = {name: jobs.store.jobs / name for name in dead}
     # A lost job has no exit record; its window, where a person sees that it is lost, stays as long as another's.
     written = {name: mtime(folder / "exit.json") or mtime(folder / "output.log") for name, folder in folders.items()}
     ages = {name: age_of(jobs, name, at) for name, at in written.items()}
-    limit = jobs.settings.keep_windows_for
-    for place, name in enumerate(sorted(dead, key=lambda name: ages[name])):
-        if (place >= jobs.settings.keep_windows or ages[name] > limit) and not dead[name].viewers:
-            jobs.tmux.close(dead[name])
+    return sorted(((dead[name], ages[name]) for name in dead), key=lambda one: one[1])
 
 
 def mtime(path: Path) -> float:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from tmuxjobs import ending, keeping, looks, processes, stopping
 from tmuxjobs.checks import checked_seconds, encoded
-from tmuxjobs.errors import InvalidInput, LimitReached, NotAllowed, NotStarted, StateError, TmuxError
+from tmuxjobs.errors import TERMINALS, InvalidInput, LimitReached, NotAllowed, NotStarted, StateError, TmuxError
 from tmuxjobs.models import LAUNCH_S, MARK_IN_JOBS, JobSpec, Notify, status_of
 from tmuxjobs.results import Ran, Started, Waited
 from tmuxjobs.settings import IN_HOOKS, IN_JOBS
@@ -31,6 +31,8 @@ COMMAND_BYTES = 120_000
 """Linux gives one argument 128 KiB: execve(2), MAX_ARG_STRLEN."""
 GRACE_S = 5.0
 CLOSE_S = 5.0
+FREED_S = 1.0
+"""For a closed window's terminal to be free: its process must end first."""
 OF_THE_TERMINAL = {"TMUX", "TMUX_PANE", "TERM", "TERM_PROGRAM", "TERM_PROGRAM_VERSION", "COLUMNS", "LINES", "STY"}
 
 
@@ -206,6 +208,7 @@ def hindrance(jobs: Jobs, job_id: str) -> str | None:
     runner = [sys.executable, "-I", "-S", "-X", "utf8", str(HERE / "runner.py"), str(folder)]
     opening = jobs.tmux.open_window(job_id, runner)
     again = 3
+    freed_by = 0.0
     deadline = time.monotonic() + LAUNCH_S
     pause = 0.002
     while time.monotonic() < deadline:
@@ -221,7 +224,13 @@ def hindrance(jobs: Jobs, job_id: str) -> str | None:
             ensure_session(jobs)
             opening = jobs.tmux.open_window(job_id, runner)
         elif record.run is None and opening.error is not None:
-            return str(opening.error)
+            if TERMINALS not in str(opening.error):
+                return str(opening.error)
+            if time.monotonic() >= freed_by:
+                if not keeping.close_oldest_window(jobs):
+                    return str(opening.error)
+                freed_by = time.monotonic() + FREED_S
+            opening = jobs.tmux.open_window(job_id, runner)
         pid = record.run.pid if record.run is not None else opening.pid
         if pid is not None and processes.start_of(pid) is None:
             record = jobs.store.read(job_id)

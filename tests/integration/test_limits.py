@@ -5,12 +5,13 @@ import signal
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
-from support import Tmux, ended, record_of, wait_until
+from support import NotHere, Tmux, ended, record_of, wait_until, with_few_terminals
 
 from tmuxjobs import Jobs, Settings, processes
-from tmuxjobs.errors import LimitReached, NotAllowed, SettingsError
+from tmuxjobs.errors import LimitReached, NotAllowed, NotStarted, SettingsError
 
 
 def test_limit_holds_over_two_servers_at_once() -> None:
@@ -100,6 +101,24 @@ def test_windows_of_finished_jobs_stay_and_are_bounded(tmux: Tmux) -> None:
     jobs.prune_windows()
     names = tmux("list-windows", "-t", "=mcp-jobs", "-F", "#{window_name}").split()
     assert [name for name in names if name in ids] == ids[2:]
+
+
+def test_finished_windows_make_room_when_no_terminal_is_free(isolated: Path) -> None:
+    """Four are in use by a person, the page with the jobs, a job that runs, and another."""
+    try:
+        with_few_terminals(isolated, 4, "tmux", "-L", "few", "new-session", "-d", "-s", "person", "cat")
+    except NotHere as reason:
+        pytest.skip(str(reason))
+    jobs = Jobs.open(Settings.load(socket_name="few"))
+    running = jobs.execute("sleep 1000").job_id
+    for code in range(4):
+        last = ended(jobs, jobs.execute(f"exit {code}").job_id)
+        assert last.exit_code == code
+        assert set(jobs.tmux.panes()) == {running, last.job_id}
+    jobs.execute("sleep 1000")
+    with pytest.raises(NotStarted, match="All pseudo-terminals are in use"):
+        jobs.execute("sleep 1000")
+    assert jobs.list(status="running").total == 2
 
 
 def test_logs_together_stay_within_their_total_and_the_newest_are_kept() -> None:
