@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from support import Group, NotHere, with_few_terminals
+from support import Group, NotHere, with_few_terminals, with_own_pids
 
 from tmuxjobs import Jobs
 from tmuxjobs.errors import JobNotFound, NotStarted, TmuxError, TmuxjobsError
 
-from .cases import next_job_runs
+from .cases import HERE, next_job_runs
 from .world import RECORDS, World
 
 GROWTH_BYTES = 30 << 20
@@ -241,6 +241,20 @@ def few_terminals(world: World) -> None:
             jobs.prune()
 
 
+def restarted_container(world: World) -> None:
+    """The state outlives every process, and pids are used again: no stranger is taken for a job's."""
+    places = {"TMUXJOBS_STATE_DIR": world.folder / "kept", "TMUXJOBS_SOCKET_NAME": "kept"}
+    argv = ["env", *(f"{name}={value}" for name, value in places.items()), sys.executable, str(HERE / "kept.py")]
+    for act in ("before", "after"):
+        done = with_own_pids(*argv, act, str(world.random.random()))
+        assert done.returncode == 0, done.stderr
+        said = json.loads(done.stdout)
+        world.tally.jobs += len(said) if act == "before" else 0
+        for note in said if act == "after" else ():
+            world.tally.wrong(note)
+    shutil.rmtree(world.folder / "kept")
+
+
 def hostile_files(world: World) -> None:
     """Records that are cut, garbage, of another version, links, FIFOs or folders: a clear error, or the truth."""
     jobs = world.another()
@@ -395,6 +409,7 @@ LIMITS: tuple[Callable[[World], None], ...] = (
     few_processes,
     fork_bomb,
     few_terminals,
+    restarted_container,
     hostile_files,
     persons_tmux,
     quota,
