@@ -197,7 +197,8 @@ def leftovers(jobs: Jobs) -> Iterator[Leftover]:
                 yield Leftover(what, lambda name=name: jobs.kill(name, grace=2.0))  # type: ignore[misc]
             for path in store.transient(name):
                 yield Leftover(str(path), lambda path=path: discard(path))  # type: ignore[misc]
-            if isinstance(state, Lost) and name in panes:
+            # One that runs is of a job with that id in another state directory.
+            if isinstance(state, Lost) and name in panes and panes[name].dead:
                 yield Leftover(f"window of lost job {name}", lambda name=name: jobs.tmux.close(panes[name]))  # type: ignore[misc]
     for name in sorted(panes.keys() - names):
         if panes[name].dead and store.look(name) is None:
@@ -209,7 +210,7 @@ def not_proved(jobs: Jobs) -> Iterator[Finding]:
     for record in jobs.store.unfinished():
         for one in jobs.left(*jobs.settle(record)).doubt:
             text = (
-                f"{one.name} ({one.pid}) may be left of lost job {record.job.job_id}. That cannot be proved, so it was "
+                f"{one.name} ({one.pid}) may be left of lost job {record.job.job_id}, but nothing proves it, so it was "
                 f"not touched: look at it, and end it by `kill {one.pid}` if it is."
             )
             yield Finding(name="process", ok=True, text=text)

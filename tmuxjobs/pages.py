@@ -160,6 +160,11 @@ class Place:
         self.socket, server_pid, _ = os.environ["TMUX"].rsplit(",", 2)
         self.server_pid = int(server_pid)
 
+    def is_server(self, run: dict[str, Any]) -> bool:
+        """Whether our tmux server is the one of that record, and not a later one with its pid."""
+        server = {"pid": run["server_pid"], "start": run.get("server_start", "")}
+        return server["pid"] == self.server_pid and alive(server)
+
     def tmux(self, *arguments: str) -> tuple[str, str]:
         return called([self.binary, "-u", "-S", self.socket, *arguments])
 
@@ -463,7 +468,7 @@ class Welcome:
             if not job.is_adopted or job.state != "lost" or job.is_marked_lost:
                 continue
             job.is_marked_lost = True
-            if job.run and job.run["server_pid"] == self.place.server_pid:
+            if job.run and job.boot == self.board.boot and self.place.is_server(job.run):
                 self.place.tmux("set-option", "-w", "-t", job.run["pane"], "@tmuxjobs_state", "lost")
 
     def own_keys(self) -> str:

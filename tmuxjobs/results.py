@@ -421,7 +421,7 @@ class Diagnosis(Answer):
 
 def in_doubt(processes: tuple[ProcessRecord, ...]) -> str:
     """What to say of processes that nobody can prove to be a job's."""
-    return f"May be left of it, which cannot be proved, so it is never signalled: {name_processes(processes)}."
+    return f"May be left of it, but nothing proves it, so `kill` does not touch: {name_processes(processes)}."
 
 
 def name_processes(processes: tuple[ProcessRecord, ...]) -> str:

@@ -363,10 +363,12 @@ class Runner:
         if child is None:
             return 0
         if child.si_code != os.CLD_STOPPED:
-            ended[child.si_pid] = trees.stat_of(child.si_pid)
-            group = os.getpgid(child.si_pid)
-            if self.hunting and group != os.getpgrp():
-                with contextlib.suppress(OSError):  # it was the last of its group, or another user's are in it
+            ended[child.si_pid] = trees.Process(name="?", state="Z", ppid=os.getpid())
+            with contextlib.suppress(OSError):  # another user's may be hidden, proc(5)
+                ended[child.si_pid] = trees.stat_of(child.si_pid)
+            with contextlib.suppress(OSError):  # it was the last of its group, or another user's are in it
+                group = os.getpgid(child.si_pid)
+                if self.hunting and group != os.getpgrp():
                     os.killpg(group, self.hunting)
         return child.si_pid
 

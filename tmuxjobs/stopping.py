@@ -95,7 +95,8 @@ def end_processes(
         signalled: set[ProcessRecord] = set()
         while living := look():
             for one in set(living) - signalled:
-                trees.send(one.pid, one.start or "", number)
+                if one.start:
+                    trees.send(one.pid, one.start, number)
                 signalled.add(one)
             met |= signalled
             if time.monotonic() >= deadline:

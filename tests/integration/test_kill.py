@@ -155,11 +155,14 @@ def test_what_can_not_be_proved_to_be_of_a_lost_job_is_named_and_not_touched(
     (sleeper,) = wait_until(lambda: sleeping(seconds))
     rewrite(jobs, job_id, "run.json", pid=leader.pid)
     try:
-        words = f"May be left of it, which cannot be proved, so it is never signalled: sleep ({sleeper.pid})."
+        words = f"May be left of it, but nothing proves it, so `kill` does not touch: sleep ({sleeper.pid})."
         assert words in jobs.status(job_id).text()
         assert [one.pid for one in jobs.status(job_id).not_touched] == [sleeper.pid]
         assert words in jobs.kill(job_id, grace=0).text()
-        assert f"sleep ({sleeper.pid}) may be left of lost job {job_id}." in jobs.doctor(fix=True).text()
+        assert (
+            f"sleep ({sleeper.pid}) may be left of lost job {job_id}, but nothing proves it"
+            in jobs.doctor(fix=True).text()
+        )
         assert sleeping(seconds)
     finally:
         sleeper.kill()

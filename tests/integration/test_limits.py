@@ -121,6 +121,18 @@ def test_finished_windows_make_room_when_no_terminal_is_free(isolated: Path) -> 
     assert jobs.list(status="running").total == 2
 
 
+def test_window_of_a_running_job_is_not_that_of_a_lost_one_in_another_state_directory(tmp_path: Path) -> None:
+    one, two = (Jobs.open(Settings.load(state_dir=tmp_path / name)) for name in ("one", "two"))
+    job_id = one.execute("sleep 1000", name="same").job_id
+    os.kill(record_of(one, job_id).run.pid, signal.SIGKILL)  # type: ignore[union-attr]
+    assert ended(one, job_id).status == "lost"
+    wait_until(lambda: one.tmux.panes()[job_id].dead)
+    one.tmux.close(one.tmux.panes()[job_id])
+    assert two.execute("sleep 1000", name="same").job_id == job_id
+    assert not [what for what in one.doctor(fix=True).fixed if what.startswith("window")]
+    assert not two.tmux.panes()[job_id].dead
+
+
 def test_logs_together_stay_within_their_total_and_the_newest_are_kept() -> None:
     jobs = Jobs.open(Settings.load(max_output_size="128KB", max_total_size="1MB"))
     ids = [ended(jobs, jobs.execute("seq 1 12000").job_id).job_id for _ in range(14)]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support import wait_until
 
-from tmuxjobs import attaching, runner, trees
+from tmuxjobs import attaching, pages, runner, trees
 
 RUNNER = Path(runner.__file__)
 HOSTILE = [
@@ -80,6 +80,17 @@ def test_another_process_with_the_pid_of_the_tmux_server_is_not_taken_for_it(
     if trees.LINUX:
         recorder.server_start += "0"
         assert not recorder.server_lives()
+
+
+@pytest.mark.skipif(not trees.LINUX, reason="start times are read from /proc")
+def test_page_takes_no_later_tmux_server_for_the_one_of_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMUX", f"/nowhere,{os.getpid()},0")
+    monkeypatch.setenv("TMUX_PANE", "%1")
+    place = pages.Place(tmux="tmux", session="mcp-jobs", state_dir="/nowhere")
+    run = {"server_pid": os.getpid(), "server_start": trees.start_of(os.getpid())}
+    assert place.is_server(run)
+    assert not place.is_server(run | {"server_start": "1"})
+    assert not place.is_server(run | {"server_pid": os.getppid()})
 
 
 def test_signal_does_not_reach_a_later_process_with_that_pid() -> None:
