@@ -1,18 +1,22 @@
 """The runner's end of the recorder: starts it by `pipe-pane`, hears its reports, keeps it going. Stdlib only.
 
 One FIFO is between the two: that it opens is the gate for the command, that it closes tells of the recorder's death.
+A separate stderr comes to the recorder through the terminal too, between marks.
 """
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import select
 import shlex
 import signal
 import sys
+import termios
 import time
 
 TYPE_CHECKING = False
@@ -29,6 +33,7 @@ TMUX_S = 30.0
 # Between two looks at the recorder. A stopped one makes tmux grow by up to 15 MB/s; on macOS a look takes a process.
 LOOK_S = 2.0 if LINUX else 20.0
 SHELL_S = 1.0
+STDERR_BYTES = 32768
 SHELL_FD = 3
 WINDOW = {
     "remain-on-exit": "on",
@@ -138,7 +143,7 @@ class Recorder:
         """Continue a recorder that somebody has stopped: tmux keeps whatever it does not read, without a bound."""
         if time.monotonic() >= self.look_at:
             self.look_at = time.monotonic() + LOOK_S
-            if is_stopped(self.pid):
+            if self.pid and is_stopped(self.pid):
                 self.signal(signal.SIGCONT)
 
     def signal(self, number: int) -> None:
@@ -199,6 +204,61 @@ class Recorder:
         line, self.text = self.text.split(b"\n", 1)
         report: dict[str, Any] = json.loads(line)
         return report
+
+
+class Stderr:
+    """A stderr that is kept apart: a pipe that a thread of the runner shows in the window, between two marks.
+
+    A thread, because a process of its own could be killed or stopped without the runner's knowledge.
+    """
+
+    def __init__(self, recorder: Recorder, tty: str) -> None:
+        self.marks = recorder.mark(2), recorder.mark(1)
+        self.tty = tty
+        self.fd, self.input = os.pipe()
+        # Hangs up once the pipe has ended and the terminal has all of it.
+        self.ended, self._end = os.pipe()
+        self.name = f"pipe:[{os.fstat(self.fd).st_ino}]"
+        self.taken = self.shown = 0
+        self.torn_at: int | None = None
+
+    def start(self) -> None:
+        """Begin to copy; raises RuntimeError where no thread can be started. Fork the job first."""
+        # A signal would cut its writes short.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            _thread.start_new_thread(self._copy, ())
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def _copy(self) -> None:
+        tty = -1
+        with contextlib.suppress(OSError):  # a closed window: what comes is counted all the same
+            # Of our own: a job may set its terminal not to block, and then a write can be cut short.
+            tty = os.open(self.tty, os.O_WRONLY | os.O_NOCTTY)
+        while True:
+            data = os.read(self.fd, STDERR_BYTES)
+            if not data:
+                break
+            self.taken += len(data)
+            with contextlib.suppress(OSError):  # the window was closed
+                self._show(tty, data)
+                self.shown += len(data)
+        os.close(self._end)
+
+    def _show(self, tty: int, data: bytes) -> None:
+        # One write: the terminal's lock keeps the marks and what is between them together.
+        whole = self.marks[0] + data + self.marks[1]
+        done = os.write(tty, whole)
+        if done < len(whole):
+            # SIGSTOP alone does that, and from here on the job's own output may come in between.
+            self.torn_at = self.shown if self.torn_at is None else self.torn_at
+            write_fully(tty, whole[done:])
+
+    def unshown(self) -> int:
+        """Bytes that were written into the pipe and are not in the terminal."""
+        waiting = fcntl.ioctl(self.fd, termios.FIONREAD, bytes(4))
+        return self.taken - self.shown + int.from_bytes(waiting, sys.byteorder)
 
 
 def readable(fd: int, deadline: float) -> bool:

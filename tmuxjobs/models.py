@@ -276,7 +276,7 @@ def describe(state: State) -> str:
         case Running(ended, True):
             return f"the command ended with {ended}; tmux is stopped, and has the end of its output"
         case Running(ended):
-            return f"the command ended with {ended}, and processes that it started still use the terminal"
+            return f"the command ended with {ended}, and processes that it started can still print"
         case Exited(code):
             signal = f" (a shell says so for signal {code - 128})" if 128 < code < 160 else ""
             return f"exit code {code}{signal}"

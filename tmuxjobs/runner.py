@@ -8,6 +8,7 @@ Stdlib only, run by path with `python -I -S`, so that the truth about a job depe
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import select
@@ -21,17 +22,18 @@ if TYPE_CHECKING or __package__:
     from typing import Any
 
     from tmuxjobs import epilogue, trees
-    from tmuxjobs.attaching import LOOK_S, Recorder, RecorderGone, Refused, readable, write_fully
+    from tmuxjobs.attaching import LOOK_S, Recorder, RecorderGone, Refused, Stderr, readable, write_fully
 else:
     sys.path.append(os.path.dirname(os.path.abspath(__file__)))  # `-I` leaves it out
     import epilogue
     import trees
-    from attaching import LOOK_S, Recorder, RecorderGone, Refused, readable, write_fully
+    from attaching import LOOK_S, Recorder, RecorderGone, Refused, Stderr, readable, write_fully
 
 FORMAT = 1
 LAUNCH_S = 60.0  # a runner that comes later does not start: by then the job was told as lost
 MARK_S = 60.0
 TMUX_END_S = 5.0
+HELD_S = 1.0
 KILL_S = 5.0
 RECORDER_RESTARTS = 20
 LOOKS = 5
@@ -73,7 +75,7 @@ class Runner:
         self.recorder = Recorder(folder, self.job)
         self.tty = tty
         self.pid = 0
-        self.tee = 0
+        self.stderr: Stderr | None = None
         self.wakeup = -1
         self.closed = False
         self.closer = ""
@@ -90,6 +92,7 @@ class Runner:
         self.look_s = 0.02
         self.give_up_at = 0.0
         self.log_notes: list[str] = []
+        self.log_doubts: list[str] = []
         self.last_report: dict[str, Any] | None = None
         self.run: dict[str, Any] = {}
 
@@ -203,23 +206,34 @@ class Runner:
 
     def launch(self, env: dict[bytes, bytes]) -> None:
         """Start the command in a foreground process group of its own; raises Refused when it can not be."""
-        stderr = self.start_tee() if self.job["separate_stderr"] else 2
+        self.stderr = Stderr(self.recorder, self.tty) if self.job["separate_stderr"] else None
         told, tell = os.pipe()
+        gate, go = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
             try:
+                os.close(go)
+                if not os.read(gate, 1):
+                    os._exit(127)
                 os.setpgid(0, 0)
                 os.tcsetpgrp(0, os.getpid())
-                self.become_command(env, stderr)
+                self.become_command(env)
             except OSError as error:
                 os.write(tell, f"{error.strerror}: {os.fsdecode(error.filename or self.job['shell'])}".encode())
             finally:
                 os._exit(127)
         with contextlib.suppress(OSError):  # the child does the same: whoever comes first
             os.setpgid(self.pid, self.pid)
-        os.close(tell)
-        if stderr != 2:
-            os.close(stderr)
+        for fd in (tell, gate):
+            os.close(fd)
+        if self.stderr:
+            os.close(self.stderr.input)
+            try:
+                self.stderr.start()
+            except RuntimeError:  # the machine is out of processes, which threads are too: pthread_create(3), EAGAIN
+                raise Refused(f"its stderr cannot be recorded ({os.strerror(errno.EAGAIN)})") from None
+        os.write(go, b"1")
+        os.close(go)
         said = b""
         while chunk := os.read(told, 4096):
             said += chunk
@@ -227,36 +241,19 @@ class Runner:
         if said:
             raise Refused(said.decode(errors="replace"))
 
-    def become_command(self, env: dict[bytes, bytes], stderr: int) -> None:
+    def become_command(self, env: dict[bytes, bytes]) -> None:
         signal.set_wakeup_fd(-1)
         for number in set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}:
             with contextlib.suppress(OSError, ValueError):  # the C library keeps a few for itself
                 signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        os.dup2(stderr, 2)
+        if self.stderr:
+            os.dup2(self.stderr.input, 2)
         os.chdir(self.job["cwd"])
         env[b"PWD"] = os.fsencode(self.job["cwd"])
         os.umask(self.job["umask"])
         shell = self.job["shell"]
         os.execve(shell, [os.path.basename(shell), "-c", self.job["command"]], env)
-
-    def start_tee(self) -> int:
-        """A process that shows stderr in the window between two marks, which the recorder sorts by. Gives its input."""
-        read, write = os.pipe()
-        self.tee = os.fork()
-        if self.tee:
-            os.close(read)
-            return write
-        signal.set_wakeup_fd(-1)
-        os.dup2(read, 0)
-        os.closerange(3, 256)  # the FIFO above all: the recorder takes its closing for the runner's end
-        for number in (signal.SIGHUP, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
-        with contextlib.suppress(OSError):  # the window was closed
-            while data := os.read(0, 32768):
-                # One write: the terminal's lock keeps the marks and what is between them together.
-                write_fully(1, self.recorder.mark(2) + data + self.recorder.mark(1))
-        os._exit(0)
 
     # While it runs
 
@@ -343,9 +340,6 @@ class Runner:
                 if pid == self.pid and os.WSTOPSIG(status) == signal.SIGTSTP:
                     os.killpg(pid, signal.SIGCONT)
                 continue
-            if pid == self.tee:
-                self.tee = 0
-                continue
             self.cpu_user_s += usage.ru_utime
             self.cpu_system_s += usage.ru_stime
             self.max_rss_bytes = max(self.max_rss_bytes, usage.ru_maxrss * (1024 if trees.LINUX else 1))
@@ -421,7 +415,7 @@ class Runner:
         self.unmet = False
         for _ in range(LOOKS):
             self.reap()
-            if trees.LINUX and self.status is not None and not self.tee and not trees.has_children():
+            if trees.LINUX and self.status is not None and not trees.has_children():
                 return {}
             found = self.found_members()
             if found or not trees.LINUX:
@@ -438,17 +432,16 @@ class Runner:
         grown = {os.getpid()}
         while grown:
             grown = {pid for pid, facts in table.items() if facts.ppid in grown and pid not in found}
-            grown -= {self.tee}
             found.update({pid: table[pid] for pid in grown})
         if not trees.LINUX:
             ours = os.path.basename(self.tty)
-            others = {os.getpid(), self.tee}
-            found.update({p: f for p, f in table.items() if f.tty and ours.endswith(f.tty) and p not in others})
+            own = os.getpid()
+            found.update({p: f for p, f in table.items() if f.tty and ours.endswith(f.tty) and p != own})
         # A zombie is dead, but whom it leaves behind may still name it as parent.
         return {pid: facts for pid, facts in found.items() if facts.state not in "ZX"}
 
     def holders(self) -> dict[int, trees.Process]:
-        """Those of `members` that still have the job's terminal, and so may still write into its log."""
+        """Those of `members` that still have the job's terminal or stderr, and so may still write into its logs."""
         members = self.members()
         # Of those that are not met nobody knows.
         return {pid: facts for pid, facts in members.items() if self.unmet or self.holds_terminal(pid, facts)}
@@ -457,7 +450,7 @@ class Runner:
         if not trees.LINUX or facts.session == os.getsid(0):
             return True
         try:
-            return trees.has_open(pid, self.tty)
+            return trees.has_open(pid, self.tty) or bool(self.stderr and trees.has_open(pid, self.stderr.name))
         except PermissionError:  # another user's: it can not have our terminal open
             return False
         except OSError:  # it has ended since, and may have left another
@@ -504,6 +497,7 @@ class Runner:
         """Poll a pipe that never speaks in place of the FIFO that hangs up for ever."""
         os.close(self.recorder.fd)
         self.recorder.fd, self.silent = os.pipe()
+        self.recorder.pid = 0
 
     def log_size(self) -> int:
         try:
@@ -516,7 +510,7 @@ class Runner:
     def finish(self) -> int:
         survivors = self.members() if self.stop else {}
         left = {} if self.stop else self.members()
-        self.end_tee()
+        self.end_stderr()
         with contextlib.suppress(OSError):  # no terminal any more
             os.tcsetpgrp(0, os.getpgrp())
         log = self.end_log()
@@ -530,15 +524,32 @@ class Runner:
             return 128 + os.WTERMSIG(self.status)
         return os.WEXITSTATUS(self.status)
 
-    def end_tee(self) -> None:
-        deadline = time.monotonic() + 2.0
-        while self.tee and time.monotonic() < deadline:
-            readable(self.wakeup, time.monotonic() + 0.05)
-            with contextlib.suppress(BlockingIOError):
-                os.read(self.wakeup, 4096)
-            self.reap()
-        if self.tee:
-            os.kill(self.tee, signal.SIGKILL)
+    def end_stderr(self) -> None:
+        """Wait until the terminal has all of a separate stderr; note what it does not have."""
+        if self.stderr is None:
+            return
+        self.give_up_at = time.monotonic() + MARK_S
+        self.let_flow()
+        held_at = time.monotonic() + HELD_S
+        has_ended = readable(self.stderr.ended, time.monotonic())
+        while not has_ended and self.waits_for_tmux() and time.monotonic() < held_at:
+            has_ended = readable(self.stderr.ended, time.monotonic() + 0.05)
+            if self.stderr.unshown():
+                held_at = time.monotonic() + HELD_S
+        if missing := self.stderr.unshown():
+            self.log_notes.append(f"{missing} bytes of stderr.log are missing: the terminal did not take them")
+        elif not has_ended:
+            self.log_notes.append("a process outside the job still has its stderr open; what it writes is not recorded")
+        if self.stderr.torn_at is not None:
+            at = self.stderr.torn_at
+            self.log_doubts.append(f"its runner was stopped, and from byte {at} of stderr on the two may be mixed")
+
+    def let_flow(self) -> None:
+        """Undo a person's Ctrl-S: nothing would come out of the terminal."""
+        with contextlib.suppress(OSError, termios.error):  # a closed window
+            fd = os.open(self.tty, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+            termios.tcflow(fd, termios.TCOON)
+            os.close(fd)
 
     def end_log(self) -> dict[str, Any]:
         """Send the end mark after the last output and wait until the recorder has it; what is known of the log."""
@@ -560,8 +571,8 @@ class Runner:
             if facts["dropped_bytes"]:
                 self.log_notes.append(f"{facts['dropped_bytes']} bytes of {name} were dropped (limit or full disk)")
         return {
-            "complete": not self.log_notes,
-            "why": "; ".join(self.log_notes) or None,
+            "complete": False if self.log_notes else None if self.log_doubts else True,
+            "why": "; ".join(self.log_notes + self.log_doubts) or None,
             "bytes": logs.get("output.log", {}).get("bytes", self.log_size()),
             "dropped_bytes": sum(facts["dropped_bytes"] for facts in logs.values()),
             "recorder_restarts": self.recorder.restarts,
@@ -572,8 +583,7 @@ class Runner:
             fd = os.open(self.tty, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
         except OSError:
             return False
-        with contextlib.suppress(termios.error):
-            termios.tcflow(fd, termios.TCOON)
+        self.let_flow()
         data = self.recorder.mark(0)
         try:
             while data and self.waits_for_tmux():

@@ -58,7 +58,7 @@ def test_job_runs_while_its_children_still_write(jobs: Jobs) -> None:
 def test_command_that_left_a_server_in_the_background_is_told(jobs: Jobs) -> None:
     job_id = running(jobs, "sleep 1000 & exit 3")
     status = wait_until(lambda: jobs.status(job_id), lambda status: "ended" in status.detail)
-    assert status.detail == "the command ended with exit code 3, and processes that it started still use the terminal"
+    assert status.detail == "the command ended with exit code 3, and processes that it started can still print"
     assert (status.status, status.exit_code) == ("running", None)
     assert jobs.kill(job_id).status == "killed"
 

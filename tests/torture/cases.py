@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -340,6 +341,73 @@ def stop_recorders(world: World) -> None:
         world.check(one)
 
 
+TWO_STREAMS = """
+import os, time
+child = os.fork()
+file = open("source", "rb")
+file.seek({start})
+for _ in range({pieces}):
+    os.write(1 if child else 2, file.read({bytes}))
+    time.sleep({pause})
+if child:
+    os.wait()
+os._exit(5 if child else 0)
+"""
+
+
+def separate_stderr(world: World) -> None:
+    """SIGSTOP or SIGKILL to each process that a separate stderr passes: neither log is told as complete when it is not.
+
+    Both print the same bytes of the source.
+    """
+    asked = []
+    for _ in range(3):
+        pieces, size = world.random.randrange(20, 200), world.random.choice([10, 300, 4000, 20_000])
+        start = world.random.randrange(len(world.data) - pieces * size + 1)
+        script = TWO_STREAMS.format(start=start, pieces=pieces, bytes=size, pause=world.random.choice([0, 0.005, 0.02]))
+        command = f"stty -opost -echo; exec {sys.executable} -I -S -c {shlex.quote(script)}"
+        started = world.jobs.execute(command, cwd=str(world.folder), name="torture", separate_stderr=True)
+        world.tally.jobs += 1
+        asked.append(Asked(started.job_id, start, pieces * size, 5, None))
+    place = world.random.choice(["tmux", "recorder", "runner", "helper"])
+    number = world.random.choice([signal.SIGSTOP, signal.SIGKILL])
+    some_time(world, 1)
+    targets = [world.server_pid()] if place == "tmux" else [target_of(world, one, place) for one in asked]
+    for target in targets:
+        hit(target, number)
+    if number == signal.SIGSTOP:
+        time.sleep(world.random.uniform(0.1, 5))
+        for target in targets:
+            hit(target, signal.SIGCONT)
+    for one in asked:
+        status = world.ended(one.job_id)
+        if status.status != "lost" and status.reason == "exit" and not one.told_truly(status):
+            world.tally.wrong(f"{one.job_id}: told {status.detail}; true is {one}")
+        if status.log == "complete" and status.stderr_path is not None:
+            lost = world.lost(one, status) + world.lost(one, status.model_copy(update={"log_path": status.stderr_path}))
+            world.tally.lost_bytes += lost
+            if lost:
+                world.tally.notes.append(f"{one.job_id}: {lost} bytes lost by {number.name} to {place}, yet complete")
+        elif number == signal.SIGSTOP and place != "runner":
+            world.tally.wrong(f"{one.job_id}: {status.log} after {number.name} to {place}")
+        world.jobs.kill(one.job_id, grace=0.5)
+    next_job_runs(world)
+
+
+def target_of(world: World, asked: Asked, place: str) -> psutil.Process | int | None:
+    """The recorder, the runner, or what else the runner may have started beside the command."""
+    if place == "recorder":
+        return world.recorder(asked.job_id)
+    runner = run_field(world, asked, "pid")
+    if place == "runner" or runner is None:
+        return runner
+    with contextlib.suppress(psutil.Error):
+        for child in psutil.Process(runner).children():
+            if child.pid != run_field(world, asked, "command_pid"):
+                return child
+    return None
+
+
 def windows(world: World) -> None:
     """A person closes, renames, moves, splits and respawns windows."""
     asked = victims(world, 8)
@@ -547,6 +615,7 @@ KILLED = (
     kill_tmux_at_start,
     stop_tmux,
     stop_recorders,
+    separate_stderr,
     windows,
     sessions,
     adopters,

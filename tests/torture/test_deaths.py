@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -57,6 +58,99 @@ def test_window_closed_before_its_runner_speaks_is_told_at_once(
     with pytest.raises(NotStarted, match=r"window was closed|runner killed|hung up"):
         jobs.execute("sleep 1000")
     assert jobs.list().total == 0
+
+
+def stderr_of(jobs: Jobs, job_id: str) -> bytes:
+    return jobs.stderr_path(record_of(jobs, job_id)).read_bytes()
+
+
+def at_gate(jobs: Jobs, tmp_path: Path, command: str) -> str:
+    """A job with a stderr of its own that goes on once there is a file `go`."""
+    head = f"echo ready; until [ -e {tmp_path}/go ]; do sleep 0.01; done; "
+    job_id = jobs.execute(head + command, separate_stderr=True, cwd=str(tmp_path)).job_id
+    wait_until(lambda: jobs.output(job_id).stdout, lambda text: "ready" in text)
+    return job_id
+
+
+def test_stderr_is_whole_though_tmux_is_stopped_beyond_the_end_of_the_command(
+    jobs: Jobs, tmux: Tmux, tmp_path: Path
+) -> None:
+    job_id = at_gate(jobs, tmp_path, "seq 1 10000 >&2; exit 3")
+    server = int(tmux("display-message", "-p", "#{pid}"))
+    os.kill(server, signal.SIGSTOP)
+    try:
+        (tmp_path / "go").touch()
+        wait_until(lambda: record_of(jobs, job_id).run.awaits_tmux)  # type: ignore[union-attr]
+    finally:
+        os.kill(server, signal.SIGCONT)
+    status = ended(jobs, job_id)
+    assert (status.exit_code, status.log) == (3, "complete")
+    assert stderr_of(jobs, job_id) == b"".join(b"%d\r\n" % n for n in range(1, 10001))
+
+
+def test_child_that_has_only_stderr_keeps_the_job_and_can_write(jobs: Jobs, tmp_path: Path) -> None:
+    child = (
+        "exec </dev/null >/dev/null; touch begun; until [ -e child ]; do sleep 0.01; done; echo late >&2; touch wrote"
+    )
+    job_id = at_gate(jobs, tmp_path, f"setsid sh -c '{child}' & until [ -e begun ]; do sleep 0.01; done; exit 3")
+    (tmp_path / "go").touch()
+    told = wait_until(lambda: jobs.status(job_id), lambda status: "exit code 3" in status.detail)
+    assert told.status == "running"
+    (tmp_path / "child").touch()
+    status = ended(jobs, job_id)
+    assert (status.exit_code, status.log, stderr_of(jobs, job_id)) == (3, "complete", b"late\r\n")
+    assert (tmp_path / "wrote").exists()
+
+
+def test_stderr_that_someone_else_has_is_not_waited_for_and_told(jobs: Jobs, tmp_path: Path) -> None:
+    give = (
+        "import socket; far = socket.socket(socket.AF_UNIX); far.connect('s'); "
+        "socket.send_fds(far, [b'x'], [2]); far.recv(1)"
+    )
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        job_id = at_gate(jobs, tmp_path, f'echo early >&2; {sys.executable} -I -c "{give}"; exit 3')
+        (tmp_path / "go").touch()
+        near = listener.accept()[0]
+        _, (stderr,), _, _ = socket.recv_fds(near, 1, 1)
+        near.close()
+    try:
+        status = ended(jobs, job_id)
+    finally:
+        os.close(stderr)
+    assert (status.exit_code, stderr_of(jobs, job_id)) == (3, b"early\r\n")
+    assert status.log.startswith("incomplete: a process outside the job still has its stderr open")
+
+
+def test_runner_stopped_while_the_terminal_is_full_leaves_no_doubt_untold(
+    jobs: Jobs, tmux: Tmux, tmp_path: Path
+) -> None:
+    job_id = at_gate(jobs, tmp_path, "yes err | head -c 300000 >&2 & yes out | head -c 300000; wait; exit 3")
+    runner = runner_of(jobs, job_id)
+    server = int(tmux("display-message", "-p", "#{pid}"))
+    os.kill(server, signal.SIGSTOP)
+    try:
+        (tmp_path / "go").touch()
+        wait_until(lambda: writes_into_a_full_terminal(runner))
+        os.kill(runner, signal.SIGSTOP)
+        wait_until(lambda: psutil.Process(runner).status(), lambda status: status == psutil.STATUS_STOPPED)
+    finally:
+        os.kill(server, signal.SIGCONT)
+    os.kill(runner, signal.SIGCONT)
+    status = ended(jobs, job_id)
+    whole = not stderr_of(jobs, job_id).strip(b"er\r\n") and not log_of(status).strip(b"readyout\r\n")
+    assert status.exit_code == 3
+    assert "may be mixed" in status.log or (status.log == "complete" and whole)
+
+
+def writes_into_a_full_terminal(runner: int) -> bool:
+    """Whether a thread of the runner, other than its first, sleeps in a write."""
+    for thread in Path(f"/proc/{runner}/task").iterdir():
+        call = (thread / "syscall").read_text().split()[0]
+        if int(thread.name) != runner and call == {"x86_64": "1", "aarch64": "64"}[os.uname().machine]:
+            return True
+    return False
 
 
 DYING = """#!/bin/sh
