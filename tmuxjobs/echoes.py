@@ -1,6 +1,6 @@
 """What was typed into a job by us, so that whoever looks for a pattern does not take the echo for output.
 
-`typed.jsonl` in the job's folder: where the log stood, and the lines. What a terminal hides is not written down.
+`typed.jsonl` in the job's folder: where the log stood, and the lines. What is hidden as it is typed is never in it.
 """
 
 import contextlib

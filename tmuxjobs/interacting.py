@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tmuxjobs import echoes, matching, output, terminals
-from tmuxjobs.asking import Prompt
 from tmuxjobs.checks import encoded
 from tmuxjobs.errors import InvalidInput, JobEnded, TmuxError
 from tmuxjobs.log import log_size
@@ -76,24 +75,25 @@ def interact(
     text = input if input.endswith("\n") or names or not enter else input + "\n"
     settings = terminals.terminal(pane.tty)
     check_lines(settings, text)
-    if secret and not hides(settings, jobs.prompt(record)):
+    hidden = hides(jobs, record, settings)
+    if secret and not hidden:
         raise InvalidInput(
             "The job does not hide what is typed now, so the secret would be in its log; nothing was typed. Wait until "
             f"it asks for a password, or ask the person to type it there: {jobs.attach_line(record)}"
         )
-    echo = "" if settings is not None and settings.hides else text
+    echo = "" if secret or (settings is not None and settings.hides) else text
     talk = Talk(jobs, record, seek=seek, echo=echo)
-    if echo:
+    if echo and not hidden:
         echoes.note(talk.path.parent, talk.before, echo)
     said = talk.hold(lambda: send(jobs, pane, text, names), max(0.0, min(wait, WAIT_MAX_S)))
     return talk.answer(said)
 
 
-def hides(settings: Terminal | None, asked: Prompt | None) -> bool:
+def hides(jobs: Jobs, record: Record, settings: Terminal | None) -> bool:
     """Whether what is typed now is not shown: by the terminal, or by a program that asks for a password."""
     if settings is None or settings.echo:
         return False
-    return settings.hides or (asked is not None and asked.waits_for == "password")
+    return settings.hides or ((asked := jobs.prompt(record)) is not None and asked.waits_for == "password")
 
 
 def seeker(pattern: str) -> Seek:

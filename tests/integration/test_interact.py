@@ -206,17 +206,46 @@ def spied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return calls
 
 
-def test_secret_is_typed_and_left_nowhere(spied: Path, isolated: Path, tmux: Tmux) -> None:
+BY_KEYS = """
+import os, sys, termios, tty
+{set}(0)
+os.write(1, b"Password: ")
+typed = b""
+while not typed.endswith((b"\\r", b"\\n")):
+    typed += os.read(0, 1)
+    os.write(1, b"{shown}" if typed[-1] not in b"\\r\\n" else b"")
+os.write(1, b"\\r\\n%d\\r\\n" % (len(typed.decode()) - 1))
+termios.tcdrain(1)
+input()
+"""
+HIDING = {
+    "getpass": "python3 -c 'import getpass; print(len(getpass.getpass()))'",
+    "line editor": "LC_ALL=C.UTF-8 bash --norc -c 'read -e -s -p \"Password: \" x; echo; echo ${#x}; read y'",
+    "raw": f"python3 -c '{BY_KEYS.format(set='tty.setraw', shown='')}'",
+    "single keys": f"python3 -c '{BY_KEYS.format(set='tty.setcbreak', shown='')}'",
+    "stars": f"python3 -c '{BY_KEYS.format(set='tty.setraw', shown='*')}'",
+}
+
+
+@pytest.mark.parametrize("secret", [True, False], ids=["as secret", "not marked"])
+@pytest.mark.parametrize("program", HIDING)
+def test_secret_is_typed_and_left_nowhere(spied: Path, isolated: Path, tmux: Tmux, program: str, secret: bool) -> None:
     jobs = Jobs.open()
-    asks = "import getpass; print(len(getpass.getpass()))"
-    job_id = at_prompt(jobs, f'python3 -c "{asks}"')
-    answer = jobs.interact(job_id, "hunter2-ünï;", secret=True, wait=20)
-    assert answer.stdout == "\n12\n"
+    job_id = jobs.execute(HIDING[program], shell="bash").job_id
+    wait_until(lambda: jobs.status(job_id).waits_for, lambda waits_for: waits_for == "password")
+    answer = jobs.interact(job_id, "hunter2-ünï;", secret=secret, pattern="12", wait=20)
+    assert answer.stdout.split()[-1] == "12"
     assert "load-buffer" in spied.read_text()
     assert tmux("list-buffers") == ""
     places = [spied, *(path for path in isolated.rglob("*") if path.is_file())]
     assert [path for path in places if b"hunter2" in path.read_bytes()] == []
     assert "hunter2" not in answer.text() + jobs.screen(job_id).screen
+
+
+def test_answer_to_a_secret_is_whole_though_it_repeats_it(jobs: Jobs) -> None:
+    job_id = at_prompt(jobs, "bash --norc -c 'read -e -s -p \"Password: \" x; echo you said $x; read y'")
+    answer = jobs.interact(job_id, "yes", secret=True, pattern="you said", wait=20)
+    assert answer.stdout.split("\n")[-2:] == ["you said yes", ""]
 
 
 @pytest.mark.parametrize("command", ["read -p 'Password: ' x", "PS1='$ ' bash --norc -i", "sleep 1000"])
