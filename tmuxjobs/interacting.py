@@ -31,6 +31,8 @@ QUIET_S = 0.06
 LONG_QUIET_S = 1.0
 """Until a program that shows no prompt has answered."""
 LOOK_S = 0.1
+PROMPT_S = 0.2
+"""A prompt that has come just now is not known as one yet."""
 LINE_BYTES = 4095
 """What a terminal takes as one line while it is cooked; it cuts what is longer, n_tty(4)."""
 PATTERN_S = 5.0
@@ -93,7 +95,12 @@ def hides(jobs: Jobs, record: Record, settings: Terminal | None) -> bool:
     """Whether what is typed now is not shown: by the terminal, or by a program that asks for a password."""
     if settings is None or settings.echo:
         return False
-    return settings.hides or ((asked := jobs.prompt(record)) is not None and asked.waits_for == "password")
+    if settings.hides:
+        return True
+    deadline = time.monotonic() + PROMPT_S
+    while (asked := jobs.prompt(record)) is None and time.monotonic() < deadline:
+        time.sleep(QUIET_S / 3)
+    return asked is not None and asked.waits_for == "password"
 
 
 def seeker(pattern: str) -> Seek:

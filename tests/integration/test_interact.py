@@ -219,7 +219,7 @@ termios.tcdrain(1)
 input()
 """
 HIDING = {
-    "getpass": "python3 -c 'import getpass; print(len(getpass.getpass()))'",
+    "getpass": "python3 -c 'import getpass; print(len(getpass.getpass())); input()'",
     "line editor": "LC_ALL=C.UTF-8 bash --norc -c 'read -e -s -p \"Password: \" x; echo; echo ${#x}; read y'",
     "raw": f"python3 -c '{BY_KEYS.format(set='tty.setraw', shown='')}'",
     "single keys": f"python3 -c '{BY_KEYS.format(set='tty.setcbreak', shown='')}'",
