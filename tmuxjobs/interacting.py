@@ -214,7 +214,7 @@ class Talk:
 
     def answer(self, said: str) -> Output:
         """What was printed since, less the echo; of a full-screen program its screen."""
-        _, state = self.jobs.settle(self.record)
+        self.record, state = self.jobs.settle(self.record)
         screen = None
         try:
             screen = self.full_screen() if isinstance(state, Running) else None
@@ -225,7 +225,7 @@ class Talk:
         err = None
         if self.stderr is not None:
             err = output.ends(self.stderr, cursor=self.stderr_before, max_chars=CHARS, final=final)
-        answer = answer_of(state, page, err)
+        answer = answer_of(self.jobs, self.record, state, page, err)
         text = without_echo(answer.stdout, self.echo)
         if screen is not None:
             text += screen

@@ -136,7 +136,7 @@ class Jobs:
             log_path=str(self.log_path(record)),
             stderr_path=str(self.stderr_path(record)) if record.job.separate_stderr else None,
             attach=self.attach_line(record),
-            log=log_state(record, state),
+            log=reading.log_state(self, record, state),
             log_bytes=ended.log.bytes if ended and ended.log else log_size(self.log_path(record)),
             waiting_for_input=prompt is not None,
             waits_for=prompt.waits_for if prompt else None,
@@ -250,22 +250,6 @@ class Jobs:
 
     def attach_line(self, record: Record) -> str:
         return f"{self.tmux.attach}:{record.job.job_id}"
-
-
-def log_state(record: Record, state: State) -> str:
-    """Whether the log is whole, in one or few words."""
-    if record.exit is not None and record.exit.log is not None:
-        log = record.exit.log
-        if log.complete is None:
-            return f"not known whether complete: {log.why}"
-        return "complete" if log.complete else f"incomplete: {log.why}"
-    if isinstance(state, Lost):
-        return "cut off where the job was lost"
-    if record.run is not None and not record.run.recording:
-        return "no longer recorded"
-    if record.run is not None and record.run.recorder_restarts:
-        return f"recording; its recorder was replaced {record.run.recorder_restarts} times, output may be missing"
-    return "recording"
 
 
 def own_environment() -> dict[str, str]:

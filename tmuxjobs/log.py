@@ -143,6 +143,12 @@ def log_size(path: Path) -> int:
         return log.end
 
 
+def gone_bytes(path: Path) -> int:
+    """How many bytes of the stream are no longer on disk. Raises as `read` does."""
+    with Log(path) as log:
+        return log.gone(0, log.end)
+
+
 def newlines(log: Log, start: int, end: int) -> int:
     """How many there are on disk in that range; may raise Punched."""
     count = 0

@@ -118,6 +118,7 @@ class LogRecord(Model):
     complete: bool | None
     why: str | None = None
     bytes: int = 0
+    stderr_bytes: int | None = None
     dropped_bytes: int = 0
     recorder_restarts: int = 0
 

@@ -1,4 +1,4 @@
-"""`output` and `tail`: the log as clean text."""
+"""`output` and `tail`: the log as clean text; whether the log is whole."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tmuxjobs import output as logs
-from tmuxjobs.errors import InvalidInput
-from tmuxjobs.models import Running, Starting, State, status_of
+from tmuxjobs.errors import InvalidInput, StateError
+from tmuxjobs.log import gone_bytes, log_size
+from tmuxjobs.models import LogRecord, Lost, Record, Running, Starting, State, status_of
 from tmuxjobs.results import Output
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def output(
         return logs.read(path, cursor=start, max_chars=budget, raw=raw, final=final)
 
     err = read(jobs.stderr_path(record), stderr_cursor) if record.job.separate_stderr else None
-    return answer_of(state, read(jobs.log_path(record), cursor), err)
+    return answer_of(jobs, record, state, read(jobs.log_path(record), cursor), err)
 
 
 def tail(jobs: Jobs, job_id: str, *, lines: int = 50) -> Output:
@@ -44,10 +45,10 @@ def tail(jobs: Jobs, job_id: str, *, lines: int = 50) -> Output:
         raise InvalidInput(f"lines must be 1 to 1000, not {lines}.")
     record, state = jobs.look(job_id)
     err = logs.tail(jobs.stderr_path(record), lines=lines) if record.job.separate_stderr else None
-    return answer_of(state, logs.tail(jobs.log_path(record), lines=lines), err)
+    return answer_of(jobs, record, state, logs.tail(jobs.log_path(record), lines=lines), err)
 
 
-def answer_of(state: State, out: logs.Page, err: logs.Page | None) -> Output:
+def answer_of(jobs: Jobs, record: Record, state: State, out: logs.Page, err: logs.Page | None) -> Output:
     gone = out.gone_bytes + (err.gone_bytes if err else 0)
     notes = []
     if out.omitted_bytes:
@@ -55,7 +56,8 @@ def answer_of(state: State, out: logs.Page, err: logs.Page | None) -> Output:
         lines = f"{out.omitted_lines} lines, " if out.omitted_lines else ""
         notes.append(f"{lines}{out.omitted_bytes} bytes left out{where}")
     if gone:
-        notes.append(f"{gone} bytes are gone: the log is bounded")
+        notes.append(f"{gone} bytes are gone")
+    notes += log_notes(jobs, record, state)
     return Output(
         stdout=out.text,
         stderr=err.text if err else "",
@@ -69,3 +71,56 @@ def answer_of(state: State, out: logs.Page, err: logs.Page | None) -> Output:
         gone_bytes=gone,
         note="; ".join(notes),
     )
+
+
+def log_state(jobs: Jobs, record: Record, state: State) -> str:
+    """Whether the log is whole, in one or few words."""
+    if record.exit is not None and record.exit.log is not None:
+        log = record.exit.log
+        wrong = [*([log.why or "it is not known why"] if log.complete is False else []), *_changed(jobs, record, log)]
+        if wrong:
+            return f"incomplete: {'; '.join(wrong)}"
+        return "complete" if log.complete else f"not known whether complete: {log.why}"
+    if isinstance(state, Lost):
+        return "cut off where the job was lost"
+    if record.run is not None and not record.run.recording:
+        return "no longer recorded"
+    facts = ["recording"]
+    if record.run is not None and record.run.recorder_restarts:
+        facts.append(f"its recorder was replaced {record.run.recorder_restarts} times, output may be missing")
+    try:
+        gone = sum(gone_bytes(path) for path, _ in _logs(jobs, record))
+    except StateError as error:
+        return "; ".join([*facts, str(error).rstrip(".")])
+    return "; ".join([*facts, *([f"{gone} bytes are gone"] if gone else [])])
+
+
+def log_notes(jobs: Jobs, record: Record, state: State) -> list[str]:
+    """What an answer with output says of a log that is known not to be whole; nothing of any other."""
+    told = log_state(jobs, record, state) if record.exit is not None else ""
+    return [f"the log is {told}"] if told.startswith("incomplete") else []
+
+
+def _logs(jobs: Jobs, record: Record, log: LogRecord | None = None) -> list[tuple[Path, int | None]]:
+    """The job's logs, each with the size that it had at the end."""
+    found = [(jobs.log_path(record), log.bytes if log else None)]
+    if record.job.separate_stderr:
+        found.append((jobs.stderr_path(record), log.stderr_bytes if log else None))
+    return found
+
+
+def _changed(jobs: Jobs, record: Record, log: LogRecord) -> list[str]:
+    """What has been done to the logs since the end of the job, in words."""
+    said, gone = [], 0
+    for path, size in _logs(jobs, record, log):
+        try:
+            has = log_size(path)
+            gone += gone_bytes(path)
+        except StateError as error:
+            said.append(str(error).rstrip("."))
+            continue
+        if size is not None and (has < size or (has > size and log.complete)):
+            said.append(f"{path.name} had {size} bytes at the end of the job and has {has} now")
+    if gone < log.dropped_bytes and not said:
+        said.append(f"which {log.dropped_bytes} bytes are gone is no longer known: their list was removed or changed")
+    return said

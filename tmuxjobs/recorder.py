@@ -2,7 +2,8 @@
 
 Stdlib only, run by path with `python -I -S`. It drains its input whatever happens to the disk, because tmux puts no
 bound on what it keeps for a reader that does not read (3 to 77 MB seen for 67 MB). An offset in a log file is always
-the offset in the stream: what is dropped leaves a hole, listed in the `.gaps` file beside the log.
+the offset in the stream: what is dropped leaves a hole, listed in the `.gaps` file beside the log. At the end it reads
+back what it wrote: others may write into the log, cut it or take it away.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ import json
 import os
 import select
 import signal
+import stat
 import sys
 import threading
+import time
+from binascii import crc32
 
 TYPE_CHECKING = False  # `typing` takes 2 ms, while the job waits
 if TYPE_CHECKING:
@@ -26,6 +30,8 @@ QUEUE_BYTES = 64 << 20
 BLOCK_BYTES = 4096
 GAPS_BYTES = 4096
 GAPS_MAX = 80
+NOTES_MAX = 3
+READ_BACK_S = 30.0
 ORPHANED_QUIET_MS = 3000
 SHELL_FD = 3
 
@@ -34,40 +40,96 @@ class Log:
     """One bounded log file. `limit` is what it may take on disk, in bytes; 0 means no bound."""
 
     def __init__(self, path: str, limit: int) -> None:
+        self.path = path
         self.name = os.path.basename(path)
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        self.fd = os.open(path, flags, 0o600)
-        self.gaps_fd = os.open(os.path.splitext(path)[0] + ".gaps", flags, 0o600)
+        self.gaps_path = os.path.splitext(path)[0] + ".gaps"
+        self.fd = opened(path)
+        self.gaps_fd = opened(self.gaps_path)
         self.limit = limit
         self.head = limit // 2 // BLOCK_BYTES * BLOCK_BYTES
         self.full = False
+        self.is_astray = False
+        self.notes: list[str] = []
         text = os.pread(self.gaps_fd, GAPS_BYTES, 0)
         self.gaps: list[list[int]] = json.loads(text)["gaps"] if text.strip() else []
+        # As we leave it: another size is somebody else's doing.
+        self.size = os.fstat(self.fd).st_size
         # A recorder before us may have dropped more than the file is long.
-        self.at = max([os.fstat(self.fd).st_size, *(end for _, end in self.gaps)])
+        self.at = self.begun_at = max([self.size, *(end for _, end in self.gaps)])
+        self.sum = 0
         # Takes its room on disk now, so that a gap can still be told when the disk is full.
         os.pwrite(self.gaps_fd, text.ljust(GAPS_BYTES), 0)
+        self.is_listed = True
 
     def write_gaps(self) -> None:
-        with contextlib.suppress(OSError):  # a sick disk; the runner hears the count all the same
-            os.pwrite(self.gaps_fd, json.dumps({"gaps": self.gaps}).encode().ljust(GAPS_BYTES - 1) + b"\n", 0)
+        """List them, in a new file when somebody has removed ours."""
+        self.is_listed = False
+        with contextlib.suppress(OSError):  # a sick disk; it is tried again, and the runner hears the count
+            if not has_name(self.gaps_fd, self.gaps_path):
+                fd = opened(self.gaps_path)
+                os.close(self.gaps_fd)
+                self.gaps_fd = fd
+            text = json.dumps({"gaps": self.gaps}).encode() if self.gaps else b""
+            os.pwrite(self.gaps_fd, text.ljust(GAPS_BYTES - 1) + b"\n", 0)
+            os.ftruncate(self.gaps_fd, GAPS_BYTES)
+            self.is_listed = True
+
+    def note(self, text: str) -> None:
+        if self.at and len(self.notes) < NOTES_MAX:
+            self.notes.append(text)
+
+    def look(self) -> None:
+        """When somebody has removed, replaced or cut the log, count the loss and go on in the file of its name."""
+        if self.is_astray:
+            return
+        if not has_name(self.fd, self.path):
+            what = "replaced by another file" if os.path.lexists(self.path) else "removed or moved"
+            self.note(f"{self.name} was {what} at byte {self.at}")
+            try:
+                self.reopen()
+            except OSError as error:
+                self.note(f"nothing was recorded after that: {error.strerror}")
+                self.full = self.is_astray = True
+        elif os.fstat(self.fd).st_size < self.size:
+            self.note(f"{self.name} was cut to {os.fstat(self.fd).st_size} bytes at byte {self.at}")
+        elif not self.gaps or (self.is_listed and has_name(self.gaps_fd, self.gaps_path)):
+            return
+        self.size = 0 if self.is_astray else os.fstat(self.fd).st_size
+        self.drop(min(self.size, self.at), self.at)
+        self.write_gaps()
+
+    def reopen(self) -> None:
+        fd = opened(self.path)
+        if os.fstat(fd).st_nlink != 1:
+            os.close(fd)
+            raise OSError(errno.EMLINK, "it is a link to a file elsewhere")
+        os.close(self.fd)
+        self.fd = fd
+
+    def mark_gone(self, start: int, end: int) -> None:
+        """List start..end of the stream as a gap, as one with those that it touches."""
+        apart = [gap for gap in self.gaps if gap[0] > end or gap[1] < start]
+        merged = [gap for gap in self.gaps if gap not in apart] + [[start, end]]
+        self.gaps = sorted([*apart, [min(gap[0] for gap in merged), max(gap[1] for gap in merged)]])
 
     def drop(self, start: int, end: int) -> None:
-        """Count bytes start..end of the stream as gone; neighbours become one gap."""
-        if self.gaps and self.gaps[-1][1] == start:
-            self.gaps[-1][1] = end
-        else:
-            self.gaps.append([start, end])
+        """Count bytes start..end of the stream as gone."""
+        if start == end:
+            return
+        self.mark_gone(start, end)
         if len(self.gaps) > GAPS_MAX:
             nearest = min(range(1, len(self.gaps)), key=lambda i: self.gaps[i][0] - self.gaps[i - 1][1])
             self.gaps[nearest - 1 : nearest + 1] = [[self.gaps[nearest - 1][0], self.gaps[nearest][1]]]
         with contextlib.suppress(OSError):
             # The file's size is the stream's, also where its end is a hole; where there are no holes it would fill up.
             if not self.full:
-                os.ftruncate(self.fd, max(end, os.fstat(self.fd).st_size))
+                size = max(end, os.fstat(self.fd).st_size)
+                os.ftruncate(self.fd, size)
+                self.size = max(self.size, end)
         self.write_gaps()
 
     def write(self, data: bytes) -> None:
+        self.look()
         view = memoryview(data)
         while view:
             if self.full:
@@ -81,7 +143,9 @@ class Log:
                 self.drop(self.at, self.at + len(view))
                 self.at += len(view)
                 return
+            self.sum = crc32(view[:done], self.sum)
             self.at += done
+            self.size = max(self.size, self.at)
             view = view[done:]
             self.bound()
 
@@ -96,10 +160,7 @@ class Log:
         if self.at - kept_from <= room:
             return
         until = (self.at - room * 3 // 4) // BLOCK_BYTES * BLOCK_BYTES
-        apart = [gap for gap in self.gaps if gap[0] > until or gap[1] < start]
-        merged = [gap for gap in self.gaps if gap not in apart] + [[start, until]]
-        whole = [min(gap[0] for gap in merged), max(gap[1] for gap in merged)]
-        self.gaps = sorted([*apart, whole])
+        self.mark_gone(start, until)
         self.write_gaps()
         try:
             punch(self.fd, kept_from // BLOCK_BYTES * BLOCK_BYTES if kept_from > start else start, until)
@@ -112,9 +173,56 @@ class Log:
             with contextlib.suppress(OSError):  # a full disk; the gap is listed all the same
                 os.pwrite(self.fd, note.encode(), start)
 
-    def report(self) -> dict[str, int]:
-        dropped = sum(end - start for start, end in self.gaps)
-        return {"bytes": self.at, "dropped_bytes": dropped}
+    def report(self, *, ended: bool) -> dict[str, object]:
+        """What the runner hears: `why` says what somebody else did to the log, `doubt` what is not known of it.
+
+        A log that lacks its end or has gaps is not whole anyway: it is not read back.
+        """
+        self.look()
+        self.write_gaps()
+        facts: dict[str, object] = {"bytes": self.at, "dropped_bytes": sum(end - start for start, end in self.gaps)}
+        if ended and not self.gaps and not self.notes:
+            try:
+                if not self.is_as_written():
+                    self.note(f"another program wrote into {self.name}")
+            except OSError as error:
+                facts["doubt"] = f"{self.name} could not be read back: {error.strerror}"
+        return {**facts, "why": "; ".join(self.notes)} if self.notes else facts
+
+    def is_as_written(self) -> bool:
+        """Whether the file holds what was written, and no more; raises OSError after READ_BACK_S."""
+        if os.fstat(self.fd).st_size != self.size:
+            return False
+        deadline = time.monotonic() + READ_BACK_S
+        found, at = 0, self.begun_at
+        while at < self.at:
+            data = os.pread(self.fd, min(READ_BYTES, self.at - at), at)
+            if not data:
+                return False
+            found = crc32(data, found)
+            at += len(data)
+            if time.monotonic() > deadline:
+                raise OSError(errno.ETIMEDOUT, f"it takes more than {READ_BACK_S:.0f} s")
+        return found == self.sum
+
+
+def opened(path: str) -> int:
+    """A descriptor of a regular file of ours, made when there is none; raises OSError for anything else."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    fd = os.open(path, flags, 0o600)
+    facts = os.fstat(fd)
+    if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.geteuid():
+        os.close(fd)
+        raise OSError(errno.EINVAL, "it is not a regular file of yours")
+    return fd
+
+
+def has_name(fd: int, path: str) -> bool:
+    """Whether the open file still is the one at that path."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
+    except OSError:
+        return False
 
 
 def punch(fd: int, start: int, end: int) -> None:
@@ -232,7 +340,7 @@ def write_all(queue: Queue, logs: dict[bytes, Log], fifo: int) -> None:
 
 
 def leave(logs: dict[bytes, Log], fifo: int, why: str) -> NoReturn:
-    report = {"why": why, "logs": {log.name: log.report() for log in logs.values()}}
+    report = {"why": why, "logs": {log.name: log.report(ended=why == "end") for log in logs.values()}}
     with contextlib.suppress(OSError):  # the runner may be gone; the logs are whole all the same
         os.write(fifo, json.dumps(report).encode() + b"\n")
     os._exit(0)

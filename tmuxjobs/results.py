@@ -306,6 +306,7 @@ class Found(Answer):
     stderr_cursor: int | None = None
     gone_bytes: int = 0
     status: Status
+    note: str = ""
 
     def text(self) -> str:
         """As grep shows them, `line:text`, and how many there are."""
@@ -339,9 +340,10 @@ class Found(Answer):
         if not self.total_is_exact:
             facts.append("the time for one search was over")
         if self.gone_bytes:
-            facts.append(f"{self.gone_bytes} bytes are gone: the log is bounded")
+            facts.append(f"{self.gone_bytes} bytes are gone")
         if not all(match.line_is_exact for match in self.matches):
             facts.append("line numbers after what is gone count the lines that are left")
+        facts += [self.note] if self.note else []
         return "; ".join(facts)
 
 

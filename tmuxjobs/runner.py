@@ -568,12 +568,19 @@ class Runner:
             self.log_notes.append("the recorder died at the end: the last output may be missing")
         logs = (report or {}).get("logs", {})
         for name, facts in logs.items():
+            why = facts.get("why")
             if facts["dropped_bytes"]:
-                self.log_notes.append(f"{facts['dropped_bytes']} bytes of {name} were dropped (limit or full disk)")
+                self.log_notes.append(
+                    f"{facts['dropped_bytes']} bytes of {name} are gone ({why or 'limit or full disk'})"
+                )
+            elif why:
+                self.log_notes.append(why)
+            self.log_doubts += [facts["doubt"]] if "doubt" in facts else []
         return {
             "complete": False if self.log_notes else None if self.log_doubts else True,
             "why": "; ".join(self.log_notes + self.log_doubts) or None,
             "bytes": logs.get("output.log", {}).get("bytes", self.log_size()),
+            "stderr_bytes": logs.get("stderr.log", {}).get("bytes"),
             "dropped_bytes": sum(facts["dropped_bytes"] for facts in logs.values()),
             "recorder_restarts": self.recorder.restarts,
         }

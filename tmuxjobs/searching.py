@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tmuxjobs import matching
+from tmuxjobs import matching, reading
 from tmuxjobs.errors import InvalidInput
 from tmuxjobs.models import status_of
 from tmuxjobs.results import Found, FoundLine
@@ -80,4 +80,5 @@ def search(
         stderr_cursor=ends.get("stderr"),
         gone_bytes=gone,
         status=status_of(state),
+        note="; ".join(reading.log_notes(jobs, record, state)),
     )

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, get_args
 
-from tmuxjobs import echoes, matching, probing, processes
+from tmuxjobs import echoes, matching, probing, processes, reading
 from tmuxjobs import output as logs
 from tmuxjobs.asking import QUIET_S, Prompt
 from tmuxjobs.checks import checked_seconds
@@ -298,12 +298,14 @@ class JobWait:
             out = self.news(self.path, cursor, budget)
             if self.record.job.separate_stderr:
                 err = self.news(self.paths[1], None, max(0, budget - len(out.text)))
+        notes = [self.verdict.detail] if self.verdict is not None else []
+        notes += reading.log_notes(self.jobs, self.record, self.state)
         return WaitedJob(
             job_id=self.job_id,
             reason=self.verdict.reason if self.verdict else None,
             status=status_of(self.state),
             exit_code=self.record.exit.exit_code if self.record.exit else None,
-            note=self.verdict.detail if self.verdict else "",
+            note="; ".join(notes),
             stdout=out.text if out else "",
             stderr=err.text if err else "",
             cursor=out.cursor if out else self.begin,
@@ -385,6 +387,7 @@ class Wait:
             on = "`wait` again" if len(self.all) > 1 else f"`wait` with cursor={out.cursor}"
             notes.insert(0, f"not so after {self.timeout:g} s; {on} goes on")
             notes += one_time_notes(one)
+        notes += reading.log_notes(self.jobs, record, state)
         if out.partial:
             notes.append(f"the last line is being redrawn: {out.partial[-200:]!r}")
         return Waited(

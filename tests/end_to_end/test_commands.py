@@ -236,7 +236,7 @@ JSON: dict[str, tuple[str, type[Model] | None, str]] = {
     "tail": ("ENDED", results.Output, OUTPUT),
     "wait": ("ENDED", results.Waited, WAITED),
     "search": ("ENDED hello", results.Found,
-        "matches total total_is_exact more cursor stderr_cursor gone_bytes status"),
+        "matches total total_is_exact more cursor stderr_cursor gone_bytes status note"),
     "screen": ("RUNNING", results.Screen, "screen cursor_row cursor_column columns rows alternate mode status"),
     "interact": ("RUNNING x --wait 0", results.Output, OUTPUT),
     "kill": ("RUNNING", results.Kill, "job_id status detail survivors"),

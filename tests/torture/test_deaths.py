@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -151,6 +152,83 @@ def writes_into_a_full_terminal(runner: int) -> bool:
         if int(thread.name) != runner and call == {"x86_64": "1", "aarch64": "64"}[os.uname().machine]:
             return True
     return False
+
+
+def remove(path: Path) -> None:
+    path.rename(path.with_name("removed"))
+
+
+def replace(path: Path) -> None:
+    path.with_name("new").write_bytes(path.read_bytes()[:20])
+    path.with_name("new").replace(path)
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, 20)
+
+
+def edit(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.write(b"X")
+
+
+@pytest.mark.parametrize("name", ["output.log", "stderr.log"])
+@pytest.mark.parametrize("harm", [remove, replace, cut, edit], ids=lambda harm: harm.__name__)
+def test_log_that_is_not_as_printed_is_told_by_whoever_reads_it(
+    jobs: Jobs, tmp_path: Path, harm: Callable[[Path], None], name: str
+) -> None:
+    to = " >&2" if name == "stderr.log" else ""
+    wait = "until [ -e goon ]; do sleep 0.01; done"
+    job_id = at_gate(jobs, tmp_path, f"(seq 1000 1199; {wait}; seq 1200 1399){to}; exit 3")
+    path = jobs.store.folder(job_id) / name
+    (tmp_path / "go").touch()
+    wait_until(path.read_bytes, lambda data: data.endswith(b"1199\r\n"))
+    harm(path)
+    (tmp_path / "goon").touch()
+    status = ended(jobs, job_id)
+    assert status.exit_code == 3
+    assert status.log.startswith("incomplete: ")
+    assert name in status.log
+    assert path.read_bytes().endswith(b"".join(b"%d\r\n" % n for n in range(1200, 1400)))
+    said = f"the log is {status.log}"
+    for answer in (jobs.output(job_id), jobs.tail(job_id), jobs.wait(job_id), jobs.search(job_id, "12")):
+        assert said in answer.note
+        assert said in answer.text()
+    assert said in jobs.wait([job_id, job_id, jobs.execute("true").job_id], mode="all").jobs[0].note
+
+
+@pytest.mark.parametrize("name", ["output.log", "stderr.log"])
+def test_log_that_is_removed_or_cut_after_the_end_is_told(jobs: Jobs, tmp_path: Path, name: str) -> None:
+    job_id = at_gate(jobs, tmp_path, "seq 1000 1199; seq 1000 1199 >&2")
+    (tmp_path / "go").touch()
+    assert ended(jobs, job_id).log == "complete"
+    path = jobs.store.folder(job_id) / name
+    size = path.stat().st_size
+    for harm, has in ((cut, 20), (Path.unlink, 0)):
+        harm(path)
+        said = f"incomplete: {name} had {size} bytes at the end of the job and has {has} now"
+        assert jobs.status(job_id).log == said
+        assert f"the log is {said}" in jobs.tail(job_id).note
+
+
+def test_list_of_gaps_that_is_removed_after_the_end_is_told(tmp_path: Path) -> None:
+    jobs = Jobs.open(Settings.load(max_output_size=65536))
+    job_id = jobs.execute("seq 1 100000").job_id
+    before = ended(jobs, job_id).log
+    assert re.fullmatch(r"incomplete: \d+ bytes of output.log are gone \(limit or full disk\)", before)
+    (jobs.store.folder(job_id) / "output.gaps").unlink()
+    assert "bytes are gone is no longer known: their list was removed" in jobs.status(job_id).log
+    assert "is no longer known" in jobs.tail(job_id).note
+
+
+def test_bytes_that_are_gone_are_told_while_the_job_runs(jobs: Jobs) -> None:
+    job_id = running(jobs, "read x; echo more; read x")
+    assert jobs.status(job_id).log == "recording"
+    (jobs.store.folder(job_id) / "output.log").unlink()
+    answer = jobs.interact(job_id, "go", pattern="more")
+    assert "more" in answer.stdout
+    assert jobs.status(job_id).log == "recording; 7 bytes are gone"
+    assert jobs.output(job_id).gone_bytes == 7
 
 
 DYING = """#!/bin/sh

@@ -6,7 +6,9 @@ import fcntl
 import importlib.util
 import json
 import os
+import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -121,7 +123,7 @@ def record(tmp_path: Path) -> Iterator[Record]:
     begun: list[Recording] = []
 
     def begin(**options: Any) -> Recording:
-        begun.append(Recording(tmp_path, **options))
+        begun.append(Recording(**{"folder": tmp_path, **options}))
         return begun[-1]
 
     yield begin
@@ -322,6 +324,133 @@ def test_list_of_gaps_that_can_not_be_read_is_reported(record: Record, tmp_path:
     recording = record()
     assert recording.report()["why"] == "failed"
     assert recording.process.wait(10) == 1
+
+
+# Somebody else at the log
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, 3)
+
+
+def edit(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.write(b"X")
+
+
+def append(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"more")
+
+
+def replace(path: Path) -> None:
+    path.with_name("new").write_bytes(b"other")
+    path.with_name("new").replace(path)
+
+
+def move(path: Path) -> None:
+    path.rename(path.with_name("moved"))
+
+
+def link(path: Path) -> None:
+    path.rename(path.with_name("moved"))
+    path.symlink_to(path.with_name("moved"))
+
+
+HARM = {
+    cut: (r"was cut to 3 bytes at byte 8", [[3, 8]]),
+    edit: (r"another program wrote into NAME", []),
+    append: (r"another program wrote into NAME", []),
+    replace: (r"was replaced by another file at byte 8", [[5, 8]]),
+    move: (r"was removed or moved at byte 8", [[0, 8]]),
+    Path.unlink: (r"was removed or moved at byte 8", [[0, 8]]),
+}
+
+
+@pytest.mark.parametrize("name", ["output.log", "stderr.log"])
+@pytest.mark.parametrize("goes_on", [False, True], ids=["at the end", "before more"])
+@pytest.mark.parametrize("harm", HARM, ids=lambda harm: harm.__name__)
+def test_log_that_somebody_else_changes_is_told(
+    record: Record, harm: Callable[[Path], None], goes_on: bool, name: str
+) -> None:
+    recording = record(separate=True)
+    recording.report()
+    recording.feed(b"01234567" + ERR + b"01234567" + OUT)
+    wait_until(lambda: (recording.log(), recording.log("stderr.log")), lambda logs: logs == (b"01234567",) * 2)
+    harm(recording.folder / name)
+    if goes_on:
+        recording.feed(b"89abcdef" + ERR + b"89abcdef" + OUT)
+    os.write(recording.input, END)
+    facts = recording.report()["logs"]
+    (said, gaps), size = HARM[harm], 16 if goes_on else 8
+    if harm is append and goes_on:
+        assert recording.log(name) == b"0123456789abcdef"  # what was appended is overwritten
+        assert facts[name] == {"bytes": 16, "dropped_bytes": 0}
+        return
+    assert re.search(said.replace("NAME", name), facts[name].pop("why"))
+    assert facts == {key: {"bytes": size, "dropped_bytes": 0} for key in facts} | {
+        name: {"bytes": size, "dropped_bytes": sum(end - start for start, end in gaps)}
+    }
+    listed = (recording.folder / name).with_suffix(".gaps").read_text().strip()
+    assert (json.loads(listed)["gaps"] if listed else []) == gaps
+    assert not goes_on or recording.log(name)[8:] == b"89abcdef"
+
+
+@pytest.mark.parametrize("harm", [link, lambda path: shutil.rmtree(path.parent)], ids=["link", "folder"])
+def test_file_that_is_not_ours_is_left_alone_in_place_of_the_log(
+    record: Record, tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    (tmp_path / "job").mkdir()
+    recording = record(folder=tmp_path / "job")
+    recording.report()
+    recording.feed(b"01234567")
+    wait_until(recording.log, lambda log: log == b"01234567")
+    harm(recording.folder / "output.log")
+    recording.feed(b"89abcdef")
+    os.write(recording.input, END)
+    facts = recording.report()["logs"]["output.log"]
+    assert (facts["bytes"], facts["dropped_bytes"]) == (16, 16)
+    assert "nothing was recorded after that" in facts["why"]
+    assert harm is not link or (tmp_path / "job" / "moved").read_bytes() == b"01234567"
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, edit, replace, move], ids=lambda harm: harm.__name__)
+def test_list_of_gaps_is_written_again_when_somebody_has_spoilt_it(
+    record: Record, harm: Callable[[Path], None]
+) -> None:
+    recording = record(limit=65536)
+    recording.report()
+    recording.feed(numbered(1 << 20))
+    wait_until(recording.gaps)
+    harm(recording.folder / "output.gaps")
+    os.write(recording.input, END)
+    dropped = recording.report()["logs"]["output.log"]["dropped_bytes"]
+    assert dropped == sum(end - start for start, end in recording.gaps()) > 0
+
+
+def test_log_that_can_not_be_read_back_in_time_is_not_told_as_whole(record: Record) -> None:
+    recording = record(change="READ_BACK_S = -1.0")
+    facts = recording.run(b"all")["logs"]["output.log"]
+    assert facts.pop("doubt") == "output.log could not be read back: it takes more than -1 s"
+    assert facts == {"bytes": 3, "dropped_bytes": 0}
+
+
+def test_gap_is_listed_once_the_full_disk_has_room_again(record: Record) -> None:
+    sick = "pwrite = os.pwrite\n"
+    sick += "def full(fd, data, at):\n"
+    sick += "    if os.path.exists(sys.argv[3] + '/full'): raise OSError(28, 'full')\n"
+    sick += "    return pwrite(fd, data, at)\n"
+    recording = record(change=sick + "os.pwrite = full")
+    recording.report()
+    (recording.folder / "full").touch()
+    recording.feed(b"lost")
+    wait_until(lambda: len(recording.log()), lambda size: size == 4)
+    (recording.folder / "full").unlink()
+    recording.feed(b"kept")
+    wait_until(recording.log, lambda log: log.endswith(b"kept"))
+    assert recording.gaps() == [[0, 4]]
+    os.write(recording.input, END)
+    assert recording.report()["logs"]["output.log"] == {"bytes": 8, "dropped_bytes": 4}
 
 
 # A slow disk
