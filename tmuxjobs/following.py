@@ -100,7 +100,7 @@ class Shown:
         if page.stderr:
             sys.stderr.write(self.harmless(page.stderr) if self.colours else page.stderr)
             sys.stderr.flush()
-        if page.gone_bytes:
+        if page.note and (page.gone_bytes or not page.more):
             note(page.note)
 
     def harmless(self, text: str) -> str:

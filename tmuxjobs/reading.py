@@ -96,9 +96,10 @@ def log_state(jobs: Jobs, record: Record, state: State) -> str:
 
 
 def log_notes(jobs: Jobs, record: Record, state: State) -> list[str]:
-    """What an answer with output says of a log that is known not to be whole; nothing of any other."""
-    told = log_state(jobs, record, state) if record.exit is not None else ""
-    return [f"the log is {told}"] if told.startswith("incomplete") else []
+    """What an answer with output says of a log that may not be whole; of an adopted job's nobody ever knows."""
+    told = log_state(jobs, record, state) if record.exit is not None and record.exit.log is not None else "complete"
+    is_usual = told == "complete" or (record.job.adopted is not None and not told.startswith("incomplete"))
+    return [] if is_usual else [f"the log is {told}"]
 
 
 def _logs(jobs: Jobs, record: Record, log: LogRecord | None = None) -> list[tuple[Path, int | None]]:

@@ -38,6 +38,16 @@ def test_execute_tells_the_id_the_log_and_how_to_watch(run: Run) -> None:
     assert watch.startswith("watch: tmux attach -t mcp-jobs:greet-")
 
 
+def test_log_that_somebody_wrote_into_is_told_to_who_follows_it(run: Run) -> None:
+    log = '"$XDG_STATE_HOME"/tmuxjobs/jobs/*/output.log'
+    edit = (
+        f"until grep -q out {log}; do sleep 0.01; done; for log in {log}; do printf X | dd of=$log conv=notrunc; done"
+    )
+    done = run("execute", "--wait", f"echo out; {edit} 2>/dev/null; exit 3")
+    assert done.returncode == 3
+    assert "[the log is incomplete: another program wrote into output.log]" in done.stderr
+
+
 def test_arguments_reach_the_command_as_they_were_given(run: Run, jobs: Jobs) -> None:
     job_id = started(run, "--", "printf", "<%s>", "a b", "$HOME", "-n", "*")
     ended(jobs, job_id)
