@@ -18,11 +18,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from tmuxjobs import files
     from tmuxjobs.attaching import WINDOW, Refused, readable
     from tmuxjobs.runner import Runner, Stop, now
     from tmuxjobs.trees import LINUX, Process, all_processes, send, start_of
 else:
     sys.path.append(os.path.dirname(os.path.abspath(__file__)))  # `-I` leaves it out
+    import files
     from attaching import WINDOW, Refused, readable
     from runner import Runner, Stop, now
     from trees import LINUX, Process, all_processes, send, start_of
@@ -225,13 +227,13 @@ class Adopter(Runner):
             shown = self.recorder.tmux(["capture-pane", "-p", "-e", *pane]).rstrip().split(b"\n")
             # tmux scrolls it by a line and writes into the last one that the pane is dead, once it knows how.
             text = b"\n".join(shown[:-1] if facts and any(facts[1:]) else shown).rstrip()
-            with open(path, "wb") as file:
+            with open(files.opened(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
                 file.write(b"\r\n".join([*text.split(b"\n"), self.last_line.encode()]))
             self.recorder.tmux(["respawn-pane", *pane, "-c", "/", *self.keeper()])
             deadline = time.monotonic() + SHOW_S
             while os.path.exists(path) and self.ask_tmux() and time.monotonic() < deadline:
                 time.sleep(0.02)
-        except (Refused, OSError):  # it was closed meanwhile
+        except (Refused, OSError, files.Odd):  # it was closed meanwhile
             pass
         with contextlib.suppress(OSError):  # who shows it has taken it
             os.unlink(path)

@@ -28,13 +28,14 @@ from tmuxjobs.app import (
     wrong_usage,
 )
 from tmuxjobs.cli_start import pairs, serve
-from tmuxjobs.errors import InvalidInput, SettingsError, TmuxjobsError
+from tmuxjobs.errors import InvalidInput, SettingsError, StateError, TmuxjobsError
 from tmuxjobs.following import follow as stay
 from tmuxjobs.jobs import Jobs
 from tmuxjobs.models import Status
 from tmuxjobs.progress import busy
 from tmuxjobs.results import Waited
 from tmuxjobs.settings import Settings
+from tmuxjobs.store import Store
 from tmuxjobs.waiting import Until
 
 
@@ -467,7 +468,10 @@ def doctor(*, fix: Annotated[bool, Flag] = False, json: Json = False) -> None:
 def prune(*, json: Json = False, quiet: Quiet = False) -> None:
     """Remove finished jobs and windows beyond what is configured to be kept."""
     with busy("removing"):
-        removed = Jobs.open().prune()
+        jobs = Jobs.open()
+        removed = jobs.prune()
+    for folder in jobs.store.kept(removed):
+        print(f"tmuxjobs: {folder} stays, for it holds files that tmuxjobs did not make.", file=sys.stderr)
     if json:
         print(dumps({"removed": removed}))
     elif not quiet:
@@ -513,10 +517,11 @@ def main() -> None:
 def _save_traceback() -> str:
     """The traceback in a private file in the state directory, or the reason why not."""
     path = Path(os.environ.get("TMPDIR", "/tmp")) / f"tmuxjobs-bug-{os.getpid()}.txt"
-    with contextlib.suppress(SettingsError):
-        path = Settings.load().state_dir / f"bug-{os.getpid()}.txt"
+    with contextlib.suppress(SettingsError, StateError):
+        store = Store(Settings.load().state_dir)
+        if store.is_marked():
+            path = store.root / f"bug-{os.getpid()}.txt"
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         return f"no file ({error.strerror})"

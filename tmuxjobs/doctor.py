@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from tmuxjobs import processes, starting
 from tmuxjobs.errors import JobNotFound, StateError, TmuxjobsError
 from tmuxjobs.models import Lost, Running, Starting
 from tmuxjobs.results import Diagnosis, Finding, name_processes
-from tmuxjobs.store import discard
 
 if TYPE_CHECKING:
     from tmuxjobs.jobs import Jobs
@@ -182,8 +180,8 @@ def leftovers(jobs: Jobs) -> Iterator[Leftover]:
         half_made = store.half_made()
         for path in half_made:
             names.discard(path.name)
-            yield Leftover(str(path), lambda path=path: discard(path))  # type: ignore[misc]
-    for path in set(exposed(store.root)).difference(half_made):
+            yield Leftover(str(path), lambda path=path: store.discard(path))  # type: ignore[misc]
+    for path in store.exposed():
         yield Leftover(f"{path}, which others may read", lambda path=path: close_to_others(path))  # type: ignore[misc]
     for name in sorted(names):
         with suppress(StateError, JobNotFound):  # damaged: `records` tells it; removed meanwhile
@@ -196,7 +194,7 @@ def leftovers(jobs: Jobs) -> Iterator[Leftover]:
                 what = f"{name_processes(living)} of lost job {name}"
                 yield Leftover(what, lambda name=name: jobs.kill(name, grace=2.0))  # type: ignore[misc]
             for path in store.transient(name):
-                yield Leftover(str(path), lambda path=path: discard(path))  # type: ignore[misc]
+                yield Leftover(str(path), lambda path=path: store.discard(path))  # type: ignore[misc]
             # One that runs is of a job with that id in another state directory.
             if isinstance(state, Lost) and name in panes and panes[name].dead:
                 yield Leftover(f"window of lost job {name}", lambda name=name: jobs.tmux.close(panes[name]))  # type: ignore[misc]
@@ -214,16 +212,6 @@ def not_proved(jobs: Jobs) -> Iterator[Finding]:
                 f"not touched: look at it, and end it by `kill {one.pid}` if it is."
             )
             yield Finding(name="process", ok=True, text=text)
-
-
-def exposed(root: Path) -> Iterator[Path]:
-    """Files and folders of ours that others on this machine may look into."""
-    for folder, _, files in os.walk(root):
-        for path in (Path(folder), *(Path(folder, name) for name in files)):
-            with suppress(OSError):  # gone meanwhile
-                mode = path.lstat().st_mode
-                if mode & 0o077 and not stat.S_ISLNK(mode):
-                    yield path
 
 
 def close_to_others(path: Path) -> None:

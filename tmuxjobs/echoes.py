@@ -9,6 +9,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from tmuxjobs import files
+from tmuxjobs.files import Odd
+
 TYPED_BYTES = 1 << 16
 LINE_BYTES = 4096
 
@@ -25,23 +28,26 @@ def note(folder: Path, at: int, text: str) -> None:
     """Write down what is about to be typed; what is long was pasted, and only its first lines are kept."""
     lines = [line for line in text[:LINE_BYTES].split("\n") if line]
     path = folder / "typed.jsonl"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    with contextlib.suppress(OSError):  # a full disk: the echo may count as output then
-        if path.exists() and path.stat().st_size > TYPED_BYTES:
-            path.unlink()
-        with open(os.open(path, flags, 0o600), "ab", buffering=0) as file:
-            file.write(json.dumps({"at": at, "lines": lines}).encode() + b"\n")
+    record = json.dumps({"at": at, "lines": lines}).encode() + b"\n"
+    with contextlib.suppress(OSError, Odd):  # a full disk: the echo may count as output then
+        fd = files.opened(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        with open(fd, "ab", buffering=0) as file:
+            if os.fstat(fd).st_size > TYPED_BYTES:
+                file.truncate(0)
+            file.write(record)
 
 
 def typed(folder: Path) -> list[Typed]:
     """All lines that were typed."""
     found = []
-    with contextlib.suppress(OSError):
-        for record in (folder / "typed.jsonl").read_bytes().splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # cut off by a full disk or a kill
-                fields = json.loads(record)
-                at = int(fields["at"])
-                for line in fields["lines"]:
+    with contextlib.suppress(OSError, Odd):
+        for record in files.read(folder / "typed.jsonl").splitlines():
+            with contextlib.suppress(Odd):  # cut off by a full disk or a kill
+                fields = files.fields_of(record)
+                at, lines = fields.get("at"), fields.get("lines")
+                if not files.is_whole(at) or not isinstance(lines, list) or not all(map(files.is_text, lines)):
+                    continue
+                for line in lines:
                     found.append(Typed(at, line))
                     # Each line is echoed with its end, and behind a prompt of its own at the most.
                     at += 2 * len(line.encode()) + 2

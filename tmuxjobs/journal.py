@@ -4,20 +4,22 @@ Whoever looks writes down the ends there are, from the jobs' own records: no end
 """
 
 import contextlib
-import json
 import os
-import stat
+import secrets
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 from pydantic import ValidationError
 
+from tmuxjobs import files
 from tmuxjobs.errors import StateError
-from tmuxjobs.models import Model
+from tmuxjobs.files import Odd
+from tmuxjobs.models import Count, Model, Moment, Text
 
 JOURNAL_BYTES = 1 << 18
+READ_BYTES = 1 << 24
+"""More than any journal of ours; what is larger is something else."""
 KEPT = 500
 """How many of the newest entries stay when the file is made small again, beside the starts of jobs that run."""
 
@@ -25,11 +27,11 @@ KEPT = 500
 class Entry(Model):
     """A line of the journal. The status of a removed job is not known any more."""
 
-    n: int
+    n: Count
     event: Literal["start", "end"]
-    job_id: str
-    at: datetime
-    status: str | None = None
+    job_id: Text
+    at: Moment
+    status: Text | None = None
     exit_code: int | None = None
 
 
@@ -48,16 +50,17 @@ class Journal:
     def read(self) -> tuple[Entry, ...]:
         """All entries that are kept, oldest first; a line cut off by a full disk or a kill is passed over."""
         try:
-            # A FIFO in its place must not block.
-            fd = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            fd = files.opened(self.path)
         except FileNotFoundError:
             return ()
+        except Odd as odd:
+            raise self._odd(odd) from None
         except OSError as error:
-            raise StateError(f"'{self.path}' can not be read: {error.strerror}.") from None
+            raise StateError(f"'{self.path}' cannot be read: {error.strerror}.") from None
         with open(fd, "rb") as file:
             facts = os.fstat(fd)
-            if not stat.S_ISREG(facts.st_mode):
-                raise StateError(f"'{self.path}' is not the journal of tmuxjobs; remove it.")
+            if facts.st_size > READ_BYTES:
+                raise self._odd(Odd(f"is larger than {READ_BYTES} bytes"))
             inode, size, entries = self._read
             if inode != facts.st_ino or facts.st_size < size:
                 size, entries = 0, ()
@@ -91,21 +94,26 @@ class Journal:
         try:
             if self._read[1] + len(data) > JOURNAL_BYTES:
                 self._shrink()
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            fd = files.opened(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
             with open(fd, "r+b", buffering=0) as file:
                 size = os.fstat(fd).st_size
                 cut = size and os.pread(fd, 1, size - 1) != b"\n"
                 file.write((b"\n" if cut else b"") + data)
+        except Odd as odd:
+            raise self._odd(odd) from None
         except OSError as error:
-            raise StateError(f"'{self.path}' can not be written: {error.strerror}.") from None
+            raise StateError(f"'{self.path}' cannot be written: {error.strerror}.") from None
+
+    def _odd(self, odd: Odd) -> StateError:
+        return StateError(f"'{self.path}' is not the journal of tmuxjobs: it {odd}; remove it or move it away.")
 
     def _shrink(self) -> None:
         running = set(self.open_jobs())
         entries = self.read()
         kept = [entry for entry in entries[:-KEPT] if entry.job_id in running] + list(entries[-KEPT:])
-        beside = self.path.with_name(f"{self.path.name}.{os.getpid()}")
+        beside = self.path.with_name(f"{self.path.name}.{os.getpid()}.{secrets.token_hex(4)}")
         try:
-            with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
+            with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as file:
                 file.writelines(entry.model_dump_json(exclude_none=True).encode() + b"\n" for entry in kept)
             os.replace(beside, self.path)
         finally:
@@ -115,6 +123,6 @@ class Journal:
 
 def _entry(line: bytes) -> Entry | None:
     try:
-        return Entry.model_validate(json.loads(line))
-    except (ValueError, ValidationError):
+        return Entry.model_validate_json(line, strict=True)
+    except ValidationError:
         return None

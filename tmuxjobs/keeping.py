@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from tmuxjobs import ending, processes
 from tmuxjobs.errors import LimitReached, StateError
 from tmuxjobs.models import JobSpec, Lost
-from tmuxjobs.store import discard
 from tmuxjobs.tmux import Pane
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ def prune(jobs: Jobs) -> list[str]:
         old = [name for place, (name, age) in enumerate(ages) if place >= jobs.settings.keep_jobs or age >= limit]
         remove(jobs, old)
         for path in jobs.store.half_made():
-            discard(path)
+            jobs.store.discard(path)
         if jobs.settings.max_total_size is not None:
             old += make_room(jobs, 0, lost)
     panes = jobs.tmux.panes() if old else {}
@@ -53,11 +52,12 @@ def ended_unseen(jobs: Jobs) -> set[str]:
 
 def ages_of(jobs: Jobs, lost: set[str]) -> dict[str, float]:
     """{job id: seconds since its end} of every job that has ended; `lost` is from `ended_unseen`."""
-    written = {name: at for name in jobs.store.ids() if (at := mtime(jobs.store.jobs / name / "exit.json"))}
+    ended = {name: mtime(jobs.store.jobs / name / "exit.json") for name in jobs.store.ids()}
+    written = {name: at for name, at in ended.items() if at and jobs.store.owns(jobs.store.jobs / name)}
     for record in jobs.store.unfinished():
         if record.job.job_id in lost:
             for path in jobs.store.transient(record.job.job_id):
-                discard(path)
+                jobs.store.discard(path)
             written[record.job.job_id] = record.job.created_at.timestamp()
     return {name: age_of(jobs, name, at) for name, at in written.items()}
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
+from tmuxjobs import files
 from tmuxjobs.clean import settled
 from tmuxjobs.errors import StateError
+from tmuxjobs.files import Odd
 
 BLOCK: Final = 1 << 20
 STEP: Final = 1 << 16
@@ -23,6 +24,9 @@ OVERLAP: Final = 1 << 12
 TRIES: Final = 5
 GAPS_BYTES: Final = 1 << 16
 """More than the recorder ever lists."""
+
+LOG_BYTES: Final = 1 << 62
+"""No stream is that long."""
 
 T = TypeVar("T")
 
@@ -88,18 +92,15 @@ class Log:
 
 
 def _opened(path: Path) -> int:
-    """A descriptor of a regular file of ours, -1 when there is none. A FIFO in its place must not block."""
+    """A descriptor of a regular file of ours, -1 when there is none."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        return files.opened(path)
     except (FileNotFoundError, NotADirectoryError):
         return -1
+    except Odd as odd:
+        raise StateError(f"'{path}' is not a log of tmuxjobs: it {odd}; remove it or its folder.") from None
     except OSError as error:
-        raise StateError(f"'{path}' can not be read: {error.strerror}.") from None
-    facts = os.fstat(fd)
-    if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.getuid():
-        os.close(fd)
-        raise StateError(f"'{path}' is not a log of tmuxjobs; remove it or its folder.")
-    return fd
+        raise StateError(f"'{path}' cannot be read: {error.strerror}.") from None
 
 
 def _listed(sidecar: Path) -> bytes:
@@ -118,11 +119,23 @@ def _gaps(sidecar: Path) -> tuple[bytes, tuple[tuple[int, int], ...]]:
         listed = _listed(sidecar)
         text = listed.strip(b" \n\0")
         try:
-            gaps = json.loads(text)["gaps"] if text else []
-            return listed, tuple(sorted((int(begin), int(end)) for begin, end in gaps if int(begin) < int(end)))
-        except (ValueError, TypeError, KeyError, OverflowError):
+            return listed, _checked(json.loads(text)["gaps"] if text else [])
+        except (ValueError, TypeError, KeyError, RecursionError):
             time.sleep(0.002)
     raise StateError(f"{sidecar} does not list the gaps of the log; remove it to read the log as it is.")
+
+
+def _checked(gaps: list[list[int]]) -> tuple[tuple[int, int], ...]:
+    """Sorted, the empty ones left out; raises ValueError and TypeError for what are no ranges of a stream."""
+    found = sorted((begin, end) for begin, end in gaps)
+    if not all(type(number) is int and 0 <= number < LOG_BYTES for gap in found for number in gap):
+        raise ValueError
+    kept: list[tuple[int, int]] = []
+    for begin, end in found:
+        begin = max(begin, kept[-1][1] if kept else 0)
+        if begin < end:
+            kept.append((begin, end))
+    return tuple(kept)
 
 
 def steady(path: Path, read: Callable[[Log], T]) -> T:

@@ -3,14 +3,22 @@
 Records are pydantic models, because files cross a boundary. A state is a type whose fields exist only when true.
 """
 
+import sys
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Literal, assert_never
+from datetime import UTC, datetime
+from typing import Annotated, Literal, assert_never
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-FORMAT = 1
-"""Version of the records on disk; a newer one is refused, see `store.py`."""
+from tmuxjobs.files import FORMAT
+
+Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+"""What may be an argument of a program."""
+Pid = Annotated[int, Field(gt=0, lt=1 << 31)]
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+Moment = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 2, tzinfo=UTC), lt=datetime(9999, 1, 1, tzinfo=UTC))]
+Start = Annotated[str, Field(pattern=r"^[0-9]{1,19}$" if sys.platform.startswith("linux") else r"^[^\x00]+$")]
+"""What tells a process from a later one with its pid, see `processes.start_of`."""
 
 MARK_IN_JOBS = "TMUXJOBS_JOB_MARK"
 """The variable with `JobSpec.mark`; no setting."""
@@ -39,10 +47,10 @@ class AdoptedRecord(Model):
     `start` tells it from a later one with its pid.
     """
 
-    pid: int
-    start: str
-    tty: str
-    started_at: datetime
+    pid: Pid
+    start: Start
+    tty: Text
+    started_at: Moment
     started_monotonic: float
 
 
@@ -50,28 +58,28 @@ class JobSpec(Model):
     """`job.json`: what was asked. Times end in `_at` (UTC), durations in `_s`, sizes in `_bytes`."""
 
     format: int = FORMAT
-    number: int
-    job_id: str
-    command: str
-    cwd: str
-    shell: str
+    number: Count
+    job_id: Text
+    command: Text
+    cwd: Text
+    shell: Text
     timeout_s: float | None
     grace_s: float
     separate_stderr: bool
-    max_output_bytes: int
-    umask: int
-    created_at: datetime
+    max_output_bytes: Count
+    umask: Annotated[int, Field(ge=0, le=0o777)]
+    created_at: Moment
     created_monotonic: float
-    boot: str
-    nonce: str
-    mark: str = ""
+    boot: Text
+    nonce: Text
+    mark: Text = ""
     """Random, and in the environment of what the job starts: whoever carries it came from this job and no other."""
-    tmux: str
-    python: str
-    recorder: str
-    session: str = "mcp-jobs"
+    tmux: Text
+    python: Text
+    recorder: Text
+    session: Text = "mcp-jobs"
     notify: Notify = "always"
-    on_end: str | None = None
+    on_end: Text | None = None
     env_names: tuple[str, ...] = ()
     """Variables that were given; their values are kept nowhere."""
     adopted: AdoptedRecord | None = None
@@ -81,21 +89,21 @@ class RunRecord(Model):
     """`run.json`: who runs it; `command_pid` and what follows it are there once the command has started."""
 
     format: int = FORMAT
-    pid: int
-    start: str
-    boot: str
-    pane: str
-    socket: str
-    server_pid: int
-    server_start: str = ""
-    tty: str
-    namespace: str = ""
+    pid: Pid
+    start: Start
+    boot: Text
+    pane: Annotated[str, Field(pattern=r"^%[0-9]{1,9}$")]
+    socket: Text
+    server_pid: Pid
+    server_start: Text = ""
+    tty: Text
+    namespace: Text = ""
     """Of pids; empty where there is none or it was not recorded."""
-    command_pid: int | None = None
-    command_start: str | None = None
-    started_at: datetime | None = None
+    command_pid: Pid | None = None
+    command_start: Start | None = None
+    started_at: Moment | None = None
     started_monotonic: float | None = None
-    recorder_restarts: int = 0
+    recorder_restarts: Count = 0
     recording: bool = True
     command_ended: str | None = None
     awaits_tmux: bool = False
@@ -104,9 +112,9 @@ class RunRecord(Model):
 class ProcessRecord(Model):
     """A process named in an exit record; `start` tells it from a later one with its pid."""
 
-    pid: int
+    pid: Pid
     name: str
-    start: str | None = None
+    start: Start | None = None
 
 
 class LogRecord(Model):
@@ -117,10 +125,10 @@ class LogRecord(Model):
 
     complete: bool | None
     why: str | None = None
-    bytes: int = 0
-    stderr_bytes: int | None = None
-    dropped_bytes: int = 0
-    recorder_restarts: int = 0
+    bytes: Count = 0
+    stderr_bytes: Count | None = None
+    dropped_bytes: Count = 0
+    recorder_restarts: Count = 0
 
 
 class ExitRecord(Model):
@@ -130,15 +138,15 @@ class ExitRecord(Model):
     """
 
     format: int = FORMAT
-    ended_at: datetime
+    ended_at: Moment
     reason: str
-    exit_code: int | None = None
+    exit_code: Annotated[int, Field(ge=0, lt=1 << 31)] | None = None
     signal: str | None = None
     error: str | None = None
     runtime_s: float = 0.0
     cpu_user_s: float = 0.0
     cpu_system_s: float = 0.0
-    max_rss_bytes: int = 0
+    max_rss_bytes: Count = 0
     log: LogRecord | None = None
     survivors: tuple[ProcessRecord, ...] = ()
     left_running: tuple[ProcessRecord, ...] = ()

@@ -1,8 +1,8 @@
 """What our own processes show in a window: the welcome page with the jobs, and the keys of a finished job.
 
-Run by path with `python -I -S`, for one of them lives in each finished window: stdlib only, but that the welcome page
-takes `terminals.py` from beside it. That page looks at the job folders every TICK_S and writes only what changed, and
-it notices who waits for input when no server does; nothing here is asked for the truth about a job.
+Run by path with `python -I -S`, for one of them lives in each finished window: stdlib only, with `files.py` and, for
+the welcome page, `terminals.py` from beside it. That page looks at the job folders every TICK_S and writes only what
+changed, and it notices who waits for input when no server does; nothing here is asked for the truth about a job.
 """
 
 from __future__ import annotations
@@ -17,9 +17,14 @@ import termios
 import time
 
 TYPE_CHECKING = False  # `typing` takes 2 ms
-if TYPE_CHECKING:
+if TYPE_CHECKING or __package__:
     from collections.abc import Iterable
     from typing import Any
+
+    from tmuxjobs import files
+else:
+    sys.path.append(os.path.dirname(os.path.abspath(__file__)))  # `-I` leaves it out
+    import files
 
 TICK_S = 2.0
 ALONE_S = 0.05
@@ -193,13 +198,12 @@ class Place:
             return error.removeprefix("tmuxjobs: ") or started or "it could not be started"
 
 
-def read_json(path: str) -> dict[str, Any] | None:
+def read_record(folder: str, name: str, shape: files.Shape) -> dict[str, Any] | None:
+    """The record, None when there is none; one that is damaged is told by `list`, and hides no other here."""
     try:
-        with open(path, "rb") as file:
-            value = json.load(file)
-    except (OSError, ValueError):
+        return files.record(os.path.join(folder, name), shape)
+    except (OSError, files.Odd):
         return None
-    return value if isinstance(value, dict) else None
 
 
 # A finished job's window
@@ -207,15 +211,18 @@ def read_json(path: str) -> dict[str, Any] | None:
 
 def ended(folder: str) -> None:
     """Keep the window of a finished job, and do what its keys ask for."""
-    record = read_json(os.path.join(folder, "exit.json")) or {}
+    record = read_record(folder, "exit.json", files.EXIT)
+    if record is None:
+        sys.exit(f"The job's record '{folder}/exit.json' cannot be read; `tmuxjobs list` says why.")
     job = record["job"]
     state_dir = os.path.dirname(os.path.dirname(folder))
-    place = Place(tmux=job["tmux"], session=job.get("session", "mcp-jobs"), state_dir=state_dir)
+    place = Place(tmux=job["tmux"], session=job.get("session") or "mcp-jobs", state_dir=state_dir)
     terminal = Terminal()
-    with contextlib.suppress(FileNotFoundError), open(os.path.join(folder, "screen"), "rb") as file:
+    with contextlib.suppress(OSError, files.Odd):
         # Of an adopted window: its own process had the terminal, and tmux has closed that.
-        os.unlink(file.name)
-        write(file.read().decode(errors="replace"))
+        screen = files.read(os.path.join(folder, "screen"))
+        os.unlink(os.path.join(folder, "screen"))
+        write(screen.decode(errors="replace"))
     write("\x1b[?25l")
     while True:
         key = terminal.key_alone()
@@ -256,17 +263,17 @@ class Job:
         """Learn whether it has ended; nothing is read again once it has."""
         if self.state != "running":
             return
-        record = read_json(os.path.join(self.folder, "exit.json"))
+        record = read_record(self.folder, "exit.json", files.EXIT)
         if record is not None:
             self.state, self.detail = end_of(record)
             return
-        self.run = self.run or read_json(os.path.join(self.folder, "run.json"))
+        self.run = self.run or read_record(self.folder, "run.json", files.RUN)
         if self.run is not None:
             # One that was adopted has run since before.
             self.since = self.run.get("started_monotonic") or self.since
         if self.boot != boot or (self.run is not None and not alive(self.run)):
             # Its runner's last act is the exit record, which may have come between the two looks.
-            if read_json(os.path.join(self.folder, "exit.json")) is None:
+            if read_record(self.folder, "exit.json", files.EXIT) is None:
                 self.state, self.detail = "lost", "end not known"
             else:
                 self.look(boot)
@@ -282,7 +289,10 @@ class Job:
             return False
         self.size, self.open_line, written = 0, False, 0.0
         for name in ("output.log", "stderr.log"):
-            with contextlib.suppress(OSError), open(os.path.join(self.folder, name), "rb") as log:
+            with (
+                contextlib.suppress(OSError, files.Odd),
+                open(files.opened(os.path.join(self.folder, name)), "rb") as log,
+            ):
                 facts = os.fstat(log.fileno())
                 self.size += facts.st_size
                 written = max(written, facts.st_mtime)
@@ -295,7 +305,7 @@ def end_of(record: dict[str, Any]) -> tuple[str, str]:
     if reason == "not-started":
         return "failed", "not started"
     if reason == "exit":
-        took = age(record.get("runtime_s", 0.0))
+        took = age(record.get("runtime_s") or 0.0)
         return ("done", took) if code == 0 else ("failed", f"exit {code}, {took}")
     if reason == "unknown":
         return "lost", "end not known"
@@ -361,11 +371,10 @@ class Board:
 
     def add(self, name: str) -> bool:
         folder = os.path.join(self.folder, name)
-        asked = read_json(os.path.join(folder, "job.json"))
-        try:
-            self.jobs[name] = Job(folder, asked or {})
-        except (KeyError, TypeError, AttributeError):
+        asked = read_record(folder, "job.json", files.JOB)
+        if asked is None or asked["job_id"] != name:
             return False
+        self.jobs[name] = Job(folder, asked)
         return True
 
 
@@ -377,7 +386,6 @@ class Ear:
 
     def __init__(self, place: Place) -> None:
         # Only here: a finished window's process needs none of it.
-        sys.path.append(os.path.dirname(os.path.abspath(__file__)))
         if TYPE_CHECKING:
             from tmuxjobs import terminals
         else:
@@ -405,7 +413,7 @@ class Ear:
             before = sum(os.times()[2:4])
             said = self.place.command(code=NOTICE)[0]
             with contextlib.suppress(ValueError):  # what went wrong is told to the next who asks
-                asking = json.loads(said)
+                asking = json.loads(said)  # from our own command
                 for job in jobs:
                     job.asks = tuple(asking[job.job_id]) if job.job_id in asking else None
             for job in jobs:

@@ -21,11 +21,12 @@ TYPE_CHECKING = False  # `typing` takes 2 ms, of the 12 that a start takes
 if TYPE_CHECKING or __package__:
     from typing import Any
 
-    from tmuxjobs import epilogue, trees
+    from tmuxjobs import epilogue, files, trees
     from tmuxjobs.attaching import LOOK_S, Recorder, RecorderGone, Refused, Stderr, readable, write_fully
 else:
     sys.path.append(os.path.dirname(os.path.abspath(__file__)))  # `-I` leaves it out
     import epilogue
+    import files
     import trees
     from attaching import LOOK_S, Recorder, RecorderGone, Refused, Stderr, readable, write_fully
 
@@ -38,6 +39,8 @@ KILL_S = 5.0
 RECORDER_RESTARTS = 20
 LOOKS = 5
 CHAIN_S = 0.05
+ENV_BYTES = 1 << 24
+STOP_GRACE_MAX_S = 60.0
 
 
 def now() -> str:
@@ -49,7 +52,9 @@ def write_json(path: str, value: dict[str, Any]) -> None:
     """Replace the file at `path` by one that holds `value`."""
     beside = path + ".new"
     try:
-        with open(beside, "w") as file:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(beside)
+        with open(files.opened(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "w") as file:
             json.dump(value, file)
         os.replace(beside, path)
     except OSError:
@@ -71,7 +76,7 @@ class Stop:
 class Runner:
     def __init__(self, folder: str, tty: str) -> None:
         self.folder = folder
-        self.job: dict[str, Any] = json.loads(self.read("job.json"))
+        self.job: dict[str, Any] = files.record(self.path("job.json"), files.JOB)
         self.recorder = Recorder(folder, self.job)
         self.tty = tty
         self.pid = 0
@@ -99,16 +104,12 @@ class Runner:
     def path(self, name: str) -> str:
         return os.path.join(self.folder, name)
 
-    def read(self, name: str) -> bytes:
-        with open(self.path(name), "rb") as file:
-            return file.read()
-
     # Start
 
     def main(self) -> int:
         os.umask(0o077)
         self.catch_signals()
-        if os.path.exists(self.path("run.json")):
+        if os.path.lexists(self.path("run.json")):
             with contextlib.suppress(Refused):  # our line is not the job's: the log must not get it
                 self.recorder.tmux(["pipe-pane", "-t", self.recorder.pane])
             print(f"Job {self.job['job_id']} has already run; `tmuxjobs restart {self.job['job_id']}` runs it again.")
@@ -120,6 +121,8 @@ class Runner:
             self.start()
         except Refused as refused:
             return self.refuse(str(refused))
+        except files.Odd as odd:
+            return self.refuse(f"a file in {self.folder} {odd}")
         except OSError as error:
             return self.refuse(f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror))
         while not self.over():
@@ -165,7 +168,7 @@ class Runner:
             termios.tcsetattr(0, termios.TCSANOW, settings)
         self.record()
         self.await_turn()
-        env = dict(item.split(b"=", 1) for item in self.read("env").split(b"\0") if b"=" in item)
+        env = dict(item.split(b"=", 1) for item in files.read(self.path("env"), ENV_BYTES).split(b"\0") if b"=" in item)
         os.unlink(self.path("env"))
         self.env = env
         env.update({name: os.environb[name] for name in (b"TERM", b"TMUX", b"TMUX_PANE") if name in os.environb})
@@ -368,13 +371,11 @@ class Runner:
 
     def asked(self) -> None:
         """A request to stop lies in `stop.json`: {signal, grace_s}; there is none when the disk is full."""
-        try:
-            request = json.loads(self.read("stop.json"))
-        except FileNotFoundError:
-            request = {"signal": "SIGTERM", "grace_s": self.job["grace_s"]}
-        except (OSError, ValueError):
-            return
-        self.end("kill", signal.Signals[request["signal"]], request["grace_s"])
+        request = {"signal": "SIGTERM", "grace_s": self.job["grace_s"]}
+        with contextlib.suppress(OSError, files.Odd):
+            request = files.record(self.path("stop.json"), files.STOP)
+        number = signal.Signals.__members__.get(request["signal"], signal.SIGTERM)
+        self.end("kill", number, max(0.0, min(request["grace_s"], STOP_GRACE_MAX_S)))
 
     def end(self, reason: str, number: int, grace_s: float) -> None:
         self.reap()
@@ -515,7 +516,7 @@ class Runner:
             os.tcsetpgrp(0, os.getpgrp())
         log = self.end_log()
         record = self.exit_record(log, survivors, left)
-        with contextlib.suppress(FileNotFoundError):  # a person removed its folder
+        with contextlib.suppress(OSError):  # a person removed its folder, or put another in the record's place
             self.write_exit(record)
         self.tell_end(record)
         if self.status is None:
@@ -682,7 +683,11 @@ class Runner:
         """Into the room taken at the start, then under its name: neither needs a free block."""
         data = json.dumps(record).encode() + b"\n"
         path = self.path(f"{name}.room")
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            fd = files.opened(path, os.O_WRONLY | os.O_CREAT)
+        except files.Odd:  # someone has put another thing there
+            write_json(self.path(f"{name}.json"), record)
+            return
         os.pwrite(fd, data, 0)
         os.ftruncate(fd, len(data))
         os.close(fd)
@@ -756,4 +761,7 @@ class Runner:
 
 
 if __name__ == "__main__":
-    sys.exit(Runner(sys.argv[1], os.ttyname(0)).main())
+    try:
+        sys.exit(Runner(sys.argv[1], os.ttyname(0)).main())
+    except files.Odd as odd:
+        sys.exit(f"The job's record '{sys.argv[1]}/job.json' {odd}.")

@@ -10,7 +10,9 @@ from typing import Annotated, Any, Self
 import platformdirs
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from tmuxjobs import files
 from tmuxjobs.errors import SettingsError
+from tmuxjobs.files import Odd
 from tmuxjobs.models import MARK_IN_JOBS, Notify
 
 UNITS = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -102,7 +104,10 @@ class Settings(BaseModel):
             first = error.errors(include_url=False)[0]
             said = first["msg"].removeprefix("Value error, ")
             raise refusal(str(first["loc"][0]), given, said[0].lower() + said[1:]) from None
-        if settings.working_dir is not None and not settings.working_dir.is_dir():
+        for name in ("state_dir", "working_dir"):
+            if "\0" in str(getattr(settings, name)):
+                raise refusal(name, given, "it holds a NUL character")
+        if settings.working_dir is not None and not os.path.isdir(settings.working_dir):
             raise refusal("working_dir", given, f"'{settings.working_dir}' is no folder")
         if settings.max_total_size is not None and settings.max_total_size < 2 * settings.max_output_size:
             raise refusal("max_total_size", given, "it must be at least twice max_output_size")
@@ -118,11 +123,18 @@ def config_file() -> Path:
 def in_file() -> dict[str, Any]:
     """What the person's file sets; a file that can not be read must not be a restriction that silently is none."""
     try:
-        return tomllib.loads(config_file().read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        # It may be a link into someone's dotfiles.
+        return tomllib.loads(files.read(config_file(), follow=True).decode())
+    except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"{config_file()} can not be read: {error}.") from None
+    except Odd as odd:
+        raise SettingsError(f"{config_file()} cannot be read: it {odd}.") from None
+    except RecursionError:
+        raise SettingsError(f"{config_file()} cannot be read: it is nested too deeply.") from None
+    except OSError as error:
+        raise SettingsError(f"{config_file()} cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise SettingsError(f"{config_file()} cannot be read: {' '.join(str(error).split())}.") from None
 
 
 def in_variables(environ: Mapping[str, str]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """One folder per job: its records, ids, the lock, removal. Knows files, not tmux and not processes.
 
-Files are opened without following links and only when regular; folders are 0700, files 0600.
+Files are opened without following links and only when regular; folders are 0700, files 0600. What is removed or changed
+here has a name and a kind that we make, in a state directory that says by its marker that it is one.
 """
 
 import contextlib
@@ -10,25 +11,49 @@ import json
 import os
 import re
 import secrets
-import shutil
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import ValidationError
 
+from tmuxjobs import files
 from tmuxjobs.errors import JobNotFound, StateError
-from tmuxjobs.models import FORMAT, ExitRecord, JobSpec, Model, Record, RunRecord
+from tmuxjobs.files import FORMAT, Newer, Odd
+from tmuxjobs.models import ExitRecord, JobSpec, Model, Record, RunRecord
 
 ID = re.compile(r"(?!.{65})[a-z0-9]+(-[a-z0-9]+)*")
-RECORD_BYTES = 1 << 20
+MARKER = "tmuxjobs.json"
+"""Says that a state directory is one, and in which format."""
+REMOVED = "removed.json"
+"""A job's record once its removal has begun: it is no job any more, and what is beside it is ours."""
+ASIDE = re.compile(r"\.(?:new|removed)-(.+)")
+"""A job's folder before it is complete, and when nothing is left in it."""
+BESIDE = r"(\.\d+\.[0-9a-f]{8})?"
+"""What the name of a file ends in until it is whole and gets its own."""
+IN_ROOT = re.compile(rf"lock|(journal|sequence|http-token|{re.escape(MARKER)}){BESIDE}", re.ASCII)
+IN_JOB = re.compile(
+    rf"((job|run|exit|stop|removed|task(-[0-9a-f]{{8}})?)\.json|(run|exit)\.room|env(\.(held|ready))?){BESIDE}"
+    r"|(run|exit)\.json\.new|(output|stderr)\.(log|gaps)|typed\.jsonl|screen|recorder",
+    re.ASCII,
+)
+"""Names of all files that we make, beside `jobs/` and in a job's folder. `recorder` is a FIFO, all else is regular."""
+BUG = re.compile(r"bug-\d+\.txt", re.ASCII)
+"""A traceback, which `cli.py` writes beside `jobs/` for a person, who removes it."""
 ROOM_BYTES = 16384
-TRANSIENT = ("recorder", "run.room", "exit.room", "stop.json", "env", "env.held", "env.ready", "run.json.new", "screen")
+TRANSIENT = (
+    *("recorder", "run.room", "exit.room", "stop.json", "env", "env.held", "env.ready", "run.json.new"),
+    *("exit.json.new", "screen"),
+)
 """What a job's folder holds only while it runs."""
+IN_RUN = re.compile(rf"({'|'.join(map(re.escape, TRANSIENT))}){BESIDE}|job\.json\.\d+\.[0-9a-f]{{8}}", re.ASCII)
 LOCK_S = 10.0
+MAKING_S = 60.0
+"""A file that was begun this long ago and has not got its name never will: seconds."""
+DIGITS = 15
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 M = TypeVar("M", bound=Model)
 
@@ -42,25 +67,90 @@ class Store:
         self._ended: dict[str, Record] = {}
 
     def prepare(self) -> None:
-        """Make the folders, private; raises StateError when they are not to be had or another user's."""
+        """Make the folders, private. Raises StateError, and then nothing was changed.
+
+        That is when they cannot be made, and when the folder belongs to another user or holds files of someone else.
+        """
         try:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not _is_own_folder(self.root):
+                raise StateError(
+                    f"The state directory '{self.root}' is a link or another user's; set TMUXJOBS_STATE_DIR to a "
+                    "folder of yours."
+                )
+            if not self.is_marked():
+                self._claim()
+            self.jobs.mkdir(mode=0o700, exist_ok=True)
+            if not _is_own_folder(self.jobs):
+                raise StateError(f"'{self.jobs}' is a link or another user's, not a folder of tmuxjobs; move it away.")
             for folder in (self.root, self.jobs):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                facts = folder.lstat()
-                if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid():
-                    raise StateError(f"The state directory '{folder}' is not your folder; set TMUXJOBS_STATE_DIR.")
-                if facts.st_mode & 0o077:
+                if folder.lstat().st_mode & 0o077:
                     folder.chmod(0o700)
             if not os.access(self.jobs, os.R_OK | os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.jobs))
         except OSError as error:
             raise _unusable(self.root, error) from None
 
+    def is_marked(self) -> bool:
+        """Whether the marker is there; raises StateError when something else is in its place."""
+        path = self.root / MARKER
+        try:
+            fields = files.fields_of(files.read(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise _unusable(self.root, error) from None
+        except Newer:
+            raise StateError(
+                f"The state directory '{self.root}' is in the format of a newer tmuxjobs; use that one, or set "
+                "TMUXJOBS_STATE_DIR to another folder."
+            ) from None
+        except Odd as odd:
+            why = str(odd)
+        else:
+            if fields.get("tmuxjobs") == "state directory" and fields.get("format") == FORMAT:
+                return True
+            why = "is damaged"
+        raise StateError(
+            f"'{path}' {why}, and so does not say that its folder is a state directory of tmuxjobs; remove it if it is "
+            "one, or set TMUXJOBS_STATE_DIR to another folder."
+        )
+
+    def _claim(self) -> None:
+        """Lay down the marker in an empty folder, or in one of 0.1.0, which had none."""
+        names = os.listdir(self.root)
+        # Another process may be about to do the same, or have been killed at it.
+        if all(name.startswith(f"{MARKER}.") and self._is_ours(self.root / name) for name in names) or self._is_older():
+            fields = {"tmuxjobs": "state directory", "format": FORMAT}
+            # To the disk: after a power cut an empty marker would refuse all jobs.
+            self._write(self.root / MARKER, json.dumps(fields).encode() + b"\n", sync=True)
+        elif not self.is_marked():  # another has made it since the first look
+            raise StateError(
+                f"'{self.root}' holds files and is not a state directory of tmuxjobs; nothing was changed there. Set "
+                "TMUXJOBS_STATE_DIR to a new or an empty folder."
+            )
+
+    def _is_older(self) -> bool:
+        """Whether 0.1.0 made the folder: it holds a job's record, or only what that left, as private as it was."""
+        if not _is_own_folder(self.jobs):
+            return False
+        inside = list(os.scandir(self.jobs))
+        if any(self.owns(Path(entry.path)) for entry in inside):
+            return True
+        others = [path for path in self.root.iterdir() if path != self.jobs]
+        return (
+            all(map(self._is_half_made, inside))
+            and not any(map(_is_exposed, (self.root, self.jobs, *others)))
+            and all(self._is_ours(path) or BUG.fullmatch(path.name) for path in others)
+        )
+
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the one lock over starts and removals; the kernel frees it with its holder. Bounded by LOCK_S."""
         try:
-            fd = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            fd = files.opened(self.root / "lock", os.O_RDWR | os.O_CREAT)
+        except Odd as odd:
+            raise StateError(f"'{self.root / 'lock'}' {odd}; remove it.") from None
         except OSError as error:
             raise _unusable(self.root, error) from None
         try:
@@ -88,7 +178,7 @@ class Store:
         text = self._read(path)
         if text is None:
             text = b"0"
-        if not text.strip().isdigit():
+        if not text.strip().isdigit() or len(text.strip()) > DIGITS:
             raise StateError(f"'{path}' is damaged; write into it a number larger than any job's and try again.")
         number = int(text) + 1
         self._write(path, str(number).encode())
@@ -104,27 +194,35 @@ class Store:
         return text.decode().strip(), path
 
     def create(self, spec: JobSpec, env: Mapping[str, str], *, held: bool = False) -> Path:
-        """The job's folder with `job.json` and `env` in it, complete or not there at all.
+        """The job's folder with `job.json` and `env` in it, complete or not there at all; call it under the lock.
 
         With `held` the runner takes all that the job needs and waits with the command until `let_go`.
         """
         folder = self.folder(spec.job_id)
+        making = self.jobs / f".new-{spec.job_id}"
+        self._clear_aside()
         try:
-            folder.mkdir(mode=0o700)
+            making.mkdir(mode=0o700)
         except OSError as error:
             raise _unusable(self.root, error) from None
         try:
             self._write(
-                folder / ("env.held" if held else "env"),
+                making / ("env.held" if held else "env"),
                 b"\0".join(os.fsencode(f"{key}={value}") for key, value in env.items()),
             )
             data = spec.model_dump_json().encode()
             # What the runner writes later has its room now: the disk may be full then.
             for name in ("run.room", "exit.room"):
-                self._write(folder / name, b" " * (len(data) + ROOM_BYTES))
-            self._write(folder / "job.json", data)
+                self._write(making / name, b" " * (len(data) + ROOM_BYTES))
+            self._write(making / "job.json", data)
+            if os.path.lexists(folder):
+                raise StateError(f"'{folder}' is in the way of a new job; move it away.")
+            os.rename(making, folder)
+        except OSError as error:
+            self.discard(making)
+            raise _unusable(self.root, error) from None
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            self.discard(making)
             raise
         return folder
 
@@ -149,9 +247,13 @@ class Store:
     def ids(self) -> list[str]:
         """Every job's id, in no order."""
         try:
-            return [entry.name for entry in os.scandir(self.jobs) if ID.fullmatch(entry.name)]
+            found = [entry.name for entry in os.scandir(self.jobs) if ID.fullmatch(entry.name)]
         except OSError as error:
             raise _unusable(self.root, error) from None
+        # Others remove jobs too: a server that runs for months must not remember them all.
+        for gone in self._ended.keys() - set(found):
+            self._ended.pop(gone, None)
+        return found
 
     def unfinished(self) -> list[Record]:
         """Jobs without an exit record: starting, running or lost. A damaged record hides no other: `list` tells it."""
@@ -175,10 +277,12 @@ class Store:
 
     def look(self, job_id: str) -> Record | None:
         """The job's records, None when there is no such job."""
-        if job_id in self._ended and self.folder(job_id).exists():
-            return self._ended[job_id]
         # Text: a thousand jobs as `Path` objects take 20 ms.
         folder = os.path.join(self.jobs, job_id)
+        known = self._ended.get(job_id)
+        if known is not None and os.path.lexists(f"{folder}/exit.json"):
+            return known
+        self._ended.pop(job_id, None)
         if not ID.fullmatch(job_id) or not _is_own_folder(folder):
             return None
         ended = self._record(f"{folder}/exit.json", ExitRecord)
@@ -208,41 +312,41 @@ class Store:
         if data is None:
             return None
         try:
-            fields = json.loads(data)
-            if isinstance(fields, dict) and isinstance(fields.get("format"), int) and fields["format"] > FORMAT:
-                raise StateError(f"'{path}' was written by a newer tmuxjobs; use that one, or remove its folder.")
-            return model.model_validate(fields)
-        except (ValueError, ValidationError, RecursionError):
-            raise StateError(
-                f"'{path}' is damaged; remove its folder '{os.path.dirname(path)}' to forget the job."
-            ) from None
+            record = model.model_validate_json(data, strict=True)
+            if getattr(record, "format", FORMAT) <= FORMAT:
+                return record
+            newer = True
+        except ValidationError:
+            newer = _is_newer(data)
+        if newer:
+            raise StateError(f"'{path}' was written by a newer tmuxjobs; use that one, or remove its folder.")
+        raise StateError(f"'{path}' is damaged; remove its folder '{os.path.dirname(path)}' to forget the job.")
 
     def _read(self, path: str | Path) -> bytes | None:
-        """The content of a regular file of ours, None when there is none. A FIFO in its place must not block."""
+        """The content of a regular file of ours, None when there is none."""
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            return files.read(path)
         except FileNotFoundError:
             return None
+        except Odd as odd:
+            raise StateError(f"'{path}' is not a record of tmuxjobs: it {odd}; remove it or its folder.") from None
         except OSError as error:
-            raise StateError(f"'{path}' can not be read: {error.strerror}.") from None
-        try:
-            facts = os.fstat(fd)
-            if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_size > RECORD_BYTES:
-                raise StateError(f"'{path}' is not a record of tmuxjobs; remove it or its folder.")
-            return os.read(fd, RECORD_BYTES)
-        finally:
-            os.close(fd)
+            raise StateError(f"'{path}' cannot be read: {error.strerror}.") from None
 
-    def _write(self, path: Path, data: bytes) -> None:
+    def _write(self, path: Path, data: bytes, *, sync: bool = False) -> None:
         """Replace the file; readers see the old or the new one, whole."""
         beside = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
         try:
             fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             with open(fd, "wb") as file:
                 file.write(data)
+                if sync:
+                    file.flush()
+                    os.fsync(fd)
             os.replace(beside, path)
         except OSError as error:
-            beside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                beside.unlink()
             raise _unusable(self.root, error) from None
 
     def request_stop(self, job_id: str, *, signal: str, grace_s: float) -> None:
@@ -261,36 +365,123 @@ class Store:
             (self.folder(job_id) / "stop.json").unlink()
 
     def remove(self, job_id: str) -> None:
-        """Remove the job's folder; call it under the lock, and only when its job does not run."""
+        """Remove what we made of the job's folder; call it under the lock, and only when its job does not run.
+
+        A file that someone else has put there stays, and the folder with it.
+        """
         folder = self.folder(job_id)
-        gone = self.jobs / f".removed-{job_id}"
-        with contextlib.suppress(FileNotFoundError):  # another one removed it
-            # Renamed first: a folder that is half removed must not look like a job.
-            os.rename(folder, gone)
-        # What an earlier removal left that was killed in the middle goes too.
-        for left in self.jobs.glob(".removed-*"):
-            discard(left)
+        if self.owns(folder):
+            self.discard(folder)
+        self._clear_aside()
         self._ended.pop(job_id, None)
 
-    def half_made(self) -> list[Path]:
-        """What a killed process left half made; call it under the lock, for they are made under it.
+    def _clear_aside(self) -> None:
+        """Remove what others were killed over while they made or removed it."""
+        for entry in list(os.scandir(self.jobs)):
+            if ASIDE.fullmatch(entry.name) and self._is_half_made(entry):
+                self.discard(Path(entry.path))
 
-        These are folders without a record, the number's file before it had its name, and half removed folders.
+    def owns(self, folder: Path) -> bool:
+        """Whether a record in the folder, or what is left of one, says that it is that job's."""
+        return _is_own_folder(folder) and self._proof(folder) is not None
+
+    def _proof(self, folder: Path) -> str | None:
+        """The name of a record in the folder that names its job; a damaged one beside it proves nothing."""
+        aside = ASIDE.fullmatch(folder.name)
+        job_id = aside[1] if aside else folder.name
+        for name in ("exit.json", "job.json", REMOVED):
+            with contextlib.suppress(OSError, Odd):
+                fields = files.fields_of(files.read(folder / name))
+                job = fields.get("job", fields)
+                if isinstance(job, dict) and {"nonce", "recorder"} <= job.keys() and job.get("job_id") == job_id:
+                    return name
+        return None
+
+    def half_made(self) -> list[Path]:
+        """What a killed process left half made or half removed; call it under the lock, for that is done under it."""
+        before = time.time() - MAKING_S
+        beside = [path for path in self.root.iterdir() if re.search(rf"[a-z]{BESIDE[:-1]}$", path.name)]
+        found = [path for path in beside if self._is_ours(path) and not _is_exposed(path) and _mtime(path) < before]
+        return found + [Path(entry.path) for entry in os.scandir(self.jobs) if self._is_half_made(entry)]
+
+    def _is_half_made(self, entry: os.DirEntry[str]) -> bool:
+        aside = ASIDE.fullmatch(entry.name)
+        if not ID.fullmatch(aside[1] if aside else entry.name) or not _is_own_folder(entry.path):
+            return False
+        is_removed = _is_there(entry.path, REMOVED)
+        if not aside and (_is_there(entry.path, "job.json") or (_is_there(entry.path, "exit.json") and not is_removed)):
+            return False
+        folder = Path(entry.path)
+        if self.owns(folder):
+            return True
+        # Without a record: what came before it, or is left when it is gone, and nothing else.
+        inside = list(folder.iterdir())
+        private = not any(map(_is_exposed, (folder, *inside))) and all(map(self._is_ours, inside))
+        return private and (aside is not None or any(path.suffix == ".room" for path in inside))
+
+    def discard(self, path: Path) -> None:
+        """Remove a file or a job's folder, as far as they are ours; what cannot be removed stays for a later look.
+
+        Killed at any point, what is left is seen by `half_made`.
         """
-        found = [*self.root.glob("sequence.*"), *self.jobs.glob(".removed-*")]
-        for entry in os.scandir(self.jobs):
-            records = ("job.json", "exit.json")
-            if not ID.fullmatch(entry.name) or not entry.is_dir(follow_symlinks=False):
-                continue
-            if not any(os.path.lexists(os.path.join(entry.path, name)) for name in records):
-                found.append(Path(entry.path))
-        return found
+        if not _is_own_folder(path):
+            if self._is_ours(path):
+                _unlink(path)
+            return
+        proof = self._proof(path)
+        with contextlib.suppress(OSError):
+            if proof in ("exit.json", "job.json"):
+                # An exit record alone tells all of a job. With this one's new name it is no job any more.
+                if proof == "exit.json" and self._is_ours(path / "job.json"):
+                    _unlink(path / "job.json")
+                os.rename(path / proof, path / REMOVED)
+            others = [inside for inside in path.iterdir() if inside.name != REMOVED]
+            left = [inside for inside in others if not (self._is_ours(inside) and _unlink(inside))]
+            if not left and not ASIDE.fullmatch(path.name):
+                # Without its record nothing but its name says that an empty folder is ours.
+                path = path.rename(path.with_name(f".removed-{path.name}"))
+            if self._is_ours(path / REMOVED) and not any(self._is_ours(one) for one in left):
+                _unlink(path / REMOVED)
+            path.rmdir()
+
+    def _is_ours(self, path: Path) -> bool:
+        """Whether we make files of that name and kind in that place."""
+        names = IN_ROOT if path.parent == self.root else IN_JOB
+        if not names.fullmatch(path.name):
+            return False
+        try:
+            facts = path.lstat()
+        except OSError:
+            return False
+        kind = stat.S_ISFIFO if path.name == "recorder" else stat.S_ISREG
+        return kind(facts.st_mode) and facts.st_uid == os.getuid()
+
+    def kept(self, job_ids: Sequence[str]) -> list[Path]:
+        """Folders of removed jobs that hold files of someone else."""
+        return [self.folder(job_id) for job_id in job_ids if os.path.lexists(self.folder(job_id))]
+
+    def exposed(self) -> list[Path]:
+        """Our files and folders that others on this machine may look into."""
+        found = [self.root, self.jobs, *filter(self._is_ours, self.root.iterdir())]
+        for job_id in self.ids():
+            folder = self.jobs / job_id
+            if self.owns(folder):
+                found += [folder, *filter(self._is_ours, folder.iterdir())]
+        return [path for path in found if _is_exposed(path)]
 
     def transient(self, job_id: str) -> list[Path]:
         """What is in the job's folder that belongs there only while it runs."""
-        folder = self.folder(job_id)
-        found = [folder / name for name in TRANSIENT if os.path.lexists(folder / name)]
-        return found + [path for name in (*TRANSIENT, "job.json") for path in folder.glob(f"{name}.*.*")]
+        try:
+            inside = list(self.folder(job_id).iterdir())
+        except OSError:  # it is being removed
+            return []
+        return [path for path in inside if IN_RUN.fullmatch(path.name) and self._is_ours(path)]
+
+    def forget_environment(self, job_id: str) -> None:
+        """Remove what only a runner reads, of a job that has none and gets none any more."""
+        path = self.folder(job_id) / "env"
+        if self._is_ours(path):
+            _unlink(path)
 
     def size(self, job_id: str) -> int:
         """Bytes that its files take on disk."""
@@ -301,13 +492,40 @@ class Store:
         return total
 
 
-def discard(path: Path) -> None:
-    """Remove a file, a link or a folder; what can not be removed stays for a later look."""
-    with contextlib.suppress(OSError):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink()
+def _unlink(path: Path) -> bool:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True
+
+
+def _is_there(folder: str, name: str) -> bool:
+    return os.path.lexists(os.path.join(folder, name))
+
+
+def _is_exposed(path: Path) -> bool:
+    try:
+        return bool(path.lstat().st_mode & 0o077)
+    except OSError:  # gone meanwhile
+        return False
+
+
+def _mtime(path: Path) -> float:
+    try:
+        return path.lstat().st_mtime
+    except OSError:  # gone meanwhile
+        return time.time()
+
+
+def _is_newer(data: bytes) -> bool:
+    try:
+        files.fields_of(data)
+    except Newer:
+        return True
+    except Odd:
+        pass
+    return False
 
 
 def suffix(number: int) -> str:
@@ -339,7 +557,7 @@ def _is_own_folder(path: str | Path) -> bool:
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             return False
-        raise StateError(f"'{path}' can not be read: {error.strerror}.") from None
+        raise StateError(f"'{path}' cannot be read: {error.strerror}.") from None
     return stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.getuid()
 
 

@@ -26,9 +26,10 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel, ConfigDict, Field
 
 from tmuxjobs.errors import JobNotFound, StateError, TmuxjobsError
+from tmuxjobs.files import FORMAT
 from tmuxjobs.jobs import Jobs
 from tmuxjobs.log import log_size
-from tmuxjobs.models import FORMAT, Model
+from tmuxjobs.models import Count, Model, Moment
 from tmuxjobs.results import Started, Waited
 from tmuxjobs.starting import ran
 from tmuxjobs.telling import EndsTold, ended_in
@@ -55,13 +56,13 @@ class TaskRecord(Model):
     tool: str
     job_ids: tuple[str, ...]
     conditions: dict[str, Any]
-    begins: dict[str, int]
-    cursor: int | None
+    begins: dict[str, Count]
+    cursor: Count | None
     mode: Mode
     max_bytes: int
-    created_at: datetime
-    updated_at: datetime
-    deadline_at: datetime | None
+    created_at: Moment
+    updated_at: Moment
+    deadline_at: Moment | None
     cancelled: bool = False
     result: dict[str, Any] | None = None
 

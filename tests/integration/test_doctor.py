@@ -56,11 +56,16 @@ def test_leftovers_are_told_and_fixed_and_running_jobs_stay(jobs: Jobs) -> None:
     gone = lost(jobs, "trap '' HUP; while :; do sleep 0.1; done")
     stays = jobs.execute("read x; exit 5").job_id
     half_made = jobs.store.jobs / "half-made-1234"
-    half_made.mkdir()
-    (jobs.store.root / "sequence.1.abcd").touch()
+    half_made.mkdir(mode=0o700)
+    (half_made / "run.room").touch(mode=0o600)
+    half_written = jobs.store.root / "sequence.1.0123abcd"
+    half_written.touch(mode=0o600)
+    os.utime(half_written, (1, 1))
+    (jobs.store.root / "sequence.fasta").touch()
+    (jobs.store.jobs / "nightly").mkdir(mode=0o755)
     found = jobs.doctor()
     assert not found.healthy
-    for part in ("half-made-1234", "sequence.1.abcd", f"lost job {gone}", f"{gone}/recorder", f"{gone}/exit.room"):
+    for part in ("half-made-1234", "sequence.1.0123abcd", f"lost job {gone}", f"{gone}/recorder", f"{gone}/exit.room"):
         assert part in said(found, "leftovers")[1]
     assert stays not in said(found, "leftovers")[1]
     fixed = jobs.doctor(fix=True)
@@ -68,6 +73,9 @@ def test_leftovers_are_told_and_fixed_and_running_jobs_stay(jobs: Jobs) -> None:
     assert fixed.fixed
     assert jobs.status(gone).survivors == ()
     assert not half_made.exists()
+    assert not half_written.exists()
+    assert (jobs.store.root / "sequence.fasta").exists()
+    assert (jobs.store.jobs / "nightly").stat().st_mode & 0o777 == 0o755
     assert gone not in jobs.tmux.panes()
     jobs.interact(stays, "x", wait=0)
     assert (ended(jobs, stays).exit_code, jobs.status(stays).log) == (5, "complete")
@@ -106,7 +114,7 @@ def runner(jobs: Jobs, job_id: str) -> tuple[int, str]:
 @pytest.mark.parametrize("wrong", [False, True])
 def test_command_ends_with_1_when_something_is_wrong(jobs: Jobs, wrong: bool) -> None:
     if wrong:
-        (jobs.store.jobs / "half-made-1234").mkdir()
+        (jobs.store.jobs / ".new-half-made-1234").mkdir(mode=0o700)
     argv = [sys.executable, "-m", "tmuxjobs", "doctor", "--json"]
     done = subprocess.run(argv, capture_output=True, text=True)
     assert (done.returncode, json.loads(done.stdout)["healthy"]) == (int(wrong), not wrong)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "tmuxjobs"
-BASE = {"epilogue", "errors", "models"}
+BASE = {"epilogue", "errors", "files", "models"}
 MIDDLE = BASE | {
     "looks",
     "journal",
@@ -44,14 +44,15 @@ VERBS = {
 }
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
-    "models": {"errors"},
+    "files": set(),
+    "models": {"errors", "files"},
     "trees": set(),
     "epilogue": set(),
     "attaching": {"trees"},
-    "runner": {"attaching", "epilogue", "trees"},
-    "adopter": {"attaching", "runner", "trees"},
+    "runner": {"attaching", "epilogue", "files", "trees"},
+    "adopter": {"attaching", "files", "runner", "trees"},
     "recorder": set(),
-    "pages": {"terminals"},
+    "pages": {"files", "terminals"},
     "looks": set(),
     "canvas": set(),
     "clean": {"canvas"},
@@ -64,7 +65,7 @@ LAYERS: dict[str, set[str]] = {
     "probing": set(),
     "watching": set(),
     "journal": BASE,
-    "echoes": set(),
+    "echoes": {"files"},
     "tasks": BASE | {"jobs", "log", "results", "starting", "telling", "waiting", "watching"},
     "telling": BASE | {"jobs", "journal", "watching"},
     "log": BASE | {"clean"},
@@ -76,7 +77,7 @@ LAYERS: dict[str, set[str]] = {
     **{verb: MIDDLE | VERBS | {"jobs", "results", "checks", "trees"} for verb in VERBS},
     "jobs": MIDDLE | VERBS | {"results"},
     "progress": {"epilogue"},
-    "clients": {"errors"},
+    "clients": {"errors", "files"},
     "following": MIDDLE | {"jobs", "results", "watching"},
     "table": MIDDLE | {"jobs", "results"},
     "app": {"jobs"},
@@ -112,7 +113,18 @@ OWNERS = {
     "rich": {"cli", "picture", "table"},
     "PIL": {"picture"},
 }
-STDLIB_ONLY = {"trees", "epilogue", "attaching", "runner", "adopter", "recorder", "pages", "looks", "terminals"}
+STDLIB_ONLY = {
+    "files",
+    "trees",
+    "epilogue",
+    "attaching",
+    "runner",
+    "adopter",
+    "recorder",
+    "pages",
+    "looks",
+    "terminals",
+}
 MODULES = sorted(PACKAGE.glob("**/*.py"))
 
 

@@ -118,7 +118,7 @@ def test_bad_value_in_the_file_stops_with_one_line_that_names_the_file(line: str
 
 def test_file_that_is_no_toml_stops() -> None:
     path = write_toml("max_jobs =")
-    assert refusal().startswith(f"{path} can not be read: ")
+    assert refusal().startswith(f"{path} cannot be read: ")
 
 
 def test_unknown_name_in_the_file_stops() -> None:

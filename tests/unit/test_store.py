@@ -2,10 +2,12 @@
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +19,9 @@ from support import wait_until
 
 from tmuxjobs import store as store_module
 from tmuxjobs.errors import JobNotFound, StateError
-from tmuxjobs.models import FORMAT, ExitRecord, JobSpec
-from tmuxjobs.store import RECORD_BYTES, Store, slug, suffix
+from tmuxjobs.files import FORMAT, RECORD_BYTES
+from tmuxjobs.models import ExitRecord, JobSpec
+from tmuxjobs.store import MARKER, Store, slug, suffix
 
 FORMAT_1 = Path(__file__).parent / "data" / "format-1"
 EXIT = ExitRecord.model_validate_json((FORMAT_1 / "exit.json").read_bytes())
@@ -97,7 +100,7 @@ def test_number_is_never_given_twice_by_another_store_or_after_a_removal(store: 
     assert [store.next_number(), Store(store.root).next_number()] == [first + 1, first + 2]
 
 
-@pytest.mark.parametrize("content", [b"", b"x", b"-1", b"1 2"])
+@pytest.mark.parametrize("content", [b"", b"x", b"-1", b"1 2", b"7" * 5000, "٣".encode()])
 def test_damaged_sequence_is_told_and_not_begun_again(store: Store, content: bytes) -> None:
     (store.root / "sequence").write_bytes(content)
     with pytest.raises(StateError, match="is damaged"):
@@ -159,17 +162,293 @@ def test_everything_is_private_whatever_the_umask(tmp_path: Path, mask: int) -> 
         assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
 
 
-def test_state_directory_that_others_may_enter_is_closed(tmp_path: Path) -> None:
-    (tmp_path / "state").mkdir(mode=0o755)
-    Store(tmp_path / "state").prepare()
-    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+def test_state_directory_that_others_may_enter_is_closed(store: Store) -> None:
+    store.root.chmod(0o755)
+    Store(store.root).prepare()
+    assert store.root.stat().st_mode & 0o777 == 0o700
 
 
-@pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to("/tmp")], ids=["file", "symlink"])
+@pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to("/tmp"), os.mkfifo])
 def test_state_directory_that_is_none_is_refused(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "state")
     with pytest.raises(StateError, match="TMUXJOBS_STATE_DIR"):
         Store(tmp_path / "state").prepare()
+
+
+# The folder of someone else
+
+
+def tree(root: Path) -> dict[str, tuple[int, int, bytes]]:
+    """All that is below, with its mode, its inode and its content."""
+    found = {}
+    for path in [root, *root.rglob("*")]:
+        facts = path.lstat()
+        found[str(path)] = facts.st_mode, facts.st_ino, path.read_bytes() if path.is_file() else b""
+    return found
+
+
+def make_files(root: Path, *names: str) -> Path:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if name.endswith("/"):
+            path.mkdir(mode=0o755)
+        else:
+            path.write_text("theirs")
+            path.chmod(0o644)
+    return root
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("jobs/nightly/data.csv", "jobs/report-2026/x", "sequence.fasta"),
+        ("notes.txt",),
+        ("jobs/",),
+        ("jobs/nightly-3k7q/",),
+        ("jobs/nightly-3k7q/job.json",),
+        ("jobs/.removed-old-3k7q/x",),
+        ("sequence", "journal", "lock", "http-token"),
+        ("jobs/x-1/output.log", "sequence"),
+        ("sequence.1.0123abcd",),
+        (f"{MARKER}.1.0123abcd", "data.csv"),
+    ],
+)
+def test_folder_with_files_of_someone_else_is_refused_and_stays_as_it_is(tmp_path: Path, names: tuple[str]) -> None:
+    root = make_files(tmp_path / "project", *names)
+    root.chmod(0o755)
+    before = tree(root)
+    with pytest.raises(
+        StateError, match=r"is not a state directory of tmuxjobs; nothing was changed there\. Set"
+    ) as caught:
+        Store(root).prepare()
+    assert "\n" not in str(caught.value)
+    assert tree(root) == before
+
+
+@pytest.mark.parametrize(
+    ("put", "said"),
+    [
+        (lambda path: path.symlink_to("/dev/null"), "is a link"),
+        (os.mkfifo, "is a FIFO"),
+        (Path.mkdir, "is a directory"),
+        (Path.touch, "is damaged"),
+        (lambda path: path.write_bytes(b"\xff\0"), "is damaged"),
+        (lambda path: path.write_bytes(b"[" * 100_000), "is damaged"),
+        (lambda path: path.write_text('{"name": "tmuxjobs", "version": 3}'), "is damaged"),
+        (lambda path: path.write_text("7" * 5000), "is damaged"),
+        (lambda path: path.write_text(json.dumps({"tmuxjobs": "x", "format": FORMAT + 1})), "newer tmuxjobs; use that"),
+        (lambda path: path.write_bytes(b" " * (RECORD_BYTES + 1)), "is larger than"),
+    ],
+    ids=["link", "fifo", "folder", "empty", "binary", "deep", "other", "huge number", "newer", "large"],
+)
+def test_marker_that_is_none_refuses_the_folder(tmp_path: Path, put: Callable[[Path], object], said: str) -> None:
+    root = make_files(tmp_path / "state", "jobs/x-1/data.csv")
+    root.chmod(0o755)
+    put(root / MARKER)
+    before = tree(root / "jobs")
+    with pytest.raises(StateError, match=said) as caught:
+        Store(root).prepare()
+    assert ("\n" not in str(caught.value), "TMUXJOBS_STATE_DIR" in str(caught.value)) == (True, True)
+    assert tree(root / "jobs") == before
+    assert root.stat().st_mode & 0o777 == 0o755
+
+
+def older(root: Path) -> Store:
+    """A state directory as 0.1.0 left it."""
+    store = Store(root)
+    store.prepare()
+    (root / MARKER).unlink()
+    return store
+
+
+def test_state_directory_of_0_1_0_gets_the_marker_by_a_record(tmp_path: Path) -> None:
+    store = older(tmp_path / "state")
+    write_exit(store.create(spec(), {}))
+    make_files(store.root, "notes.txt", "jobs/nightly/data.csv")
+    Store(store.root).prepare()
+    assert (store.root / MARKER).exists()
+    assert store.read("build-3k7q").exit is not None
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        lambda store: None,
+        lambda store: [store.next_number(), store.token(), (store.root / "journal").touch(mode=0o600)],
+        lambda store: [(store.jobs / "x-1").mkdir(mode=0o700), (store.jobs / "x-1" / "run.room").touch(mode=0o600)],
+        lambda store: (store.root / "bug-17.txt").touch(mode=0o600),
+    ],
+    ids=["new", "no job", "half made", "bug"],
+)
+def test_state_directory_of_0_1_0_without_jobs_gets_the_marker(
+    tmp_path: Path, leave: Callable[[Store], object]
+) -> None:
+    store = older(tmp_path / "state")
+    with store.lock():
+        leave(store)
+    Store(store.root).prepare()
+    assert (store.root / MARKER).exists()
+
+
+def test_folder_is_claimed_once_by_many_at_a_time(tmp_path: Path) -> None:
+    code = "import sys; from pathlib import Path; from tmuxjobs.store import Store; sys.stdin.read(); "
+    code += "store = Store(Path(sys.argv[1])); store.prepare(); print(store.is_marked())"
+    argv = [sys.executable, "-c", code, tmp_path / "a" / "state"]
+    with contextlib.ExitStack() as stack:
+        many = [
+            stack.enter_context(subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+            for _ in range(6)
+        ]
+        for one in many:
+            assert one.stdin is not None
+            one.stdin.close()
+        for one in many:
+            assert one.stdout is not None
+            assert one.stdout.read() == "True\n"
+
+
+def killer(number: int) -> Callable[[object, str, object], None]:
+    calls = itertools.count(1)
+
+    def look(_: object, event: str, called: object) -> None:
+        if event == "c_call" and getattr(called, "__module__", "") == "posix" and next(calls) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return look
+
+
+def killed_at_each_call(act: Callable[[], object]) -> Iterator[int]:
+    """Runs it in a process that is killed at its first call of the system, then at its second, until it ends."""
+    for number in range(1, 1000):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                sys.setprofile(killer(number))
+                act()
+            finally:
+                os._exit(0)
+        status = os.waitpid(pid, 0)[1]
+        yield number
+        if os.WIFEXITED(status):
+            return
+    raise AssertionError("it does not end")
+
+
+def test_preparing_that_is_killed_anywhere_can_be_done_again(tmp_path: Path) -> None:
+    root = tmp_path / "state"
+    for number in killed_at_each_call(lambda: Store(root).prepare()):
+        Store(root).prepare()
+        assert Store(root).is_marked(), number
+        shutil.rmtree(root)
+    assert number > 5
+
+
+@pytest.mark.parametrize("record", ["exit.json", "job.json"])
+@pytest.mark.parametrize("theirs", [True, False])
+def test_removal_that_is_killed_anywhere_is_finished_by_the_next(store: Store, record: str, theirs: bool) -> None:
+    def remove() -> None:
+        with store.lock():
+            store.remove("build-3k7q")
+
+    def again() -> None:
+        folder = store.create(spec(), {})
+        if record == "exit.json":
+            write_exit(folder)
+        (folder / "output.log").write_text("out")
+        os.mkfifo(folder / "recorder")
+        if theirs:
+            (folder / "notes.txt").write_text("theirs")
+
+    again()
+    for number in killed_at_each_call(remove):
+        other = Store(store.root)
+        if (found := other.look("build-3k7q")) is not None:
+            assert (found.exit is not None) == (record == "exit.json"), number
+            remove()
+        with other.lock():
+            for path in other.half_made():
+                other.discard(path)
+        left = [str(path.relative_to(store.jobs)) for path in store.jobs.rglob("*") if path.is_file()]
+        assert left == ["build-3k7q/notes.txt"] * theirs, number
+        assert other.ids() == ["build-3k7q"] * theirs, number
+        shutil.rmtree(store.jobs / "build-3k7q", ignore_errors=True)
+        again()
+    assert number > 10
+
+
+def test_making_that_is_killed_anywhere_leaves_a_job_or_nothing(store: Store) -> None:
+    def make() -> None:
+        with store.lock():
+            store.create(spec(), {"TOKEN": "secret"})
+
+    for number in killed_at_each_call(make):
+        other = Store(store.root)
+        if other.look("build-3k7q") is None:
+            with other.lock():
+                for path in other.half_made():
+                    other.discard(path)
+            assert list(store.jobs.iterdir()) == [], number
+        else:
+            with other.lock():
+                other.remove("build-3k7q")
+    assert number > 10
+
+
+def test_only_our_own_is_taken_for_half_made(store: Store) -> None:
+    make_files(
+        store.root,
+        "sequence.fasta", "sequence.1.0123abcd", "journal.2026", "http-token.old", "jobs/nightly-3k7q/data.csv",
+        "jobs/report-2026/", "jobs/env-3k7q/env", "jobs/rooms-3k7q/run.room", "jobs/.removed-build-3k7q/notes.txt",
+        "jobs/.removed-x/", "jobs/.new-x-1/env", "jobs/logs-3k7q/output.log", "jobs/mine-3k7q/removed.json",
+    )  # fmt: skip
+    for path in store.root.rglob("*"):
+        os.utime(path, (1, 1))
+    before = tree(store.root)
+    assert store.half_made() == []
+    for job_id in store.ids():
+        store.remove(job_id)
+    assert tree(store.root) == before
+
+
+def test_what_is_left_of_writing_goes_when_it_is_old(store: Store) -> None:
+    left = [store.root / f"{name}.17.0123abcd" for name in ("sequence", "journal", "http-token", MARKER)]
+    for path in left:
+        path.touch(mode=0o600)
+    assert store.half_made() == []
+    for path in left:
+        os.utime(path, (1, 1))
+    assert sorted(store.half_made()) == sorted(left)
+
+
+def test_file_of_someone_else_in_a_jobs_folder_stays_and_the_job_goes(store: Store) -> None:
+    folder = store.create(spec(), {})
+    write_exit(folder)
+    make_files(folder, "notes.txt", "env.local.txt", "task.json.bak", "exit.json.old/x", "stderr.log/x")
+    (folder / "output.log").symlink_to(folder / "notes.txt")
+    store.remove("build-3k7q")
+    assert (store.look("build-3k7q"), store.kept(["build-3k7q"])) == (None, [folder])
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "env.local.txt", "exit.json.old", "notes.txt", "output.log", "stderr.log", "task.json.bak",
+    ]  # fmt: skip
+    assert store.half_made() == []
+
+
+def test_only_our_own_files_are_told_as_open_to_others(store: Store) -> None:
+    folder = store.create(spec(), {})
+    make_files(store.root, "notes.txt", "jobs/nightly/output.log")
+    make_files(folder, "notes.txt", "output.log")
+    assert store.exposed() == [folder / "output.log"]
+
+
+def test_a_server_forgets_the_jobs_that_others_removed(store: Store) -> None:
+    for number in range(20):
+        job_id = f"build-{number}"
+        write_exit(store.create(spec(job_id), {}))
+        store.read(job_id)
+        Store(store.root).remove(job_id)
+    store.ids()
+    assert len(store._ended) == 0
 
 
 # Records
@@ -253,7 +532,7 @@ def test_replaced_file_stays_whole_when_writing_fails(store: Store) -> None:
     with no_file_longer_than(0), pytest.raises(StateError):
         store.next_number()
     assert (store.root / "sequence").read_text() == "1"
-    assert sorted(os.listdir(store.root)) == ["jobs", "sequence"]
+    assert sorted(os.listdir(store.root)) == ["jobs", "sequence", MARKER]
 
 
 def test_older_request_to_stop_is_not_taken_for_one_that_can_not_be_written(store: Store) -> None:
