@@ -19,7 +19,7 @@ class Call(tmux_cmd):
     def __init__(
         self, *args: Any, tmux_bin: str, env: Mapping[str, str], stdin: bytes = b"", timeout: float | None = None
     ) -> None:
-        self.cmd = [tmux_bin, *map(str, args)]
+        self.cmd = [tmux_bin, *map(_argument, args)]
         source = subprocess.PIPE if stdin else subprocess.DEVNULL
         try:
             self.process = subprocess.Popen(  # type: ignore[assignment]
@@ -44,6 +44,12 @@ class Call(tmux_cmd):
         self.returncode = self.process.returncode
         self.stdout = _text(out).removesuffix("\n").split("\n") if out else []
         self.stderr = [line for line in _text(err).split("\n") if line]
+
+
+def _argument(value: Any) -> str:
+    """tmux takes a `;` at an argument's end for the end of a command, tmux(1); alone it is meant so."""
+    text = str(value)
+    return f"{text[:-1]}\\;" if text.endswith(";") and text != ";" else text
 
 
 def _text(data: Any) -> str:

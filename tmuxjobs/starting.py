@@ -134,12 +134,17 @@ def environment_of(jobs: Jobs, given: Mapping[str, str]) -> dict[str, str]:
 
 def folder_of(jobs: Jobs, cwd: str | None) -> Path:
     encoded("cwd", cwd or "")
-    folder = Path(os.path.abspath(jobs.cwd / Path(cwd or ".").expanduser()))
-    if not folder.is_dir():
-        raise InvalidInput(f"cwd '{folder}' is no folder.")
+    # A user whom nobody knows leaves the `~` where it is.
+    folder = Path(os.path.abspath(jobs.cwd / os.path.expanduser(cwd or ".")))
+    if not os.path.isdir(folder):
+        raise InvalidInput(f"cwd '{shortened(str(folder))}' is not a directory.")
     if not os.access(folder, os.X_OK):
         raise InvalidInput(f"cwd '{folder}' may not be entered.")
     return folder
+
+
+def shortened(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def create(
@@ -267,7 +272,8 @@ def shell_path(given: str | None, path: str) -> str:
             return os.path.abspath(found)
     if not given and os.access("/bin/sh", os.X_OK):
         return "/bin/sh"
-    raise InvalidInput(f"There is no shell '{given}'; give a name on PATH or a path, or leave it out.")
+    name = shortened(given or "bash")
+    raise InvalidInput(f"There is no shell '{name}'; give a name on PATH or a path, or leave it out.")
 
 
 def own_umask() -> int:

@@ -397,8 +397,8 @@ class Tmux:
         """Take our mark from a pane that was not adopted after all, and give its window its own name."""
         automatic = ("set-option", "-wu", "-t", place.pane_id, "automatic-rename")
         mark = ("set-option", "-pu", "-t", place.pane_id, MARK)
-        # tmux runs `#(...)` in a name, and takes a `;` at its end for its own.
-        name = re.sub(";$", r"\;", place.window_name.replace("#", "##"))
+        # tmux runs `#(...)` in a name.
+        name = place.window_name.replace("#", "##")
         rename = ("rename-window", "-t", place.pane_id, "--", name)
         self.server.cmd(*mark, ";", *rename, *((";", *automatic) if place.auto_named else ()))
 
