@@ -39,7 +39,7 @@ class Leftover:
 
 def doctor(jobs: Jobs, *, fix: bool = False) -> Diagnosis:
     """Look at everything that jobs need. With `fix` remove what was left behind, but nothing of a running job."""
-    checks = (tmux, options, locale, state_dir, open_files, terminals, room_for_processes, records)
+    checks = (tmux, options, locale, state_dir, open_files, terminals, room_for_processes, records, removed)
     findings = [finding for check in checks for finding in found(jobs, check)]
     left, fixed = look_for_leftovers(jobs, findings), []
     if fix:
@@ -169,6 +169,20 @@ def records(jobs: Jobs) -> Iterator[Finding]:
     listed = jobs.list(limit=1)
     text = " ".join(listed.damaged) or f"{listed.total} jobs, all readable"
     yield Finding(name="records", ok=not listed.damaged, text=text)
+
+
+def removed(jobs: Jobs) -> Iterator[Finding]:
+    """Jobs that run though a person removed their folder. Only the person knows whether they are wanted."""
+    found = [name for name in sorted(processes.runners(jobs.store.jobs)) if is_removed(jobs, name)]
+    if found:
+        text = f"{', '.join(found)} run though their folders were removed: `tmuxjobs kill JOB` ends them."
+        yield Finding(name="removed jobs", ok=False, text=text)
+
+
+def is_removed(jobs: Jobs, job_id: str) -> bool:
+    with suppress(StateError):  # damaged: `records` tells it
+        return jobs.store.look(job_id) is None
+    return False
 
 
 def leftovers(jobs: Jobs) -> Iterator[Leftover]:

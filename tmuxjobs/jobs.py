@@ -103,12 +103,12 @@ class Jobs:
         for job_id in self.store.ids():
             try:
                 record = self.store.look(job_id)
+                if record is None or (name and name.lower() not in f"{job_id} {record.job.command}".lower()):
+                    continue
+                record, state = self.settle(record)
             except StateError as error:
                 damaged.append(str(error))
                 continue
-            if record is None or (name and name.lower() not in f"{job_id} {record.job.command}".lower()):
-                continue
-            record, state = self.settle(record)
             if status is None or status_of(state) == status:
                 found.append((record, state))
         found.sort(key=lambda pair: pair[0].job.number, reverse=True)
@@ -217,6 +217,9 @@ class Jobs:
         if isinstance(state, Lost) or (isinstance(state, Running) and self.store.has_ended(record.job.job_id)):
             record = self.store.look(record.job.job_id) or record
             state = self.state(record)
+        if isinstance(state, Lost):
+            # No runner comes any more that would read it: a server was killed before it opened the window.
+            self.store.forget_environment(record.job.job_id)
         return record, state
 
     def state(self, record: Record) -> State:

@@ -345,3 +345,20 @@ def _children_s(pid: int) -> float:
     except psutil.Error:
         return 0.0
     return float(getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0))
+
+
+def runners(jobs: Path) -> dict[str, tuple[int, str]]:
+    """{job id: (pid, start)} of this user's live runners of jobs in that folder, told by the arguments we gave them."""
+    found = {}
+    for pid in psutil.pids():
+        with contextlib.suppress(OSError, psutil.Error):  # it ended, or is another user's
+            argv = psutil.Process(pid).cmdline()
+            if argv[1:-2] != ["-I", "-S", "-X", "utf8"]:
+                continue
+            script, folder = Path(argv[-2]), Path(argv[-1])
+            is_runner = script.name in ("runner.py", "adopter.py") and folder.parent == jobs
+            # Each leads its session; what it has just forked has its arguments too.
+            start = start_of(pid) if is_runner and os.getsid(pid) == pid else None
+            if start is not None and psutil.Process(pid).uids().real == os.getuid():
+                found[folder.name] = pid, start
+    return found

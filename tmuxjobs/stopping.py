@@ -29,7 +29,10 @@ def kill(jobs: Jobs, job_id: str, *, signal: str = "TERM", grace: float = GRACE_
     try:
         record, state = jobs.look(job_id)
     except JobNotFound as error:
-        return Kill(job_id=job_id, status="not_found", detail=str(error).removesuffix("."))
+        runner = processes.runners(jobs.store.jobs).get(job_id)
+        if runner is None:
+            return Kill(job_id=job_id, status="not_found", detail=str(error).removesuffix("."))
+        return end_removed(jobs, job_id, *runner)
     if isinstance(state, Starting | Running):
         return stop(jobs, record, name, grace)
     survivors, ended = end_processes(lambda: leftovers(jobs, record, state), name, grace)
@@ -69,6 +72,21 @@ def stop(jobs: Jobs, record: Record, signal: str, grace: float) -> Kill:
         f"Job '{job_id}' was told to end and its record is not there after {bound:.0f} s: tmux may hang; `status` "
         "tells when it has ended."
     )
+
+
+def end_removed(jobs: Jobs, job_id: str, runner: int, start: str) -> Kill:
+    """End a job whose folder was removed while it ran: its runner knows what belongs to it."""
+    bound = GRACE_S + ENDING_S
+    deadline = time.monotonic() + bound
+    trees.send(runner, start, signals.SIGTERM)
+    while processes.alive(runner, start):
+        if time.monotonic() > deadline:
+            raise TmuxError(f"Job '{job_id}' was told to end and still runs after {bound:.0f} s: tmux may hang.")
+        time.sleep(0.01)
+    pane = jobs.tmux.panes().get(job_id)
+    if pane is not None and pane.dead:
+        jobs.tmux.close(pane)
+    return Kill(job_id=job_id, status="killed", detail="ended; nothing is known of it, for its folder was removed")
 
 
 def alive_of(jobs: Jobs, record: Record, named: Sequence[ProcessRecord]) -> tuple[ProcessRecord, ...]:
