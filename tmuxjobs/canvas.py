@@ -1,4 +1,7 @@
-"""A small model of a screen: what the moves and erasures of terminal output leave on its rows. Knows no bytes."""
+"""A small model of a screen: what the moves and erasures of terminal output leave on its rows. Knows no bytes.
+
+Whatever a sequence asks for, it touches at most ROWS rows or the cells of one row, each in one operation on a list.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ WIDTH: Final = 16_384
 """Columns of a row; a longer line goes on in the next row, with no newline between (a terminal wraps the same way)."""
 
 _REACH: Final = 1_000  # cursor moves end at this column, or a row's end if that is later, as at a screen's right edge
+_MARKS: Final = 64  # characters that a cell holds at most: a terminal keeps fewer combining marks
+_TAB: Final = 8
 _GAP: Final = "\0"  # a cell nobody wrote; NUL never gets this far as text
 _NARROW: Final = re.compile("[ -~\xa0-\xac\xae-\u02ff\u2500-\u25fc\u2800-\u28ff]*")  # one column each, most bars too
 
@@ -33,6 +38,7 @@ class _Row:
     edge: int = 0
     real: bool = False
     joined: bool = False
+    bare: bool = False  # found to be blank, and nothing was drawn on it since: wide rows are not looked at again
 
     def copy(self) -> _Row:
         cells = None if self.cells is None else self.cells.copy()
@@ -49,7 +55,8 @@ class _Row:
     def blank(self) -> bool:
         if self.cells is None:
             return not self.text
-        return not self.lead and all(cell in (_GAP, " ", "") for cell in self.cells)
+        self.bare = self.bare or not (self.lead or "".join(self.cells).strip(" " + _GAP))
+        return self.bare
 
     def render(self, edge: int | None) -> str:
         """The text; printed blanks right of *edge*, where the cursor left the row, are dropped."""
@@ -67,9 +74,18 @@ def _with_gaps(text: str, gaps: int, room: int) -> str:
     return re.sub(_GAP + "+", lambda gap: " " * min(len(gap[0]), widest), text)
 
 
+def _room(line: str, more: str) -> int:
+    """How many characters may be added at once to a row of plain text, so that it takes WIDTH columns or a few more."""
+    if "\t" not in more and "\t" not in line:
+        return WIDTH - len(line)
+    room = WIDTH - len(line) - (_TAB - 1) * line.count("\t")
+    return max(1, room // _TAB) if room > 0 else 0
+
+
 def _put(row: _Row, column: int, text: str) -> int:
     """Draw *text* over the row's cells from *column*; the column after it."""
     cells = row.as_cells()
+    row.bare = False
     for number, run in enumerate(text.split("\t")):
         if number:
             column = _put_tab(cells, column)
@@ -89,20 +105,26 @@ def _put_character(row: _Row, column: int, character: str) -> int:
     if width > 0:
         return _overwrite(cells, column, [character, *[""] * (width - 1)])
     if column == 0:
-        row.lead += character
+        _add_mark(row, -1, character)
         return 0
     base = min(column, len(cells)) - 1
     while base > 0 and not cells[base]:
         base -= 1
-    if base < 0 or cells[base] == _GAP:
-        row.lead += character
-    else:
-        cells[base] += character
+    _add_mark(row, -1 if base < 0 or cells[base] == _GAP else base, character)
     return column
 
 
+def _add_mark(row: _Row, base: int, character: str) -> None:
+    """Add what takes no column to a cell, or to the start of the row."""
+    cells = row.as_cells()
+    if base < 0:
+        row.lead += character if len(row.lead) < _MARKS else ""
+    elif len(cells[base]) < _MARKS:
+        cells[base] += character
+
+
 def _put_tab(cells: list[str], column: int) -> int:
-    stop = (column // 8 + 1) * 8
+    stop = (column // _TAB + 1) * _TAB
     if column < len(cells):
         return stop
     return _overwrite(cells, column, ["\t", *[""] * (stop - column - 1)])
@@ -110,7 +132,7 @@ def _put_tab(cells: list[str], column: int) -> int:
 
 def _overwrite(cells: list[str], column: int, new: list[str]) -> int:
     if column > len(cells):
-        cells.extend(_GAP * (column - len(cells)))
+        cells.extend([_GAP] * (column - len(cells)))
     _split_wide(cells, column)
     _split_wide(cells, column + len(new))
     cells[column : column + len(new)] = new
@@ -126,7 +148,11 @@ def _split_wide(cells: list[str], column: int) -> None:
         start -= 1
     while end < len(cells) and not cells[end]:
         end += 1
-    cells[start:end] = _GAP * (end - start)
+    cells[start:end] = [_GAP] * (end - start)
+
+
+_UNTOUCHED: Final = _Row()
+"""Stands for each row that nothing was done to; the cursor's row is always one of its own."""
 
 
 class Canvas:
@@ -148,7 +174,7 @@ class Canvas:
 
     def copy(self) -> Canvas:
         other = copy.copy(self)
-        other._rows = [row.copy() for row in self._rows]
+        other._rows = [row if row is _UNTOUCHED else row.copy() for row in self._rows]
         other._final = self._final.copy()
         if self._saved is not None and self._saved[0] in self._rows:
             other._saved = other._rows[self._rows.index(self._saved[0])], self._saved[1]
@@ -180,8 +206,19 @@ class Canvas:
         text = self.text()
         return text.endswith("\n") or (not text and not self._started)
 
+    @property
+    def _here(self) -> _Row:
+        """The cursor's row."""
+        row = self._rows[self._row]
+        if row is _UNTOUCHED:
+            row = self._rows[self._row] = _Row()
+        return row
+
     def pay(self, length: int) -> None:
-        self._rows[self._row].paid += length
+        row = self._rows[self._row]
+        if row is _UNTOUCHED:
+            row = self._here
+        row.paid += length
 
     @property
     def flows(self) -> bool:
@@ -209,14 +246,20 @@ class Canvas:
             self._append(text)
             return
         while text:
-            if self._column >= WIDTH:
+            if self._column is None or self._column >= WIDTH:
                 self._wrap()
-            room = WIDTH - self._column
-            row = self._rows[self._row]
+                self._append(text)
+                return
+            row = self._here
             row.real = True
-            row.paid += len(text[:room])
-            self._column = _put(row, self._column, text[:room])
-            text = text[room:]
+            if self._column > _REACH:
+                self._column = min(self._column, max(_REACH, len(row.as_cells())))
+            part, room = text, WIDTH - self._column
+            if len(text) > room // _TAB:
+                part = text[:room] if _NARROW.fullmatch(text, 0, room) else text[: max(1, room // _TAB)]
+            row.paid += len(part)
+            self._column = _put(row, self._column, part)
+            text = text[len(part) :]
 
     def control(self, character: str, length: int) -> None:
         self._homed = False
@@ -228,13 +271,13 @@ class Canvas:
         elif character == "\b":
             self._go(self._row, self._place() - 1)
         elif character == "7":
-            self._saved = self._rows[self._row], self._place()
+            self._saved = self._here, self._place()
         elif character == "8":
             self._restore()
         elif character == "E":
             self._newline()
         elif character == "D":
-            self._down(1)
+            self._down(1, scrolls=True)
         elif character == "M":
             self._up(1, scrolls=False)
         elif character == "c":
@@ -260,7 +303,7 @@ class Canvas:
         elif final == "d":
             self._goto(count, self._place())
         elif final == "s" and not parameters:
-            self._saved = self._rows[self._row], self._place()
+            self._saved = self._here, self._place()
         elif final == "u" and not parameters:
             self._restore()
         elif final == "J":
@@ -274,7 +317,7 @@ class Canvas:
 
     def _edit_row(self, final: str, first: int, count: int) -> None:
         column = self._place()
-        cells = self._rows[self._row].as_cells()
+        cells = self._here.as_cells()
         if final == "K":
             self._erase_line(first)
         elif final == "X":
@@ -285,10 +328,12 @@ class Canvas:
             del cells[column : column + count]
         elif final == "@" and column < len(cells):
             _split_wide(cells, column)
-            cells[column:column] = _GAP * min(count, max(0, _REACH - column))
+            cells[column:column] = [_GAP] * min(count, max(0, _REACH - column))
+            _split_wide(cells, WIDTH)
+            del cells[WIDTH:]
         elif final == "L":
             self._leave()
-            new = [_Row() for _ in range(min(count, ROWS - len(self._rows)))]
+            new = [_UNTOUCHED] * min(count, ROWS - len(self._rows))
             self._rows[self._row : self._row] = new
             self._shift_page(len(new))
         elif final == "M":
@@ -296,7 +341,7 @@ class Canvas:
             del self._rows[self._row : self._row + gone]
             self._shift_page(-gone)
             if self._row == len(self._rows):
-                self._rows.append(_Row())
+                self._rows.append(_UNTOUCHED)
 
     def _shift_page(self, rows: int) -> None:
         """Rows came or went at the cursor."""
@@ -304,7 +349,7 @@ class Canvas:
             self._page = max(self._row, self._page + rows)
 
     def _erase_line(self, how: int) -> None:
-        row, column = self._rows[self._row], self._place()
+        row, column = self._here, self._place()
         cells = row.as_cells()
         if how == 0:
             _split_wide(cells, column)
@@ -317,12 +362,12 @@ class Canvas:
             row.cells, row.lead, self._column = None, "", None
 
     def _blank(self, start: int, end: int) -> None:
-        cells = self._rows[self._row].as_cells()
+        cells = self._here.as_cells()
         end = min(end, len(cells))
         if start < end:
             _split_wide(cells, start)
             _split_wide(cells, end)
-            cells[start:end] = _GAP * (end - start)
+            cells[start:end] = [_GAP] * (end - start)
 
     def _erase_display(self, how: int, homed: bool) -> None:
         if how == 2 or (how == 0 and homed):
@@ -347,7 +392,7 @@ class Canvas:
         while len(self._rows) > 1 and self._row < len(self._rows) - 1 and not self._rows[-1].real:
             self._rows.pop()
         if not self._rows[-1].blank:
-            self._rows.append(_Row())
+            self._rows.append(_UNTOUCHED)
         self._row = self._page = len(self._rows) - 1
         self._go(self._row, 0)
         self._trim()
@@ -356,11 +401,7 @@ class Canvas:
         if self._page is None:
             self._open_page()
         row = (self._page or 0) + min(line, ROWS) - 1
-        self._leave()
-        while len(self._rows) <= row:
-            self._rows.append(_Row())
-        self._row = row
-        self._trim()
+        self._reach(row)
         self._forward(column)
 
     def _up(self, count: int, *, scrolls: bool = True) -> None:
@@ -370,41 +411,46 @@ class Canvas:
         missing = min(count - self._row, ROWS - len(self._rows))
         if scrolls and self._continued and not self._started and self._page is None and missing > 0:
             self._leave()
-            self._rows[:0] = [_Row() for _ in range(missing)]
+            self._rows[:0] = [_UNTOUCHED] * missing
             self._row += missing
         self._go(max(top, self._row - count), column)
 
-    def _down(self, count: int) -> None:
+    def _down(self, count: int, *, scrolls: bool = False) -> None:
         column = self._place()
+        row = min(self._row + count, self._row + 1 if scrolls else max(self._row, ROWS - 1))
+        if row >= len(self._rows):
+            self._reach(row)
+            row = self._row
+        self._go(row, column)
+
+    def _reach(self, row: int) -> None:
+        """Go to a row, which may be below the last one."""
         self._leave()
-        row = self._row + min(count, ROWS)
-        while len(self._rows) <= row:
-            self._rows.append(_Row())
+        self._rows.extend([_UNTOUCHED] * (row + 1 - len(self._rows)))
         self._row = row
         self._trim()
-        self._go(self._row, column)
 
     def _forward(self, column: int) -> None:
-        row = self._rows[self._row]
+        row = self._here
         self._go(self._row, min(column, max(_REACH, len(row.cells or row.text), self._column or 0)))
 
     def _return(self) -> None:
-        row = self._rows[self._row]
+        row = self._here
         self._column = None if row.cells is None and not row.text else 0
 
     def _restore(self) -> None:
         if self._saved is None:
             return
         row, column = self._saved
-        for number, candidate in enumerate(self._rows):
-            if candidate is row:
-                self._go(number, column)
-                return
+        if row in self._rows:
+            self._go(self._rows.index(row), column)
+        else:
+            self._saved = None
 
     def _place(self) -> int:
         """The cursor's column; a row of plain text is laid out in cells to know it."""
         if self._column is None:
-            self._column = len(self._rows[self._row].as_cells())
+            self._column = len(self._here.as_cells())
         return self._column
 
     def _go(self, row: int, column: int) -> None:
@@ -412,19 +458,27 @@ class Canvas:
         self._row, self._column = row, max(0, column)
 
     def _leave(self) -> None:
-        self._rows[self._row].edge = self._edge()
+        row = self._rows[self._row]
+        if row is not _UNTOUCHED:  # one that nothing was done to shows no blanks
+            row.edge = self._column or 0
 
     def _edge(self) -> int:
         return self._column or 0
 
     def _append(self, text: str) -> None:
         """Append to a row of plain text."""
-        row, start = self._rows[self._row], 0
+        row, start = self._here, 0
+        if text and len(row.text) + len(text) <= WIDTH // _TAB:
+            row.text += text
+            row.paid += len(text)
+            row.real = True
+            return
         while start < len(text):
-            if len(row.text) >= WIDTH:
+            if (room := _room(row.text, text[start : start + WIDTH])) <= 0:
                 self._wrap()
-                row = self._rows[self._row]
-            part = text[start : start + WIDTH - len(row.text)]
+                row = self._here
+                continue
+            part = text[start : start + room]
             row.text += part
             row.paid += len(part)
             row.real = True
@@ -440,13 +494,13 @@ class Canvas:
 
     def _newline(self) -> None:
         self._leave()
-        self._rows[self._row].real = True
+        self._here.real = True
         self._row += 1
         if self._page == self._row:
             self._scroll_above_page()
         elif self._row == len(self._rows):
             self._rows.append(_Row())
-        row = self._rows[self._row]
+        row = self._here
         row.real = True
         row.paid += 1
         self._return()
@@ -456,16 +510,21 @@ class Canvas:
         if all(row.blank for row in self._rows[self._row :]):
             del self._rows[self._row :]
             self._page = None
-            self._rows.append(_Row())
+            self._rows.append(_UNTOUCHED)
             return
-        self._rows.insert(self._row, _Row())
+        self._rows.insert(self._row, _UNTOUCHED)
         self._page = self._row + 1
 
     def _trim(self) -> None:
-        while len(self._rows) > ROWS and self._row > 0:
-            self._emit(self._rows.pop(0))
-            self._row -= 1
-            self._page = self._page - 1 if self._page else None
+        if len(self._rows) <= ROWS or not self._row:
+            return
+        above = min(len(self._rows) - ROWS, self._row)
+        for row in self._rows[:above]:
+            self._emit(row)
+        del self._rows[:above]
+        self._row -= above
+        if self._page is not None:
+            self._page = self._page - above if self._page >= above else None
 
     def _emit(self, row: _Row) -> None:
         if row.real:

@@ -1,10 +1,14 @@
 """Terminal bytes to text: what stays, what goes, and that no stream breaks it."""
 
+import sys
+from types import FrameType
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tmuxjobs.canvas import ROWS, WIDTH
+from tmuxjobs.canvas import ROWS, WIDTH, Canvas
 from tmuxjobs.clean import Cleaner, clean, printable_lines, redraws, settled
 
 PIP = (
@@ -141,6 +145,20 @@ PIECES = st.one_of(
     SEQUENCES,
 )
 STREAMS = st.lists(PIECES, max_size=40).map(b"".join)
+WIDE = st.one_of(
+    st.builds(
+        lambda text, count: text.encode() * count,
+        st.sampled_from(["x", "ab\t", "\t", "日", "e\u0301", "x\x1b[A", "y\x1b[9999B", "\x1b[999@", "z\x1b[999C"]),
+        st.sampled_from([WIDTH // 8, WIDTH // 2, WIDTH - 1, WIDTH, WIDTH + 1]),
+    ),
+    PIECES,
+)
+WIDE_STREAMS = st.lists(WIDE, max_size=8).map(b"".join)
+HOSTILE = [
+    "\x1b[65535B", "x\x1b[65535B", "x\x1b[200;1000H\x1b[2J", "\x1b[200L\x1b[200M", "\x1b[999@", "\x1b[1K", "\t",
+    "\r\x1b[65535X", "\r\x1b[P", "\t\r", "\x1b[65535A\x1b[65535B", "x\x1b[2J", "\x1b[H\x1b[J", "x\b\u0301", "日\b",
+    "\x1b[999Cx\r\x1b[2K", "\x1b[A\n\n", "\x1b7\x1b8", "\x1bM\x1bD", "\x1b[H\n\x1b[5;1H\x1b[A", "\x1b[9;9;9;9;9H",
+]  # fmt: skip
 PROPERTIES = settings(deadline=None, max_examples=60)
 
 
@@ -169,6 +187,14 @@ def test_any_cut_in_two_gives_the_same_text(stream: str) -> None:
 def test_text_never_outgrows_its_stream(data: bytes) -> None:
     assert len(clean(data)) <= len(data)
     assert len(clean(data, continued=True)) <= len(data)
+
+
+@PROPERTIES
+@given(WIDE_STREAMS, st.lists(st.integers(0, 60_000), max_size=5))
+def test_wide_rows_are_text_like_others(data: bytes, cuts: list[int]) -> None:
+    text = clean(data)
+    assert len(text) <= len(data)
+    assert fed(data, cuts) == text
 
 
 @PROPERTIES
@@ -245,6 +271,47 @@ def test_pending_is_what_may_still_change() -> None:
 
 def test_line_wider_than_a_row_stays_one_line() -> None:
     assert clean(b"x" * (3 * WIDTH) + b"\n\rend") == "x" * (3 * WIDTH) + "\nend"
+
+
+@pytest.mark.parametrize("first", [b"10%\r", b"\x1b[C\r", b"ab\b\b", b"\x1b7\x1b8", b"\x1b[2K\r"])
+@pytest.mark.parametrize("text", ["x" * 17_000, "日" * 17_000, "abcdefg\t" * 3_000])
+def test_line_wider_than_a_row_may_be_drawn_over_another(first: bytes, text: str) -> None:
+    assert clean(first + text.encode()).lstrip() == text
+
+
+def test_row_without_end_is_not_kept_in_one_piece() -> None:
+    for text in ("x", "日", "\t", "a\x1b[C", "x\x1b[9999B", "\x1b[999@"):
+        screen = Cleaner()
+        screen.feed(b"ab\r" + text.encode() * WIDTH)
+        assert max(len(row.cells or row.text) for row in screen._screen._rows) <= 2 * WIDTH
+
+
+def lines_run(stream: bytes) -> int:
+    """How many lines of the screen model run to draw a stream."""
+    count, code = 0, Canvas.__init__.__code__.co_filename
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal count
+        count += event == "line"
+        return trace if frame.f_code.co_filename == code else None
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        Cleaner().feed(stream)
+    finally:
+        sys.settrace(before)
+    return count
+
+
+@pytest.mark.parametrize("sequence", HOSTILE)
+@pytest.mark.parametrize(
+    "first", ["", "\n" * (ROWS - 1) + "\x1b[99A", "ab\r" + "x" * (WIDTH - 9)], ids=["", "rows", "wide"]
+)
+def test_work_of_a_sequence_does_not_grow(first: str, sequence: str) -> None:
+    work = [lines_run((first + sequence * count).encode()) for count in (0, 600, 1200)]
+    assert work[2] - work[1] <= 1.2 * (work[1] - work[0]) + 50
+    assert work[2] - work[0] <= 60 * 1200 * len(sequence)
 
 
 def test_endless_string_is_not_kept() -> None:
