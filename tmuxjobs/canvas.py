@@ -38,6 +38,7 @@ class _Row:
     edge: int = 0
     real: bool = False
     joined: bool = False
+    wiped: int = 0  # so many cells at the start nobody wrote since they were erased: no need to erase them again
     bare: bool = False  # found to be blank, and nothing was drawn on it since: wide rows are not looked at again
 
     def copy(self) -> _Row:
@@ -85,7 +86,7 @@ def _room(line: str, more: str) -> int:
 def _put(row: _Row, column: int, text: str) -> int:
     """Draw *text* over the row's cells from *column*; the column after it."""
     cells = row.as_cells()
-    row.bare = False
+    row.bare, row.wiped = False, min(row.wiped, column)
     for number, run in enumerate(text.split("\t")):
         if number:
             column = _put_tab(cells, column)
@@ -326,6 +327,7 @@ class Canvas:
             _split_wide(cells, column)
             _split_wide(cells, column + count)
             del cells[column : column + count]
+            self._here.wiped = min(self._here.wiped, column)
         elif final == "@" and column < len(cells):
             _split_wide(cells, column)
             cells[column:column] = [_GAP] * min(count, max(0, _REACH - column))
@@ -362,8 +364,11 @@ class Canvas:
             row.cells, row.lead, self._column = None, "", None
 
     def _blank(self, start: int, end: int) -> None:
-        cells = self._here.as_cells()
+        row = self._here
+        cells = row.as_cells()
         end = min(end, len(cells))
+        if start == 0:
+            start, row.wiped = row.wiped, max(row.wiped, end)
         if start < end:
             _split_wide(cells, start)
             _split_wide(cells, end)

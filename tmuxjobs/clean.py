@@ -158,6 +158,11 @@ class Cleaner:
         return other
 
     @property
+    def in_sequence(self) -> bool:
+        """Whether the stream stands inside an escape sequence."""
+        return bool(self._escape)
+
+    @property
     def pending(self) -> str:
         """The text that a redraw could still change: what `finish` would give if nothing more came."""
         text = self._screen.text()

@@ -21,6 +21,8 @@ from tmuxjobs.files import Odd
 BLOCK: Final = 1 << 20
 STEP: Final = 1 << 16
 OVERLAP: Final = 1 << 12
+READ_S: Final = 2.0
+"""Seconds for a read of what takes long, such as redraws; one that runs out says how far it came."""
 TRIES: Final = 5
 GAPS_BYTES: Final = 1 << 16
 """More than the recorder ever lists."""
@@ -39,6 +41,7 @@ class Log:
     """One view of a log: its end is fixed, what is read is checked against the gaps as they are after the read."""
 
     def __init__(self, path: Path, *, strict: bool = True) -> None:
+        self.allow(READ_S)
         self._sidecar = path.with_suffix(".gaps")
         self._strict = strict
         self._listed, self.gaps = _gaps(self._sidecar)
@@ -52,6 +55,14 @@ class Log:
     def __exit__(self, *_: object) -> None:
         if self._fd >= 0:
             os.close(self._fd)
+
+    def allow(self, seconds: float) -> None:
+        """From now on it is `late` after so many seconds."""
+        self._until = time.monotonic() + seconds
+
+    @property
+    def late(self) -> bool:
+        return time.monotonic() >= self._until
 
     def read(self, start: int, end: int) -> bytes:
         """Bytes of a range that holds no gap. Raises Punched, unless the log is not strict."""
@@ -163,10 +174,12 @@ def gone_bytes(path: Path) -> int:
 
 
 def newlines(log: Log, start: int, end: int) -> int:
-    """How many there are on disk in that range; may raise Punched."""
+    """How many there are on disk in that range; may raise Punched, and TimeoutError when the log is late."""
     count = 0
     for begin, until, gone in log.pieces(start, end):
         while begin < until and not gone:
+            if count and log.late:
+                raise TimeoutError
             data = log.read(begin, min(begin + BLOCK, until))
             count += data.count(b"\n")
             begin += len(data) or until

@@ -6,12 +6,13 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tmuxjobs.clean import clean, printable_lines, settled
 from tmuxjobs.errors import InvalidInput
-from tmuxjobs.log import BLOCK, OVERLAP, STEP, Log, Punched, lines_of, newlines
+from tmuxjobs.log import BLOCK, OVERLAP, READ_S, STEP, Log, Punched, lines_of, newlines
 
 if TYPE_CHECKING:
     import regex
@@ -24,6 +25,13 @@ REPEATS_MAX: Final = 1_000_000
 # What may match in a line by itself but not in a block of lines: lookarounds, atomic groups, edges of the text.
 _NEEDS_LINES: Final = re.compile(r"\(\?(?!:|P?<[^\W\d]|P=|[aimsux]+[:)])|[*+?}]\+|\\[AZzGKRXNLp]|\(\*")
 _NOISE: Final = bytes(set(range(0x20)) - set(b"\t\n\r")) + b"\x7f"
+_SLOW_S: Final = 0.1
+"""Seconds that a block should take at most: a look at the clock comes after each."""
+_GRACE_S: Final = 0.5
+"""Seconds to seek in a block that was read in time."""
+# Moves before the first character of a line, as in each row of a frame, do not change its text.
+_LEADING: Final = re.compile(rb"^(?:\x1b\[[0-9]{0,4}[ABEFJK]|\x1b\[[01]?G|\r(?!\n))+", re.MULTILINE)
+_ENDS: Final = re.compile(rb"\r\n|[\r\n]")  # of a frame of a line that is redrawn
 _REPEAT: Final = re.compile(r"\{(\d*),?(\d*)\}")
 
 
@@ -32,6 +40,7 @@ class Match:
     """A line that matches. `text` is cut around the match when the line is long."""
 
     line: int
+    """From 1; 0 when a Watcher had no time to count."""
     line_is_exact: bool
     """False after a gap: the number then counts the lines on disk alone."""
     cursor: int
@@ -95,16 +104,18 @@ def search(
     seek = compiled(pattern, literal=literal, ignore_case=ignore_case)
     deadline = time.monotonic() + timeout
     with Log(path) as log:
+        log.allow(timeout)
         if not 0 <= cursor <= log.end:
             raise InvalidInput(f"Cursor {cursor} is not in the output, which has {log.end} bytes.")
-        first = 1 + _newlines_so_far(log, cursor)
+        try:
+            first = 1 + _newlines_so_far(log, cursor)
+        except TimeoutError:
+            return SearchResult((), 0, True, cursor, True, 0)
         needle = pattern.encode("utf-8", "surrogatepass") if literal and not ignore_case else None
         scan = _Scan(log, seek, cursor, first, deadline, needle)
         result = _collect(scan, max(1, min(limit, MATCHES_MAX)))
         around = max(0, min(context, CONTEXT_MAX))
-        if around:
-            result = replace(result, matches=tuple(_with_context(log, match, around) for match in result.matches))
-        return result
+        return _with_contexts(log, result, around) if around else result
 
 
 def _newlines_so_far(log: Log, cursor: int) -> int:
@@ -178,6 +189,8 @@ class _Scan:
         self._deadline = deadline
         self._needle = needle
         self._by_line = bool(_NEEDS_LINES.search(seek.pattern))
+        self._until = deadline
+        self._size = STEP
         self._counted = -1  # number of the last line that matched: a line in pieces counts once
 
     def lines(self) -> Iterator[_Found]:
@@ -192,15 +205,24 @@ class _Scan:
             self.line += data.count(b"\n")
 
     def blocks(self) -> Iterator[tuple[int, bytes]]:
-        """Blocks of whole lines; a line of more than a block comes in pieces that overlap."""
+        """Blocks of whole lines; a line of more than BLOCK comes in pieces that overlap.
+
+        The first is given however late it is, so that every scan comes further. Raises TimeoutError before another.
+        """
+        began = time.monotonic()
         while self.position < self.log.end:
-            self._left()
+            if self.position > self.start:
+                now = time.monotonic()
+                if now >= self._deadline:
+                    raise TimeoutError
+                self._size = max(STEP, self._size // 2) if now - began > _SLOW_S else min(2 * self._size, BLOCK)
+                began = now
             until, gone = self.log.piece(self.position, self.log.end)
             if gone:
                 self.position = self.resume = until
                 continue
             try:
-                data = self.log.read(self.position, min(self.position + BLOCK, until))
+                data = self._read(until)
             except Punched:
                 continue
             rest = self.position + len(data) >= until
@@ -213,11 +235,14 @@ class _Scan:
             self.position = offset + len(data) - over
             self.resume = offset + data.rfind(b"\n") + 1 if rest else self.position
 
-    def _left(self) -> float:
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        return left
+    def _read(self, until: int) -> bytes:
+        """At least a line, unless that is longer than BLOCK."""
+        size = self._size
+        while True:
+            data = self.log.read(self.position, min(self.position + size, until))
+            if b"\n" in data or size >= BLOCK or self.position + size >= until:
+                return data
+            size = min(4 * size, BLOCK)
 
     def _hopeless(self, data: bytes) -> bool:
         """Whether a look at the raw bytes is enough to know that no line has the text."""
@@ -227,6 +252,7 @@ class _Scan:
 
     def hits(self, data: bytes) -> Iterator[tuple[int, str, tuple[int, int]]]:
         text = _line_for_line(data)
+        self._until = max(self._deadline, time.monotonic() + _GRACE_S)
         if self._by_line:
             for index, line in enumerate(text.split("\n")):
                 if match := self.seek(line):
@@ -250,20 +276,35 @@ class _Scan:
             position = end + 1
 
     def seek(self, text: str, position: int = 0) -> regex.Match[str] | None:
-        return self._seek.search(text, position, timeout=self._left(), concurrent=True)
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return self._seek.search(text, position, timeout=left, concurrent=True)
 
 
 def _line_for_line(data: bytes) -> str:
     """The text of each line by itself, one for one with the raw ones; rows drawn within one line are joined."""
-    text = printable_lines(data)
-    if text is not None and text.count("\n") == data.count(b"\n"):
-        return text.removesuffix("\n")
+    for plainer in (data, _LEADING.sub(b"", data)):
+        text = printable_lines(plainer)
+        if text is not None and text.count("\n") == data.count(b"\n"):
+            return text.removesuffix("\n")
     return "\n".join(_one_line(line) for line in data.removesuffix(b"\n").split(b"\n"))
 
 
 def _one_line(line: bytes) -> str:
-    text = printable_lines(line.rstrip(b"\r"))
+    line = line.rstrip(b"\r")
+    text = printable_lines(line)
     return clean(line, continued=True).replace("\n", " ") if text is None or "\n" in text else text
+
+
+def _with_contexts(log: Log, result: SearchResult, lines: int) -> SearchResult:
+    """As many of the matches, each with the lines around it, as there is time for; one in any case."""
+    matches: list[Match] = []
+    for match in result.matches:
+        if matches and log.late:
+            return replace(result, matches=tuple(matches), cursor=match.cursor, truncated=True)
+        matches.append(_with_context(log, match, lines))
+    return replace(result, matches=tuple(matches))
 
 
 def _with_context(log: Log, match: Match, lines: int) -> Match:
@@ -296,19 +337,37 @@ class Watcher:
         self._pattern = compiled(pattern, literal=literal, ignore_case=ignore_case)
         self._from = start
         self._seen = -1
+        self._counted = (0, 0)  # newlines up to an offset
+        self.behind: int | None = None
+        """How far it came, while there is output that it had no time for."""
 
     def look(self, *, timeout: float = 5.0) -> Match | None:
         """The next match, or None. After *timeout* (s) raises TimeoutError; the next look goes on from there."""
         with Log(self.path) as log:
+            self.behind = None
             if log.end in (self._seen, self._from):
                 return None
             scan = _Scan(log, self._pattern, self._from, 1, time.monotonic() + timeout)
-            match = self._first(scan)
+            try:
+                match = self._first(scan)
+            except TimeoutError:
+                self._from = self.behind = max(self._from, scan.resume)
+                raise
             if match is None:
                 self._from, self._seen = scan.resume, log.end
                 return None
-            before = _newlines_so_far(log, match.cursor)
-            return replace(match, line=before + 1)
+            log.allow(READ_S)
+            return replace(match, line=self._line(log, match.cursor))
+
+    def _line(self, log: Log, cursor: int) -> int:
+        """Its number, 0 when there was no time to count; what was counted once is not counted again."""
+        at, count = self._counted if self._counted[0] <= cursor else (0, 0)
+        try:
+            count = count + newlines(log, at, cursor) if at else _newlines_so_far(log, cursor)
+        except (Punched, TimeoutError):
+            return 0
+        self._counted = cursor, count
+        return count + 1
 
     def _first(self, scan: _Scan) -> Match | None:
         for offset, data in scan.blocks():
@@ -317,13 +376,10 @@ class Watcher:
                 found = _Found(data, offset, index, 0, exact, text, span)
                 self._from = found.end
                 return found.match()
-            start = offset
-            for line in data.split(b"\n") if b"\r" in data else ():
-                for frame in line.rstrip(b"\r").split(b"\r"):
-                    text = _one_line(frame)
-                    if match := scan.seek(text):
-                        self._from = min(start + len(line) + 1, offset + len(data))
-                        return Match(0, exact, start, _cut(text, match.span()))
-                start += len(line) + 1
-            self._from = offset + data.rfind(b"\n") + 1 if b"\n" in data else self._from
+            if data.count(b"\r") > data.count(b"\r\n"):
+                for index, text, span in scan.hits(_ENDS.sub(b"\n", data)):
+                    frame = next(islice(_ENDS.finditer(data), index - 1, None)).end() if index else 0
+                    line = data.rfind(b"\n", 0, frame) + 1
+                    self._from = offset + (data.find(b"\n", frame) + 1 or len(data))
+                    return Match(0, exact, offset + line, _cut(text, span))
         return None

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import time
+from bisect import bisect_left
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from tmuxjobs.clean import Cleaner, redraws, settled
 from tmuxjobs.errors import InvalidInput
-from tmuxjobs.log import BLOCK, OVERLAP, STEP, Log, lines_of, newlines, steady
+from tmuxjobs.log import BLOCK, OVERLAP, READ_S, STEP, Log, lines_of, newlines, steady
 
 CHARS: Final = 20_000
 CHARS_MIN: Final = 200
@@ -19,6 +21,10 @@ TAIL_BYTES: Final = 4 << 20
 SEEK_BYTES: Final = 256 << 20
 LOOK_BACK: Final = 1 << 18
 NOTE_CHARS: Final = 200
+SLOW_S: Final = 0.1
+"""What takes longer to clean is cleaned in smaller pieces, so that a look at the clock comes in time."""
+SEQUENCE_BYTES: Final = 4 * PAGE_BYTES
+"""A page ends inside an escape sequence longer than this, and then only when its time is over."""
 
 _SWITCH: Final = re.compile(rb"\x1b\[\?(?:[0-9]{1,5};){0,8}(?:47|1047|1049)([hl])")
 _ENTER_ALTERNATE: Final = b"\x1b[?1049h"
@@ -38,12 +44,16 @@ class Page:
     """Whether text that could be read already was left for the next page."""
     partial: str = ""
     """The last line as it stands, while it is being redrawn: not part of `text`, and read again from `cursor`."""
+    unfinished_bytes: int = 0
+    """Of a character or an escape sequence at the end that is not whole: read again from `cursor` likewise."""
     omitted_bytes: int = 0
     omitted_lines: int = 0
     omitted_at: int | None = None
     """The cursor that fetches what was left out."""
     gone_bytes: int = 0
     """Bytes of the range that are no longer on disk."""
+    late: bool = False
+    """Whether the page ends where it does because its time, READ_S, was over."""
 
 
 def read(
@@ -53,8 +63,8 @@ def read(
 
     An unfinished last line is given at once. While it is being redrawn it is only shown as `partial`, and the cursor
     stays before it, so that pages read one after the other add up to the text read at once; *final* says that no more
-    will come. If a line that was partly given has been redrawn since, it is given again on a new line. Raises
-    InvalidInput for a cursor that is beyond the end.
+    will come. If a line that was partly given has been redrawn since, it is given again on a new line. What takes
+    longer than READ_S to clean comes in several pages. Raises InvalidInput for a cursor that is beyond the end.
     """
     budget = max(CHARS_MIN, max_chars)
     if cursor is None:
@@ -102,7 +112,7 @@ def _since(log: Log, cursor: int, budget: int, *, raw: bool, final: bool) -> Pag
     partial = ""
     if stop < log.end and not raw and not page.more:
         partial = _unshown(_text(log, max(stop, begin), log.end), shown if stop <= begin else "")
-    return replace(page, start=start, partial=partial)
+    return replace(page, start=start, partial=partial, unfinished_bytes=_unfinished(log, page))
 
 
 def _unshown(text: str, shown: str) -> str:
@@ -143,7 +153,7 @@ def _stable_end(log: Log, *, raw: bool, final: bool) -> int:
 def _forward(log: Log, start: int, end: int, budget: int, *, raw: bool = False, final: bool = False) -> Page:
     """The text from *start* until the budget or *end* is reached; a line stands for each gap."""
     parts: list[str] = []
-    position, room = start, budget
+    position, room, late = start, budget, False
     for begin, until, gone in log.pieces(start, end):
         if gone:
             text, position = _gap_line(log, begin, until, "".join(parts[-1:])), until
@@ -152,12 +162,14 @@ def _forward(log: Log, start: int, end: int, budget: int, *, raw: bool = False, 
                 break
         else:
             text, position = (_fill_raw if raw else _fill)(log, begin, until, room, final)
+            late = log.late
         if text:
             parts.append(text)
             room -= len(text)
-        if position < until:
+        if position < until or late:
             break
-    return Page("".join(parts), start, position, log.end, more=position < end, gone_bytes=log.gone(start, position))
+    text, more = "".join(parts), position < end
+    return Page(text, start, position, log.end, more=more, gone_bytes=log.gone(start, position), late=more and late)
 
 
 def _gap_line(log: Log, begin: int, end: int, text: str) -> str:
@@ -181,7 +193,9 @@ def _fill(log: Log, start: int, end: int, room: int, final: bool) -> tuple[str, 
     parts: list[str] = []
     position, step, fits, used = start, max(OVERLAP, min(STEP, 2 * room)), True, 0
     while position < end and (position - start < PAGE_BYTES or not _at_line_start(log, position)):
-        data = log.read(position, min(position + step, end))
+        if position > start and log.late and _may_end(log, cleaner, position - start, position):
+            return _cut_late(log, "".join([*parts, cleaner.finish()]), position)
+        data, began = log.read(position, min(position + step, end)), time.monotonic()
         if step < STEP and b"\n" not in data and position + step < end:
             step = min(STEP, 4 * step)
             continue
@@ -205,11 +219,26 @@ def _fill(log: Log, start: int, end: int, room: int, final: bool) -> tuple[str, 
         position += len(data)
         if len(data) == 0 or (not fits and position - start == len(data) and used >= room):
             break
-        step = min(step * 2, BLOCK) if fits else step
+        if time.monotonic() - began > SLOW_S:
+            step = max(OVERLAP, step // 2)
+        elif fits:
+            step = min(step * 2, BLOCK)
     text = "".join([*parts, cleaner.finish()])
     if final and position == log.end:
         text += _screen_left(cleaner, room - len(text))
     return text, position
+
+
+def _cut_late(log: Log, text: str, position: int) -> tuple[str, int]:
+    """A page whose time is over. Of a line that is being redrawn it gives nothing: the next page begins before it, or
+    when it is longer than LOOK_BACK at its last frame."""
+    start = max(0, position - 2 * LOOK_BACK)
+    data = log.read(start, position)
+    line = data.rfind(b"\n") + 1
+    if not redraws(data[line:]):
+        return text, position
+    before = line or data.rfind(b"\r", LOOK_BACK)
+    return (text[: text.rfind("\n") + 1], start + before) if before > 0 else (text, position)
 
 
 def _screen_left(cleaner: Cleaner, room: int) -> str:
@@ -226,8 +255,16 @@ def _screen_left(cleaner: Cleaner, room: int) -> str:
 
 def _cut_within(data: bytes, room: int) -> int:
     """Where to cut a giant line: behind at most *room* bytes of text, and never inside a sequence."""
-    cuts = (settled(data[:size]) for size in range(room, len(data), room))
-    return next(filter(None, cuts), len(data))
+    sizes = range(room, len(data), room)
+    first = bisect_left(sizes, True, key=lambda size: settled(data[:size]) > 0)
+    return settled(data[: sizes[first]]) if first < len(sizes) else len(data)
+
+
+def _may_end(log: Log, cleaner: Cleaner, size: int, position: int) -> bool:
+    """Whether a page of so many bytes whose time is over may end here."""
+    if cleaner.in_sequence:
+        return size > SEQUENCE_BYTES
+    return size > 2 * LOOK_BACK or _at_line_start(log, position)
 
 
 def _at_line_start(log: Log, position: int) -> bool:
@@ -272,7 +309,9 @@ def _ends(log: Log, cursor: int, budget: int, *, raw: bool, final: bool) -> Page
         page = _since(log, cursor, budget, raw=raw, final=final)
         if not page.more:
             return page
+    log.allow(READ_S)
     head = _since(log, cursor, budget // 3, raw=raw, final=False)
+    log.allow(READ_S)
     back = _backward(log, stop, budget - len(head.text) - NOTE_CHARS, raw=raw, final=final)
     if back.start <= head.cursor:
         rest = _forward(log, head.cursor, stop, budget, raw=raw, final=final)
@@ -280,25 +319,37 @@ def _ends(log: Log, cursor: int, budget: int, *, raw: bool, final: bool) -> Page
     gone = log.gone(head.cursor, back.start)
     page = Page(
         "", head.start, stop, log.end, gone_bytes=head.gone_bytes + gone, omitted_at=head.cursor,
-        omitted_bytes=back.start - head.cursor - gone, omitted_lines=newlines(log, head.cursor, back.start),
+        omitted_bytes=back.start - head.cursor - gone, omitted_lines=_lines_between(log, head.cursor, back.start),
     )  # fmt: skip
     note = _omission(page, gone)
     between = "" if not head.text or head.text.endswith("\n") else "\n"
     return _with_partial(log, replace(page, text=f"{head.text}{between}{note}\n{back.text}"), raw=raw)
 
 
+def _lines_between(log: Log, start: int, end: int) -> int:
+    """How many there are; 0 when there was no time to count them."""
+    log.allow(READ_S)
+    try:
+        return newlines(log, start, end)
+    except TimeoutError:
+        return 0
+
+
 def _omission(page: Page, gone: int) -> str:
     also = f", and {gone:,} more bytes are gone: the log is bounded" if gone else ""
-    return (
-        f"[... {page.omitted_lines:,} lines ({page.omitted_bytes:,} bytes) left out; "
-        f"cursor {page.omitted_at} reads them{also} ...]"
-    )
+    size = f"{page.omitted_bytes:,} bytes"
+    what = f"{page.omitted_lines:,} lines ({size})" if page.omitted_lines else size
+    return f"[... {what} left out; cursor {page.omitted_at} reads them{also} ...]"
 
 
 def _with_partial(log: Log, page: Page, *, raw: bool) -> Page:
-    if raw or page.more or page.cursor >= log.end:
-        return page
-    return replace(page, partial=_text(log, page.cursor, log.end))
+    partial = "" if raw or page.more or page.cursor >= log.end else _text(log, page.cursor, log.end)
+    return replace(page, partial=partial, unfinished_bytes=_unfinished(log, page))
+
+
+def _unfinished(log: Log, page: Page) -> int:
+    data = b"" if page.more or log.end - page.cursor > STEP else log.read(page.cursor, log.end)
+    return len(data) if data.strip(b"\r") and not settled(data) else 0
 
 
 # the end of the log
@@ -316,21 +367,29 @@ class _Back:
 def _backward(
     log: Log, end: int, budget: int, *, lines: int | None = None, raw: bool = False, final: bool = False
 ) -> _Back:
-    """The last lines before *end* that fit the budget, at most *lines*, in one stretch without gaps."""
+    """The last lines before *end* that fit the budget, at most *lines*, in one stretch without gaps.
+
+    Looks back STEP bytes in any case, further while there is time.
+    """
     floor, window = log.floor(end), STEP
+    start, data, text = end, b"", ""
     while True:
-        start = max(floor, end - window)
-        data = log.read(start, end)
-        if start > floor:
-            skip = data.find(b"\n") + 1 or _continuation(data)
-            start, data = start + skip, data[skip:]
-        text = _decoded(log, start, data, raw=raw, final=final)
+        further = max(floor, end - window)
+        more = log.read(further, end)
+        if further > floor:
+            skip = more.find(b"\n") + 1 or _continuation(more)
+            further, more = further + skip, more[skip:]
+        try:
+            text = _decoded(log, further, more, raw=raw, final=final)
+        except TimeoutError:
+            break
+        start, data = further, more
         enough = len(text) > budget or (lines is not None and _rows(text) > lines)
         if enough or end - window <= floor or window >= TAIL_BYTES:
             break
         window *= 4
     if not text:
-        return _Back("", end, whole=True)
+        return _Back("", start, whole=start == floor)
     asked = min(_rows(text), lines or _rows(text))
     kept = _lines_within(text, asked, budget)
     if kept == 0:
@@ -347,7 +406,11 @@ def _fitting(log: Log, start: int, data: bytes, budget: int, kept: int, *, raw: 
     """Redrawn rows make clean lines and raw ones differ: drop raw lines until the text fits."""
     while True:
         skip = _nth_last_line(data, kept)
-        text = _decoded(log, start + skip, data[skip:], raw=raw, final=final)
+        try:
+            text = _decoded(log, start + skip, data[skip:], raw=raw, final=final)
+        except TimeoutError:
+            kept //= 8
+            continue
         if len(text) <= budget or kept == 0:
             return _Back(text[-budget:], start + skip, whole=False)
         kept = kept * 3 // 4
@@ -356,16 +419,28 @@ def _fitting(log: Log, start: int, data: bytes, budget: int, kept: int, *, raw: 
 def _giant_line(log: Log, start: int, data: bytes, budget: int, *, raw: bool) -> _Back:
     skip = settled(data[: max(0, len(data) - budget)])
     skip += _continuation(data[skip:])
-    text = _decoded(log, start + skip, data[skip:], raw=raw, final=False)
+    log.allow(READ_S)
+    try:
+        text = _decoded(log, start + skip, data[skip:], raw=raw, final=False)
+    except TimeoutError:
+        skip = len(data) - STEP
+        skip += _continuation(data[skip:])
+        text = _decoded(log, start + skip, data[skip:], raw=raw, final=False)
     return _Back(text[-budget:], start + skip, whole=False)
 
 
 def _decoded(log: Log, start: int, data: bytes, *, raw: bool, final: bool) -> str:
+    """Raises TimeoutError when it is late before the last piece, of STEP bytes, is decoded."""
     if raw:
         return data.decode("utf-8", "replace")
     cleaner = _cleaner_at(log, start)
     cleaner.shows_alternate = final
-    return cleaner.feed(data) + cleaner.finish()
+    parts = []
+    for at in range(0, len(data), STEP):
+        if at and log.late:
+            raise TimeoutError
+        parts.append(cleaner.feed(data[at : at + STEP]))
+    return "".join([*parts, cleaner.finish()])
 
 
 def _continuation(data: bytes) -> int:
@@ -434,16 +509,17 @@ def _tail(log: Log, lines: int, budget: int) -> Page:
     asked = back.start if back.whole else _lines_back(log, lines)
     if asked >= back.start:
         return page
+    log.allow(READ_S)
     back = _backward(log, log.end, budget - CHARS_MIN // 2, lines=lines, final=True)  # room for the note
     page = replace(page, start=back.start)
-    missing = newlines(log, asked, back.start)
+    missing = _lines_between(log, asked, back.start)
     page = replace(page, omitted_bytes=back.start - asked, omitted_lines=missing, omitted_at=asked)
     return replace(page, text=f"{_omission(page, 0)}\n{back.text}")
 
 
 def _line_at_end(log: Log) -> str:
     floor = log.floor(log.end)
-    start = max(floor, log.end - LOOK_BACK)
+    start = max(floor, log.end - STEP)
     data = log.read(start, log.end)
     line = data.rfind(b"\n") + 1
     if not line and start > floor:

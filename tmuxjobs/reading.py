@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tmuxjobs import output as logs
 from tmuxjobs.errors import InvalidInput, StateError
-from tmuxjobs.log import gone_bytes, log_size
+from tmuxjobs.log import READ_S, gone_bytes, log_size
 from tmuxjobs.models import LogRecord, Lost, Record, Running, Starting, State, status_of
 from tmuxjobs.results import Output
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 CHARS = 20_000
 CHARS_MAX = 400_000
+PARTIAL_CHARS = 200
 
 
 def output(
@@ -55,6 +56,8 @@ def answer_of(jobs: Jobs, record: Record, state: State, out: logs.Page, err: log
         where = f"; cursor {out.omitted_at} fetches them" if out.omitted_at is not None else ""
         lines = f"{out.omitted_lines} lines, " if out.omitted_lines else ""
         notes.append(f"{lines}{out.omitted_bytes} bytes left out{where}")
+    for name, page in (("", out), (" of stderr", err)):
+        notes += held_back(page, name) if page is not None else ()
     if gone:
         notes.append(f"{gone} bytes are gone")
     notes += log_notes(jobs, record, state)
@@ -125,3 +128,15 @@ def _changed(jobs: Jobs, record: Record, log: LogRecord) -> list[str]:
     if gone < log.dropped_bytes and not said:
         said.append(f"which {log.dropped_bytes} bytes are gone is no longer known: their list was removed or changed")
     return said
+
+
+def held_back(page: logs.Page, name: str = "") -> list[str]:
+    """What a page does not show of what is there, and why; *name* says of which stream."""
+    notes = []
+    if page.late:
+        notes.append(f"this took longer than {READ_S:g} s: the page ends early")
+    if page.partial.strip():
+        notes.append(f"the last line{name} may still be redrawn: {page.partial.lstrip()[-PARTIAL_CHARS:]!r}")
+    elif page.unfinished_bytes:
+        notes.append(f"the last {page.unfinished_bytes} bytes{name} are an unfinished character or escape sequence")
+    return notes

@@ -46,6 +46,7 @@ LOOK_S = 10.0
 UNTOLD_S = 0.1
 """Likewise where watching is not to be had at all."""
 PROBE_S = 0.015
+SEEK_S = 5.0
 SETTLE_S = 0.5
 """A job that waits for input in a wait for its end is told when it has been quiet for so long."""
 COST = 20
@@ -167,8 +168,11 @@ class JobWait:
             return []
         return [matching.Watcher(path, pattern, literal=self.goal.literal, start=at) for path, at in starts.items()]
 
-    def look(self, watch: Watch) -> Verdict | None:
-        """The verdict if there is one now; else `pause_s` says when to look again though nothing was told."""
+    def look(self, watch: Watch, *, deadline: float = math.inf) -> Verdict | None:
+        """The verdict if there is one now; else `pause_s` says when to look again though nothing was told.
+
+        Patterns are sought until *deadline* (monotonic), or a little longer so that each look comes further.
+        """
         if self.verdict is not None:
             return self.verdict
         began = time.monotonic()
@@ -177,7 +181,7 @@ class JobWait:
         # The state first: what is read after the end of a job is all of it.
         self.settle()
         running = isinstance(self.state, Starting | Running)
-        self.verdict = self._patterns() or self._served(running)
+        self.verdict = self._patterns(deadline) or self._served(running)
         if self.verdict is None and not running:
             first = "" if self.goal.only_exit else "the job ended first: "
             self.verdict = Verdict("exit", first + describe(self.state))
@@ -197,14 +201,14 @@ class JobWait:
         ):
             self.record, self.state = self.jobs.look(self.job_id)
 
-    def _patterns(self) -> Verdict | None:
+    def _patterns(self, deadline: float) -> Verdict | None:
         found: list[tuple[int, str, matching.Match, Path]] = []
         for reason, watchers in (("fail_pattern", self._bad), ("pattern", self._good)):
             for watcher in watchers:
                 try:
-                    match = watcher.look()
+                    match = watcher.look(timeout=_left(deadline))
                     while match is not None and echoes.is_echo(self.path.parent, match.cursor, match.text):
-                        match = watcher.look()
+                        match = watcher.look(timeout=_left(deadline))
                 except TimeoutError:
                     self.pause_s = 0.0
                     continue
@@ -213,7 +217,14 @@ class JobWait:
         if not found:
             return None
         _, reason, match, path = min(found, key=lambda one: one[0])
-        return Verdict(reason, f"line {match.line}: {match.text}", match=match, path=path)
+        where = f"line {match.line}" if match.line else f"at cursor {match.cursor}"
+        return Verdict(reason, f"{where}: {match.text}", match=match, path=path)
+
+    @property
+    def behind(self) -> int | None:
+        """How far the patterns were sought in the output, when there was no time for all of it."""
+        behind = [watcher.behind for watcher in (*self._good, *self._bad) if watcher.path == self.path]
+        return min((at for at in behind if at is not None), default=None)
 
     def _served(self, running: bool) -> Verdict | None:
         root = self.record.root
@@ -362,7 +373,7 @@ class Wait:
         """The answer if the wait is over."""
         late = time.monotonic() >= self.deadline
         for one, watch in zip(self.all, self.watches, strict=True):
-            one.look(watch)
+            one.look(watch, deadline=self.deadline)
         met = [one for one in self.all if one.verdict is not None]
         failed = [one for one in met if one.verdict is not None and one.verdict.reason == "fail_pattern"]
         if failed or (met and (self.mode == "any" or len(met) == len(self.all))):
@@ -383,13 +394,16 @@ class Wait:
         out = one.news(one.path, one.cursor, self.budget)
         err = one.news(one.paths[1], None, self.budget) if record.job.separate_stderr else None
         notes = [verdict.detail] if verdict.detail else []
+        cursor = out.cursor
         if over:
-            on = "`wait` again" if len(self.all) > 1 else f"`wait` with cursor={out.cursor}"
+            if (behind := one.behind) is not None:
+                cursor = min(cursor, behind)
+                notes.insert(0, f"there was time to look through the output up to byte {behind}")
+            on = "`wait` again" if len(self.all) > 1 else f"`wait` with cursor={cursor}"
             notes.insert(0, f"not so after {self.timeout:g} s; {on} goes on")
             notes += one_time_notes(one)
         notes += reading.log_notes(self.jobs, record, state)
-        if out.partial:
-            notes.append(f"the last line is being redrawn: {out.partial[-200:]!r}")
+        notes += reading.held_back(out)
         return Waited(
             job_id=one.job_id,
             reason=verdict.reason,
@@ -397,7 +411,7 @@ class Wait:
             exit_code=record.exit.exit_code if record.exit else None,
             stdout=out.text,
             stderr=err.text if err else "",
-            cursor=out.cursor,
+            cursor=cursor,
             waits_for=verdict.prompt.waits_for if verdict.prompt else None,
             prompt=verdict.prompt.text if verdict.prompt else None,
             note="; ".join(notes),
@@ -414,6 +428,11 @@ class Wait:
             room -= len(job.stdout) + len(job.stderr)
             told[each.job_id] = job
         return tuple(told[each.job_id] for each in self.all)
+
+
+def _left(deadline: float) -> float:
+    """Seconds for one look at a log, so that the end of a job and other conditions are seen meanwhile."""
+    return max(0.0, min(SEEK_S, deadline - time.monotonic()))
 
 
 def one_time_notes(one: JobWait) -> list[str]:

@@ -10,9 +10,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tmuxjobs import log as logs
-from tmuxjobs.clean import clean
+from tmuxjobs import output as pages
+from tmuxjobs.canvas import WIDTH
+from tmuxjobs.clean import clean, settled
 from tmuxjobs.errors import InvalidInput, StateError
-from tmuxjobs.matching import LINE_CHARS, Match, Watcher, search
+from tmuxjobs.matching import LINE_CHARS, Match, Watcher, _line_for_line, search
 from tmuxjobs.output import NOTE_CHARS, Page, last_line, read, tail
 
 PROPERTIES = settings(
@@ -24,6 +26,13 @@ PROPERTIES = settings(
 WORDS = st.text("ab 日\t", max_size=8).map(str.encode)
 COLOURED = st.builds(lambda a, b: b"\x1b[1;31m" + a + b"\x1b[0m" + b + b"\x1b[K", WORDS, WORDS)
 BARS = st.lists(WORDS, min_size=1, max_size=5).map(lambda frames: b"".join(b"\r\x1b[K" + frame for frame in frames))
+WIDE = st.builds(
+    lambda text, count: b"10%\r\x1b[K" + text * count, st.sampled_from([b"x", "日".encode()]), st.just(WIDTH + 9)
+)
+MOVES = st.sampled_from(
+    [b"\x1b[2K", b"\x1b[3A", b"\r", b"\x1b[G", b"\x1b[1G", b"\x1b[J", b"\x1b[1B", b"\x1b[E", b"\x1b[2F"]
+)
+ROWS = st.builds(lambda moves, text: b"".join(moves) + text, st.lists(MOVES, max_size=4), WORDS)
 STREAMS = st.lists(st.one_of(WORDS, COLOURED, BARS), max_size=12).map(b"\r\n".join)
 
 
@@ -47,6 +56,12 @@ def write(log: Path, data: bytes, *gaps: tuple[int, int]) -> Path:
 
 def numbered(lines: int) -> bytes:
     return b"".join(b"line %d\r\n" % number for number in range(1, lines + 1))
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time for each read is over at once."""
+    monkeypatch.setattr(logs.Log, "late", True)
 
 
 def all_pages(log: Path, *, cursor: int = 0, max_chars: int = 200, final: bool = True) -> list[Page]:
@@ -128,6 +143,73 @@ def test_small_pages_add_up_to_the_text(log: Path, data: bytes) -> None:
     pages = all_pages(write(log, data))
     assert "".join(page.text for page in pages) == clean(data)
     assert max(len(page.text) for page in pages) <= 200
+
+
+@PROPERTIES
+@given(st.lists(st.one_of(WORDS, COLOURED, BARS, WIDE), max_size=10).map(b"\r\n".join))
+def test_pages_tail_and_search_agree_on_wide_rows(log: Path, data: bytes) -> None:
+    write(log, data)
+    text = clean(data)
+    assert "".join(page.text for page in all_pages(log, max_chars=2 * WIDTH)) == text
+    assert tail(log, lines=1000, max_chars=400_000).text == text
+    assert read(log, max_chars=400_000, final=True).text == text
+    shown = sum("%" in line for line in text.split("\n"))
+    assert search(log, "%").total == shown
+    assert (Watcher(log, "%").look() is not None) == (b"%" in data)
+
+
+@PROPERTIES
+@given(st.lists(STREAMS, min_size=10, max_size=30).map(b"\n".join))
+@pytest.mark.usefixtures("late")
+def test_pages_that_end_early_add_up_to_the_text(log: Path, data: bytes) -> None:
+    pages = all_pages(write(log, data * 6), max_chars=400_000)
+    assert "".join(page.text for page in pages) == clean(data * 6)
+    assert [page.late for page in pages] == [page.more for page in pages]
+
+
+@pytest.mark.usefixtures("late")
+def test_line_redrawn_for_longer_than_a_page_is_given_as_it_ends(log: Path) -> None:
+    bar = b"".join(b"\r%d%%" % (number % 100) for number in range(60_000))
+    pages = all_pages(write(log, b"a\n" + bar * 6 + b"\nb\n"))
+    assert "".join(page.text for page in pages) == "a\n99%\nb\n"
+    assert len(pages) > 2
+
+
+@pytest.mark.usefixtures("late")
+def test_giant_line_is_not_torn_when_time_is_over(log: Path) -> None:
+    data = "日\x1b[31m本\x1b[0m".encode() * 100_000
+    pages = all_pages(write(log, data), max_chars=400_000)
+    assert "".join(page.text for page in pages) == "日本" * 100_000
+    assert len(pages) > 1
+
+
+@pytest.mark.usefixtures("late")
+def test_page_does_not_end_inside_a_sequence(log: Path) -> None:
+    data = b"a\n\x1b]0;" + b"title " * 500_000 + b"\x07b\n"
+    assert "".join(page.text for page in all_pages(write(log, data))) == "a\nb\n"
+
+
+@pytest.mark.usefixtures("late")
+@pytest.mark.parametrize("line", [b"\x1b[65535B", b"x\x1b[2K\x1b[G", b"\x1b[1K"])
+def test_read_that_ends_early_says_how_far_it_came(log: Path, line: bytes) -> None:
+    write(log, b"first\n" + (line * 1000 + b"\n") * 200 + b"last\n")
+    page = read(log)
+    assert page.text.startswith("first\n")
+    assert page.text.endswith("last\n")
+    assert f"{page.omitted_bytes:,} bytes" in page.text
+    assert f"left out; cursor {page.omitted_at} reads them" in page.text
+    last = tail(log, lines=1000)
+    assert last.text.endswith("last\n")
+    assert f"cursor {last.omitted_at} reads them" in last.text
+    assert last.omitted_bytes == last.start - (last.omitted_at or 0)
+
+
+def test_cut_in_a_giant_sequence_is_looked_for_few_times(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+    monkeypatch.setattr(pages, "settled", lambda data: looks.append(len(data)) or settled(data))
+    write(log, b"\x1b]0;" + b"x" * 500_000 + b"\x07" + b"y" * 500_000)
+    assert read(log, cursor=0, max_chars=200).more
+    assert len(looks) < 50
 
 
 def test_page_ends_between_lines(log: Path) -> None:
@@ -438,3 +520,52 @@ def test_watcher_waits_for_a_log_to_exist(log: Path) -> None:
     assert watcher.look() is None
     write(log, b"x\n")
     assert watcher.look() is not None
+
+
+def test_watcher_goes_on_where_its_time_was_over(log: Path) -> None:
+    write(log, b"\x1b[2K\x1b[1A row\x1b[3D\x1b[K\r\n" * 20_000 + b"ready\r\n")
+    watcher, behind = Watcher(log, "ready"), []
+    while len(behind) < 100:
+        try:
+            match = watcher.look(timeout=0)
+            break
+        except TimeoutError:
+            behind.append(watcher.behind)
+    assert match is not None
+    assert (match.line, match.text, watcher.behind) == (20_001, "ready", None)
+    assert len(behind) > 1
+    assert behind == sorted(set(behind))
+
+
+def test_watcher_comes_further_in_a_giant_line(log: Path) -> None:
+    watcher = Watcher(write(log, b"x\r" * 1_300_000), "ready")
+    with pytest.raises(TimeoutError):
+        watcher.look(timeout=0)
+    last = watcher.behind or 0
+    with pytest.raises(TimeoutError):
+        watcher.look(timeout=0)
+    assert 0 < last < (watcher.behind or 0)
+
+
+def test_search_goes_on_where_its_time_was_over(log: Path) -> None:
+    write(log, b"\x1b[2K\x1b[1A row\x1b[3D\x1b[K hit\r\n" * 6000)
+    results = [search(log, "hit", timeout=0, limit=1000)]
+    while results[-1].total_at_least or results[-1].truncated:
+        results.append(search(log, "hit", cursor=results[-1].cursor, limit=1000, timeout=0))
+        assert results[-1].cursor > results[-2].cursor
+    lines = [match.line for result in results for match in result.matches]
+    assert lines == list(range(1, 6001))
+
+
+@pytest.mark.usefixtures("late")
+def test_matches_without_time_for_what_is_around_them_are_left_for_the_next_search(log: Path) -> None:
+    result = search(write(log, numbered(9)), "line [25]", context=1)
+    assert ([match.line for match in result.matches], result.truncated) == ([2], True)
+    assert [match.line for match in search(log, "line [25]", cursor=result.cursor).matches] == [5]
+
+
+@PROPERTIES
+@given(st.lists(ROWS, max_size=8).map(b"\r\n".join))
+def test_moves_before_a_row_do_not_change_its_text(data: bytes) -> None:
+    lines = [clean(line.rstrip(b"\r"), continued=True).replace("\n", " ") for line in data.split(b"\n")]
+    assert _line_for_line(data).split("\n") == (lines if lines[-1] or len(lines) == 1 else lines[:-1])
