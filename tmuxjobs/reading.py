@@ -135,8 +135,8 @@ def held_back(page: logs.Page, name: str = "") -> list[str]:
     notes = []
     if page.late:
         notes.append(f"this took longer than {READ_S:g} s: the page ends early")
-    if page.partial.strip():
-        notes.append(f"the last line{name} may still be redrawn: {page.partial.lstrip()[-PARTIAL_CHARS:]!r}")
-    elif page.unfinished_bytes:
+    if page.unfinished_bytes:
         notes.append(f"the last {page.unfinished_bytes} bytes{name} are an unfinished character or escape sequence")
+    elif page.partial.strip():
+        notes.append(f"the last line{name} may still be redrawn: {page.partial.lstrip()[-PARTIAL_CHARS:]!r}")
     return notes

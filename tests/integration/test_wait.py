@@ -460,3 +460,18 @@ def test_command_says_by_its_code_how_the_wait_ended(jobs: Jobs, shell: str, opt
     done = command(job_id, *options)
     assert done.returncode == code, done.stdout + done.stderr
     assert job_id in done.stdout
+
+
+def test_wait_that_had_no_time_for_all_output_says_how_far_it_came(jobs: Jobs) -> None:
+    rows = r"""printf '\033[2K\033[1A row\033[3D\033[K\n%.0s' $(seq 20000); echo ready; sleep 1000"""
+    job_id = jobs.execute(rows, shell="bash").job_id
+    wait_until(lambda: jobs.tail(job_id, lines=1).stdout, lambda text: text == "ready\n")
+    answers = [jobs.wait(job_id, pattern="^ready$", cursor=0, timeout=0)]
+    while answers[-1].reason == "timeout":
+        cursor = answers[-1].cursor
+        assert f"`wait` with cursor={cursor} goes on" in answers[-1].note
+        assert f"there was time to look through the output up to byte {cursor}" in answers[-1].note
+        answers.append(jobs.wait(job_id, pattern="^ready$", cursor=cursor, timeout=0))
+        assert answers[-1].cursor > cursor
+    assert len(answers) > 2
+    assert answers[-1].note == "line 20001: ready"
