@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tmuxjobs import output, terminals
-from tmuxjobs.errors import TmuxError
+from tmuxjobs.errors import TmuxError, apart, raised
 from tmuxjobs.log import log_size
 from tmuxjobs.models import Record
 from tmuxjobs.results import WaitsFor
+from tmuxjobs.terminals import Terminal
 
 if TYPE_CHECKING:
     from tmuxjobs.jobs import Jobs
@@ -37,30 +38,40 @@ class Prompt:
 
 def prompt(jobs: Jobs, record: Record) -> Prompt | None:
     """What the job waits for now; None when it does not, and when that can not be known."""
-    return prompts(jobs, [record]).get(record.job.job_id)
+    return raised(lambda faults: prompts(jobs, [record], faults=faults)).get(record.job.job_id)
 
 
-def prompts(jobs: Jobs, records: Iterable[Record]) -> dict[str, Prompt]:
-    """{job id: what it waits for} of those running jobs that do, at the price of one look at the process table."""
-    ttys = {record.run.tty: record for record in records if record.run is not None and not _is_printing(jobs, record)}
-    settings = {tty: terminal for tty in ttys if (terminal := terminals.terminal(tty)) is not None}
+def prompts(jobs: Jobs, records: Iterable[Record], *, faults: list[str]) -> dict[str, Prompt]:
+    """{job id: what it waits for} of those running jobs that do, at the price of one look at the process table.
+
+    A fault in one job's log or terminal is named in *faults*.
+    """
+    ttys: dict[str, Record] = {}
+    settings: dict[str, Terminal] = {}
+    for record in records:
+        with apart(record.job.job_id, faults):
+            if record.run is not None and not _is_printing(jobs, record):
+                terminal = terminals.terminal(record.run.tty)
+                if terminal is not None:
+                    ttys[record.run.tty], settings[record.run.tty] = record, terminal
     found: dict[str, Prompt] = {}
     screens: Mapping[str, bool] | None = None
     for tty, attention in (terminals.attention(settings) if settings else {}).items():
         record, job_id = ttys[tty], ttys[tty].job.job_id
         if attention == "none" or (attention == "unknown" and not settings[tty].hides):
             continue
-        line = _last_line(jobs, record)
-        if not line and attention != "unknown":
-            if screens is None:
-                screens = _screens(jobs)
-            if screens.get(job_id):
-                found[job_id] = Prompt("input", _line_of_cursor(jobs, job_id))
-                continue
-        if line or attention == "reads":
-            text = line or _line_before(jobs, record)
-            secret = (settings[tty].hides and line) or SECRET.search(text)
-            found[job_id] = Prompt("password" if secret else "input", text[-PROMPT_CHARS:])
+        with apart(job_id, faults):
+            line = _last_line(jobs, record)
+            if not line and attention != "unknown":
+                if screens is None:
+                    screens = _screens(jobs)
+                if screens.get(job_id):
+                    found[job_id] = Prompt("input", _line_of_cursor(jobs, job_id))
+                    continue
+            if line or attention == "reads":
+                text = line or _line_before(jobs, record)
+                secret = (settings[tty].hides and line) or SECRET.search(text)
+                found[job_id] = Prompt("password" if secret else "input", text[-PROMPT_CHARS:])
     return found
 
 

@@ -1,5 +1,6 @@
 """The command line: the same verbs over the same `Jobs`. One function a command; errors end in `main`."""
 
+import builtins
 import contextlib
 import getpass
 import os
@@ -467,9 +468,11 @@ def doctor(*, fix: Annotated[bool, Flag] = False, json: Json = False) -> None:
 @app.command
 def prune(*, json: Json = False, quiet: Quiet = False) -> None:
     """Remove finished jobs and windows beyond what is configured to be kept."""
+    faults: builtins.list[str] = []
     with busy("removing"):
         jobs = Jobs.open()
-        removed = jobs.prune()
+        removed = jobs.prune(faults)
+    print(*(f"{fault}\n" for fault in faults), sep="", end="", file=sys.stderr)
     for folder in jobs.store.kept(removed):
         print(f"tmuxjobs: {folder} stays, for it holds files that tmuxjobs did not make.", file=sys.stderr)
     if json:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tmuxjobs import processes, starting
-from tmuxjobs.errors import JobNotFound, StateError, TmuxjobsError
+from tmuxjobs.errors import StateError, TmuxjobsError, apart
 from tmuxjobs.models import Lost, Running, Starting
 from tmuxjobs.results import Diagnosis, Finding, name_processes
 
@@ -55,18 +55,25 @@ def doctor(jobs: Jobs, *, fix: bool = False) -> Diagnosis:
 
 def found(jobs: Jobs, check: Callable[[Jobs], Iterator[Finding]]) -> list[Finding]:
     """What the check says; an error of ours is a finding too, for its text says what to do."""
+    faults: list[str] = []
     try:
-        return list(check(jobs))
+        with apart("", faults):
+            return list(check(jobs))
     except TmuxjobsError as error:
-        return [Finding(name=check.__name__.replace("_", " "), ok=False, text=str(error))]
+        faults = [str(error)]
+    return [Finding(name=check.__name__.replace("_", " "), ok=False, text=fault) for fault in faults]
 
 
 def look_for_leftovers(jobs: Jobs, findings: list[Finding]) -> list[Leftover]:
+    faults: list[str] = []
+    left: list[Leftover] = []
     try:
-        return list(leftovers(jobs))
+        with apart("", faults):
+            left = list(leftovers(jobs, faults))
     except TmuxjobsError as error:
-        findings.append(Finding(name="leftovers", ok=False, text=str(error)))
-        return []
+        faults.append(str(error))
+    findings += [Finding(name="leftovers", ok=False, text=fault) for fault in faults]
+    return left
 
 
 def told(name: str, left: list[str]) -> Finding:
@@ -185,8 +192,11 @@ def is_removed(jobs: Jobs, job_id: str) -> bool:
     return False
 
 
-def leftovers(jobs: Jobs) -> Iterator[Leftover]:
-    """What killed processes left half made, of jobs that do not run, their windows and their processes."""
+def leftovers(jobs: Jobs, faults: list[str]) -> Iterator[Leftover]:
+    """What killed processes left half made, of jobs that do not run, their windows and their processes.
+
+    Nothing is a leftover of a job with a fault; it is named in *faults*, unless its record is damaged.
+    """
     store = jobs.store
     panes = jobs.tmux.panes()
     with store.lock():
@@ -198,7 +208,7 @@ def leftovers(jobs: Jobs) -> Iterator[Leftover]:
     for path in store.exposed():
         yield Leftover(f"{path}, which others may read", lambda path=path: close_to_others(path))  # type: ignore[misc]
     for name in sorted(names):
-        with suppress(StateError, JobNotFound):  # damaged: `records` tells it; removed meanwhile
+        with apart(name, faults), suppress(StateError):  # damaged: `records` tells it
             record, state = jobs.look(name)
             if isinstance(state, Starting | Running):
                 continue

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from tmuxjobs import processes
-from tmuxjobs.errors import StateError
+from tmuxjobs.errors import StateError, apart
 from tmuxjobs.journal import Entry
 from tmuxjobs.models import Running, Starting, status_of
 
@@ -61,7 +61,10 @@ def _ends(jobs: Jobs) -> list[Entry]:
         for job_id in jobs.journal.open_jobs():
             folder = jobs.store.folder(job_id)
             if looks_for_lost or not folder.exists() or os.path.lexists(folder / "exit.json"):
-                yield _end(jobs, job_id)
+                end = None
+                with apart(job_id, []):  # `list` names it
+                    end = _end(jobs, job_id)
+                yield end
 
     found = _in_order(look())
     if not found:

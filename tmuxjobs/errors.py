@@ -14,8 +14,14 @@ TmuxjobsError
 └── InstallError      a client's configuration can not be changed; it is as it was
 """
 
-from collections.abc import Iterable
+import contextlib
+import traceback
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 PROCESSES = (
     "No more processes can be started: end some, or raise their limit (`ulimit -u`, or the container's or unit's own)."
@@ -98,3 +104,34 @@ class NotStarted(TmuxjobsError):
 
 class InstallError(TmuxjobsError):
     """A client's configuration can not be changed; it is as it was."""
+
+
+@contextlib.contextmanager
+def apart(job_id: str, faults: list[str]) -> Iterator[None]:
+    """What goes wrong within with one job is named in *faults*, a bug too, and hides no other job.
+
+    Without an id it is a bug in what concerns all jobs. Of a job that is gone by now nothing is said; what tmux refuses
+    is raised.
+    """
+    try:
+        yield
+    except JobNotFound:
+        pass
+    except StateError as error:
+        faults.append(str(error))
+    except TmuxjobsError:
+        raise
+    except Exception as error:  # noqa: BLE001 - one job's bug must not hide the other jobs
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"{type(error).__name__} {str(error)[:200]!r} in {Path(at.filename).name}, line {at.lineno}"
+        whose = f"Job '{job_id}' cannot be shown whole: t" if job_id else "T"
+        faults.append(f"{whose}his is a bug in tmuxjobs, {what}.")
+
+
+def raised(work: Callable[[list[str]], T]) -> T:
+    """What the work gives; raises StateError for the faults that it has named."""
+    faults: list[str] = []
+    done = work(faults)
+    if faults:
+        raise StateError(" ".join(faults))
+    return done

@@ -31,7 +31,7 @@ from tmuxjobs import (
     stopping,
     waiting,
 )
-from tmuxjobs.errors import InvalidInput, StateError, TmuxError
+from tmuxjobs.errors import InvalidInput, TmuxError, apart
 from tmuxjobs.journal import Journal
 from tmuxjobs.log import log_size
 from tmuxjobs.models import (
@@ -99,27 +99,27 @@ class Jobs:
             raise InvalidInput(f"'{status}' is no status; there are {', '.join(STATUSES)}.")
         if limit < 1:
             raise InvalidInput("limit must be 1 or more.")
-        found, damaged = [], []
+        found: builtins.list[tuple[Record, State]] = []
+        damaged: builtins.list[str] = []
         for job_id in self.store.ids():
-            try:
+            with apart(job_id, damaged):
                 record = self.store.look(job_id)
                 if record is None or (name and name.lower() not in f"{job_id} {record.job.command}".lower()):
                     continue
                 record, state = self.settle(record)
-            except StateError as error:
-                damaged.append(str(error))
-                continue
-            if status is None or status_of(state) == status:
-                found.append((record, state))
+                if status is None or status_of(state) == status:
+                    found.append((record, state))
         found.sort(key=lambda pair: pair[0].job.number, reverse=True)
         shown = found[:limit]
-        asked = asking.prompts(self, (record for record, state in shown if isinstance(state, Running)))
-        jobs = tuple(
-            JobSummary(**self._summary(record, state), waits_for=prompt.waits_for if prompt else None)
-            for record, state in shown
-            for prompt in [asked.get(record.job.job_id)]
-        )
-        return JobList(jobs=jobs, total=len(found), damaged=tuple(damaged))
+        running = [record for record, state in shown if isinstance(state, Running)]
+        asked = asking.prompts(self, running, faults=damaged)
+        jobs = []
+        for record, state in shown:
+            with apart(record.job.job_id, damaged):
+                prompt = asked.get(record.job.job_id)
+                waits_for = prompt.waits_for if prompt else None
+                jobs.append(JobSummary(**self._summary(record, state), waits_for=waits_for))
+        return JobList(jobs=tuple(jobs), total=len(found), damaged=tuple(damaged))
 
     def status(self, job_id: str) -> JobStatus:
         """Everything known of one job. Raises JobNotFound."""

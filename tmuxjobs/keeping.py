@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tmuxjobs import ending, processes
-from tmuxjobs.errors import LimitReached, StateError
+from tmuxjobs.errors import LimitReached, StateError, apart, raised
 from tmuxjobs.models import JobSpec, Lost
 from tmuxjobs.tmux import Pane
 
@@ -19,19 +19,24 @@ if TYPE_CHECKING:
 RECORDS_BYTES = 128 << 10
 
 
-def prune(jobs: Jobs) -> list[str]:
-    """Remove finished jobs beyond the configured age and count, and their windows; the ids that went."""
+def prune(jobs: Jobs, faults: list[str] | None = None) -> list[str]:
+    """Remove finished jobs beyond the configured age and count, and their windows; the ids that went.
+
+    A job with a fault stays and is named in *faults*; without that list the fault is raised after all else is done.
+    """
+    if faults is None:
+        return raised(lambda faults: prune(jobs, faults))
     jobs.journal_since()
-    lost = ended_unseen(jobs)
+    lost = ended_unseen(jobs, faults)
     with jobs.store.lock():
-        ages = sorted(ages_of(jobs, lost).items(), key=lambda item: item[1])
+        ages = sorted(ages_of(jobs, lost, faults).items(), key=lambda item: item[1])
         limit = jobs.settings.keep_jobs_for
         old = [name for place, (name, age) in enumerate(ages) if place >= jobs.settings.keep_jobs or age >= limit]
         remove(jobs, old)
         for path in jobs.store.half_made():
             jobs.store.discard(path)
         if jobs.settings.max_total_size is not None:
-            old += make_room(jobs, 0, lost)
+            old += make_room(jobs, 0, lost, faults)
     panes = jobs.tmux.panes() if old else {}
     for name in old:
         if name in panes:
@@ -40,17 +45,22 @@ def prune(jobs: Jobs) -> list[str]:
     return old
 
 
-def ended_unseen(jobs: Jobs) -> set[str]:
+def ended_unseen(jobs: Jobs, faults: list[str]) -> set[str]:
     """Lost jobs of which nothing lives. A look at all processes takes long: never under the lock."""
-    settled = [jobs.settle(record) for record in jobs.store.unfinished()]
-    adopted = {r.job.job_id for r, state in settled if r.job.adopted and jobs.left(r, state).ours}
+    settled, adopted = [], set()
+    for unfinished in jobs.store.unfinished():
+        with apart(unfinished.job.job_id, faults):
+            record, state = jobs.settle(unfinished)
+            if record.job.adopted and jobs.left(record, state).ours:
+                adopted.add(record.job.job_id)
+            settled.append((record, state))
     lost = [r for r, state in settled if isinstance(state, Lost) and r.job.job_id not in adopted]
     traces = {r.job.job_id: processes.Trace.of(r.job, r.run) for r in lost if r.run is not None and jobs.is_here(r.run)}
     living = {job_id for job_id, left in processes.of_jobs(traces).items() if left.ours}
     return {record.job.job_id for record in lost} - living
 
 
-def ages_of(jobs: Jobs, lost: set[str]) -> dict[str, float]:
+def ages_of(jobs: Jobs, lost: set[str], faults: list[str]) -> dict[str, float]:
     """{job id: seconds since its end} of every job that has ended; `lost` is from `ended_unseen`."""
     ended = {name: mtime(jobs.store.jobs / name / "exit.json") for name in jobs.store.ids()}
     written = {name: at for name, at in ended.items() if at and jobs.store.owns(jobs.store.jobs / name)}
@@ -59,7 +69,11 @@ def ages_of(jobs: Jobs, lost: set[str]) -> dict[str, float]:
             for path in jobs.store.transient(record.job.job_id):
                 jobs.store.discard(path)
             written[record.job.job_id] = record.job.created_at.timestamp()
-    return {name: age_of(jobs, name, at) for name, at in written.items()}
+    ages = {}
+    for name, at in written.items():
+        with apart(name, faults):
+            ages[name] = age_of(jobs, name, at)
+    return ages
 
 
 def age_of(jobs: Jobs, job_id: str, written_at: float) -> float:
@@ -83,14 +97,16 @@ def remove(jobs: Jobs, names: Sequence[str]) -> None:
         jobs.store.remove(name)
 
 
-def make_room(jobs: Jobs, wanted: int, lost: set[str], *, replaces: str | None = None) -> list[str]:
+def make_room(
+    jobs: Jobs, wanted: int, lost: set[str], faults: list[str], *, replaces: str | None = None
+) -> list[str]:
     """Remove the oldest finished jobs until `wanted` bytes more fit into the total; call it under the lock.
 
     A job that runs counts with all that it may still write, but for the one that is about to be ended. Raises
     LimitReached when these alone take too much.
     """
     total = jobs.settings.max_total_size or 0
-    ages = ages_of(jobs, lost)
+    ages = ages_of(jobs, lost, faults)
     taken = {name: jobs.store.size(name) for name in jobs.store.ids()}
     for record in jobs.store.unfinished():
         if record.job.job_id not in ages and record.job.job_id != replaces:
@@ -137,8 +153,11 @@ def finished_windows(jobs: Jobs) -> list[tuple[Pane, float]]:
     folders = {name: jobs.store.jobs / name for name in dead}
     # A lost job has no exit record; its window, where a person sees that it is lost, stays as long as another's.
     written = {name: mtime(folder / "exit.json") or mtime(folder / "output.log") for name, folder in folders.items()}
-    ages = {name: age_of(jobs, name, at) for name, at in written.items()}
-    return sorted(((dead[name], ages[name]) for name in dead), key=lambda one: one[1])
+    ages: dict[str, float] = {}
+    for name, at in written.items():
+        with apart(name, []):  # `list` names it
+            ages[name] = age_of(jobs, name, at)
+    return sorted(((dead[name], age) for name, age in ages.items()), key=lambda one: one[1])
 
 
 def mtime(path: Path) -> float:

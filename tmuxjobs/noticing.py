@@ -6,10 +6,12 @@ A job's end is told by its runner, which is there when nobody else is.
 from __future__ import annotations
 
 import json
+import sys
 import time
 from typing import TYPE_CHECKING
 
 from tmuxjobs.asking import Prompt, prompts
+from tmuxjobs.errors import apart, raised
 from tmuxjobs.log import log_size
 from tmuxjobs.models import Record, Running
 from tmuxjobs.tmux import Asking
@@ -18,24 +20,32 @@ if TYPE_CHECKING:
     from tmuxjobs.jobs import Jobs
 
 
-def notice_prompts(jobs: Jobs) -> None:
+def notice_prompts(jobs: Jobs, faults: list[str] | None = None) -> None:
     """Mark the windows of jobs that wait for input, and say so once to the people attached to our session.
 
     Costs next to nothing while no job runs or nobody is attached. Several may do this at once: tmux compares and marks
-    in one act.
+    in one act. Each job with a fault is named in *faults*; without that list it is raised when all else is done.
     """
-    records = running(jobs)
+    if faults is None:
+        raised(lambda faults: notice_prompts(jobs, faults))
+        return
+    records = running(jobs, faults)
     if records and jobs.tmux.attended():
-        mark(jobs, records, attended=True)
+        mark(jobs, records, faults, attended=True)
 
 
-def running(jobs: Jobs) -> list[Record]:
-    return [record for record in jobs.store.unfinished() if isinstance(jobs.settle(record)[1], Running)]
+def running(jobs: Jobs, faults: list[str]) -> list[Record]:
+    found = []
+    for record in jobs.store.unfinished():
+        with apart(record.job.job_id, faults):
+            if isinstance(jobs.settle(record)[1], Running):
+                found.append(record)
+    return found
 
 
-def mark(jobs: Jobs, records: list[Record], *, attended: bool) -> dict[str, Prompt]:
+def mark(jobs: Jobs, records: list[Record], faults: list[str], *, attended: bool) -> dict[str, Prompt]:
     """What each waits for, told to the windows; a notice is kept for when someone is there."""
-    asking = prompts(jobs, records)
+    asking = prompts(jobs, records, faults=faults)
     marks: dict[str, Asking | None] = {}
     for record in records:
         prompt = asking.get(record.job.job_id)
@@ -48,14 +58,17 @@ def mark(jobs: Jobs, records: list[Record], *, attended: bool) -> dict[str, Prom
         # The prompt of a shell that a person opened asks them nothing.
         silent = record.job.notify == "never" or record.job.adopted is not None or not attended
         notice = None if silent else f"{record.job.job_id} waits for {what}"
-        # What it has printed until now tells this question from the next one.
-        marks[record.run.pane] = Asking(str(log_size(jobs.log_path(record))), notice)
+        with apart(record.job.job_id, faults):
+            # What it has printed until now tells this question from the next one.
+            marks[record.run.pane] = Asking(str(log_size(jobs.log_path(record))), notice)
     jobs.tmux.mark_prompts(marks, at=int(time.time()))
     return asking
 
 
 def main(jobs: Jobs) -> None:
     """Look once and print {job id: [what it waits for, prompt]}."""
-    records = running(jobs)
-    asking = mark(jobs, records, attended=jobs.tmux.attended()) if records else {}
+    faults: list[str] = []
+    records = running(jobs, faults)
+    asking = mark(jobs, records, faults, attended=jobs.tmux.attended()) if records else {}
     print(json.dumps({job_id: (prompt.waits_for, prompt.text) for job_id, prompt in asking.items()}))
+    print(*faults, sep="\n", end="", file=sys.stderr)

@@ -18,7 +18,7 @@ import time
 
 TYPE_CHECKING = False  # `typing` takes 2 ms
 if TYPE_CHECKING or __package__:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
     from tmuxjobs import files
@@ -238,6 +238,15 @@ def ended(folder: str) -> None:
 # The welcome page
 
 
+@contextlib.contextmanager
+def apart(job: Job) -> Iterator[None]:
+    """A fault with one job, a bug too, is shown in its row; the page lives on and shows the others."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - see above
+        job.fault = f"not readable: {type(error).__name__}"
+
+
 class Job:
     """What the page shows of a job."""
 
@@ -247,7 +256,7 @@ class Job:
         self.number: int = asked["number"]
         self.command = " ".join(asked["command"].split())
         self.state = "running"
-        self.detail = ""
+        self.detail = self.fault = ""
         self.since: float = asked["created_monotonic"]
         self.boot: str = asked["boot"]
         self.is_adopted = bool(asked.get("adopted"))
@@ -279,6 +288,8 @@ class Job:
                 self.look(boot)
 
     def told(self) -> str:
+        if self.fault:
+            return self.fault
         if self.asks:
             return f"waits for {self.asks[0]}"
         return f"{self.state} {age(time.monotonic() - self.since) if self.state == 'running' else self.detail}"
@@ -366,7 +377,9 @@ class Board:
                 # A folder without a record is one in the making: look again.
                 self.changed = -1 if unread and time.time_ns() - changed < 60e9 else changed
         for job in self.jobs.values():
-            job.look(self.boot)
+            job.fault = ""
+            with apart(job):
+                job.look(self.boot)
         return sorted(self.jobs.values(), key=lambda job: (job.state != "running", -job.number))
 
     def add(self, name: str) -> bool:
@@ -400,7 +413,11 @@ class Ear:
         if now < self.look_at:
             return
         began = time.process_time()
-        quiet = {job.run["tty"]: job for job in jobs if job.is_quiet() and job.run is not None}
+        quiet = {}
+        for job in jobs:
+            with apart(job):
+                if job.is_quiet() and job.run is not None:
+                    quiet[job.run["tty"]] = job
         reading = self.reading(quiet)
         self.look_at = now + COST * (time.process_time() - began)
         for job in jobs:
@@ -476,8 +493,9 @@ class Welcome:
             if not job.is_adopted or job.state != "lost" or job.is_marked_lost:
                 continue
             job.is_marked_lost = True
-            if job.run and job.boot == self.board.boot and self.place.is_server(job.run):
-                self.place.tmux("set-option", "-w", "-t", job.run["pane"], "@tmuxjobs_state", "lost")
+            with apart(job):
+                if job.run and job.boot == self.board.boot and self.place.is_server(job.run):
+                    self.place.tmux("set-option", "-w", "-t", job.run["pane"], "@tmuxjobs_state", "lost")
 
     def own_keys(self) -> str:
         """The person's own keys for going about, from tmux; told to the status line too."""
@@ -560,7 +578,10 @@ class Welcome:
         prompt = f"{job.asks[1].strip()}   " if job.asks and job.asks[1].strip() else ""
         rest = f"  {printable(prompt + job.command)}"[: max(0, columns - len(start) - 26)]
         mark = (">\x1b[7m", "\x1b[27m") if chosen else (" ", "")
-        told = f"\x1b[{colour}m{MARKS[state]}\x1b[39m{start}\x1b[{colour}m{job.told():<20}\x1b[39m"
+        said = ""
+        with apart(job):
+            said = job.told()
+        told = f"\x1b[{colour}m{MARKS[state]}\x1b[39m{start}\x1b[{colour}m{said or job.fault:<20}\x1b[39m"
         return f"{mark[0]}{told}{mark[1]}{rest}"
 
     def act(self, key: str) -> None:

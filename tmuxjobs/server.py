@@ -28,7 +28,7 @@ from mcp_types import Tool as MCPTool
 from pydantic import Field
 from pydantic import ValidationError as PydanticValidationError
 
-from tmuxjobs.errors import InvalidInput, TmuxjobsError
+from tmuxjobs.errors import InvalidInput, TmuxjobsError, apart
 from tmuxjobs.jobs import Jobs
 from tmuxjobs.models import Notify, Status
 from tmuxjobs.picture import png
@@ -93,7 +93,8 @@ def build_server(jobs: Jobs) -> FastMCP:
     async def keep_house(_: FastMCP) -> AsyncIterator[None]:
         """Prune now and then, and notice who waits for input. Nothing depends on this end being reached."""
         ends.connected()
-        tasks = [asyncio.create_task(work) for work in (_prune_for_ever(jobs), _notice_for_ever(jobs))]
+        works = ((jobs.prune, jobs.settings.cleanup_interval), (jobs.notice_prompts, NOTICE_S))
+        tasks = [asyncio.create_task(_for_ever(*work)) for work in works]
         try:
             yield
         finally:
@@ -378,18 +379,18 @@ def schema(model: type[Answer]) -> dict[str, Any]:
     return {"type": "object", "properties": {name: small(part) for name, part in full["properties"].items()}}
 
 
-async def _prune_for_ever(jobs: Jobs) -> None:
+async def _for_ever(work: Callable[[list[str]], object], pause_s: float) -> None:
+    """Do it again and again, whatever happens; each fault is said once on stderr."""
+    said: set[str] = set()
     while True:
-        with contextlib.suppress(TmuxjobsError):  # the next call of a tool tells it to someone who can act
-            await asyncio.to_thread(jobs.prune)
-        await asyncio.sleep(jobs.settings.cleanup_interval)
-
-
-async def _notice_for_ever(jobs: Jobs) -> None:
-    while True:
-        with contextlib.suppress(TmuxjobsError):  # the next call of a tool tells it to someone who can act
-            await asyncio.to_thread(jobs.notice_prompts)
-        await asyncio.sleep(NOTICE_S)
+        faults: list[str] = []
+        with contextlib.suppress(TmuxjobsError), apart("", faults):  # the next call of a tool tells the first
+            await asyncio.to_thread(work, faults)
+        for fault in faults:
+            if fault not in said:
+                print(f"tmuxjobs: {fault}", file=sys.stderr)
+        said.update(faults)
+        await asyncio.sleep(pause_s)
 
 
 def serve(jobs: Jobs) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from tmuxjobs import ending, keeping, looks, processes, stopping
 from tmuxjobs.checks import checked_seconds, encoded
-from tmuxjobs.errors import TERMINALS, InvalidInput, LimitReached, NotAllowed, NotStarted, StateError, TmuxError
+from tmuxjobs.errors import TERMINALS, InvalidInput, LimitReached, NotAllowed, NotStarted, StateError, TmuxError, apart
 from tmuxjobs.models import LAUNCH_S, MARK_IN_JOBS, JobSpec, Notify, status_of
 from tmuxjobs.results import Ran, Started, Waited
 from tmuxjobs.settings import IN_HOOKS, IN_JOBS
@@ -154,10 +154,17 @@ def create(
 
     One that replaces a running job takes that one's slot, and its command is held back until `Store.let_go`.
     """
-    lost = keeping.ended_unseen(jobs) if jobs.settings.max_total_size is not None else set()
+    lost = keeping.ended_unseen(jobs, []) if jobs.settings.max_total_size is not None else set()
     with jobs.store.lock():
-        others = [record for record in jobs.store.unfinished() if record.job.job_id != replaces]
-        running = [record.job.job_id for record in others if status_of(jobs.state(record)) == "running"]
+        running = []
+        for record in jobs.store.unfinished():
+            if record.job.job_id == replaces:
+                continue
+            status = "running"
+            with apart(record.job.job_id, []):  # it counts; `list` names it
+                status = status_of(jobs.state(record))
+            if status == "running":
+                running.append(record.job.job_id)
         if len(running) >= jobs.settings.max_jobs:
             raise LimitReached(
                 f"{len(running)} jobs run and TMUXJOBS_MAX_JOBS is {jobs.settings.max_jobs}: wait for one or kill "
@@ -185,7 +192,7 @@ def create(
             on_end=None if IN_HOOKS & jobs.environ.keys() else jobs.settings.on_end,
         )
         if jobs.settings.max_total_size is not None:
-            keeping.make_room(jobs, keeping.reserved(spec), lost, replaces=replaces)
+            keeping.make_room(jobs, keeping.reserved(spec), lost, [], replaces=replaces)
         marks = {IN_JOBS: job_id, MARK_IN_JOBS: spec.mark}
         jobs.store.create(spec, environment | marks, held=replaces is not None)
         try:

@@ -21,7 +21,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from tmuxjobs import files
-from tmuxjobs.errors import JobNotFound, StateError
+from tmuxjobs.errors import JobNotFound, StateError, apart
 from tmuxjobs.files import FORMAT, Newer, Odd
 from tmuxjobs.models import ExitRecord, JobSpec, Model, Record, RunRecord
 
@@ -260,7 +260,7 @@ class Store:
         found = []
         for name in self.ids():
             if not os.path.lexists(self.jobs / name / "exit.json"):
-                with contextlib.suppress(StateError):
+                with apart(name, []):
                     found.append(self.look(name))
         return [record for record in found if record is not None]
 

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from tmuxjobs import output, processes
 from tmuxjobs.epilogue import seconds
+from tmuxjobs.errors import apart
 from tmuxjobs.jobs import Jobs
 from tmuxjobs.looks import MARKS
 from tmuxjobs.models import Status
@@ -65,16 +66,19 @@ class Listing:
                 overflow="ellipsis",
                 ratio={"COMMAND": 2, "LAST LINE": 3}.get(title),
             )
-        busy = self.usage(found)
+        faults: list[str] = []
+        busy = self.usage(found, faults)
         for job in found.jobs:
-            cells = self.cells(job, busy.get(job.job_id))
+            line = ""
+            with apart(job.job_id, faults):
+                line = output.tail(self.jobs.store.folder(job.job_id) / "output.log", lines=1).text
+            cells = self.cells(job, busy.get(job.job_id), line)
             table.add_row(*(cells[title] for title in columns))
-        return Group(table, *(Text(line, style="dim") for line in left_out(found)))
+        return Group(table, *(Text(said, style="dim") for said in dict.fromkeys([*left_out(found), *faults])))
 
-    def cells(self, job: JobSummary, usage: tuple[float, int] | None) -> dict[str, Text]:
+    def cells(self, job: JobSummary, usage: tuple[float, int] | None, line: str) -> dict[str, Text]:
         """Every column's text; nothing of a job is ever taken for markup."""
         age = (datetime.now(UTC) - job.started).total_seconds()
-        line = output.tail(self.jobs.store.folder(job.job_id) / "output.log", lines=1).text
         return {
             "JOB": Text(job.job_id, style="bold" if job.status == "running" else ""),
             "STATE": self.state(job),
@@ -94,16 +98,17 @@ class Listing:
         shown = [mark] if self.console.encoding.startswith("utf") else []
         return Text(" ".join([*shown, word, *([job.how] if job.how else [])]), style=style)
 
-    def usage(self, found: JobList) -> dict[str, tuple[float, int]]:
+    def usage(self, found: JobList, faults: list[str]) -> dict[str, tuple[float, int]]:
         """{running job: (processors kept busy since the last look, or since its start; resident bytes)}."""
         now = time.monotonic()
         roots: dict[str, int] = {}
         itself: dict[int, bool] = {}
         for job in found.jobs:
-            record = self.jobs.store.look(job.job_id) if job.status == "running" else None
-            if record is not None and record.root is not None:
-                roots[job.job_id] = record.root
-                itself[record.root] = record.job.adopted is not None
+            with apart(job.job_id, faults):
+                record = self.jobs.store.look(job.job_id) if job.status == "running" else None
+                if record is not None and record.root is not None:
+                    roots[job.job_id] = record.root
+                    itself[record.root] = record.job.adopted is not None
         used = processes.usage(itself) if roots else {}
         busy = {}
         for job in found.jobs:
