@@ -220,6 +220,14 @@ class Screen:
         """The first look that shows all the parts."""
         return wait_until(self.look, lambda text: all(part in text for part in parts))
 
+    def ask(self, name: str) -> str:
+        """What that tmux has of this terminal: `pane_title`, `alternate_on`."""
+        return self._tmux("display-message", "-p", "-t", self.name, f"#{{{name}}}").strip()
+
+    def set_clipboard(self) -> None:
+        """Let programs set the clipboard by an escape, as many terminals do: `buffer_sample` is what it has."""
+        self._tmux("set-option", "-s", "set-clipboard", "on")
+
     def press(self, *keys: str) -> None:
         """Keys in tmux's names: `Enter`, `C-b`, `x`."""
         self._tmux("send-keys", "-t", self.name, *keys)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from cyclopts import App, CoercionError, CycloptsError, MissingArgumentError, Parameter, UnusedCliTokensError
 
 from tmuxjobs.jobs import Jobs
+from tmuxjobs.visible import visible, visible_json, visible_lines
 
 app = App(
     "tmuxjobs",
@@ -24,12 +25,12 @@ USAGE, BUG, WAIT_OVER, INTERRUPTED = 2, 3, 124, 130
 def job_ids(_: object) -> list_of[tuple[str, str]]:
     """What a shell completes a job id to, newest first, each with its state and command."""
     found = Jobs.open().list(limit=200).jobs
-    return [(job.job_id, f"{job.status}: {job.command[:60]}") for job in found]
+    return [(job.job_id, f"{job.status}: {' '.join(job.command.split())[:60]}") for job in found]
 
 
 def windows(_: object) -> list_of[tuple[str, str]]:
     """What a shell completes a window to that can be adopted."""
-    return Jobs.open().adoptable()
+    return [(visible(window), visible(what)) for window, what in Jobs.open().adoptable()]
 
 
 JobId = Annotated[str, Parameter(completer=job_ids)]
@@ -37,8 +38,11 @@ app.register_install_completion_command(help="Make this shell complete commands,
 
 
 def show(result: Any, *, as_json: bool = False, ids: str | None = None) -> None:
-    """The answer on stdout, as JSON, as ids alone, or as text."""
-    print(ids if ids is not None else result.model_dump_json() if as_json else result.text())
+    """The answer on stdout, as JSON, as ids alone, or as text; nothing in it reaches a terminal as a control."""
+    if ids is not None:
+        print(ids)
+    else:
+        print(visible_json(result.model_dump_json()) if as_json else visible_lines(result.text()))
 
 
 def wrong_usage(error: CycloptsError) -> str:

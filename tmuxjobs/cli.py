@@ -37,6 +37,7 @@ from tmuxjobs.progress import busy
 from tmuxjobs.results import Waited
 from tmuxjobs.settings import Settings
 from tmuxjobs.store import Store
+from tmuxjobs.visible import visible
 from tmuxjobs.waiting import Until
 
 
@@ -446,7 +447,8 @@ def log_path(job_id: JobId, *, stderr: Annotated[bool, Flag] = False, json: Json
     path = answer.stderr_path if stderr else answer.log_path
     if path is None:
         raise InvalidInput(f"Job '{job_id}' keeps no stderr of its own; it is in the log with the rest.")
-    print(dumps({"job_id": job_id, "log_path": path}) if json else path)
+    # As it is where a program reads it, to be used.
+    print(dumps({"job_id": job_id, "log_path": path}) if json else visible(path) if sys.stdout.isatty() else path)
 
 
 @app.command
@@ -498,7 +500,7 @@ def main() -> None:
         app(exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except CycloptsError as error:
-        print(f"tmuxjobs: {wrong_usage(error)}", file=sys.stderr)
+        print(f"tmuxjobs: {visible(wrong_usage(error))}", file=sys.stderr)
         sys.exit(USAGE)
     except InvalidInput as error:
         print(f"tmuxjobs: {error}", file=sys.stderr)
@@ -513,7 +515,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(0)
     except Exception:  # noqa: BLE001 - the one place where a bug ends
-        print(f"tmuxjobs: this is a bug; what happened is in {_save_traceback()}.", file=sys.stderr)
+        print(f"tmuxjobs: this is a bug; what happened is in {visible(_save_traceback())}.", file=sys.stderr)
         sys.exit(BUG)
 
 

@@ -19,6 +19,7 @@ from tmuxjobs.models import Notify
 from tmuxjobs.progress import busy
 from tmuxjobs.reading import CHARS
 from tmuxjobs.starting import ran
+from tmuxjobs.visible import visible, visible_lines
 
 
 @app.command
@@ -89,7 +90,7 @@ def execute(
             sys.exit(exit_code(jobs.status(started.job_id)))
         else:
             if sys.stderr.isatty() and not quiet:
-                print(f"[{started.job_id}: {started.attach}]", file=sys.stderr)
+                print(f"[{started.job_id}: {visible(started.attach)}]", file=sys.stderr)
             stderr_cursor = 0 if separate_stderr else None
             sys.exit(follow(jobs, started.job_id, cursor=0, stderr_cursor=stderr_cursor, pressed=pressed))
 
@@ -149,9 +150,9 @@ def install(client: Client, *, write: Annotated[bool, Flag] = False) -> None:
     """
     command = clients.server_command()
     if write:
-        print(clients.write(client, command, Path.home(), os.environ))
+        print(visible_lines(clients.write(client, command, Path.home(), os.environ)))
         return
     path = clients.config_path(client, Path.home(), os.environ)
-    where = f"Add this to {path}" if path else "Run this"
+    where = f"Add this to {visible(str(path))}" if path else "Run this"
     print(f"{where}, or let `tmuxjobs install {client} --write` do it:", file=sys.stderr)
     print(clients.wanted(client, command))

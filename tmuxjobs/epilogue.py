@@ -11,6 +11,10 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+if TYPE_CHECKING or __package__:
+    from tmuxjobs.visible import visible
+else:
+    from visible import visible
 
 HOOK_S = 60.0
 
@@ -49,7 +53,7 @@ class End:
         log = record["log"]
         self.more = ", log incomplete" if log["complete"] is False else ""
         if record["left_running"]:
-            self.more += f", left running: {', '.join(one['name'] for one in record['left_running'][:3])}"
+            self.more += f", left running: {', '.join(visible(one['name']) for one in record['left_running'][:3])}"
 
     def line(self) -> str:
         """The line at the end of the window; its keys are read by `pages.py`."""

@@ -17,6 +17,7 @@ from tmuxjobs.reading import CHARS_MAX, answer_of
 from tmuxjobs.results import Output, waiting
 from tmuxjobs.terminals import Terminal
 from tmuxjobs.tmux import Pane, key_name
+from tmuxjobs.visible import visible, visible_lines
 from tmuxjobs.watching import watching
 
 if TYPE_CHECKING:
@@ -226,11 +227,12 @@ class Talk:
         if self.stderr is not None:
             err = output.ends(self.stderr, cursor=self.stderr_before, max_chars=CHARS, final=final)
         answer = answer_of(self.jobs, self.record, state, page, err)
-        text = without_echo(answer.stdout, self.echo)
+        text = visible_lines(without_echo(page.text, self.echo))
         if screen is not None:
             text += screen
             said += "; a full-screen program: stdout ends with its screen"
-        return answer.model_copy(update={"stdout": text, "note": f"{answer.note}; {said}" if answer.note else said})
+        note = visible(f"{answer.note}; {said}" if answer.note else said)
+        return answer.model_copy(update={"stdout": text, "note": note})
 
     def full_screen(self) -> str | None:
         """What a full-screen program shows; None of any other."""

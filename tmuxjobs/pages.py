@@ -22,9 +22,11 @@ if TYPE_CHECKING or __package__:
     from typing import Any
 
     from tmuxjobs import files
+    from tmuxjobs.visible import visible
 else:
     sys.path.append(os.path.dirname(os.path.abspath(__file__)))  # `-I` leaves it out
     import files
+    from visible import visible
 
 TICK_S = 2.0
 ALONE_S = 0.05
@@ -232,7 +234,7 @@ def ended(folder: str) -> None:
         if key == "r":
             write("\r\n running it again ...")
             error = place.run_again(job["job_id"])
-            write(f"\r\x1b[K {error}" if error else "\r\x1b[K it runs again in a window of its own")
+            write(f"\r\x1b[K {visible(error)}" if error else "\r\x1b[K it runs again in a window of its own")
 
 
 # The welcome page
@@ -548,7 +550,7 @@ class Welcome:
         if rows < 18:
             top, bottom = [" \x1b[1mtmuxjobs\x1b[m"], bottom[1:2]
         if self.said:
-            bottom = ["", f" \x1b[1m{printable(self.said)}\x1b[m", *bottom[1:]]
+            bottom = ["", f" \x1b[1m{visible(self.said)}\x1b[m", *bottom[1:]]
         room = max(1, rows - len(top) - len(bottom))
         text = "\r\n".join(f"{line}\x1b[K" for line in [*top, *self.table(columns, room), *bottom])
         page = f"\x1b[H{text}\x1b[J"
@@ -574,14 +576,14 @@ class Welcome:
     def row(self, job: Job, wide: int, columns: int, *, chosen: bool) -> str:
         state = "asks" if job.asks else job.state
         colour = COLOURS[state]
-        start = f" {job.job_id:<{wide}}  "
+        start = f" {visible(job.job_id):<{wide}}  "
         prompt = f"{job.asks[1].strip()}   " if job.asks and job.asks[1].strip() else ""
-        rest = f"  {printable(prompt + job.command)}"[: max(0, columns - len(start) - 26)]
+        rest = f"  {visible(prompt + job.command)}"[: max(0, columns - len(start) - 26)]
         mark = (">\x1b[7m", "\x1b[27m") if chosen else (" ", "")
         said = ""
         with apart(job):
-            said = job.told()
-        told = f"\x1b[{colour}m{MARKS[state]}\x1b[39m{start}\x1b[{colour}m{said or job.fault:<20}\x1b[39m"
+            said = visible(job.told())
+        told = f"\x1b[{colour}m{MARKS[state]}\x1b[39m{start}\x1b[{colour}m{said or visible(job.fault):<20}\x1b[39m"
         return f"{mark[0]}{told}{mark[1]}{rest}"
 
     def act(self, key: str) -> None:
@@ -606,10 +608,6 @@ class Welcome:
         elif key == "h":
             said, error = self.place.command("hold", "--toggle", job.job_id)
             self.said = (error or said).removeprefix("tmuxjobs: ")
-
-
-def printable(text: str) -> str:
-    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def welcome(state_dir: str, session: str, tmux: str) -> None:

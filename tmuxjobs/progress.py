@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 
 from tmuxjobs.epilogue import seconds
+from tmuxjobs.visible import visible
 
 
 @contextlib.contextmanager
@@ -29,7 +30,7 @@ def _tell(what: str, over: threading.Event) -> None:
     since = time.monotonic()
     shown = False
     while not over.wait(1.0):
-        print(f"\r{what} … {seconds(time.monotonic() - since)}\x1b[K", end="", file=sys.stderr, flush=True)
+        print(f"\r{visible(what)} … {seconds(time.monotonic() - since)}\x1b[K", end="", file=sys.stderr, flush=True)
         shown = True
     if shown:
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)

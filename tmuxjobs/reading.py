@@ -37,7 +37,10 @@ def output(
         return logs.read(path, cursor=start, max_chars=budget, raw=raw, final=final)
 
     err = read(jobs.stderr_path(record), stderr_cursor) if record.job.separate_stderr else None
-    return answer_of(jobs, record, state, read(jobs.log_path(record), cursor), err)
+    out = read(jobs.log_path(record), cursor)
+    answer = answer_of(jobs, record, state, out, err)
+    # Raw is raw: nothing is made visible in it.
+    return answer.model_copy(update={"stdout": out.text, "stderr": err.text if err else ""}) if raw else answer
 
 
 def tail(jobs: Jobs, job_id: str, *, lines: int = 50) -> Output:

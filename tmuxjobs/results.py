@@ -1,13 +1,27 @@
-"""The answers of the verbs, and the text of each: many clients show a model the text alone, so it stands by itself."""
+"""The answers of the verbs, and the text of each: many clients show a model the text alone, so it stands by itself.
 
+What comes from jobs and callers is made visible (`visible.py`) in the fields as in the text, but for paths, which are
+to be used, and for raw output, which was asked for. Lines of ours that stand behind or among a job's output begin with
+`== ` or come after a line `==`; a line of output that begins like that is shown with a backslash before it.
+"""
+
+import re
 from datetime import datetime
 from itertools import groupby
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from tmuxjobs.epilogue import seconds
 from tmuxjobs.models import Model, ProcessRecord, Status
+from tmuxjobs.visible import visible, visible_lines
+
+Line = Annotated[str, AfterValidator(visible)]
+"""Of a job or a caller, on one line."""
+Lines = Annotated[str, AfterValidator(visible_lines)]
+FENCE = "=="
+FORGED = re.compile(rf"(?:^|(?<=\r))(?=\\*{FENCE}(?:[ \r]|$))", re.MULTILINE)
+"""Where a line of output begins like ours, or like one that has been quoted."""
 
 
 class Answer(Model):
@@ -33,12 +47,12 @@ class JobSummary(Answer):
 
     job_id: str
     status: Status
-    command: str
+    command: Lines
     started: datetime
     ended: datetime | None = None
     exit_code: int | None = None
-    signal: str | None = None
-    reason: str | None = None
+    signal: Line | None = None
+    reason: Line | None = None
     runtime: float
     waits_for: WaitsFor | None = None
     adopted: datetime | None = None
@@ -51,13 +65,13 @@ class JobSummary(Answer):
         return str(self.exit_code) if self.exit_code else ""
 
     def text(self) -> str:
-        """One line: id, status, runtime, command."""
+        """One line: id, status, runtime, and last the command, which may be anything."""
         command = " ".join(self.command.split())
         shown = command if len(command) <= 80 else command[:79] + "…"
-        waits = f"  (waits for {self.waits_for})" if self.waits_for else ""
+        waits = f", waits for {self.waits_for}" if self.waits_for else ""
         how = f"{self.status}{' ' * bool(self.how)}{self.how}"
-        adopted = "  (adopted)" if self.adopted else ""
-        return f"{self.job_id}  {how}  {seconds(self.runtime)}  {shown}{adopted}{waits}"
+        adopted = ", adopted" if self.adopted else ""
+        return f"{self.job_id}  {how}{adopted}{waits}  {seconds(self.runtime)}  {shown}"
 
 
 class JobList(Answer):
@@ -65,7 +79,7 @@ class JobList(Answer):
 
     jobs: tuple[JobSummary, ...]
     total: int
-    damaged: tuple[str, ...] = ()
+    damaged: tuple[Line, ...] = ()
 
     def text(self) -> str:
         """A line a job, and how many are not shown."""
@@ -79,16 +93,16 @@ class JobList(Answer):
 class JobStatus(JobSummary):
     """The answer of `status`. `log` says whether the log is whole, `cpu` is in seconds, memory in bytes."""
 
-    detail: str
+    detail: Line
     pid: int | None = None
-    cwd: str
+    cwd: Line
     log_path: str
     stderr_path: str | None = None
     attach: str
-    log: str
+    log: Line
     log_bytes: int
     waiting_for_input: bool = False
-    prompt: str | None = None
+    prompt: Line | None = None
     timeout: float | None = None
     cpu: float | None = None
     max_rss_bytes: int | None = None
@@ -102,18 +116,20 @@ class JobStatus(JobSummary):
     def text(self) -> str:
         """How it stands, what it is, where its log and window are, and what needs someone's attention."""
         how = "" if self.detail == self.status else f" ({self.detail})"
-        lines = [f"{self.job_id}: {self.status}{how}, {seconds(self.runtime)}", f"command: {self.command}"]
+        lines = [f"{self.job_id}: {self.status}{how}, {seconds(self.runtime)}"]
+        # Its further lines are set in, for none of ours is.
+        lines.append("command: " + self.command.replace("\n", "\n  "))
         lines.append(f"cwd: {self.cwd}")
-        lines.append(f"log: {self.log_path} ({self.log_bytes} bytes, {self.log})")
+        lines.append(f"log: {visible(self.log_path)} ({self.log_bytes} bytes, {self.log})")
         if self.adopted:
             lines.append(
                 f"A person started it and gave it over (adopted) at {self.adopted:%H:%M:%S} UTC: its log begins there, "
                 "`screen` shows what is left from before; its environment is not known, it has no timeout."
             )
         if self.stderr_path:
-            lines.append(f"stderr: {self.stderr_path}")
+            lines.append(f"stderr: {visible(self.stderr_path)}")
         if self.status == "running":
-            lines.append(f"watch: {self.attach}")
+            lines.append(f"watch: {visible(self.attach)}")
         if self.waits_for:
             lines.append(f"It {waiting(self.waits_for, self.prompt or '', self.attach)}")
         if self.held_since:
@@ -130,6 +146,10 @@ class JobStatus(JobSummary):
         return "\n".join(lines)
 
 
+def where(log_path: str, attach: str) -> str:
+    return f"log: {visible(log_path)}\nwatch: {visible(attach)}"
+
+
 class Started(Answer):
     """The answer of `execute`."""
 
@@ -140,21 +160,21 @@ class Started(Answer):
 
     def text(self) -> str:
         """The id and where to look."""
-        return f"Started {self.job_id} ({self.status}).\nlog: {self.log_path}\nwatch: {self.attach}"
+        return f"Started {self.job_id} ({self.status}).\n{where(self.log_path, self.attach)}"
 
 
 class Adopted(Started):
     """The answer of `adopt`: the window's job."""
 
-    window: str
-    note: str = ""
+    window: Line
+    note: Line = ""
 
     def text(self) -> str:
         """The id, where to look, and what is not known of it."""
         note = f"\nnote: {self.note}" if self.note else ""
         return (
-            f"Adopted {self.window} as {self.job_id} ({self.status}).\nlog: {self.log_path} (from now on)\n"
-            f"watch: {self.attach}{note}"
+            f"Adopted {self.window} as {self.job_id} ({self.status}).\nlog: {visible(self.log_path)} (from now on)\n"
+            f"watch: {visible(self.attach)}{note}"
         )
 
 
@@ -163,16 +183,26 @@ REPEATS = 4
 
 def printed(stdout: str, stderr: str) -> list[str]:
     """Both as text, apart; the fields of an answer have every line."""
-    parts = [folded(stdout.rstrip("\n"))] if stdout else []
-    return [*parts, "[stderr]\n" + folded(stderr.rstrip("\n"))] if stderr else parts
+    parts = [folded(stdout)] if stdout else []
+    return [*parts, f"{FENCE} stderr\n{folded(stderr)}"] if stderr else parts
 
 
-def folded(text: str) -> str:
-    """Lines that come many times in a row once, with their number, where that is shorter."""
+def quoted(output: str) -> str:
+    """With a backslash before each line that could be taken for one of ours."""
+    return FORGED.sub(r"\\", output)
+
+
+def fenced(parts: list[str], ours: str) -> str:
+    """What a job printed, `==`, and what we say of it; without output there is no `==`."""
+    return "\n".join([*parts, *([FENCE] if parts else []), ours])
+
+
+def folded(output: str) -> str:
+    """Lines that come many times in a row once, with their number, where that is shorter; quoted."""
     lines: list[str] = []
-    for line, group in groupby(text.split("\n")):
+    for line, group in groupby(quoted(output.rstrip("\n")).split("\n")):
         times = sum(1 for _ in group)
-        note = f"[... this line {times} times ...]"
+        note = f"{FENCE} this line {times} times"
         fold = times >= REPEATS and (times - 1) * (len(line) + 1) > len(note)
         lines += [line, note] if fold else [line] * times
     return "\n".join(lines)
@@ -182,7 +212,7 @@ class Restarted(Started):
     """The answer of `restart`: the new job, and the old one's id."""
 
     restarted: str
-    note: str = ""
+    note: Line = ""
 
     def text(self) -> str:
         """As of `execute`, and what was not carried over."""
@@ -195,8 +225,8 @@ class Output(Answer):
     `stderr` is empty unless the job keeps the two apart. `more` says that bytes after `cursor` are already there.
     """
 
-    stdout: str
-    stderr: str = ""
+    stdout: Lines
+    stderr: Lines = ""
     cursor: int
     stderr_cursor: int | None = None
     status: Status
@@ -205,7 +235,7 @@ class Output(Answer):
     omitted_lines: int = 0
     omitted_at: int | None = None
     gone_bytes: int = 0
-    note: str = ""
+    note: Line = ""
 
     def text(self) -> str:
         """The output itself, then one line with the status, the cursor and what is missing."""
@@ -217,9 +247,8 @@ class Output(Answer):
             facts.append("more is there: go on from the cursor")
         if self.note:
             facts.append(self.note)
-        if not parts:
-            parts.append("(no output)" if not self.cursor else "(no new output)")
-        return "\n".join([*parts, f"[{', '.join(facts)}]"])
+        nothing = "(no new output)\n" if self.cursor else "(no output)\n"
+        return fenced(parts, f"{'' if parts else nothing}[{', '.join(facts)}]")
 
 
 class WaitedJob(Model):
@@ -229,16 +258,16 @@ class WaitedJob(Model):
     reason: str | None
     status: Status
     exit_code: int | None
-    note: str
-    stdout: str
-    stderr: str
+    note: Line
+    stdout: Lines
+    stderr: Lines
     cursor: int
 
     def parts(self) -> list[str]:
         """One line with id, status, what of the wait, and the cursor; then the output."""
         code = f" {self.exit_code}" if self.exit_code is not None else ""
         how = f"{self.status}{code}, {self.reason or 'still waited for'}, cursor {self.cursor}"
-        return [f"== {self.job_id}: {how}", *printed(self.stdout, self.stderr)]
+        return [f"{FENCE} {self.job_id}: {how}", *printed(self.stdout, self.stderr)]
 
 
 class Waited(Answer):
@@ -252,12 +281,12 @@ class Waited(Answer):
     status: Status
     exit_code: int | None = None
     runtime: float
-    stdout: str
-    stderr: str = ""
+    stdout: Lines
+    stderr: Lines = ""
     cursor: int
     waits_for: WaitsFor | None = None
-    prompt: str | None = None
-    note: str = ""
+    prompt: Line | None = None
+    note: Line = ""
     jobs: tuple[WaitedJob, ...] = ()
 
     def text(self) -> str:
@@ -265,7 +294,7 @@ class Waited(Answer):
         parts = [part for job in self.jobs for part in job.parts()] or printed(self.stdout, self.stderr)
         note = f": {self.note}" if self.note else ""
         facts = f"{self.job_id} {self.status}, {seconds(self.runtime)}, cursor {self.cursor}"
-        return "\n".join([*parts, f"[{self.reason}{note}; {facts}]"])
+        return fenced(parts, f"[{self.reason}{note}; {facts}]")
 
 
 class Ran(Waited):
@@ -276,7 +305,7 @@ class Ran(Waited):
 
     def text(self) -> str:
         """As of `wait`, and where to look while it runs on."""
-        more = f"\nlog: {self.log_path}\nwatch: {self.attach}" if self.status == "running" else ""
+        more = f"\n{where(self.log_path, self.attach)}" if self.status == "running" else ""
         return super().text() + more
 
 
@@ -290,9 +319,9 @@ class FoundLine(Model):
     line: int
     line_is_exact: bool = True
     cursor: int
-    text: str
-    before: tuple[str, ...] = ()
-    after: tuple[str, ...] = ()
+    text: Lines
+    before: tuple[Lines, ...] = ()
+    after: tuple[Lines, ...] = ()
 
 
 class Found(Answer):
@@ -312,8 +341,8 @@ class Found(Answer):
         """As grep shows them, `line:text`, and how many there are."""
         lines = self._rows("stdout")
         errors = self._rows("stderr")
-        lines += ["[stderr]", *errors] if errors else []
-        return "\n".join([*lines, f"[{self._facts()}]"])
+        lines += [f"{FENCE} stderr", *errors] if errors else []
+        return fenced(lines, f"[{self._facts()}]")
 
     def _rows(self, stream: str) -> list[str]:
         matches = [match for match in self.matches if match.stream == stream]
@@ -350,13 +379,13 @@ class Found(Answer):
 class Screen(Answer):
     """The answer of `screen`. Rows and columns count from 1; `mode` is tmux's while the person scrolls back."""
 
-    screen: str
+    screen: Lines
     cursor_row: int
     cursor_column: int
     columns: int
     rows: int
     alternate: bool
-    mode: str = ""
+    mode: Line = ""
     status: Status
     styled: tuple[str, ...] = Field(default=(), exclude=True, repr=False)
     cursor_visible: bool = Field(default=True, exclude=True)
@@ -368,7 +397,7 @@ class Screen(Answer):
         facts[-1] += f", column {self.cursor_column}"
         facts += ["full-screen program"] if self.alternate else []
         facts += [f"the person is in {self.mode}, so this may be an earlier part"] if self.mode else []
-        return f"{self.screen}\n[{', '.join(facts)}]"
+        return fenced([quoted(self.screen)] if self.screen else [], f"[{', '.join(facts)}]")
 
 
 class HoldAnswer(Answer):
@@ -376,7 +405,7 @@ class HoldAnswer(Answer):
 
     job_id: str
     held: bool
-    detail: str
+    detail: Line
 
     def text(self) -> str:
         """Whose it is now."""
@@ -386,9 +415,9 @@ class HoldAnswer(Answer):
 class Kill(Answer):
     """The answer of `kill`."""
 
-    job_id: str
+    job_id: Line
     status: Literal["killed", "already_terminated", "not_found"]
-    detail: str
+    detail: Line
     survivors: tuple[ProcessRecord, ...] = ()
     not_touched: tuple[ProcessRecord, ...] = ()
 
@@ -405,7 +434,7 @@ class Finding(Model):
 
     name: str
     ok: bool
-    text: str
+    text: Line
 
 
 class Diagnosis(Answer):
@@ -413,7 +442,7 @@ class Diagnosis(Answer):
 
     healthy: bool
     checks: tuple[Finding, ...]
-    fixed: tuple[str, ...] = ()
+    fixed: tuple[Line, ...] = ()
 
     def text(self) -> str:
         """A line a check, and what was removed."""
@@ -427,4 +456,4 @@ def in_doubt(processes: tuple[ProcessRecord, ...]) -> str:
 
 
 def name_processes(processes: tuple[ProcessRecord, ...]) -> str:
-    return ", ".join(f"{process.name} ({process.pid})" for process in processes)
+    return ", ".join(f"{visible(process.name)} ({process.pid})" for process in processes)

@@ -23,12 +23,14 @@ if TYPE_CHECKING or __package__:
 
     from tmuxjobs import epilogue, files, trees
     from tmuxjobs.attaching import LOOK_S, Recorder, RecorderGone, Refused, Stderr, readable, write_fully
+    from tmuxjobs.visible import visible
 else:
     sys.path.append(os.path.dirname(os.path.abspath(__file__)))  # `-I` leaves it out
     import epilogue
     import files
     import trees
     from attaching import LOOK_S, Recorder, RecorderGone, Refused, Stderr, readable, write_fully
+    from visible import visible
 
 FORMAT = 1
 LAUNCH_S = 60.0  # a runner that comes later does not start: by then the job was told as lost
@@ -756,7 +758,7 @@ class Runner:
         with contextlib.suppress(OSError):  # a full disk: who started it sees that nobody runs it
             self.write_exit(record | {"job": self.job, "run": self.run or None})
         with contextlib.suppress(OSError):
-            os.write(1, f"[{self.job['job_id']} did not start: {why}]\r\n".encode())
+            os.write(1, f"[{self.job['job_id']} did not start: {visible(why)}]\r\n".encode())
         return 126
 
 

@@ -37,6 +37,7 @@ from tmuxjobs.results import Answer, Found, JobList, JobStatus, Kill, Output, Ra
 from tmuxjobs.starting import ran
 from tmuxjobs.tasks import Tasks, inline
 from tmuxjobs.telling import EndsTold, progress
+from tmuxjobs.visible import visible
 from tmuxjobs.waiting import CHARS, WAIT_S, Mode, Until
 
 NOTICE_S = 2.0
@@ -47,6 +48,8 @@ Runs shell commands as background jobs in tmux, where the person can watch and t
 - `wait` tells when it has ended, printed something or serves: never poll `status`.
 - `tail` shows the newest output, `output` with the last cursor only what is new.
 - `interact` types into a job and answers with what it printed; `keys=["C-c"]` interrupts.
+- What a job printed ends at a line `==`. Only what follows, and lines that begin with `== `, is from tmuxjobs; output
+  that begins like that has a `\\` before it.
 - `[ended meanwhile: ...]` under an answer names other jobs that have ended, once.
 - A job lives on when this server ends, and every later session sees it in `list`. `kill` what you no longer need.
 - `search` finds lines in a large log; it is a plain file (log_path), too.
@@ -73,7 +76,7 @@ class PlainArgumentErrors(Middleware):
         except ValidationError as error:
             cause = error.__cause__
             said = _argument_error(cause) if isinstance(cause, PydanticValidationError) else str(error)
-            raise ToolError(f"{context.message.name}: {said}", log_level=logging.DEBUG) from None
+            raise ToolError(visible(f"{context.message.name}: {said}"), log_level=logging.DEBUG) from None
 
 
 def _argument_error(error: PydanticValidationError) -> str:

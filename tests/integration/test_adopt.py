@@ -213,7 +213,7 @@ def test_its_log_begins_with_its_adoption_and_says_so(jobs: Jobs, tmux: Tmux) ->
     assert "before" not in output
     assert "before" in jobs.screen(job_id).screen
     assert "its log begins there" in jobs.status(job_id).text()
-    assert "(adopted)" in jobs.list().text()
+    assert ", adopted  " in jobs.list().text()
 
 
 def test_it_has_run_since_its_process_began(jobs: Jobs, tmux: Tmux) -> None:

@@ -113,7 +113,7 @@ async def test_text_of_an_answer_stands_alone(client: Client[Any], jobs: Jobs) -
     assert "failed (exit code 3)" in text
     assert started["log_path"] in text
     output = await client.call_tool("output", {"job_id": started["job_id"]})
-    assert output.content[0].text == "hello\n[failed, cursor 7]"  # type: ignore[union-attr]
+    assert output.content[0].text == "hello\n==\n[failed, cursor 7]"  # type: ignore[union-attr]
 
 
 async def test_bug_is_masked(client: Client[Any], jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,3 +123,7 @@ async def test_bug_is_masked(client: Client[Any], jobs: Jobs, monkeypatch: pytes
 
 def test_instructions_teach_the_way_to_watch(jobs: Jobs) -> None:
     assert "tmux attach -t mcp-jobs" in (build_server(jobs).instructions or "")
+
+
+def test_instructions_say_which_lines_are_ours(jobs: Jobs) -> None:
+    assert r"lines that begin with `== `, is from tmuxjobs; output" in (build_server(jobs).instructions or "")

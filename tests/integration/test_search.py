@@ -57,7 +57,7 @@ def test_colours_do_not_hide_a_match_and_a_literal_is_no_pattern(jobs: Jobs) -> 
 def test_separate_stderr_is_searched_too(jobs: Jobs) -> None:
     job_id = finished(jobs, "echo fatal 1; echo fatal 2 >&2; echo fatal 3 >&2", separate_stderr=True)
     found = jobs.search(job_id, "fatal", limit=2)
-    assert found.text().splitlines()[:3] == ["1:fatal 1", "[stderr]", "1:fatal 2"]
+    assert found.text().splitlines()[:3] == ["1:fatal 1", "== stderr", "1:fatal 2"]
     rest = jobs.search(job_id, "fatal", cursor=found.cursor, stderr_cursor=found.stderr_cursor or 0)
     assert [(match.stream, match.text) for match in rest.matches] == [("stderr", "fatal 3")]
 

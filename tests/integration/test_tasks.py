@@ -116,7 +116,7 @@ def test_execute_that_waits_becomes_a_task_named_as_its_job(wire: Wire, jobs: Jo
     assert fields["stdout"] == "begun\nover\n"
     assert fields["runtime"] > 0
     assert result["isError"] is False
-    assert "over\n[exit: exit code 3" in result["content"][0]["text"]
+    assert "over\n==\n[exit: exit code 3" in result["content"][0]["text"]
 
 
 @pytest.mark.parametrize("tool", ["execute", "wait"])

@@ -356,7 +356,7 @@ def test_short_command_costs_one_call(jobs: Jobs) -> None:
     answer = jobs.execute("echo out; exit 5", wait=30)
     assert isinstance(answer, Ran)
     assert (answer.reason, answer.status, answer.exit_code, answer.stdout) == ("exit", "failed", 5, "out\n")
-    assert answer.text().startswith(f"out\n[exit: exit code 5; {answer.job_id} failed, ")
+    assert answer.text().startswith(f"out\n==\n[exit: exit code 5; {answer.job_id} failed, ")
 
 
 def test_execute_waits_for_what_serves(jobs: Jobs) -> None:
