@@ -17,6 +17,8 @@ PASSED: Final = "\b\t\n\r"
 ABORTS: Final = "\x18\x1a"
 # Its parameters are bounded, for terminals have overflowed on huge ones; a repeat (`b`) would multiply what is printed.
 ALLOWED: Final = re.compile(r"(?:[0-9]{0,5}[;:]){0,32}[0-9]{0,5}m|[0-9]{0,4}[A-GPX@`]|[0-2]?K")
+WHOLE: Final = re.compile(rf"(?:[{PASSED}]|\x1b\[(?:{ALLOWED.pattern}))+")
+"""What passes as it stands: only for speed, the states say the same."""
 PARAMETERS: Final = 256
 RUNS: Final[dict[State, re.Pattern[str]]] = {
     "text": re.compile(r"[^\x00-\x1f\x7f-\x9f]+"),
@@ -45,13 +47,16 @@ class TerminalFilter:
         at = 0
         while at < len(piece):
             runs = RUNS.get(self._state)
-            run = runs.match(piece, at) if runs else None
-            if run is None:
-                out.append(self._take(piece[at]))
-                at += 1
-            else:
+            if runs and (run := runs.match(piece, at)):
                 out.append(self._show(run[0]) if self._state == "text" else "")
                 at = run.end()
+            elif self._state == "text" and (run := WHOLE.match(piece, at)):
+                self._shown = ""
+                out.append(run[0])
+                at = run.end()
+            else:
+                out.append(self._take(piece[at]))
+                at += 1
         return "".join(out)
 
     def _show(self, text: str) -> str:

@@ -33,6 +33,7 @@ from tmuxjobs.models import Count, Model, Moment
 from tmuxjobs.results import Started, Waited
 from tmuxjobs.starting import ran
 from tmuxjobs.telling import EndsTold, ended_in
+from tmuxjobs.visible import visible
 from tmuxjobs.waiting import CHARS, UNTIL, Conditions, Mode, Wait, goal
 from tmuxjobs.watching import Watch
 
@@ -306,7 +307,7 @@ def last_words(wait: Wait) -> str:
 
 def shown(task: TaskRecord, status: str, keep_ms: int, message: str = "") -> dict[str, Any]:
     """The task on the wire, without what follows from its status."""
-    said = {"statusMessage": message} if message else {}
+    said = {"statusMessage": visible(message)} if message else {}
     return said | {
         "taskId": task.task_id,
         "status": status,
