@@ -37,7 +37,7 @@ from tmuxjobs.progress import busy
 from tmuxjobs.results import Waited
 from tmuxjobs.settings import Settings
 from tmuxjobs.store import Store
-from tmuxjobs.visible import visible
+from tmuxjobs.visible import visible, visible_json
 from tmuxjobs.waiting import Until
 
 
@@ -447,8 +447,10 @@ def log_path(job_id: JobId, *, stderr: Annotated[bool, Flag] = False, json: Json
     path = answer.stderr_path if stderr else answer.log_path
     if path is None:
         raise InvalidInput(f"Job '{job_id}' keeps no stderr of its own; it is in the log with the rest.")
-    # As it is where a program reads it, to be used.
-    print(dumps({"job_id": job_id, "log_path": path}) if json else visible(path) if sys.stdout.isatty() else path)
+    if json:
+        print(visible_json(dumps({"job_id": job_id, "log_path": path})))
+    else:
+        print(visible(path) if sys.stdout.isatty() else path)
 
 
 @app.command

@@ -220,8 +220,9 @@ class Restarted(Started):
 
 
 class Output(Answer):
-    """The answer of `output`, `tail` and `interact`: clean text; `cursor` is the raw offset to go on from.
+    """The answer of `output`, `tail` and `interact`; `cursor` is the raw offset to go on from.
 
+    The text is clean and what it hides is made visible; raw output is as the job printed it.
     `stderr` is empty unless the job keeps the two apart. `more` says that bytes after `cursor` are already there.
     """
 

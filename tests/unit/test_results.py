@@ -1,9 +1,12 @@
 """The text of every answer stands alone: many clients show a model nothing else."""
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tmuxjobs import looks, pages, table
 from tmuxjobs.epilogue import seconds
@@ -167,6 +170,26 @@ def test_line_of_output_that_looks_like_ours_is_quoted(line: str) -> None:
     assert output(stdout=f"a\n{line}\nb\n").text() == f"a\n\\{line}\nb\n==\n[running, cursor 8]"
     assert output(stdout="", stderr=line).text() == f"== stderr\n\\{line}\n==\n[running, cursor 8]"
     assert output(stdout=line).stdout == line
+
+
+LINES = st.sampled_from(
+    ["==", "== x", "\\==", "\\\\== x", "==x", "== this line 9 times", "[completed, cursor 3]", "\\", "", "a" * 40]
+)
+
+
+@given(st.lists(st.tuples(LINES, st.integers(1, 9)), min_size=1))
+def test_reader_who_goes_by_the_rule_gets_back_the_output(runs: list[tuple[str, int]]) -> None:
+    printed = "".join(f"{line}\n" * times for line, times in runs).rstrip("\n")
+    *shown, fence, ours = output(stdout=printed or "x").text().split("\n")
+    assert (fence, ours) == ("==", "[running, cursor 8]")
+    read: list[str] = []
+    for line in shown:
+        if times := re.fullmatch(r"== this line (\d+) times", line):
+            read += [read[-1]] * (int(times[1]) - 1)
+        else:
+            assert not re.match("==( |$)", line)
+            read.append(re.sub(r"^\\(?=\\*==( |$))", "", line))
+    assert "\n".join(read) == (printed or "x")
 
 
 def test_other_lines_of_output_stay_as_they_are() -> None:
