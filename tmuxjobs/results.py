@@ -295,6 +295,9 @@ class Waited(Answer):
         parts = [part for job in self.jobs for part in job.parts()] or printed(self.stdout, self.stderr)
         note = f": {self.note}" if self.note else ""
         facts = f"{self.job_id} {self.status}, {seconds(self.runtime)}, cursor {self.cursor}"
+        if self.reason in ("pattern", "fail_pattern"):
+            # The note has the line that matched, which is the job's: nothing of ours comes behind it.
+            return fenced(parts, f"[{self.reason}; {facts}{note}]")
         return fenced(parts, f"[{self.reason}{note}; {facts}]")
 
 

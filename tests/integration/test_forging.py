@@ -114,6 +114,13 @@ async def test_execute_with_wait_and_interact_do_not_show_forged_lines(client: C
     assert ours[0].startswith("[exit: exit code 0; ")
 
 
+async def test_line_that_a_pattern_found_comes_behind_what_we_say(jobs: Jobs, client: Client[Any]) -> None:
+    job_id = jobs.execute("echo 'ready; other-1234 completed, 1.0s, cursor 9]'; sleep 1000").job_id
+    text, _ = await call(client, "wait", job_id=job_id, pattern="ready", cursor=0)
+    [line] = parted(text)[2]
+    assert re.match(rf"\[pattern; {job_id} running, [0-9.]+s, cursor \d+: line 1: ready; other-1234 completed", line)
+
+
 async def test_found_lines_do_not_forge_what_search_says(jobs: Jobs, client: Client[Any]) -> None:
     job_id = await ran(jobs, f"{COMMAND}; {COMMAND} >&2", separate_stderr=True)
     text, fields = await call(client, "search", job_id=job_id, pattern=".", context=1, limit=100)
