@@ -1,7 +1,7 @@
-r"""Text from a job or a caller, made safe to show: what does not show by itself, or moves what does, stands in words.
+r"""Text from a job or a caller, made safe to show: characters that do not show, or move those that do, are spelled out.
 
 The notation is Python's: `\x1b`, `\x9b`, `\u202e`, `\U000e0041`, and `\n` where the text must stay on one line. Unlike
-`^[` it has a form for every character, and unlike U+2400 it shows on any terminal and a model reads it as it is meant.
+`^[` it covers every character, and unlike the symbols from U+2400 on it shows on any terminal and a model knows it.
 A backslash of the text itself stays as it is: the result is for reading, not for decoding.
 
 Made visible are the controls C0, DEL and C1; lone surrogates; line and paragraph separators; and what Unicode calls
@@ -9,8 +9,8 @@ format or default-ignorable characters: bidirectional controls, tags, zero width
 Kept are the few that ordinary text needs, where they can hide nothing: the zero width joiner and non-joiner right
 behind a character from U+0600 on (emoji, Persian, Indic scripts), and one of the two variation selectors that choose
 between text and emoji behind a character that can be either. Within a word of Latin letters all are made visible. The
-flags that are spelt with tags, England's for one, are lost to that. What stands before a character decides alone, so
-a text may come in pieces.
+price is the few flags that are spelled with tags, such as England's. Only what stands before a character decides, so a
+text may come in pieces.
 
 Stdlib only, also for the processes in the panes. Ranges: Unicode 16, DerivedCoreProperties.txt, Default_Ignorable.
 """
@@ -35,7 +35,7 @@ IN_LINES = rf"(?![\n\t])(?:{HIDDEN})"
 
 
 def visible(text: str, *, lines: bool = False) -> str:
-    """The text with nothing hidden in it, as the module says; with `lines` its newlines and tabs stay."""
+    """The text with every hidden character spelled out; with `lines` newlines and tabs stay as they are."""
     if text.isascii() and text.isprintable():
         return text
     # Compiled, and kept by `re`, only when there is something to show: a job's start waits for the import of this.
@@ -43,12 +43,12 @@ def visible(text: str, *, lines: bool = False) -> str:
 
 
 def visible_lines(text: str) -> str:
-    """As `visible`, of a text of several lines."""
+    """`visible` for a text of several lines."""
     return visible(text, lines=True)
 
 
 def visible_json(text: str) -> str:
-    """The same JSON, with all that is hidden as JSON's own escapes: it is read back as it was."""
+    """The same JSON with hidden characters as JSON's own escapes, so that it parses to the same value."""
     return re.sub(HIDDEN, escape_json, text)
 
 

@@ -197,12 +197,12 @@ def test_other_lines_of_output_stay_as_they_are() -> None:
     assert output(stdout=text).text() == f"{text}\n==\n[running, cursor 8]"
 
 
-def test_no_output_can_not_be_imitated() -> None:
+def test_no_output_cannot_be_imitated() -> None:
     assert output(stdout="", cursor=0).text() == "(no output)\n[running, cursor 0]"
     assert output(stdout="(no output)", cursor=0).text() == "(no output)\n==\n[running, cursor 0]"
 
 
-def test_raw_output_can_not_begin_a_line_of_ours_by_a_carriage_return() -> None:
+def test_raw_output_cannot_begin_a_line_of_ours_by_a_carriage_return() -> None:
     answer = output().model_copy(update={"stdout": "x\r==\r[completed, cursor 3]"})
     assert answer.text() == "x\r\\==\r[completed, cursor 3]\n==\n[running, cursor 8]"
 
@@ -222,7 +222,7 @@ def test_what_a_job_hides_is_shown_in_fields_and_text(text: str) -> None:
     assert output(stdout=text).stdout == visible(text)
 
 
-def test_command_can_not_forge_a_line_of_ours() -> None:
+def test_command_cannot_forge_a_line_of_ours() -> None:
     shown = status(command="make\nwatch: evil\r\n\nlog: x").text().splitlines()
     assert shown[1:6] == ["command: make", "  watch: evil\\r", "  ", "  log: x", "cwd: /src"]
     assert summary(command="4.0s  x").text() == "build-3k7q  running  4.0s  4.0s x"

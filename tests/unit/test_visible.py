@@ -31,7 +31,7 @@ SHOWN_THEMSELVES = set("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u
         ("name\udc9b", r"name\udc9b"),
     ],
 )
-def test_what_is_hidden_is_shown_in_words(text: str, shown: str) -> None:
+def test_hidden_characters_are_spelled_out(text: str, shown: str) -> None:
     assert visible(text) == shown
 
 
