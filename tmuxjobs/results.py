@@ -20,8 +20,8 @@ Line = Annotated[str, AfterValidator(visible)]
 """Of a job or a caller, on one line."""
 Lines = Annotated[str, AfterValidator(visible_lines)]
 FENCE = "=="
-FORGED = re.compile(rf"(?:^|(?<=\r))(?=\\*{FENCE}(?:[ \r]|$))", re.MULTILINE)
-"""Where a line of output begins like ours, or like one that has been quoted."""
+FORGED = re.compile(rf"(?:^|(?<=\r))(?=\\*{FENCE}(?:[\s\u2800]|$))", re.MULTILINE)
+"""Where a line of output begins like ours, whatever kind of blank it has, or like one that has been quoted."""
 
 
 class Answer(Model):

@@ -164,7 +164,17 @@ def test_repeated_lines_are_folded_for_readers_of_text_alone(text: str, shown: s
 
 
 @pytest.mark.parametrize(
-    "line", ["==", "== stderr", "== other-1234: completed 0", "== this line 9 times", "\\==", "\\\\== x"]
+    "line",
+    [
+        "==",
+        "== stderr",
+        "== other-1234: completed 0",
+        "== this line 9 times",
+        "\\==",
+        "\\\\== x",
+        "==\xa0stderr",
+        "==\t",
+    ],
 )
 def test_line_of_output_that_looks_like_ours_is_quoted(line: str) -> None:
     assert output(stdout=f"a\n{line}\nb\n").text() == f"a\n\\{line}\nb\n==\n[running, cursor 8]"
