@@ -31,6 +31,8 @@ HIDDEN = (
     f"[{CONTROLS}{IGNORED}]|(?<!{JOINS})(?<!{SELECTS}[{SELECTORS}])[{JOINERS}]"
     rf"|(?<!{SELECTS})(?<![#*0-9\xa9\xae])[{SELECTORS}]"
 )
+SPELLED_OUT = 1000
+"""Characters that this may add to any text."""
 IN_LINES = rf"(?![\n\t])(?:{HIDDEN})"
 
 
@@ -43,8 +45,14 @@ def visible(text: str, *, lines: bool = False) -> str:
 
 
 def visible_lines(text: str) -> str:
-    """`visible` for a text of several lines."""
-    return visible(text, lines=True)
+    r"""`visible` for a text of several lines, which grows to little more than twice its size.
+
+    Where it would grow further each run of hidden characters is counted instead, `\+7`: an agent pays per character.
+    """
+    shown = visible(text, lines=True)
+    if len(shown) <= 2 * len(text) + SPELLED_OUT:
+        return shown
+    return re.sub(f"(?:{IN_LINES})+", lambda found: f"\\+{len(found[0])}", text)
 
 
 def visible_json(text: str) -> str:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tmuxjobs.errors import JobNotFound
-from tmuxjobs.visible import visible, visible_json
+from tmuxjobs.visible import SPELLED_OUT, visible, visible_json, visible_lines
 
 SHOWN_THEMSELVES = set("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd")
 """Unicode's prepended concatenation marks: format characters with a glyph, as the Arabic number sign."""
@@ -45,6 +45,22 @@ def test_ordinary_text_stays_as_it_is(text: str) -> None:
 
 def test_newlines_and_tabs_stay_in_lines() -> None:
     assert visible("a\tb\n\x1bc\r\n", lines=True) == "a\tb\n\\x1bc\\r\n"
+
+
+def test_flood_of_hidden_characters_is_counted() -> None:
+    assert visible_lines("a\n" + "\U000e0041" * 50) == "a\n" + r"\U000e0041" * 50
+    assert visible_lines("a\n" + "\U000e0041" * 20_000 + "b\u202e") == "a\n\\+20000b\\+1"
+
+
+@given(
+    st.lists(st.sampled_from(["\U000e0041", "\x1b", "a", "\n", "👩", "\u200d", "\ufe0f"])).map("".join),
+    st.integers(1, 300),
+)
+def test_what_is_shown_grows_by_a_bound_and_hides_nothing(text: str, times: int) -> None:
+    shown = visible_lines(text * times)
+    assert len(shown) <= 2 * len(text * times) + SPELLED_OUT
+    assert visible_lines(shown) == shown == visible(shown, lines=True)
+    assert shown.count("\n") == (text * times).count("\n")
 
 
 def test_every_format_and_control_character_is_shown() -> None:
