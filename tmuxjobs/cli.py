@@ -37,6 +37,7 @@ from tmuxjobs.progress import busy
 from tmuxjobs.results import Waited
 from tmuxjobs.settings import Settings
 from tmuxjobs.store import Store
+from tmuxjobs.streams import take_over
 from tmuxjobs.visible import visible, visible_json
 from tmuxjobs.waiting import Until
 
@@ -498,27 +499,36 @@ def default() -> None:
 
 def main() -> None:
     """Every error ends here: ours one line and 1, usage 2, a bug a traceback in a file and 3."""
+    output = take_over()
+    code = run()
+    output.flush()
+    if output.error is not None:
+        print(f"tmuxjobs: The answer cannot be written: {output.error.strerror}.", file=sys.stderr)
+        code = 1
+    sys.exit(code)
+
+
+def run() -> int | str | None:
+    """Runs the command; its exit code."""
     try:
         app(exit_on_error=False, print_error=False)
-        sys.stdout.flush()
+    except SystemExit as done:
+        return done.code
     except CycloptsError as error:
         print(f"tmuxjobs: {visible(wrong_usage(error))}", file=sys.stderr)
-        sys.exit(USAGE)
+        return USAGE
     except InvalidInput as error:
         print(f"tmuxjobs: {error}", file=sys.stderr)
-        sys.exit(USAGE)
+        return USAGE
     except TmuxjobsError as error:
         print(f"tmuxjobs: {error}", file=sys.stderr)
-        sys.exit(1)
+        return 1
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        # The reader has enough; stdout must not be flushed into it once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(0)
+        return INTERRUPTED
     except Exception:  # noqa: BLE001 - the one place where a bug ends
         print(f"tmuxjobs: this is a bug; what happened is in {visible(_save_traceback())}.", file=sys.stderr)
-        sys.exit(BUG)
+        return BUG
+    return 0
 
 
 def _save_traceback() -> str:

@@ -14,11 +14,13 @@ from tmuxjobs.errors import TmuxjobsError
 from tmuxjobs.filtering import TerminalFilter
 from tmuxjobs.jobs import Jobs
 from tmuxjobs.results import JobStatus, Output, waiting
+from tmuxjobs.streams import Stream
 from tmuxjobs.visible import visible
 from tmuxjobs.watching import watching
 
 CtrlC = Literal["pass", "leave", "kill"]
 CHARS = 400_000
+UNREAD = 128 + signal.SIGPIPE
 LOOK_S = 1.0
 """How long without news until someone is told that the job waits for input."""
 
@@ -28,7 +30,8 @@ def follow(
 ) -> int:
     """Print what comes after the cursors until the job ends; its exit code, as a shell would give it.
 
-    A terminal gets it in colour and without what is meant for the job's own (`filtering.py`), all else clean text.
+    A terminal gets it in colour and without what is meant for the job's own (`filtering.py`), all else clean text. When
+    the reader of a pipe leaves first, the job runs on and the code is that of SIGPIPE.
     """
     show = Shown(colours=sys.stdout.isatty())
     record, _ = jobs.look(job_id)
@@ -44,10 +47,12 @@ def follow(
             page = jobs.output(job_id, cursor=cursor, stderr_cursor=stderr_cursor, max_bytes=CHARS, raw=show.colours)
             cursor, stderr_cursor = page.cursor, page.stderr_cursor
             show(page)
+            if page.status != "running" and not page.more:
+                return exit_code(jobs.status(job_id))
+            if isinstance(sys.stdout, Stream) and sys.stdout.unread:
+                return UNREAD
             if page.more:
                 continue
-            if page.status != "running":
-                return exit_code(jobs.status(job_id))
             if not news.wait(LOOK_S if watch.told else 0.05):
                 show.asks(jobs.status(job_id))
 
