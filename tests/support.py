@@ -17,12 +17,15 @@ from pathlib import Path
 from typing import TypeVar
 
 import psutil
+import pytest
 
 from tmuxjobs import Jobs
 from tmuxjobs.models import Record
 from tmuxjobs.results import JobStatus, Started
 
 T = TypeVar("T")
+PYTHON = shlex.quote(sys.executable)
+"""This interpreter, in a line for a shell."""
 Tmux = Callable[..., str]
 
 
@@ -43,6 +46,12 @@ def ended(jobs: Jobs, job_id: str) -> JobStatus:
 
 class NotHere(Exception):
     """This machine does not allow the trial; the text says why."""
+
+
+def needs(program: str) -> None:
+    """Skips a test that drives a program which is not ours where that is not installed."""
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
 
 
 class Group:

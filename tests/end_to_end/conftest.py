@@ -36,9 +36,10 @@ def run() -> Run:
 class Terminal:
     """The command on a terminal of its own, whose keys are `type` and whose output is `seen`."""
 
+    # What a script starts in the background ignores Ctrl-C; what a terminal starts does not.
     LAUNCHER = (
-        "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
-        "os.execvp(sys.argv[1], sys.argv[1:])"
+        "import fcntl, os, signal, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+        "signal.signal(signal.SIGINT, signal.SIG_DFL); os.execvp(sys.argv[1], sys.argv[1:])"
     )
 
     def __init__(self, *arguments: str, columns: int, env: Mapping[str, str]) -> None:

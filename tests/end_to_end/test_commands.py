@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Tmux, ended, wait_until
+from support import PYTHON, Tmux, ended, wait_until
 
 from tmuxjobs import Jobs, cli, results, starting
 from tmuxjobs.app import windows
@@ -169,7 +169,8 @@ def test_list_of_no_jobs(run: Run) -> None:
     ],
 )
 def test_table_fits_the_terminal(terminal: Open, jobs: Jobs, columns: int, titles: str) -> None:
-    jobs.execute("printf 'a [b]\\nlast [red]line'; sleep 1000", name="watch")
+    job_id = jobs.execute("printf 'a [b]\\nlast [red]line'; sleep 1000", name="watch").job_id
+    wait_until(lambda: jobs.tail(job_id).stdout, lambda text: text.endswith("last [red]line"))
     shell = terminal("list", columns=columns, env=os.environ | {"TERM": "xterm", "NO_COLOR": "1"})
     assert shell.code() == 0
     header, row = shell.seen.replace(f"{ANSI}1m", "").replace(f"{ANSI}0m", "").splitlines()
@@ -439,7 +440,7 @@ def test_listing_jobs_loads_nothing_slow_that_it_does_not_need(jobs: Jobs) -> No
 
 def test_bash_completes_commands_and_job_ids(run: Run, jobs: Jobs, tmp_path: Path) -> None:
     job_id = jobs.execute("sleep 1000", name="build").job_id
-    (tmp_path / "tmuxjobs").write_text(f'#!/bin/sh\nexec {sys.executable} -m tmuxjobs "$@"\n')
+    (tmp_path / "tmuxjobs").write_text(f'#!/bin/sh\nexec {PYTHON} -m tmuxjobs "$@"\n')
     (tmp_path / "tmuxjobs").chmod(0o755)
     assert run("--install-completion", "--shell", "bash").returncode == 0
     [script] = Path.home().rglob("bash-completion/completions/tmuxjobs")

@@ -1,12 +1,11 @@
 """What `--install-completion` gives to the shells that people have, with their configuration there already."""
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import Screen, ended
+from support import Screen, ended, needs
 
 from tmuxjobs import Jobs
 
@@ -30,8 +29,7 @@ def shell(
 ) -> Callable[[], Screen]:
     """Opens a terminal with that shell, which had been set up before."""
     name = request.param
-    if shutil.which(name) is None:
-        pytest.skip(f"{name} is not installed")
+    needs(name)
     file, text = CONFIGURED[name]
     path = isolated / "home" / file
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support import Tmux, ended, wait_until
+from support import Tmux, ended, needs, wait_until
 
 from tmuxjobs import Jobs, Settings, cli
 from tmuxjobs.clients import Client, wanted
@@ -49,7 +49,7 @@ def test_registry_entry_is_the_package() -> None:
 @pytest.fixture
 def configured(isolated: Path, tmux: Tmux) -> Tmux:
     """A person's server with our lines in its configuration, twice as when it is reloaded."""
-    (isolated / "home" / ".tmux.conf").write_text(f"source-file {CONF}/tmux.conf\n" * 2)
+    (isolated / "home" / ".tmux.conf").write_text(f"source-file '{CONF}/tmux.conf'\n" * 2)
     tmux("new-session", "-d", "-s", "own")
     return tmux
 
@@ -99,8 +99,7 @@ def units() -> dict[str, list[str]]:
 
 
 def test_systemd_takes_the_unit(isolated: Path) -> None:
-    if shutil.which("systemd-analyze") is None:
-        pytest.skip("systemd is not installed")
+    needs("systemd-analyze")
     # Its ExecStart must be there: with the tmux of this machine.
     unit = (CONF / "tmux.service").read_text()
     assert unit.count("/usr/bin/tmux") == 1

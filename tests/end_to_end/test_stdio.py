@@ -13,7 +13,7 @@ import psutil
 import pytest
 from fastmcp import Client
 from fastmcp.client.transports import StdioTransport
-from support import Tmux, ended, wait_until
+from support import PYTHON, Tmux, ended, wait_until
 
 import tmuxjobs
 from tmuxjobs import Jobs
@@ -55,7 +55,7 @@ async def test_job_has_no_locale_that_the_server_has_not(client: Client[Any], jo
 
 
 async def test_repl_is_driven(client: Client[Any]) -> None:
-    started = (await client.call_tool("execute", {"command": f"{sys.executable} -i -q"})).structured_content
+    started = (await client.call_tool("execute", {"command": f"{PYTHON} -i -q"})).structured_content
     assert started is not None
     job_id = started["job_id"]
     await client.call_tool("interact", {"job_id": job_id, "input": "", "wait": 10})

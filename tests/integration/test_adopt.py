@@ -4,14 +4,13 @@ import os
 import secrets
 import shutil
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
-from support import Person, Screen, Tmux, ended, log_of, record_of, sleeping, wait_until
+from support import PYTHON, Person, Screen, Tmux, ended, log_of, record_of, sleeping, wait_until
 
 from tmuxjobs import Jobs, adopting, starting
 from tmuxjobs.errors import InvalidInput, LimitReached, NotStarted, TmuxjobsError
@@ -264,7 +263,7 @@ def test_prompt_of_a_persons_own_shell_rings_for_nobody(jobs: Jobs, tmux: Tmux, 
 
 def test_port_that_its_own_process_listens_on_is_found(jobs: Jobs, tmux: Tmux) -> None:
     listen = "import socket; s = socket.create_server(('127.0.0.1', 0)); print('ready', flush=True); s.accept()"
-    opened(tmux, f'exec {sys.executable} -c "{listen}"')
+    opened(tmux, f'exec {PYTHON} -c "{listen}"')
     assert jobs.wait(jobs.adopt("mine").job_id, port=0, timeout=30).reason == "port"
 
 

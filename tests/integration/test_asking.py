@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from support import wait_until
+from support import needs, wait_until
 
 from tmuxjobs import Jobs, terminals
 
@@ -42,12 +42,15 @@ SILENT = {
 }
 
 
+NOT_EVERYWHERE = {"node", "gdb"}
 LOOKS = 30
 
 
 @pytest.mark.parametrize("name", ASKING)
 def test_who_asks_is_told_with_the_prompt(jobs: Jobs, name: str) -> None:
     command, waits_for, prompt = ASKING[name]
+    if command.split()[0] in NOT_EVERYWHERE:
+        needs(command.split()[0])
     job_id = jobs.execute(command, separate_stderr="stderr" in name).job_id
     status = wait_until(lambda: jobs.status(job_id), lambda status: status.waits_for and status.prompt == prompt)
     assert (status.waiting_for_input, status.waits_for) == (True, waits_for)
@@ -56,6 +59,8 @@ def test_who_asks_is_told_with_the_prompt(jobs: Jobs, name: str) -> None:
 
 @pytest.mark.parametrize("name", SILENT)
 def test_who_does_not_ask_is_not_told(jobs: Jobs, name: str) -> None:
+    if SILENT[name].split()[0] in NOT_EVERYWHERE:
+        needs(SILENT[name].split()[0])
     job_id = jobs.execute(SILENT[name]).job_id
     wait_until(lambda: jobs.status(job_id).log_bytes)
     assert [jobs.status(job_id).waits_for for _ in range(LOOKS)] == [None] * LOOKS
@@ -73,6 +78,7 @@ def test_stopped_program_does_not_ask(jobs: Jobs) -> None:
 
 
 def test_full_screen_program_asks_with_the_line_of_its_cursor(jobs: Jobs, tmp_path: Path) -> None:
+    needs("less")
     (tmp_path / "file").write_text("line\n" * 500)
     job_id = jobs.execute("PAGER= less file", cwd=str(tmp_path)).job_id
     assert wait_until(lambda: jobs.status(job_id).prompt) == "file"

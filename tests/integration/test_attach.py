@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import Person, Screen, Tmux, ended, record_of, wait_until
+from support import PYTHON, Person, Screen, Tmux, ended, record_of, wait_until
 
 from tmuxjobs import Jobs
 from tmuxjobs.errors import TmuxError
@@ -182,7 +182,7 @@ def test_attach_from_a_window_of_the_same_server_switches_the_client(jobs: Jobs,
     # Not its default, a login shell: that may find another tmux on its PATH.
     tmux("new-session", "-d", "-s", "own", "-x", "80", "-y", "24", "sh")
     person = screen("tmux", "-u", "attach", "-t", "own")
-    person.press(f"{sys.executable} -m tmuxjobs attach {job_id}", "Enter")
+    person.press(f"{PYTHON} -m tmuxjobs attach {job_id}", "Enter")
     wait_until(person.look, lambda text: text.startswith("there it is") and "mcp-jobs" in text)
 
 

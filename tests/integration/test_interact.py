@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Tmux, ended, record_of, wait_until
+from support import Tmux, ended, needs, record_of, wait_until
 
 from tmuxjobs import Jobs
 from tmuxjobs.errors import InvalidInput, JobEnded, TmuxError
@@ -137,14 +137,19 @@ def test_turn_of_a_python_repl_answers_with_the_answer_alone(jobs: Jobs, python:
 
 
 @pytest.mark.parametrize(
-    ("command", "turns"),
+    ("program", "command", "turns"),
     [
-        ("node", {"1+1": "2\n> ", "function f(a) {\n  return a * 2\n}": "undefined\n> ", "f(4)": "8\n> "}),
-        ("PS1='$ ' bash --norc -i", {"for i in 1 2; do\n echo a$i\ndone": "a1\na2\n$ ", "cat <<E\nb\nE": "b\n$ "}),
-        ("gdb -q", {"p 1+1": "$1 = 2\n(gdb) ", "p 5": "$2 = 5\n(gdb) "}),
+        ("node", "node", {"1+1": "2\n> ", "function f(a) {\n  return a * 2\n}": "undefined\n> ", "f(4)": "8\n> "}),
+        (
+            "bash",
+            "PS1='$ ' bash --norc -i",
+            {"for i in 1 2; do\n echo a$i\ndone": "a1\na2\n$ ", "cat <<E\nb\nE": "b\n$ "},
+        ),
+        ("gdb", "gdb -q", {"p 1+1": "$1 = 2\n(gdb) ", "p 5": "$2 = 5\n(gdb) "}),
     ],
 )
-def test_turn_of_other_repls_does_too(jobs: Jobs, command: str, turns: dict[str, str]) -> None:
+def test_turn_of_other_repls_does_too(jobs: Jobs, program: str, command: str, turns: dict[str, str]) -> None:
+    needs(program)
     job_id = at_prompt(jobs, command)
     assert [jobs.interact(job_id, said).stdout for said in turns] == list(turns.values())
 
@@ -174,6 +179,7 @@ def test_separate_stderr_is_answered_too(jobs: Jobs) -> None:
 
 
 def test_full_screen_program_answers_with_its_screen(jobs: Jobs, tmp_path: Path) -> None:
+    needs("less")
     (tmp_path / "file").write_text("".join(f"line {n}\n" for n in range(500)))
     job_id = at_prompt(jobs, "less file", cwd=str(tmp_path))
     answer = jobs.interact(job_id, keys=["PageDown"])

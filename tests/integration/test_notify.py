@@ -2,13 +2,13 @@
 
 import asyncio
 import os
-import sys
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from fastmcp import Client
-from support import Person, Screen, Tmux, ended, wait_until
+from support import PYTHON, Person, Screen, Tmux, ended, wait_until
 
 from tmuxjobs import Jobs, terminals
 from tmuxjobs.server import build_server
@@ -106,7 +106,7 @@ def test_end_does_not_wait_for_a_hook(tmp_path: Path) -> None:
 
 
 def test_hook_may_use_the_command_and_its_jobs_run_no_hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ours = f"PYTHONPATH={Path(__file__).parents[2]} {sys.executable} -m tmuxjobs"
+    ours = f"PYTHONPATH={shlex.quote(str(Path(__file__).parents[2]))} {PYTHON} -m tmuxjobs"
     jobs, out = hook(tmp_path, f"echo hook >> $OUT; {ours} execute --name inner -- sh -c 'env > $OUT.env' 2>> $OUT")
     monkeypatch.setenv("TMUXJOBS_ON_END", jobs.settings.on_end or "")
     jobs.execute("true")
@@ -155,7 +155,7 @@ def test_what_a_person_looks_at_is_marked_without_a_notice(jobs: Jobs, tmp_path:
 @pytest.mark.skipif(not terminals.LINUX, reason="elsewhere nothing tells who reads a terminal")
 def test_waiting_for_input_is_marked_and_told_without_any_server(jobs: Jobs, tmux: Tmux, screen: Open) -> None:
     asks = "import getpass; getpass.getpass('Key of the vault: ')"
-    job_id = jobs.execute(f'{sys.executable} -c "{asks}"; echo opened; exec sleep 1000').job_id
+    job_id = jobs.execute(f'{PYTHON} -c "{asks}"; echo opened; exec sleep 1000').job_id
     terminal = screen(rows=50, columns=200)
     terminal.until(f"?{job_id} your input", f"{job_id} waits for a password", "1 for you")
     terminal.until(f"? {job_id}  waits for password  ", "Key of the vault:")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from support import Tmux, ended, record_of, wait_until
+from support import Tmux, ended, needs, record_of, wait_until
 
 from tmuxjobs import Jobs
 from tmuxjobs.errors import TmuxError
@@ -13,6 +13,7 @@ from tmuxjobs.picture import CELL, png
 
 
 def test_screen_of_a_full_screen_program(jobs: Jobs, tmp_path: Path) -> None:
+    needs("less")
     (tmp_path / "file").write_text("".join(f"line {n}\n" for n in range(500)))
     job_id = jobs.execute("less file", cwd=str(tmp_path)).job_id
     seen = wait_until(lambda: jobs.screen(job_id), lambda seen: "file" in seen.screen)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from fastmcp import Client
-from support import ended, record_of, wait_until
+from support import PYTHON, ended, record_of, wait_until
 
 from tmuxjobs import Jobs, cli, watching
 from tmuxjobs.errors import InvalidInput, JobNotFound
@@ -20,7 +20,7 @@ from tmuxjobs.results import Ran, Waited
 from tmuxjobs.server import build_server
 
 LISTENER = "import socket; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); input()"
-SERVE = f"{sys.executable} -m http.server --bind 127.0.0.1 "
+SERVE = f"{PYTHON} -m http.server --bind 127.0.0.1 "
 
 
 def go(tmp_path: Path, name: str = "go") -> Path:

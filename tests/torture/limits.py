@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from support import Group, NotHere, with_few_terminals, with_own_pids
+from support import PYTHON, Group, NotHere, with_few_terminals, with_own_pids
 
 from tmuxjobs import Jobs
 from tmuxjobs.errors import JobNotFound, NotStarted, TmuxError, TmuxjobsError
@@ -198,7 +198,7 @@ def fork_bomb(world: World) -> None:
             "time.sleep(1000)"
         )
         group.limit(world.random.randrange(20, 60))
-        bomb = world.jobs.execute(f"exec {sys.executable} -I -S -c {shlex.quote(script)}", name="bomb")
+        bomb = world.jobs.execute(f"exec {PYTHON} -I -S -c {shlex.quote(script)}", name="bomb")
         told = world.jobs.wait(bomb.job_id, cursor=0, pattern="full", timeout=30)
         if told.reason != "pattern" or not refused(world, world.jobs, PROCESSES):
             world.tally.wrong(f"every process was taken and nobody said so: {told.text()}")

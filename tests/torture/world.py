@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+from support import PYTHON
 
 from tmuxjobs import Jobs, Settings
 from tmuxjobs.results import JobStatus
@@ -120,7 +121,7 @@ class World:
             f"for _ in range(100): os.write(1, file.read({size // 100})); time.sleep({seconds / 100})\n"
             "os._exit(5)"
         )
-        command = f"stty -opost -echo; exec {sys.executable} -I -S -c {shlex.quote(script)}"
+        command = f"stty -opost -echo; exec {PYTHON} -I -S -c {shlex.quote(script)}"
         jobs = jobs or self.jobs
         started = jobs.execute(command, cwd=str(self.folder), name="steady")
         self.tally.jobs += 1

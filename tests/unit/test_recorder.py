@@ -8,6 +8,7 @@ import json
 import os
 import re
 import select
+import shlex
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from support import wait_until
+from support import PYTHON, wait_until
 
 PROGRAM = Path(__file__).parents[2] / "tmuxjobs" / "recorder.py"
 NONCE = "4984942275787820586"
@@ -547,7 +548,7 @@ def test_its_files_are_private(record: Record) -> None:
 
 def test_recorder_whose_runner_was_killed_before_its_first_report_leaves(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "recorder")
-    shell = f"exec {sys.executable} -I -S {PROGRAM} {tmp_path} {NONCE} 0 0 3<>{tmp_path}/recorder"
+    shell = f"exec {PYTHON} -I -S {shlex.quote(str(PROGRAM))} {tmp_path} {NONCE} 0 0 3<>{tmp_path}/recorder"
     with subprocess.Popen(["/bin/sh", "-c", shell], stdin=subprocess.PIPE) as process:
         try:
             assert process.wait(20) == 1
