@@ -4,7 +4,9 @@ It uses your own tmux server and state folder, so that you can look at the job a
 """
 
 import asyncio
+import json
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -14,6 +16,8 @@ from fastmcp import Client
 from fastmcp.client.transports import StdioTransport
 from fastmcp.exceptions import ToolError
 from mcp import MCPError
+
+from tmuxjobs.streams import take_over
 
 SERVER = Path(sys.executable).with_name("tmuxjobs")
 COMMAND = "for i in 1 2 3; do echo step $i of 3; sleep 0.5; done; echo done"
@@ -40,29 +44,34 @@ async def run() -> int:
             if status["status"] != "running" or time.monotonic() > deadline:
                 break
             await asyncio.sleep(0.2)
+    program = shlex.quote(str(SERVER))
+    client = json.dumps({"mcpServers": {"tmuxjobs": {"command": str(SERVER), "args": ["serve"]}}}, ensure_ascii=False)
     print(f"""
 Job {job_id}: {status["status"]}, exit code {status.get("exit_code")}
 
   its log            {job["log_path"]}
-  see your jobs      {SERVER} list
+  see your jobs      {program} list
   watch or take over {job["attach"]}
-  all jobs           tmux attach -t mcp-jobs
+  all jobs           {program} attach
 
 Add tmuxjobs to your agent, for Claude Code:
 
-  claude mcp add tmuxjobs -- {SERVER} serve
+  claude mcp add tmuxjobs -- {program} serve
 
 Other agents want the same as JSON:
 
-  {{"mcpServers": {{"tmuxjobs": {{"command": "{SERVER}", "args": ["serve"]}}}}}}
+  {client}
 """)
     return 0 if status["status"] == "completed" else 1
 
 
 if __name__ == "__main__":
+    output = take_over()
     try:
-        sys.exit(asyncio.run(run()))
+        code = asyncio.run(run())
     except ToolError as error:
         sys.exit(f"tmuxjobs: the first job could not run: {error}")
     except MCPError as error:
         sys.exit(f"tmuxjobs: the server did not start or did not answer ({error}); its own message is above.")
+    output.flush()
+    sys.exit(f"tmuxjobs: this could not be printed: {output.error.strerror}." if output.error else code)

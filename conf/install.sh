@@ -1,5 +1,5 @@
 # Installs this checkout into its own .venv, with Python and tmux if they are missing. `sh conf/install.sh [extra]`:
-# quickstart.sh calls it with nothing, test.sh with `dev`. Running it again brings .venv up to date.
+# quickstart.sh calls it with nothing, test.sh with `dev`. Running it again installs only what has changed since.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -15,14 +15,28 @@ as_root() {
     fi
 }
 
-apt_install() { as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$1"; }
+apt_lock_s=300
+apt_get() { as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=$apt_lock_s "$@"; }
+apt_install() { apt_get install -y --no-install-recommends "$1"; }
+
+# The timeout above is not for the lock of the package lists, which another `apt-get update` holds for a while.
+apt_update() {
+    left=$apt_lock_s
+    while said=$(LC_ALL=C apt_get update 2>&1) || true; do
+        case $said in *"Could not get lock"*) ;; *) break ;; esac
+        [ "$left" -gt 0 ] || break
+        left=$((left - 1))
+        sleep 1
+    done
+    [ -z "$said" ] || say "$said"
+}
 
 # system_install NAME: the package that has this name on most systems; the few that differ are named here.
 system_install() {
-    say "Installing $1 ..."
     if has apt-get; then
+        say "Installing $1 (up to $apt_lock_s s later if another installation is at work) ..."
         # A fresh image has no package lists, and old lists name files that are gone: update only then.
-        apt_install "$1" >/dev/null 2>&1 || { as_root apt-get update -qq && apt_install "$1"; } >/dev/null
+        apt_install "$1" >/dev/null 2>&1 || { apt_update; apt_install "$1"; } >/dev/null
     elif has dnf; then as_root dnf install -q -y "$1" >&2
     elif has pacman; then as_root pacman -S --noconfirm --needed "$(echo "$1" | sed 's/^python3$/python/')" >&2
     elif has apk; then as_root apk add -q "$1" >&2
@@ -66,10 +80,18 @@ if ! .venv/bin/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))'
     "$python" -m venv --clear .venv || give_up "the virtual environment .venv could not be created in $PWD."
 fi
 
+# What is installed, and from where: a moved folder has commands in .venv that name the old place.
+wanted="$PWD
+$(cat pyproject.toml)"
+is_installed() { [ -f "$1" ] && [ "$(cat "$1")" = "$wanted" ]; }
+if is_installed ".venv/installed${1:+-$1}" || is_installed .venv/installed-dev; then exit 0; fi
+
 say "Installing tmuxjobs and the packages it needs into .venv (a minute or so the first time) ..."
+rm -f .venv/installed .venv/installed-*
 .venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".${1:+[$1]}" ||
     give_up "pip could not install the packages tmuxjobs needs; its message is above."
 
 # Byte code now, or the first start takes 3 s instead of 1. Packages may carry files no Python can compile: not our error.
 PYTHONDONTWRITEBYTECODE='' .venv/bin/python -m compileall -qq -j 0 \
     tmuxjobs "$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" >/dev/null 2>&1 || true
+printf '%s\n' "$wanted" > ".venv/installed${1:+-$1}"

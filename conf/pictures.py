@@ -6,6 +6,7 @@ becomes an SVG. Nothing of yours is touched: home, state and sockets are in a fo
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -81,7 +82,7 @@ def wait_for(look: Callable[[], str], done: Callable[[str], bool]) -> str:
 
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="tj", dir="/tmp") as folder:
-        (Path(folder) / "tmuxjobs").write_text(f'#!/bin/sh\nexec {sys.executable} -m tmuxjobs "$@"\n')
+        (Path(folder) / "tmuxjobs").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m tmuxjobs "$@"\n')
         (Path(folder) / "tmuxjobs").chmod(0o755)
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("TMUX", "XDG_"))}
         places = {"HOME": folder, "TMUX_TMPDIR": folder, "PATH": f"{folder}:{os.environ['PATH']}"}

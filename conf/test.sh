@@ -6,7 +6,8 @@ sh conf/install.sh dev
 PATH="$PWD/.venv/bin:$PATH"
 export PATH
 
-ruff check
-ruff format --check
-mypy --strict tmuxjobs
+# By `python -m`: the commands beside it name the folder that they were installed in, which may have been moved.
+python -m ruff check
+python -m ruff format --check
+python -m mypy --strict tmuxjobs
 exec python -m pytest "$@"

@@ -1,5 +1,6 @@
 """What the README and the quickstart tell a newcomer to do works."""
 
+import json
 import os
 import re
 import shlex
@@ -9,6 +10,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from support import PYTHON
 
 from tmuxjobs import cli
 from tmuxjobs.models import STATUSES
@@ -30,18 +32,52 @@ def test_python_example_runs(tmp_path: Path) -> None:
     assert done.stdout.split()[0] in STATUSES
 
 
-def test_first_job_of_the_quickstart_runs_and_says_how_to_go_on(tmp_path: Path) -> None:
-    """The installation is left out: the command is put beside an interpreter that has the packages."""
-    (tmp_path / "python").symlink_to(sys.executable)
-    (tmp_path / "tmuxjobs").write_text(f'#!/bin/sh\nexec {sys.executable} -m tmuxjobs "$@"\n')
-    (tmp_path / "tmuxjobs").chmod(0o755)
-    places = os.pathsep.join([str(ROOT), sysconfig.get_path("purelib")])
-    argv = [str(tmp_path / "python"), str(ROOT / "conf" / "first_job.py")]
-    done = subprocess.run(argv, env=os.environ | {"PYTHONPATH": places}, capture_output=True, text=True, timeout=100)
+@pytest.fixture
+def first_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The command line of the quickstart's first job.
+
+    Nothing is installed: the command is put beside an interpreter that has the packages, in a path with a space.
+    """
+    folder = tmp_path / "a fresh 'clone'"
+    folder.mkdir()
+    (folder / "python").symlink_to(sys.executable)
+    (folder / "tmuxjobs").write_text(f'#!/bin/sh\nexec {PYTHON} -m tmuxjobs "$@"\n')
+    (folder / "tmuxjobs").chmod(0o755)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), sysconfig.get_path("purelib")]))
+    return [str(folder / "python"), str(ROOT / "conf" / "first_job.py")]
+
+
+def test_first_job_of_the_quickstart_runs_and_says_how_to_go_on(first_job: list[str]) -> None:
+    done = subprocess.run(first_job, capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stderr) == (0, "")
     assert "step 3 of 3" in done.stdout
     assert ": completed, exit code 0" in done.stdout
-    assert "claude mcp add tmuxjobs -- " in done.stdout
+
+
+def test_lines_of_the_quickstart_can_be_pasted(first_job: list[str], tmp_path: Path) -> None:
+    said = subprocess.run(first_job, capture_output=True, text=True, timeout=100).stdout
+    program = str(Path(first_job[0]).with_name("tmuxjobs"))
+    (tmp_path / "claude").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "claude").chmod(0o755)
+    [claude] = re.findall("^ +(claude .*)", said, re.MULTILINE)
+    pasted = subprocess.run(
+        ["sh", "-c", claude],
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+    )
+    assert pasted.stdout.split("--\n")[1] == f"{program}\nserve\n"
+    [listing] = re.findall("see your jobs +(.*)", said)
+    assert "quickstart-" in subprocess.run(["sh", "-c", listing], capture_output=True, text=True, timeout=60).stdout
+    assert json.loads(re.findall(r"^ +(\{.*)", said, re.MULTILINE)[0])["mcpServers"]["tmuxjobs"]["command"] == program
+    cli.app.parse_args(shlex.split(re.findall("all jobs +(.*)", said)[0])[1:], exit_on_error=False, print_error=False)
+
+
+def test_first_job_runs_to_its_end_though_nobody_reads_on(first_job: list[str], tmp_path: Path) -> None:
+    script = '{ "$@"; echo $? > code; } | head -3'
+    argv = ["sh", "-c", script, "sh", *first_job]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert (done.stdout.count("\n"), done.stderr, (tmp_path / "code").read_text()) == (3, "", "0\n")
 
 
 def test_pictures_can_be_made_anew(tmp_path: Path) -> None:
