@@ -37,12 +37,12 @@ def environment_of(folder: Path) -> dict[str, str]:
     places |= {"HOME": home, "XDG_RUNTIME_DIR": home / "xdg-runtime", "TMUX_TMPDIR": folder, "TMPDIR": folder / "tmp"}
     for place in places.values():
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # A person's own shell may be fish, or `nologin` for the user of a build machine.
-    return {name: str(place) for name, place in places.items()} | {"SHELL": "/bin/sh"}
+    # A person's own shell may be fish, or `nologin` for the user of a build machine; a fresh system has no locale.
+    return {name: str(place) for name, place in places.items()} | {"SHELL": "/bin/sh", "LANG": "C.UTF-8"}
 
 
 def leads_outside(name: str) -> bool:
-    return name.startswith(("TMUX", "MCP_BG_"))
+    return name.startswith(("TMUX", "MCP_BG_", "LC_"))
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -121,7 +121,7 @@ async def password(agent: Agent, folder: Path) -> None:
     told = await agent.call("execute", command="python login.py", cwd=str(folder), wait=50)
     job_id = agent.last["job_id"]
     assert (agent.last["waits_for"], agent.last["prompt"]) == ("password", "Password for ada: ")
-    assert f"tmux attach -t mcp-jobs:{job_id}" in told
+    assert f"tmux -u attach -t mcp-jobs:{job_id}" in told  # the client started the server without a locale
     agent.attach(f"=mcp-jobs:{job_id}").type("hunter2\r")
     assert "logged in with 7 characters" in await agent.call("wait", job_id=job_id)
     assert agent.last["exit_code"] == 0

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from tmuxjobs import processes, starting
 from tmuxjobs.errors import StateError, TmuxjobsError, apart
 from tmuxjobs.models import Lost, Running, Starting
 from tmuxjobs.results import Diagnosis, Finding, name_processes
+from tmuxjobs.tmux import UTF8, locale_name
 
 if TYPE_CHECKING:
     from tmuxjobs.jobs import Jobs
@@ -100,15 +102,22 @@ def options(jobs: Jobs) -> Iterator[Finding]:
 
 
 def locale(jobs: Jobs) -> Iterator[Finding]:
-    name = next((jobs.environ[key] for key in ("LC_ALL", "LC_CTYPE", "LANG") if jobs.environ.get(key)), "")
-    if re.search("utf-?8", name, re.IGNORECASE):
+    name = locale_name(jobs.environ)
+    effect, cure = "programs may print `?` for letters beyond ASCII.", "Set LANG=C.UTF-8 where tmuxjobs is started."
+    if not UTF8.search(name):
+        text = f"{name or 'none is set'}: jobs run all the same, but {effect} {cure}"
+        yield Finding(name="locale", ok=True, text=text)
+    elif is_installed(name):
         yield Finding(name="locale", ok=True, text=name)
     else:
-        text = (
-            f"{name or 'none is set'}: jobs run all the same, but programs may print `?` for letters beyond ASCII. Set "
-            "LANG=C.UTF-8 where tmuxjobs is started."
-        )
-        yield Finding(name="locale", ok=True, text=text)
+        yield Finding(name="locale", ok=False, text=f"{name} is not installed here, so {effect} {cure}")
+
+
+def is_installed(name: str) -> bool:
+    """Whether the C library has that locale. A child asks: `setlocale` would change all threads of this process."""
+    code = "import locale, sys; locale.setlocale(locale.LC_CTYPE, sys.argv[1])"
+    argv = [sys.executable, "-I", "-S", "-c", code, name]
+    return subprocess.run(argv, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=30).returncode == 0
 
 
 def state_dir(jobs: Jobs) -> Iterator[Finding]:

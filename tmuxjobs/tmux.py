@@ -170,6 +170,14 @@ SCREEN_FORMAT = "\t".join(
 )
 
 
+UTF8 = re.compile("utf-?8", re.IGNORECASE)
+
+
+def locale_name(environ: Mapping[str, str]) -> str:
+    """The locale for letters, empty when none is set; by the same variables as tmux and the C library."""
+    return next((environ[key] for key in ("LC_ALL", "LC_CTYPE", "LANG") if environ.get(key)), "")
+
+
 class Tmux:
     """Our session. Nothing is asked of tmux before a method needs it."""
 
@@ -200,9 +208,10 @@ class Tmux:
 
     @property
     def attach(self) -> str:
-        """The line a person types to see the jobs."""
+        """The line a person types to see the jobs; where no locale says UTF-8, tmux would show `_` for our marks."""
+        utf8 = "" if UTF8.search(locale_name(self.environ)) else " -u"
         name = "" if self.socket_name == "default" else f" -L {self.socket_name}"
-        return f"tmux{name} attach -t {self.session}"
+        return f"tmux{utf8}{name} attach -t {self.session}"
 
     def attach_argv(self, pane: Pane | None) -> list[str]:
         """The command that attaches a terminal, or, inside a client of this server, switches that client over."""

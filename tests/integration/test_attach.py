@@ -177,6 +177,24 @@ def test_job_keeps_its_screen_on_another_size(jobs: Jobs, screen: Open) -> None:
         assert len(seen.splitlines()) <= rows
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        ("LANG", "en_US.utf8", "tmux attach -t mcp-jobs"),
+        ("LANG", "", "tmux -u attach -t mcp-jobs"),
+        ("LC_ALL", "C", "tmux -u attach -t mcp-jobs"),
+        ("LC_CTYPE", "de_DE.ISO-8859-1", "tmux -u attach -t mcp-jobs"),
+    ],
+)
+def test_line_to_attach_shows_our_marks_without_a_locale_too(
+    monkeypatch: pytest.MonkeyPatch, screen: Open, name: str, value: str, line: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    job = Jobs.open().execute("sleep 1000")
+    assert job.attach == f"{line}:{job.job_id}"
+    screen("env", f"{name}={value}", *job.attach.split()).until("▸")
+
+
 def test_attach_from_a_window_of_the_same_server_switches_the_client(jobs: Jobs, screen: Open, tmux: Tmux) -> None:
     job_id = jobs.execute("echo there it is; sleep 1000").job_id
     # Not its default, a login shell: that may find another tmux on its PATH.

@@ -41,6 +41,25 @@ def test_healthy_machine_is_told_so_and_nothing_stays(jobs: Jobs) -> None:
     assert jobs.tmux.panes() == {}
 
 
+@pytest.mark.parametrize(
+    ("variables", "ok", "text"),
+    [
+        ({"LANG": "C.UTF-8"}, True, "C.UTF-8"),
+        ({"LANG": ""}, True, "none is set: jobs run all the same, but programs may"),
+        ({"LC_CTYPE": "POSIX"}, True, "POSIX: jobs run all the same, but programs may"),
+        ({"LC_ALL": "xx_YY.UTF-8"}, False, "xx_YY.UTF-8 is not installed here, so programs may"),
+        ({"LC_ALL": "", "LC_CTYPE": "xx_YY.utf8"}, False, "xx_YY.utf8 is not installed here, so programs may"),
+    ],
+)
+def test_locale_is_one_that_there_is(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], ok: bool, text: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    good, told = said(Jobs.open().doctor(), "locale")
+    assert (good, told.startswith(text)) == (ok, True)
+
+
 def test_option_that_would_end_all_jobs_is_told_with_its_cure(
     jobs: Jobs, tmux: Tmux, person: Callable[..., Person]
 ) -> None:

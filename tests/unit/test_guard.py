@@ -23,7 +23,7 @@ def test_home_and_every_user_directory_is_the_tests_own(isolated: Path) -> None:
 
 
 def test_no_variable_leads_outside(isolated: Path) -> None:
-    leading = {name: value for name, value in os.environ.items() if name.startswith(("TMUX", "MCP_BG_"))}
+    leading = {name: value for name, value in os.environ.items() if name.startswith(("TMUX", "MCP_BG_", "LC_"))}
     assert leading == {"TMUX_TMPDIR": str(isolated)}
 
 
