@@ -5,7 +5,6 @@ It uses your own tmux server and state folder, so that you can look at the job a
 
 import asyncio
 import json
-import os
 import shlex
 import sys
 import time
@@ -17,6 +16,7 @@ from fastmcp.client.transports import StdioTransport
 from fastmcp.exceptions import ToolError
 from mcp import MCPError
 
+from tmuxjobs.jobs import own_environment
 from tmuxjobs.streams import take_over
 
 SERVER = Path(sys.executable).with_name("tmuxjobs")
@@ -31,7 +31,7 @@ async def call(client: Client[StdioTransport], tool: str, **arguments: Any) -> d
 
 async def run() -> int:
     # MCP clients hand on only a few variables; TMUX_TMPDIR, XDG_STATE_HOME and TMUXJOBS_* matter here.
-    async with Client(StdioTransport(str(SERVER), ["serve"], env=dict(os.environ)), timeout=PATIENCE_S) as client:
+    async with Client(StdioTransport(str(SERVER), ["serve"], env=own_environment()), timeout=PATIENCE_S) as client:
         print(f"\nYour agent would now call execute with: {COMMAND}\n")
         job = await call(client, "execute", command=COMMAND, name="quickstart")
         job_id, cursor, deadline = job["job_id"], 0, time.monotonic() + PATIENCE_S

@@ -34,7 +34,7 @@ apt_update() {
 # system_install NAME: the package that has this name on most systems; the few that differ are named here.
 system_install() {
     if has apt-get; then
-        say "Installing $1 (up to $apt_lock_s s later if another installation is at work) ..."
+        say "Installing $1 (another installation that runs now is waited for, up to $apt_lock_s s) ..."
         # A fresh image has no package lists, and old lists name files that are gone: update only then.
         apt_install "$1" >/dev/null 2>&1 || { apt_update; apt_install "$1"; } >/dev/null
     elif has dnf; then as_root dnf install -q -y "$1" >&2

@@ -10,4 +10,4 @@ export PATH
 python -m ruff check
 python -m ruff format --check
 python -m mypy --strict tmuxjobs
-exec python -m pytest "$@"
+exec python -m pytest -n auto --dist worksteal "$@"

@@ -1,5 +1,6 @@
 """A person takes a job over, and the agent keeps its hands off until they let go."""
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -133,7 +134,8 @@ async def test_keys_in_the_window_of_a_job_hold_that_job(jobs: Jobs, screen: Cal
     terminal.press("C-b", "n")
     terminal.until("C-b 0 h hold")
     terminal.press("C-b", "0")
-    terminal.until(f">▸ {job_id}")
+    # The mark tells when it was noticed that the job asks.
+    wait_until(terminal.look, lambda text: re.search(f">[▸?] {job_id}", text))
     terminal.press("h")
     terminal.until(f"{job_id}: yours")
     terminal.press("C-b", "n")
