@@ -42,7 +42,8 @@ def environment_of(folder: Path) -> dict[str, str]:
 
 
 def leads_outside(name: str) -> bool:
-    return name.startswith(("TMUX", "MCP_BG_", "LC_"))
+    """Or says what is not so inside: another locale, and the width of the terminal that the tests are run in."""
+    return name.startswith(("TMUX", "MCP_BG_", "LC_")) or name in ("COLUMNS", "LINES")
 
 
 def pytest_configure(config: pytest.Config) -> None:

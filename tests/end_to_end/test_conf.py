@@ -49,7 +49,7 @@ def test_registry_entry_is_the_package() -> None:
 @pytest.fixture
 def configured(isolated: Path, tmux: Tmux) -> Tmux:
     """A person's server with our lines in its configuration, twice as when it is reloaded."""
-    (isolated / "home" / ".tmux.conf").write_text(f"source-file '{CONF}/tmux.conf'\n" * 2)
+    (isolated / "home" / ".tmux.conf").write_text(f"source-file {shlex.quote(f'{CONF}/tmux.conf')}\n" * 2)
     tmux("new-session", "-d", "-s", "own")
     return tmux
 

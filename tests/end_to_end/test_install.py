@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import tomllib
 from collections.abc import Callable
@@ -114,13 +115,15 @@ def test_link_into_dotfiles_stays_a_link(run: Run, tmp_path: Path) -> None:
 
 def test_claude_code_is_changed_by_its_own_command(run: Run, tmp_path: Path) -> None:
     claude = tmp_path / "claude"
-    claude.write_text(f'#!/bin/sh\n[ "$2" = get ] && exec test -e {tmp_path}/added\necho "$@" > {tmp_path}/added\n')
+    claude.write_text(
+        f'#!/bin/sh\n[ "$2" = get ] && exec test -e {tmp_path}/added\nprintf "%s\\n" "$@" > {tmp_path}/added\n'
+    )
     claude.chmod(0o755)
     env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     shown = run("install", "claude-code").stdout
     for _ in range(2):
         assert run("install", "claude-code", "--write", env=env).returncode == 0
-        assert f"claude {(tmp_path / 'added').read_text()}" == shown
+        assert ["claude", *(tmp_path / "added").read_text().splitlines()] == shlex.split(shown)
 
 
 def test_without_claude_it_says_what_to_run(run: Run, isolated: Path) -> None:
