@@ -46,6 +46,13 @@ def test_registry_entry_is_the_package() -> None:
     assert [one["value"] for one in package["packageArguments"]] == ["serve"]
 
 
+def test_bare_systems_are_made_by_name_alone() -> None:
+    """It mounts and downloads: no test runs it, and without a name it does nothing."""
+    done = subprocess.run(["sh", str(CONF / "fresh.sh")], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("fresh.sh: usage: sudo sh conf/fresh.sh SUITE USER")
+
+
 @pytest.fixture
 def configured(isolated: Path, tmux: Tmux) -> Tmux:
     """A person's server with our lines in its configuration, twice as when it is reloaded."""

@@ -1,13 +1,16 @@
 """Output that nobody reads, or that cannot be written: the command does its work, and its exit code is true."""
 
+import fcntl
 import os
 import subprocess
+import sys
+import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support import Tmux, ended
+from support import Tmux, ended, wait_until
 
 from tmuxjobs import Jobs, cli
 
@@ -18,6 +21,7 @@ COMMANDS = [name for name in cli.app if not name.startswith("-")]
 ARGUMENTS = {name: arguments for name, (arguments, _, _) in JSON.items()} | {"install": "cursor"}
 OTHER_CODES = {"attach": 1}
 """tmux itself is what refuses to attach without a terminal."""
+PIPE_BYTES = 65536
 PRINT_NOTHING = {"attach", "serve"}
 
 
@@ -91,6 +95,24 @@ def test_exit_code_is_the_commands_own(jobs: Jobs, unbuffered: bool) -> None:
     with pipe_without_reader() as pipe:
         for line in (["wait", job_id], ["search", job_id, "nothing"], ["status", "no-such"]):
             assert run(*line, stdout=pipe, stderr=pipe, unbuffered=unbuffered) == (1, "")
+
+
+def test_pipe_that_somebody_made_non_blocking_gets_everything(jobs: Jobs) -> None:
+    job_id = jobs.execute("seq 50000").job_id
+    ended(jobs, job_id)
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+
+    def waiting_bytes() -> int:
+        return int.from_bytes(fcntl.ioctl(reading, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+    argv = [*PROGRAM, "output", "--max-bytes", "1000000", job_id]
+    with open(reading) as pipe, subprocess.Popen(argv, stdout=writing, stderr=subprocess.PIPE) as process:
+        os.close(writing)
+        wait_until(lambda: waiting_bytes() == PIPE_BYTES)
+        assert pipe.read().split() == [str(number) for number in range(1, 50001)]
+        assert process.communicate() == (None, b"")
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
