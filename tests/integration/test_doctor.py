@@ -14,7 +14,7 @@ import psutil
 import pytest
 from support import Group, NotHere, Person, Tmux, ended, record_of, wait_until, with_few_terminals
 
-from tmuxjobs import Jobs, Settings, processes
+from tmuxjobs import Jobs, Settings, doctor, processes
 from tmuxjobs.results import Diagnosis
 
 
@@ -56,8 +56,8 @@ def test_locale_is_one_that_there_is(
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    good, told = said(Jobs.open().doctor(), "locale")
-    assert (good, told.startswith(text)) == (ok, True)
+    [finding] = doctor.locale(Jobs.open())
+    assert (finding.ok, finding.text[: len(text)]) == (ok, text)
 
 
 def test_option_that_would_end_all_jobs_is_told_with_its_cure(
