@@ -97,9 +97,7 @@ def remove(jobs: Jobs, names: Sequence[str]) -> None:
         jobs.store.remove(name)
 
 
-def make_room(
-    jobs: Jobs, wanted: int, lost: set[str], faults: list[str], *, replaces: str | None = None
-) -> list[str]:
+def make_room(jobs: Jobs, wanted: int, lost: set[str], faults: list[str], *, replaces: str | None = None) -> list[str]:
     """Remove the oldest finished jobs until `wanted` bytes more fit into the total; call it under the lock.
 
     A job that runs counts with all that it may still write, but for the one that is about to be ended. Raises

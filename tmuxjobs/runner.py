@@ -403,9 +403,8 @@ class Runner:
     def hunt(self) -> None:
         """Signal those that no look at the process table meets: a chain of forks, each of which ends at once."""
         for pid in trees.children():
-            if pid != self.tee:
-                with contextlib.suppress(OSError):  # another user's
-                    os.kill(pid, self.hunting)  # we alone reap it, so its pid is its own
+            with contextlib.suppress(OSError):  # another user's
+                os.kill(pid, self.hunting)  # we alone reap it, so its pid is its own
         self.reap()
 
     def members(self) -> dict[int, trees.Process]:
