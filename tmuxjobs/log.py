@@ -22,7 +22,9 @@ BLOCK: Final = 1 << 20
 STEP: Final = 1 << 16
 OVERLAP: Final = 1 << 12
 READ_S: Final = 2.0
-"""Seconds for a read of what takes long, such as redraws; one that runs out says how far it came."""
+"""Processor seconds for a read of what takes long, such as redraws; one that runs out says how far it came."""
+CROWDED: Final = 5
+"""On a busy machine a read takes at most so many times as long by the clock."""
 TRIES: Final = 5
 GAPS_BYTES: Final = 1 << 16
 """More than the recorder ever lists."""
@@ -57,12 +59,13 @@ class Log:
             os.close(self._fd)
 
     def allow(self, seconds: float) -> None:
-        """From now on it is `late` after so many seconds."""
-        self._until = time.monotonic() + seconds
+        """From now on it is `late` after so many processor seconds of this thread, or CROWDED times as long."""
+        self._until = time.thread_time() + seconds, time.monotonic() + CROWDED * seconds
 
     @property
     def late(self) -> bool:
-        return time.monotonic() >= self._until
+        worked, waited = self._until
+        return time.thread_time() >= worked or time.monotonic() >= waited
 
     def read(self, start: int, end: int) -> bytes:
         """Bytes of a range that holds no gap. Raises Punched, unless the log is not strict."""

@@ -66,7 +66,7 @@ def test_job_that_could_not_start_again_is_not_ended(jobs: Jobs, tmp_path: Path)
     (tmp_path / "gone").mkdir()
     job_id = jobs.execute("sleep 1000", cwd=str(tmp_path / "gone")).job_id
     (tmp_path / "gone").rmdir()
-    with pytest.raises(InvalidInput, match="is no folder"):
+    with pytest.raises(InvalidInput, match="is not a directory"):
         jobs.restart(job_id)
     assert jobs.status(job_id).status == "running"
 

@@ -63,7 +63,7 @@ def test_exit_codes_are_the_programs() -> None:
     )
 
 
-@pytest.mark.parametrize(("text", "most"), [(README, 250), (CONTRIBUTING, 150)], ids=["README", "CONTRIBUTING"])
+@pytest.mark.parametrize(("text", "most"), [(README, 280), (CONTRIBUTING, 150)], ids=["README", "CONTRIBUTING"])
 def test_documents_stay_short_and_their_links_lead_somewhere(text: str, most: int) -> None:
     assert len(text.splitlines()) <= most
     for link in re.findall(r"\]\((?!https?:)([^)#]+)", text):
