@@ -2,8 +2,8 @@
 
 import os
 import shlex
-import socket
 import sys
+from json import dumps
 from pathlib import Path
 from typing import Annotated
 
@@ -15,10 +15,12 @@ from tmuxjobs.clients import Client
 from tmuxjobs.errors import InvalidInput
 from tmuxjobs.following import CtrlC, Pressed, exit_code, follow
 from tmuxjobs.jobs import Jobs
+from tmuxjobs.listening import listen
 from tmuxjobs.models import Notify
 from tmuxjobs.progress import busy
 from tmuxjobs.reading import CHARS
 from tmuxjobs.starting import ran
+from tmuxjobs.tokens import token_file
 from tmuxjobs.visible import visible, visible_lines
 
 
@@ -103,38 +105,44 @@ def pairs(items: list_of[str]) -> dict[str, str]:
 
 
 @app.command
-def serve(*, http: str | None = None) -> None:
+def serve(*, http: str | None = None, allow_remote: Annotated[bool, Flag] = False) -> None:
     """Serve MCP on stdio; without arguments and a terminal `tmuxjobs` does the same.
 
     Parameters
     ----------
     http
-        HOST:PORT to serve on instead, to clients that bring the bearer token in `http-token` in the state directory.
+        Serve on HOST:PORT or the socket unix:PATH instead, to clients that bring the token that `tmuxjobs token` names.
+    allow_remote
+        Let HOST be an address that other machines reach. There is no TLS.
     """
+    if allow_remote and http is None:
+        raise InvalidInput("--allow-remote goes with --http HOST:PORT.")
     jobs = Jobs.open()
-    host, _, port = (http or "").rpartition(":")
-    if http is not None and not (host and port.isdigit() and 0 < int(port) < 65536):
-        raise InvalidInput(f"--http takes HOST:PORT, like 127.0.0.1:8765, not '{http}'.")
-    if http is not None:
-        check_address(host.strip("[]"), int(port))
-    # FastMCP takes a second to import.
-    from tmuxjobs.server import serve, serve_http
-
     if http is None:
+        # FastMCP takes a second to import.
+        from tmuxjobs.server import serve
+
         serve(jobs)
         return
-    token, path = jobs.store.token()
-    print(f"Serving MCP on http://{http}/mcp; clients bring the bearer token in {path}.", file=sys.stderr)
-    serve_http(jobs, host=host.strip("[]"), port=int(port), token=token)
+    path = token_file(jobs.store)
+    place = listen(http, jobs.store, remote=allow_remote)
+    from tmuxjobs.server import serve_http
+
+    print(f"Serving MCP on {place.text}; clients bring the bearer token in {path}.", file=sys.stderr)
+    serve_http(jobs, place, token=path)
 
 
-def check_address(host: str, port: int) -> None:
-    """Raises InvalidInput when nothing can be served there."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        socket.create_server((host, port), family=family).close()
-    except OSError as error:
-        raise InvalidInput(f"{host}:{port} can not be served on ({error.strerror}); give another one.") from None
+@app.command
+def token(*, new: Annotated[bool, Flag] = False, json: Json = False) -> None:
+    """Print the file of the token that clients bring over HTTP; `cat` shows the token.
+
+    Parameters
+    ----------
+    new
+        Make another one first. Running servers take no other from then on.
+    """
+    path = str(token_file(Jobs.open().store, new=new))
+    print(dumps({"token_path": path}) if json else path)
 
 
 @app.command

@@ -6,10 +6,10 @@ import functools
 import inspect
 import logging
 import os
-import secrets
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 os.environ.setdefault("FASTMCP_CHECK_FOR_UPDATES", "off")
@@ -18,7 +18,6 @@ os.environ.setdefault("FASTMCP_ENABLE_RICH_LOGGING", "false")
 
 from fastmcp import FastMCP
 from fastmcp.exceptions import ToolError, ValidationError
-from fastmcp.server.auth import AccessToken, TokenVerifier
 from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
 from fastmcp.tools.base import ToolResult
 from fastmcp.tools.function_tool import FunctionTool
@@ -28,8 +27,10 @@ from mcp_types import Tool as MCPTool
 from pydantic import Field
 from pydantic import ValidationError as PydanticValidationError
 
+from tmuxjobs import serving
 from tmuxjobs.errors import InvalidInput, TmuxjobsError, apart
 from tmuxjobs.jobs import Jobs
+from tmuxjobs.listening import Place
 from tmuxjobs.models import Notify, Status
 from tmuxjobs.picture import png
 from tmuxjobs.resources import add_prompts, add_resources
@@ -412,25 +413,6 @@ def serve(jobs: Jobs) -> None:
     os._exit(0)
 
 
-class OneToken(TokenVerifier):
-    """Lets in who knows the one token."""
-
-    def __init__(self, token: str) -> None:
-        super().__init__()
-        self._token = token
-
-    async def verify_token(self, token: str) -> AccessToken | None:
-        known = secrets.compare_digest(token.encode(), self._token.encode())
-        return AccessToken(token=token, client_id="owner", scopes=[]) if known else None
-
-
-def serve_http(jobs: Jobs, *, host: str, port: int, token: str) -> None:
-    """Serve MCP on http://host:port/mcp to who brings the token, until SIGTERM or SIGINT comes; the jobs live on."""
-    server = build_server(jobs)
-    server.auth = OneToken(token)
-    # By itself FastMCP would answer whatever host and origin a browser was lured into naming.
-    asyncio.run(
-        server.run_async(
-            "http", host=host, port=port, show_banner=False, log_level="ERROR", host_origin_protection="auto"
-        )
-    )
+def serve_http(jobs: Jobs, place: Place, *, token: Path) -> None:
+    """Serve MCP over HTTP to who brings the token, until SIGTERM or SIGINT comes; the jobs live on."""
+    serving.serve(build_server(jobs), place, token=token, names=jobs.settings.http_hosts or ())

@@ -55,6 +55,19 @@ def parse_patterns(value: object) -> object:
     return tuple(pattern for pattern in patterns if pattern)
 
 
+def parse_hosts(value: object) -> object:
+    """Host names and addresses from a comma-separated text. No wildcards: one would end the check."""
+    if parse_none(value) is None:
+        return None
+    hosts = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(hosts, list | tuple):
+        return hosts
+    for host in hosts:
+        if not (isinstance(host, str) and re.fullmatch(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+", host)):
+            raise ValueError(f"{host!r} is not a host name or address, without port")
+    return tuple(hosts)
+
+
 def parse_none(value: object) -> object:
     return None if isinstance(value, str) and value.strip().lower() in ("", "none") else value
 
@@ -86,6 +99,7 @@ class Settings(BaseModel):
     cleanup_interval: float = Field(default=300.0, ge=1)
     hold_for: float = Field(default=900.0, ge=1)
     notify: Notify = "always"
+    http_hosts: Annotated[tuple[str, ...] | None, BeforeValidator(parse_hosts)] = None
     on_end: Annotated[str | None, BeforeValidator(parse_none)] = None
 
     @model_validator(mode="before")

@@ -34,7 +34,7 @@ ASIDE = re.compile(r"\.(?:new|removed)-(.+)")
 """A job's folder before it is complete, and when nothing is left in it."""
 BESIDE = r"(\.\d+\.[0-9a-f]{8})?"
 """What the name of a file ends in until it is whole and gets its own."""
-IN_ROOT = re.compile(rf"lock|(journal|sequence|http-token|{re.escape(MARKER)}){BESIDE}", re.ASCII)
+IN_ROOT = re.compile(rf"lock|http-token\.new|http\.sock|(journal|sequence|http-token|{re.escape(MARKER)}){BESIDE}", re.ASCII)
 IN_JOB = re.compile(
     rf"((job|run|exit|stop|removed|task(-[0-9a-f]{{8}})?)\.json|(run|exit)\.room|env(\.(held|ready))?){BESIDE}"
     r"|(run|exit)\.json\.new|(output|stderr)\.(log|gaps)|typed\.jsonl|screen|recorder",
@@ -183,15 +183,6 @@ class Store:
         number = int(text) + 1
         self._write(path, str(number).encode())
         return number
-
-    def token(self) -> tuple[str, Path]:
-        """The secret that clients over HTTP bring, made at first use, and its file; who deletes that gets a new one."""
-        path = self.root / "http-token"
-        text = self._read(path)
-        if text is None or not text.strip():
-            text = secrets.token_urlsafe(32).encode()
-            self._write(path, text + b"\n")
-        return text.decode().strip(), path
 
     def create(self, spec: JobSpec, env: Mapping[str, str], *, held: bool = False) -> Path:
         """The job's folder with `job.json` and `env` in it, complete or not there at all; call it under the lock.

@@ -256,6 +256,7 @@ JSON: dict[str, tuple[str, type[Model] | None, str]] = {
     "release": ("RUNNING", results.HoldAnswer, "job_id held detail"),
     "restart": ("ENDED", results.Restarted, f"{STARTED} restarted note"),
     "log-path": ("ENDED", None, "job_id log_path"),
+    "token": ("", None, "token_path"),
     "doctor": ("", results.Diagnosis, "healthy checks fixed"),
     "prune": ("", None, "removed"),
 }  # fmt: skip
@@ -347,7 +348,8 @@ def test_every_command_with_quiet_is_among_them() -> None:
         (["list", "--limit", "many"], 2, "--limit takes a whole number, not 'many'."),
         (["wait", "a", "--timeout", "soon"], 2, "--timeout takes a number, not 'soon'."),
         (["execute", "--wiat", "--", "true"], 2, "'--wiat' is no option of `execute`"),
-        (["serve", "--http", "192.0.2.1:8765"], 2, "192.0.2.1:8765 can not be served on (Cannot assign"),
+        (["serve", "--http", "192.0.2.1:8765"], 2, "add --allow-remote."),
+        (["serve", "--http", "192.0.2.1:8765", "--allow-remote"], 2, "cannot be served on (Cannot assign requested"),
         (["list", "--limit", "0"], 2, "limit must be 1 or more."),
         (["tail", "x", "--lines", "many"], 2, "--lines"),
         (["execute", "--env", "X", "true"], 2, "--env takes NAME=VALUE"),

@@ -81,35 +81,43 @@ LAYERS: dict[str, set[str]] = {
     "following": MIDDLE | {"jobs", "results", "watching"},
     "table": MIDDLE | {"jobs", "results"},
     "app": {"jobs"},
+    "tokens": {"errors", "store"},
+    "listening": {"errors", "store"},
+    "serving": {"errors", "listening", "tokens"},
     "cli_start": {
         "app",
         "clients",
         "errors",
         "following",
         "jobs",
+        "listening",
         "models",
         "progress",
         "reading",
         "server",
         "starting",
+        "tokens",
     },
     "cli": {"app", "cli_start"}
     | {"following", "picture", "progress", "table"}
     | MIDDLE
     | {"jobs", "results", "server", "waiting"},
     "resources": {"errors", "jobs", "results"},
-    "server": MIDDLE | {"jobs", "picture", "resources", "results", "starting", "tasks", "telling", "waiting"},
+    "server": MIDDLE
+    | {"jobs", "listening", "picture", "resources", "results", "serving", "starting", "tasks", "telling", "waiting"},
     "__init__": MIDDLE | {"jobs"},
     "__main__": {"cli"},
 }
 OWNERS = {
     "libtmux": {"calls"},
-    "fastmcp": {"resources", "server", "tasks", "telling"},
+    "fastmcp": {"resources", "server", "serving", "tasks", "telling"},
     "mcp": {"server", "tasks"},
     "platformdirs": {"settings"},
     "cyclopts": {"app", "cli", "cli_start"},
     "regex": {"matching"},
     "wcwidth": {"canvas"},
+    "uvicorn": {"serving"},
+    "h11": {"serving"},
     "rich": {"cli", "picture", "table"},
     "PIL": {"picture"},
 }
