@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tmuxjobs import processes, starting
+from tmuxjobs import processes, starting, tokens
 from tmuxjobs.errors import StateError, TmuxjobsError, apart
 from tmuxjobs.models import Lost, Running, Starting
 from tmuxjobs.results import Diagnosis, Finding, name_processes
@@ -41,7 +41,7 @@ class Leftover:
 
 def doctor(jobs: Jobs, *, fix: bool = False) -> Diagnosis:
     """Look at everything that jobs need. With `fix` remove what was left behind, but nothing of a running job."""
-    checks = (tmux, options, locale, state_dir, open_files, terminals, room_for_processes, records, removed)
+    checks = (tmux, options, locale, state_dir, http_token, open_files, terminals, room_for_processes, records, removed)
     findings = [finding for check in checks for finding in found(jobs, check)]
     left, fixed = look_for_leftovers(jobs, findings), []
     if fix:
@@ -135,6 +135,14 @@ def state_dir(jobs: Jobs) -> Iterator[Finding]:
         yield Finding(name="state directory", ok=False, text=text)
     else:
         yield Finding(name="state directory", ok=True, text=f"{root}, {free >> 20} MB free")
+
+
+def http_token(jobs: Jobs) -> Iterator[Finding]:
+    """Looked at before `--fix` closes it to others, who may know it all the same."""
+    path = jobs.store.root / tokens.NAME
+    if os.path.lexists(path):
+        tokens.token_in(path)
+        yield Finding(name="http token", ok=True, text=str(path))
 
 
 def open_files(jobs: Jobs) -> Iterator[Finding]:

@@ -76,7 +76,9 @@ def _at_address(where: str, host: str, port: int, *, remote: bool) -> Place:
             one.close()
         said = _reason(error) if isinstance(error, OSError) else "that is not a host name"
         raise InvalidInput(f"'{where}' cannot be served on ({said}); give another one.") from None
-    return Place(sockets, f"http://{where}/mcp", host=host)
+    # An address that it is reached at may be named in any case; of 0.0.0.0 that is not so.
+    name = None if host in {address for _, address in addresses} else host
+    return Place(sockets, f"http://{where}/mcp", host=name)
 
 
 def _reason(error: OSError) -> str:
@@ -124,13 +126,14 @@ def _check_folder(folder: Path) -> None:
     """Nobody else may be able to put a socket in the place of ours: clients would bring it the token."""
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
-    facts = folder.stat()
+    facts = folder.lstat()
     if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_mode & 0o022:
         raise InvalidInput(f"'{folder}' must be a folder of yours in which nobody else may write; give another path.")
-    for above in folder.resolve().parents:
-        mode = above.stat().st_mode
-        if mode & 0o002 and not mode & stat.S_ISVTX:
-            raise InvalidInput(f"Everybody may replace what is in '{above}'; give a path elsewhere.")
+    for above in (*folder.parents, *folder.resolve().parents):
+        facts = above.lstat()
+        anybody = facts.st_mode & 0o002 and not facts.st_mode & stat.S_ISVTX
+        if facts.st_uid not in (0, os.getuid()) if stat.S_ISLNK(facts.st_mode) else anybody:
+            raise InvalidInput(f"Others may replace '{above}' or what is in it; give a path elsewhere.")
 
 
 def _remove_dead(file: Path) -> None:

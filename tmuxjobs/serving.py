@@ -7,6 +7,7 @@ tracebacks a second.
 import asyncio
 import contextlib
 import logging
+import os
 import resource
 import secrets
 import signal
@@ -42,7 +43,7 @@ MOST: Final = 512
 FAIR_S: Final = 0.25
 """What every connection has for its request before it must make room."""
 TURN_S: Final = 0.01
-RETRY_S: Final = 1.0
+LINGER_S: Final = 1.0
 GRACE_S: Final = 2
 END_S: Final = 8.0
 LOG_S: Final = 60.0
@@ -57,7 +58,7 @@ class Counted(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         kind = (record.pathname, record.lineno, record.exc_info and record.exc_info[0])
-        shown_at, held = self._seen.get(kind, (record.created - LOG_S, 0))
+        shown_at, held = self._seen.get(kind, (0.0, 0))
         if record.created - shown_at < LOG_S:
             self._seen[kind] = (shown_at, held + 1)
             return False
@@ -122,6 +123,11 @@ class Connection(H11Protocol):
 
         async def tell(message: Any) -> None:
             if message["type"] == "http.response.start" and self.token is None:
+                # Closing on a body that is still on its way would take the answer from the client, too.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LINGER_S):
+                        while self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
+                            await receive()
                 message = message | {"headers": [*message.get("headers", ()), CLOSE_HEADER]}
             await send(message)
 
@@ -130,6 +136,11 @@ class Connection(H11Protocol):
 
 def strangers(connections: Iterable[Any]) -> list[Connection]:
     return [one for one in connections if one.token is None and not one.transport.is_closing()]
+
+
+def most() -> int:
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST if files == resource.RLIM_INFINITY else min(MOST, files // 2)
 
 
 def drop_oldest(found: list[Connection]) -> None:
@@ -149,30 +160,38 @@ class OneToken(TokenVerifier):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._path = path
+        self._read: tuple[os.stat_result, str] | None = None
 
     async def verify_token(self, token: str) -> AccessToken | None:
-        known = token_now(self._path)
+        known = self.now()
         if known is None or not secrets.compare_digest(token.encode(), known.encode()):
             return None
         here.get().token = token
         return AccessToken(token=token, client_id="owner", scopes=[])
 
+    def now(self) -> str | None:
+        """The token; None, and a line in the log, when there is none that can be trusted."""
+        try:
+            facts = os.lstat(self._path)
+            # Read at the start, and when it has changed: there may be no more files to be opened.
+            if self._read is None or _version(self._read[0]) != _version(facts):
+                self._read = facts, token_in(self._path)
+            return self._read[1]
+        except (OSError, StateError) as error:
+            logger.error("Nobody is let in: %s", error)
+            return None
 
-def token_now(path: Path) -> str | None:
-    """The token in the file; None, and a line in the log, when there is none that can be trusted."""
-    try:
-        return token_in(path)
-    except StateError as error:
-        logger.error("Nobody is let in: %s", error)
-        return None
+
+def _version(facts: os.stat_result) -> tuple[int, ...]:
+    return facts.st_dev, facts.st_ino, facts.st_mode, facts.st_nlink, facts.st_ctime_ns
 
 
 class Server(uvicorn.Server):
     """Looks after its connections once a second, and ends within END_S whatever they do."""
 
-    def __init__(self, config: uvicorn.Config, place: Place, token: Path) -> None:
+    def __init__(self, config: uvicorn.Config, place: Place, verifier: OneToken) -> None:
         super().__init__(config)
-        self._place, self._token = place, token
+        self._place, self._verifier = place, verifier
         self._signal: int | None = None
         self._accepting: list[asyncio.Task[None]] = []
 
@@ -194,7 +213,7 @@ class Server(uvicorn.Server):
         listener.setblocking(False)
         connections: set[Any] = self.server_state.connections
         while True:
-            while len(connections) >= min(MOST, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2):
+            while len(connections) >= most():
                 drop_oldest(strangers(connections))
                 await asyncio.sleep(TURN_S)
             try:
@@ -203,8 +222,9 @@ class Server(uvicorn.Server):
                 continue
             except OSError as error:
                 logger.error("No more connections can be accepted now: %s", error.strerror)
-                drop_oldest(strangers(connections))
-                await asyncio.sleep(RETRY_S)
+                for waiting in strangers(connections):
+                    drop_oldest([waiting])
+                await asyncio.sleep(FAIR_S)
                 continue
             with contextlib.suppress(OSError):  # it is gone already
                 await loop.connect_accepted_socket(self._made, one)
@@ -214,7 +234,7 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         if counter % 10 == 0 and self.server_state.connections:
-            now, token = asyncio.get_running_loop().time(), token_now(self._token)
+            now, token = asyncio.get_running_loop().time(), self._verifier.now()
             for one in list(self.server_state.connections):
                 # Who came in with an earlier token goes: a new one is made because that one is known to others.
                 if isinstance(one, Connection) and (one.overdue(now) or one.token not in (None, token)):
@@ -250,7 +270,8 @@ def serve(server: FastMCP, place: Place, *, token: Path, names: Iterable[str] = 
     `names` are hosts, besides those of this machine's loopback and the one it listens on, that a request may name: a
     page in a browser reaches us under a name of its own.
     """
-    server.auth = OneToken(token)
+    server.auth = verifier = OneToken(token)
+    verifier.now()
     hosts = [*names, *([place.host] if place.host else [])]
     app = server.http_app(host_origin_protection=True, allowed_hosts=hosts)
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
@@ -271,4 +292,4 @@ def serve(server: FastMCP, place: Place, *, token: Path, names: Iterable[str] = 
         server_header=False,
         timeout_graceful_shutdown=GRACE_S,
     )
-    asyncio.run(Server(config, place, token).serve(place.sockets))
+    asyncio.run(Server(config, place, verifier).serve(place.sockets))

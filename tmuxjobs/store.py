@@ -34,7 +34,7 @@ ASIDE = re.compile(r"\.(?:new|removed)-(.+)")
 """A job's folder before it is complete, and when nothing is left in it."""
 BESIDE = r"(\.\d+\.[0-9a-f]{8})?"
 """What the name of a file ends in until it is whole and gets its own."""
-IN_ROOT = re.compile(rf"lock|http-token\.new|http\.sock|(journal|sequence|http-token|{re.escape(MARKER)}){BESIDE}", re.ASCII)
+IN_ROOT = re.compile(rf"lock|http-token\.new|(journal|sequence|http-token|{re.escape(MARKER)}){BESIDE}", re.ASCII)
 IN_JOB = re.compile(
     rf"((job|run|exit|stop|removed|task(-[0-9a-f]{{8}})?)\.json|(run|exit)\.room|env(\.(held|ready))?){BESIDE}"
     r"|(run|exit)\.json\.new|(output|stderr)\.(log|gaps)|typed\.jsonl|screen|recorder",

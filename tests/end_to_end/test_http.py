@@ -245,6 +245,13 @@ def test_who_has_not_is_refused_and_sent_away(server: Server) -> None:
             assert b"connection: close" in answer.lower()
 
 
+async def test_client_with_another_token_reads_why_not(server: Server) -> None:
+    with pytest.raises(Exception, match="error response"):
+        await use(server, "x" * 43)
+    answer = server.ask(request("POST", "Content-Length: 2000000", body=b"x" * 2_000_000))
+    assert answer.split()[1] == b"401"
+
+
 def test_scheme_is_read_as_the_standard_says(server: Server) -> None:
     """Its letters are of either kind: RFC 9110, section 11.1."""
     assert code(server, opening().replace(b"Authorization: Bearer", b"aUTHORIZATION: bEARER")) == 200
@@ -592,16 +599,12 @@ def test_body_is_bounded(server: Server) -> None:
     assert code(server, request("POST", bearer(), "Content-Length: 50000000")[:-2] + b"\r\n") == 413
 
 
-async def test_server_out_of_files_says_so_once_and_recovers(serve: Callable[..., Server]) -> None:
-    server = serve(bounds="short", files=64)
-    # Its files are few: what it has open for itself leaves less than the half that connections may take.
-    inside = psutil.Process(server.process.pid)
-    await asyncio.to_thread(server.flood, 500, b"x")
-    before = inside.cpu_times().user
-    server.leave()
-    assert await use(server) == 3
-    assert inside.cpu_times().user - before < 20
-    assert len(server.stderr) < 5000
+def test_server_with_few_files_answers_and_fills_no_log(serve: Callable[..., Server]) -> None:
+    server = serve(files=32)
+    server.flood(200)
+    for _ in range(3):
+        assert code(server, request()) == 401
+    assert len(server.stderr) < 1000
 
 
 # A socket file.
@@ -648,10 +651,10 @@ def test_socket_is_not_put_where_others_may_replace_it(run: Run, tmp_path: Path)
     below = open_to_all / "mine"
     below.mkdir(parents=True)
     open_to_all.chmod(0o777)
-    for folder in (open_to_all, below):
+    (tmp_path / "link").symlink_to(below)
+    for folder in (open_to_all, below, tmp_path / "link"):
         done = run("serve", "--http", f"unix:{folder}/http.sock")
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-        assert str(open_to_all) in done.stderr
         assert not (folder / "http.sock").exists()
 
 

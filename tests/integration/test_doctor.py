@@ -16,6 +16,7 @@ from support import Group, NotHere, Person, Tmux, ended, record_of, wait_until, 
 
 from tmuxjobs import Jobs, Settings, doctor, processes
 from tmuxjobs.results import Diagnosis
+from tmuxjobs.tokens import token_file
 
 
 def said(answer: Diagnosis, name: str) -> tuple[bool, str]:
@@ -69,6 +70,15 @@ def test_option_that_would_end_all_jobs_is_told_with_its_cure(
     answer = jobs.doctor()
     assert not answer.healthy
     assert said(answer, "tmux options")[1].endswith("tmux set-option -s exit-unattached off")
+
+
+def test_token_that_others_may_know_is_told(jobs: Jobs) -> None:
+    path = token_file(jobs.store)
+    assert said(jobs.doctor(), "http token") == (True, str(path))
+    path.chmod(0o644)
+    answer = jobs.doctor()
+    assert not answer.healthy
+    assert said(answer, "http token")[1].endswith("`tmuxjobs token --new` replaces it.")
 
 
 def test_leftovers_are_told_and_fixed_and_running_jobs_stay(jobs: Jobs) -> None:

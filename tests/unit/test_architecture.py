@@ -16,6 +16,7 @@ MIDDLE = BASE | {
     "settings",
     "tmux",
     "store",
+    "tokens",
     "log",
     "matching",
     "output",
