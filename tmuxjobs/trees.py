@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 LINUX = sys.platform.startswith("linux")
+PF_EXITING = 4  # a flag of proc_pid_stat(5), from the kernel's sched.h
 
 
 def boot_id() -> str:
@@ -124,20 +125,22 @@ def become_subreaper(*, on: bool = True) -> None:
 
 def has_open(pid: int, path: str) -> bool:
     """Whether that process has the file open; raises OSError when it has ended or is another user's. Only for Linux."""
-    error: OSError = ProcessLookupError()
     for thread in os.listdir(f"/proc/{pid}/task"):
-        folder = f"/proc/{pid}/task/{thread}/fd"
-        try:
-            names = os.listdir(folder)
-        except OSError as refused:  # that thread has ended, and another may live
-            error = refused
-            continue
-        for name in names:
+        folder = f"/proc/{pid}/task/{thread}"
+        for name in os.listdir(f"{folder}/fd"):
             with contextlib.suppress(OSError):  # closed since
-                if os.readlink(f"{folder}/{name}") == path:
+                if os.readlink(f"{folder}/fd/{name}") == path:
                     return True
-        return False
-    raise error
+        if not is_ending(folder):
+            return False
+    raise ProcessLookupError
+
+
+def is_ending(folder: str) -> bool:
+    """Whether the thread of that folder in /proc has begun to end: it has no files any more, and may have had some."""
+    with open(f"{folder}/stat", "rb") as file:
+        fields = file.read().rsplit(b")", 1)[1].split()
+    return fields[0] in (b"Z", b"X") or bool(int(fields[6]) & PF_EXITING)
 
 
 def has_children() -> bool:

@@ -44,6 +44,13 @@ for pid in filter(str.isdigit, os.listdir("/proc")):
         left += [pid] * (os.path.basename(os.readlink(f"/proc/{pid}/exe")) == sys.argv[3])
     except OSError:
         pass
+last_pid = open("/proc/sys/kernel/ns_last_pid")
+forks = -int(last_pid.read())
+for _ in range(200):
+    jobs.status(job_id)
+last_pid.seek(0)
+forks += int(last_pid.read())
+left += ["a chain that no look has met"] * (forks > 20)
 print(json.dumps([status.detail, killed.status, len(killed.survivors), left]))
 """
 BEHIND = "the command ended with exit code 0, and processes that it started still use the terminal"
