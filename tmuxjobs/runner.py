@@ -196,7 +196,7 @@ class Runner:
             os.rename(self.path("env.held"), ready)
         while os.path.exists(ready):
             if time.monotonic() - self.job["created_monotonic"] > LAUNCH_S:
-                raise Refused(f"the job that it replaces had not ended after {LAUNCH_S:.0f} s")
+                raise Refused(f"its restart was cut off: nobody let it begin within {LAUNCH_S:.0f} s")
             if readable(self.wakeup, time.monotonic() + 0.02):
                 numbers = os.read(self.wakeup, 4096)
                 self.closed = self.closed or signal.SIGHUP in numbers
