@@ -334,12 +334,16 @@ class Runner:
         ended: dict[int, trees.Process] = {}
         while True:
             try:
-                pid = self.next_to_reap(ended) if trees.LINUX else -1
-                pid, status, usage = os.wait4(pid, os.WNOHANG | os.WUNTRACED) if pid else (0, 0, None)
+                wanted = self.next_to_reap(ended) if trees.LINUX else -1
+                if wanted == 0:
+                    return ended
+                pid, status, usage = os.wait4(wanted, os.WNOHANG | os.WUNTRACED)
             except ChildProcessError:
                 return ended
-            if pid == 0 or usage is None:
+            if pid == 0 and wanted == -1:
                 return ended
+            if pid == 0:
+                continue  # it had stopped and goes on
             if os.WIFSTOPPED(status):
                 # Ctrl-Z: no shell is above the job that could bring it back.
                 if pid == self.pid and os.WSTOPSIG(status) == signal.SIGTSTP:
