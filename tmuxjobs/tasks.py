@@ -23,7 +23,7 @@ from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, MISSING_REQUIRED_CLIENT_CAPABILITY, CallToolRequestParams, RequestParams
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tmuxjobs.errors import JobNotFound, StateError, TmuxjobsError
 from tmuxjobs.files import FORMAT
@@ -166,7 +166,9 @@ class Tasks(ServerExtension):
     def _load(self, task_id: str) -> TaskRecord:
         try:
             task = self._jobs.store.load(self._path(task_id), TaskRecord)
-        except (JobNotFound, StateError):
+            if task is not None:
+                coerced(task.conditions)
+        except (JobNotFound, StateError, ValidationError):
             task = None
         if task is None:
             raise MCPError(INVALID_PARAMS, f"There is no task '{task_id}'; it goes with its job.")
@@ -195,6 +197,7 @@ class Tasks(ServerExtension):
         try:
             if task.task_id not in self._waits:
                 wait = await asyncio.to_thread(self._wait, task)
+                self._forget_removed()
                 self._waits.setdefault(task.task_id, (wait, asyncio.Lock()))
             wait, lock = self._waits[task.task_id]
             async with lock:
@@ -204,9 +207,15 @@ class Tasks(ServerExtension):
             task = task.model_copy(update={"result": self._result(task, answer), "updated_at": datetime.now(UTC)})
             await asyncio.to_thread(self._save, task)
         except JobNotFound as error:
+            self._waits.pop(task.task_id, None)
             raise MCPError(INVALID_PARAMS, str(error)) from None
         self._waits.pop(task.task_id, None)
         return task, ""
+
+    def _forget_removed(self) -> None:
+        """Of tasks that nobody polls any more, when their jobs have gone."""
+        for task_id in [one for one in self._waits if not os.path.lexists(self._path(one))]:
+            self._waits.pop(task_id, None)
 
     def _wait(self, task: TaskRecord) -> Wait:
         left = None if task.deadline_at is None else max(0.0, (task.deadline_at - datetime.now(UTC)).total_seconds())

@@ -89,7 +89,8 @@ class EndsTold(Middleware):
             ends = [one for one in entries if one.event == "end"]
             told.known |= known
             news = [one for one in ends if one.status is not None and one.job_id not in told.known]
-            told.known -= {one.job_id for one in ends}
+            # What has ended and is in the journal is not told again: only of the others it matters who knows.
+            told.known &= set(self._jobs.journal.open_jobs())
             return news
         return []
 

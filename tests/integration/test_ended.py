@@ -11,6 +11,8 @@ from support import ended, record_of, wait_until
 
 from tmuxjobs import Jobs, Settings
 from tmuxjobs.server import build_server
+from tmuxjobs.tasks import Tasks
+from tmuxjobs.telling import EndsTold
 
 
 @pytest.fixture(params=["auto", "legacy"])
@@ -119,3 +121,24 @@ def test_pruned_job_was_told_before_it_went(jobs: Jobs) -> None:
     small = Jobs.open(Settings.load(keep_jobs=0))
     small.prune()
     assert [(one.event, one.job_id) for one in jobs.journal_since()] == [("start", job_id), ("end", job_id)]
+
+
+def test_server_does_not_remember_ends_for_ever(jobs: Jobs) -> None:
+    ends = EndsTold(jobs)
+    ends.connected()
+    runs = jobs.execute("sleep 1000").job_id
+    for _ in range(3):
+        job_id = ended(jobs, jobs.execute("exit 3").job_id).job_id
+        assert ends.news("", {job_id, runs}) == []
+    assert ends._clients[""].known == {runs}
+
+
+async def test_server_does_not_remember_waits_for_removed_jobs(jobs: Jobs) -> None:
+    tasks = Tasks(jobs, EndsTold(jobs))
+    for _ in range(3):
+        job_id = jobs.execute("sleep 1000").job_id
+        await tasks._look(tasks._create("wait", {}, {job_id: 0}, 600))
+        assert list(tasks._waits) == [job_id]
+        await asyncio.to_thread(jobs.kill, job_id, grace=0)
+        with jobs.store.lock():
+            jobs.store.remove(job_id)
