@@ -12,11 +12,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, assert_never, get_args
 
+from tmuxjobs import files
 from tmuxjobs.errors import InstallError
+from tmuxjobs.files import Odd
 
 Client = Literal["claude-code", "codex", "cursor", "gemini", "vscode"]
 CLIENTS: tuple[Client, ...] = get_args(Client)
 NAME = "tmuxjobs"
+CONFIG_BYTES = 1 << 24
 
 
 def server_command() -> list[str]:
@@ -74,12 +77,12 @@ def write(client: Client, command: Sequence[str], home: Path, environ: Mapping[s
     if path is None:
         return _by_command(command)
     # A link into someone's dotfiles stays a link.
-    path = path.resolve()
+    path = Path(os.path.realpath(path))
     try:
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        text = _text_of(path)
         merged = _with_toml(text, command) if client == "codex" else _with_json(text, _entry(client, command))
-    except (OSError, ValueError) as error:
-        raise InstallError(f"{path} can not be read ({error}); add this by hand:\n{wanted(client, command)}") from None
+    except (OSError, ValueError, Odd) as error:
+        raise InstallError(f"{path} cannot be read ({error}); add this by hand:\n{wanted(client, command)}") from None
     if merged is None:
         raise InstallError(
             f"{path} already has another server '{NAME}'; it was left as it is. Wanted:\n{wanted(client, command)}"
@@ -90,9 +93,17 @@ def write(client: Client, command: Sequence[str], home: Path, environ: Mapping[s
         _replace(path, merged)
     except OSError as error:
         raise InstallError(
-            f"{path} can not be written ({error}); add this by hand:\n{wanted(client, command)}"
+            f"{path} cannot be written ({error}); add this by hand:\n{wanted(client, command)}"
         ) from None
     return f"Added to {path}; restart the client."
+
+
+def _text_of(path: Path) -> str:
+    """What is there, empty when nothing is; line ends as they are. Raises Odd, OSError and ValueError."""
+    try:
+        return files.read(path, CONFIG_BYTES, follow=True).decode()
+    except FileNotFoundError:
+        return ""
 
 
 def _by_command(command: Sequence[str]) -> str:
@@ -115,23 +126,32 @@ def _by_command(command: Sequence[str]) -> str:
 
 def _with_json(text: str, entry: Mapping[str, Any]) -> str | None:
     """The text with the entry in it; None when another one has its place, ValueError when it is no JSON object."""
-    config = json.loads(text) if text.strip() else {}
+    try:
+        config = json.loads(text) if text.strip() else {}
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     [(section, servers)] = entry.items()
     there = config.setdefault(section, {}) if isinstance(config, dict) else None
     if not isinstance(there, dict):
         raise ValueError("it is not laid out as expected")
     if NAME in there:
-        return text if there[NAME].items() >= servers[NAME].items() else None
+        theirs = there[NAME]
+        return text if isinstance(theirs, dict) and theirs.items() >= servers[NAME].items() else None
     there.update(servers)
     return json.dumps(config, indent=2, ensure_ascii=False) + "\n"
 
 
 def _with_toml(text: str, command: Sequence[str]) -> str | None:
     """Appended, so that not a byte of the file changes."""
-    servers = tomllib.loads(text).get("mcp_servers", {})
+    try:
+        servers = tomllib.loads(text).get("mcp_servers", {})
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(servers, dict):
+        raise ValueError("it is not laid out as expected")
     if NAME in servers:
-        theirs = [servers[NAME].get("command"), *servers[NAME].get("args", [])]
-        return text if theirs == [*command] else None
+        wants, theirs = {"command": command[0], "args": [*command[1:]]}, servers[NAME]
+        return text if isinstance(theirs, dict) and theirs.items() >= wants.items() else None
     merged = f"{text.rstrip()}\n\n{wanted('codex', command)}\n".lstrip()
     tomllib.loads(merged)
     return merged

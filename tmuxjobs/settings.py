@@ -122,7 +122,7 @@ class Settings(BaseModel):
             if "\0" in str(getattr(settings, name)):
                 raise refusal(name, given, "it holds a NUL character")
         if settings.working_dir is not None and not os.path.isdir(settings.working_dir):
-            raise refusal("working_dir", given, f"'{settings.working_dir}' is no folder")
+            raise refusal("working_dir", given, f"'{settings.working_dir}' is not a directory")
         if settings.max_total_size is not None and settings.max_total_size < 2 * settings.max_output_size:
             raise refusal("max_total_size", given, "it must be at least twice max_output_size")
         if not settings.state_dir.is_absolute():

@@ -13,6 +13,7 @@ import pytest
 from tmuxjobs.clients import CLIENTS, Client, config_path
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+SAME = ("st_mode", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
 BY_FILE = [client for client in CLIENTS if client != "claude-code"]
 OTHERS = {
     "codex": '# mine\nmodel = "o5"  # the good one\n[mcp_servers.other]\ncommand = "x"\n',
@@ -94,13 +95,54 @@ def test_file_that_can_not_be_read_is_left_alone(run: Run, client: Client) -> No
 
 
 @pytest.mark.parametrize("client", BY_FILE)
+@pytest.mark.parametrize(
+    "put",
+    [
+        os.mkfifo,
+        Path.mkdir,
+        lambda path: path.symlink_to(path),
+        lambda path: path.symlink_to("/dev/zero"),
+        lambda path: path.write_bytes(b"\xff\0"),
+        lambda path: path.write_text("a = " + "[" * 50_000 if path.suffix == ".toml" else "[" * 50_000),
+        lambda path: path.write_text("mcp_servers = 1" if path.suffix == ".toml" else "[]"),
+        lambda path: (path.touch(), os.truncate(path, 1 << 34)),
+    ],
+    ids=["fifo", "folder", "link to itself", "device", "binary", "deep", "other", "large"],
+)
+def test_odd_thing_in_its_place_is_left_alone(run: Run, client: Client, put: Callable[[Path], object]) -> None:
+    path = file_of(client)
+    path.parent.mkdir(parents=True)
+    put(path)
+    before = path.lstat()
+    done = run("install", client, "--write")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"tmuxjobs: {path if not path.is_symlink() else ''}")
+    assert "add this by hand" in done.stderr
+    after = path.lstat()
+    assert [getattr(after, name) for name in SAME] == [getattr(before, name) for name in SAME]
+
+
+@pytest.mark.parametrize("client", BY_FILE)
+def test_entry_that_is_none_is_left_alone(run: Run, client: Client) -> None:
+    run("install", client, "--write")
+    path = file_of(client)
+    section = next(key for key in ("mcpServers", "mcp_servers", "servers") if key in read(path))
+    toml, other = f"{section}.tmuxjobs = 1\n", json.dumps({section: {"tmuxjobs": [1]}})
+    path.write_text(toml if path.suffix == ".toml" else other)
+    before = path.read_text()
+    done = run("install", client, "--write")
+    assert (done.returncode, path.read_text()) == (1, before)
+    assert "already has another server" in done.stderr
+
+
+@pytest.mark.parametrize("client", BY_FILE)
 def test_folder_that_can_not_be_made_is_told_with_what_to_add(run: Run, client: Client) -> None:
     in_the_way = file_of(client).parent
     in_the_way.parent.mkdir(parents=True, exist_ok=True)
     in_the_way.write_text("a file")
     done = run("install", client, "--write")
     assert done.returncode == 1
-    assert f"{file_of(client)} can not be " in done.stderr
+    assert f"{file_of(client)} cannot be " in done.stderr
     assert "add this by hand:" in done.stderr
 
 

@@ -1,5 +1,8 @@
 """Where settings come from, and that a wrong one stops the start."""
 
+import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
@@ -119,6 +122,37 @@ def test_bad_value_in_the_file_stops_with_one_line_that_names_the_file(line: str
 def test_file_that_is_no_toml_stops() -> None:
     path = write_toml("max_jobs =")
     assert refusal().startswith(f"{path} cannot be read: ")
+
+
+@pytest.mark.parametrize(
+    ("put", "said"),
+    [
+        (os.mkfifo, "is a FIFO"),
+        (Path.mkdir, "is a directory"),
+        (lambda path: path.symlink_to("/dev/zero"), "is a device"),
+        (lambda path: path.symlink_to(path), "Too many levels|cannot be read"),
+        (lambda path: path.write_bytes(b"\xff\0"), "decode"),
+        (lambda path: path.write_text("a = " + "[" * 50_000), "nested too deeply"),
+        (lambda path: path.write_text(f"max_jobs = {'7' * 5000}"), "max_jobs|digits"),
+        (lambda path: path.write_text('state_dir = "/tmp/a\\u0000b"'), "NUL"),
+        (lambda path: path.write_text('working_dir = "/tmp/a\\u0000b"'), "NUL"),
+        (lambda path: path.write_text(f'working_dir = "/{"x" * 5000}"'), "not a directory"),
+        (lambda path: (path.touch(), os.truncate(path, 1 << 34)), "is larger than"),
+    ],
+    ids=["fifo", "folder", "device", "loop", "binary", "deep", "digits", "NUL", "NUL too", "long", "large"],
+)
+def test_odd_thing_in_the_files_place_stops(put: Callable[[Path], object], said: str) -> None:
+    path = write_toml("")
+    path.unlink()
+    put(path)
+    assert re.search(said, refusal())
+
+
+def test_file_may_be_a_link(tmp_path: Path) -> None:
+    path = write_toml("max_jobs = 3")
+    path.rename(tmp_path / "dotfile")
+    path.symlink_to(tmp_path / "dotfile")
+    assert Settings.load().max_jobs == 3
 
 
 def test_unknown_name_in_the_file_stops() -> None:
