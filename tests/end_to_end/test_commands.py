@@ -353,7 +353,7 @@ def test_every_command_with_quiet_is_among_them() -> None:
         (["list", "--limit", "0"], 2, "limit must be 1 or more."),
         (["tail", "x", "--lines", "many"], 2, "--lines"),
         (["execute", "--env", "X", "true"], 2, "--env takes NAME=VALUE"),
-        (["execute", "--cwd", "/no/such", "true"], 2, "cwd '/no/such' is no folder."),
+        (["execute", "--cwd", "/no/such", "true"], 2, "cwd '/no/such' is not a directory."),
         (["execute"], 2, "The command is empty"),
     ],
 )

@@ -598,8 +598,8 @@ def test_link_in_place_of_a_job_leads_nowhere(jobs: Jobs, tmp_path: Path) -> Non
         other.status(job_id)
     with other.store.lock():
         other.store.remove(job_id)
-    assert not folder.is_symlink()
-    assert [entry.name for entry in jobs.store.jobs.iterdir()] == []
+    # A person made the link, and what it leads to is no longer in our folder.
+    assert folder.is_symlink()
     assert (tmp_path / "elsewhere" / "exit.json").exists()
 
 
