@@ -1,6 +1,7 @@
 """`output` shows what was printed, and says what it holds back."""
 
 import shutil
+import subprocess
 
 import pytest
 from support import wait_until
@@ -35,7 +36,7 @@ def test_held_back_line_of_a_separate_stderr_is_said(jobs: Jobs) -> None:
 @pytest.mark.parametrize("python", ["python3.13", "python3.12", "python3"])
 def test_prompt_of_pythons_repl_is_shown(jobs: Jobs, python: str) -> None:
     program = shutil.which(python)
-    if program is None:
+    if program is None or subprocess.run([program, "--version"], capture_output=True).returncode:
         pytest.skip(f"{python} is not installed")
     job_id = jobs.execute(f"{program} -q").job_id
     wait_until(lambda: jobs.status(job_id).prompt, lambda prompt: prompt is not None and prompt.startswith(">>>"))
