@@ -284,10 +284,11 @@ class _Scan:
 
 def _line_for_line(data: bytes) -> str:
     """The text of each line by itself, one for one with the raw ones; rows drawn within one line are joined."""
-    for plainer in (data, _LEADING.sub(b"", data)):
-        text = printable_lines(plainer)
-        if text is not None and text.count("\n") == data.count(b"\n"):
-            return text.removesuffix("\n")
+    text = printable_lines(data)
+    if text is None:
+        text = printable_lines(_LEADING.sub(b"", data))
+    if text is not None and text.count("\n") == data.count(b"\n"):
+        return text.removesuffix("\n")
     return "\n".join(_one_line(line) for line in data.removesuffix(b"\n").split(b"\n"))
 
 
