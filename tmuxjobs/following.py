@@ -116,7 +116,8 @@ class Shown:
 class Pressed:
     """Ctrl-C at this terminal. `pass` gives it to the job, `kill` ends the job, a second one leaves it.
 
-    With `leave` it is not caught and thus raises KeyboardInterrupt wherever it comes.
+    With `leave` it is not caught and thus raises KeyboardInterrupt wherever it comes. Where it was ignored at the
+    start, as in the background of a script, it stays so.
     """
 
     def __init__(self, meaning: CtrlC) -> None:
@@ -127,7 +128,7 @@ class Pressed:
 
     @contextlib.contextmanager
     def caught(self) -> Iterator[None]:
-        if self.meaning == "leave":
+        if self.meaning == "leave" or signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
             yield
             return
         before = signal.signal(signal.SIGINT, self.press)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -120,6 +121,20 @@ def test_ctrl_c_does_what_was_chosen(terminal: Open, jobs: Jobs, choice: str, st
     shell.type("\x03")
     assert shell.code() == code
     assert [job.status for job in jobs.list().jobs] == [status]
+
+
+def test_ctrl_c_stays_ignored_where_it_was_at_the_start(jobs: Jobs) -> None:
+    """As in the background of a script: the job must not get what was typed for something else."""
+    command = "trap 'echo caught' INT; echo ready; read x; echo $x; exit 4"
+    argv = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *MODULE, "execute", "--wait", "--quiet", command]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as shell:
+        assert shell.stdout is not None
+        assert shell.stdout.readline() == "ready\n"
+        shell.send_signal(signal.SIGINT)
+        [job] = jobs.list().jobs
+        jobs.interact(job.job_id, "go", wait=0)
+        assert "caught" not in shell.stdout.read()
+        assert shell.wait(60) == 4
 
 
 def test_tail_follows_until_the_end_and_exits_with_the_jobs_code(run: Run, jobs: Jobs) -> None:
