@@ -173,7 +173,7 @@ def _forward(log: Log, start: int, end: int, budget: int, *, raw: bool = False, 
 
 
 def _gap_line(log: Log, begin: int, end: int, text: str) -> str:
-    whole = f"[... {end - begin:,} bytes are gone: the log is bounded ...]\n"
+    whole = f"[... {end - begin:,} bytes are gone ...]\n"
     if not text:
         floor = log.floor(begin)
         text = "x" if floor < begin and log.read(begin - 1, begin) != b"\n" else "\n"
@@ -336,7 +336,7 @@ def _lines_between(log: Log, start: int, end: int) -> int:
 
 
 def _omission(page: Page, gone: int) -> str:
-    also = f", and {gone:,} more bytes are gone: the log is bounded" if gone else ""
+    also = f", and {gone:,} more bytes are gone" if gone else ""
     size = f"{page.omitted_bytes:,} bytes"
     what = f"{page.omitted_lines:,} lines ({size})" if page.omitted_lines else size
     return f"[... {what} left out; cursor {page.omitted_at} reads them{also} ...]"
@@ -504,7 +504,7 @@ def _tail(log: Log, lines: int, budget: int) -> Page:
     page = Page(back.text, back.start, stop, log.end)
     if log.floor(log.end) == log.end and log.end:
         begin = next(begin for begin, until in log.gaps if until == log.end)
-        note = f"[... {log.end - begin:,} bytes are gone at the end: the log is bounded or the disk was full ...]\n"
+        note = f"[... {log.end - begin:,} bytes are gone at the end ...]\n"
         return replace(page, text=note, gone_bytes=log.end - begin)
     asked = back.start if back.whole else _lines_back(log, lines)
     if asked >= back.start:
