@@ -237,7 +237,8 @@ class Runner:
                 self.stderr.start()
             except RuntimeError:  # the machine is out of processes, which threads are too: pthread_create(3), EAGAIN
                 raise Refused(f"its stderr cannot be recorded ({os.strerror(errno.EAGAIN)})") from None
-        os.write(go, b"1")
+        with contextlib.suppress(BrokenPipeError):  # it was killed before it began
+            os.write(go, b"1")
         os.close(go)
         said = b""
         while chunk := os.read(told, 4096):
