@@ -408,6 +408,35 @@ def target_of(world: World, asked: Asked, place: str) -> psutil.Process | int | 
     return None
 
 
+def spoil_logs(world: World) -> None:
+    """A person cuts, edits, extends, removes or replaces logs that are written: one told as complete is whole."""
+    asked = [world.steady(seconds=world.random.uniform(0.2, 2)) for _ in range(4)]
+    spoilt = []
+    for one in asked:
+        some_time(world, 0.7)
+        path = world.jobs.store.folder(one.job_id) / "output.log"
+        match world.random.randrange(5):
+            case 0:
+                os.truncate(path, world.random.randrange(path.stat().st_size + 1))
+            case 1:
+                path.unlink()
+            case 2:
+                path.with_name("new").write_bytes(path.read_bytes()[: world.random.choice([0, 10, 1 << 20])])
+                path.with_name("new").replace(path)
+            case harm:
+                with path.open("r+b" if harm == 3 else "ab") as file:
+                    file.seek(world.random.randrange(path.stat().st_size))
+                    file.write(b"mine")
+        # One whose log was whole by then may have been told so.
+        spoilt += [one] if world.jobs.status(one.job_id).log_bytes < one.size else []
+    for one in spoilt:
+        status = world.check(one, untouched=False)
+        if not one.told_truly(status):
+            world.tally.wrong(f"{one.job_id}: told {status.detail}; true is {one}")
+        world.jobs.tail(one.job_id)
+    next_job_runs(world)
+
+
 def windows(world: World) -> None:
     """A person closes, renames, moves, splits and respawns windows."""
     asked = victims(world, 8)
@@ -616,6 +645,7 @@ KILLED = (
     stop_tmux,
     stop_recorders,
     separate_stderr,
+    spoil_logs,
     windows,
     sessions,
     adopters,
