@@ -477,9 +477,12 @@ def prune(*, json: Json = False, quiet: Quiet = False) -> None:
     with busy("removing"):
         jobs = Jobs.open()
         removed = jobs.prune(faults)
-    print(*(f"{fault}\n" for fault in faults), sep="", end="", file=sys.stderr)
+    for fault in faults:
+        print(f"tmuxjobs: {visible(fault)}", file=sys.stderr)
     for folder in jobs.store.kept(removed):
-        print(f"tmuxjobs: {folder} stays, for it holds files that tmuxjobs did not make.", file=sys.stderr)
+        print(
+            f"tmuxjobs: {visible(str(folder))} stays, for it holds files that tmuxjobs did not make.", file=sys.stderr
+        )
     if json:
         print(dumps({"removed": removed}))
     elif not quiet:

@@ -128,7 +128,7 @@ def serve(*, http: str | None = None, allow_remote: Annotated[bool, Flag] = Fals
     place = listen(http, jobs.store, remote=allow_remote)
     from tmuxjobs.server import serve_http
 
-    print(f"Serving MCP on {place.text}; clients bring the bearer token in {path}.", file=sys.stderr)
+    print(visible(f"Serving MCP on {place.text}; clients bring the bearer token in {path}."), file=sys.stderr)
     serve_http(jobs, place, token=path)
 
 
@@ -142,7 +142,7 @@ def token(*, new: Annotated[bool, Flag] = False, json: Json = False) -> None:
         Make another one first. Running servers take no other from then on.
     """
     path = str(token_file(Jobs.open().store, new=new))
-    print(dumps({"token_path": path}) if json else path)
+    print(dumps({"token_path": path}) if json else visible(path) if sys.stdout.isatty() else path)
 
 
 @app.command
@@ -162,5 +162,5 @@ def install(client: Client, *, write: Annotated[bool, Flag] = False) -> None:
         return
     path = clients.config_path(client, Path.home(), os.environ)
     where = f"Add this to {visible(str(path))}" if path else "Run this"
-    print(f"{where}, or let `tmuxjobs install {client} --write` do it:", file=sys.stderr)
+    print(f"{visible(where)}, or let `tmuxjobs install {client} --write` do it:", file=sys.stderr)
     print(clients.wanted(client, command))

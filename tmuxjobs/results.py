@@ -339,7 +339,7 @@ class Found(Answer):
     stderr_cursor: int | None = None
     gone_bytes: int = 0
     status: Status
-    note: str = ""
+    note: Line = ""
 
     def text(self) -> str:
         """As grep shows them, `line:text`, and how many there are."""
