@@ -16,8 +16,8 @@ from fastmcp.client.transports import StdioTransport
 from fastmcp.exceptions import ToolError
 from mcp import MCPError
 
+from tmuxjobs.cli.streams import take_over
 from tmuxjobs.jobs import own_environment
-from tmuxjobs.streams import take_over
 
 SERVER = Path(sys.executable).with_name("tmuxjobs")
 COMMAND = "for i in 1 2 3; do echo step $i of 3; sleep 0.5; done; echo done"

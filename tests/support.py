@@ -20,8 +20,8 @@ import psutil
 import pytest
 
 from tmuxjobs import Jobs
+from tmuxjobs.answers import JobStatus, Started
 from tmuxjobs.models import Record
-from tmuxjobs.results import JobStatus, Started
 
 T = TypeVar("T")
 PYTHON = shlex.quote(sys.executable)
@@ -120,7 +120,7 @@ def log_of(status: JobStatus | Started) -> bytes:
 
 
 def record_of(jobs: Jobs, job_id: str) -> Record:
-    return jobs.store.read(job_id)
+    return jobs.host.store.read(job_id)
 
 
 def sleeping(seconds: int) -> list[psutil.Process]:

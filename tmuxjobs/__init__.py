@@ -1,6 +1,46 @@
 """Background jobs that a coding agent and a person share: every job is a window of one tmux session."""
 
-from tmuxjobs.jobs import Jobs
-from tmuxjobs.settings import Settings
+from typing import TYPE_CHECKING
 
-__all__ = ["Jobs", "Settings"]
+if TYPE_CHECKING:
+    from tmuxjobs.errors import (
+        Held,
+        InvalidInput,
+        JobEnded,
+        JobNotFound,
+        LimitReached,
+        NotAllowed,
+        NotStarted,
+        SettingsError,
+        StateError,
+        TmuxError,
+        TmuxjobsError,
+    )
+    from tmuxjobs.jobs import Jobs
+    from tmuxjobs.settings import Settings
+
+__all__ = [
+    "Held",
+    "InvalidInput",
+    "JobEnded",
+    "JobNotFound",
+    "Jobs",
+    "LimitReached",
+    "NotAllowed",
+    "NotStarted",
+    "Settings",
+    "SettingsError",
+    "StateError",
+    "TmuxError",
+    "TmuxjobsError",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Loaded at first use (PEP 562): the processes in panes import this package without its dependencies."""
+    if name not in __all__:
+        raise AttributeError(f"module 'tmuxjobs' has no attribute {name!r}")
+    from importlib import import_module
+
+    home = {"Jobs": "jobs", "Settings": "settings"}.get(name, "errors")
+    return getattr(import_module(f"tmuxjobs.{home}"), name)

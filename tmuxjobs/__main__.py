@@ -1,6 +1,6 @@
 """`python -m tmuxjobs` is `tmuxjobs`."""
 
-from tmuxjobs.cli import main
+from tmuxjobs.cli.main import main
 
 if __name__ == "__main__":
     main()

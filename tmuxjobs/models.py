@@ -10,7 +10,7 @@ from typing import Annotated, Literal, assert_never
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from tmuxjobs.files import FORMAT
+from tmuxjobs.contract import FORMAT, LAUNCH_S
 
 Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 """What may be an argument of a program."""
@@ -19,18 +19,9 @@ Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 Moment = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 2, tzinfo=UTC), lt=datetime(9999, 1, 1, tzinfo=UTC))]
 Start = Annotated[str, Field(pattern=r"^[0-9]{1,19}$" if sys.platform.startswith("linux") else r"^[^\x00]+$")]
 """What tells a process from a later one with its pid, see `processes.start_of`."""
-
-MARK_IN_JOBS = "TMUXJOBS_JOB_MARK"
-"""The variable with `JobSpec.mark`; no setting."""
-
-LAUNCH_S = 60.0
-"""A job without a runner is starting for this long; `runner.py` refuses to start a later one."""
-
 OTHER_NAMESPACE = "it was started in another pid namespace: in another container, or before this one was restarted"
-
 Notify = Literal["always", "failure", "never"]
 """When a job's end is told by a message, a bell and the hook; a failure is any end but exit code 0."""
-
 Status = Literal["running", "completed", "failed", "killed", "lost"]
 STATUSES: tuple[Status, ...] = ("running", "completed", "failed", "killed", "lost")
 
@@ -76,7 +67,8 @@ class JobSpec(Model):
     """Random, and in the environment of what the job starts: whoever carries it came from this job and no other."""
     tmux: Text
     python: Text
-    recorder: Text
+    pane: Text = ""
+    """The program of the pane's processes; 0.1.0 had one for each, in `recorder`."""
     session: Text = "mcp-jobs"
     notify: Notify = "always"
     on_end: Text | None = None

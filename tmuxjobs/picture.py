@@ -13,12 +13,11 @@ from rich.style import Style
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
-from tmuxjobs.results import Screen
+from tmuxjobs.answers import Screen
 
 SIZE = 15
 CELL = (9, 20)
 DIM = 0.6
-
 Rgb = tuple[int, int, int]
 
 

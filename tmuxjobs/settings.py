@@ -10,19 +10,13 @@ from typing import Annotated, Any, Self
 import platformdirs
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from tmuxjobs import files
+from tmuxjobs.contract import IN_HOOKS, IN_JOBS, MARK_IN_JOBS
 from tmuxjobs.errors import SettingsError
-from tmuxjobs.files import Odd
-from tmuxjobs.models import MARK_IN_JOBS, Notify
+from tmuxjobs.models import Notify
+from tmuxjobs.system import files
+from tmuxjobs.system.files import Odd
 
 UNITS = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-IN_JOBS = "TMUXJOBS_JOB_ID"
-"""Set in every job's environment, beside `MARK_IN_JOBS`; neither is a setting."""
-IN_HOOKS = {
-    f"TMUXJOBS_{name}"
-    for name in ("STATUS", "EXIT_CODE", "SIGNAL", "REASON", "RUNTIME", "SUMMARY", "COMMAND", "CWD", "LOG_PATH")
-}
-"""Set for the `on_end` command by `runner.py`, beside IN_JOBS; no settings either."""
 SEED = {
     name: f"MCP_BG_{name.upper()}"
     for name in ("max_jobs", "max_output_size", "job_timeout", "working_dir", "allowed_commands", "cleanup_interval")

@@ -18,8 +18,8 @@ def finish(jobs: Jobs, count: int) -> None:
     """One job that has ended, and copies of it."""
     first = ended(jobs, jobs.execute("true", name="first").job_id).job_id
     for number in range(1, count):
-        copy = jobs.store.jobs / f"copy-{number:04}"
-        shutil.copytree(jobs.store.jobs / first, copy)
+        copy = jobs.host.store.jobs / f"copy-{number:04}"
+        shutil.copytree(jobs.host.store.jobs / first, copy)
         record = copy / "exit.json"
         record.write_text(record.read_text().replace(first, copy.name))
 

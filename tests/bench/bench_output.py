@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tmuxjobs.clean import clean
-from tmuxjobs.matching import search
-from tmuxjobs.output import read, tail
+from tmuxjobs.text.clean import clean
+from tmuxjobs.text.matching import search
+from tmuxjobs.text.paging import read, tail
 
 MB = 1_000_000
 GIGABYTE = 1_000 * MB

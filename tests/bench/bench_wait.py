@@ -12,7 +12,7 @@ import pytest
 from fastmcp import Client
 
 from tmuxjobs import Jobs
-from tmuxjobs.server import build_server
+from tmuxjobs.server.tools import build_server
 
 ROUNDS = 40
 WAITS = 100
@@ -29,7 +29,7 @@ async def latency_of_end(jobs: Jobs, client: Client[Any]) -> float:
     job_id = jobs.execute("sleep 0.3").job_id
     await client.call_tool("wait", {"job_id": job_id})
     told = time.time()
-    record = jobs.store.read(job_id).exit
+    record = jobs.host.store.read(job_id).exit
     assert record is not None
     return told - record.ended_at.timestamp()
 

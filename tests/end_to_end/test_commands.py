@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from support import PYTHON, Tmux, ended, wait_until
 
-from tmuxjobs import Jobs, cli, results, starting
-from tmuxjobs.app import windows
+from tmuxjobs import Jobs, answers
+from tmuxjobs.cli import app
+from tmuxjobs.cli.app import windows
 from tmuxjobs.models import Model, ProcessRecord
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -254,32 +255,32 @@ WAITED = "job_id reason status exit_code runtime stdout stderr cursor waits_for 
 STARTED = "job_id status log_path attach"
 # command: its arguments, the answer's type, and the fields that scripts may count on for ever
 JSON: dict[str, tuple[str, type[Model] | None, str]] = {
-    "execute": ("-- sleep 1000", results.Started, STARTED),
-    "execute --wait": ("-- true", results.Ran, f"{WAITED} log_path attach"),
-    "list": ("", results.JobList, "jobs total damaged"),
-    "status": ("ENDED", results.JobStatus, STATUS),
-    "output": ("ENDED", results.Output, OUTPUT),
-    "tail": ("ENDED", results.Output, OUTPUT),
-    "wait": ("ENDED", results.Waited, WAITED),
-    "search": ("ENDED hello", results.Found,
+    "execute": ("-- sleep 1000", answers.Started, STARTED),
+    "execute --wait": ("-- true", answers.Ran, f"{WAITED} log_path attach"),
+    "list": ("", answers.JobList, "jobs total damaged"),
+    "status": ("ENDED", answers.JobStatus, STATUS),
+    "output": ("ENDED", answers.Output, OUTPUT),
+    "tail": ("ENDED", answers.Output, OUTPUT),
+    "wait": ("ENDED", answers.Waited, WAITED),
+    "search": ("ENDED hello", answers.Found,
         "matches total total_is_exact more cursor stderr_cursor gone_bytes status note"),
-    "screen": ("RUNNING", results.Screen, "screen cursor_row cursor_column columns rows alternate mode status"),
-    "interact": ("RUNNING x --wait 0", results.Output, OUTPUT),
-    "kill": ("RUNNING", results.Kill, "job_id status detail survivors"),
-    "adopt": ("OPENED", results.Adopted, f"{STARTED} window note"),
-    "hold": ("RUNNING", results.HoldAnswer, "job_id held detail"),
-    "release": ("RUNNING", results.HoldAnswer, "job_id held detail"),
-    "restart": ("ENDED", results.Restarted, f"{STARTED} restarted note"),
+    "screen": ("RUNNING", answers.Screen, "screen cursor_row cursor_column columns rows alternate mode status"),
+    "interact": ("RUNNING x --wait 0", answers.Output, OUTPUT),
+    "kill": ("RUNNING", answers.Kill, "job_id status detail survivors"),
+    "adopt": ("OPENED", answers.Adopted, f"{STARTED} window note"),
+    "hold": ("RUNNING", answers.HoldAnswer, "job_id held detail"),
+    "release": ("RUNNING", answers.HoldAnswer, "job_id held detail"),
+    "restart": ("ENDED", answers.Restarted, f"{STARTED} restarted note"),
     "log-path": ("ENDED", None, "job_id log_path"),
     "token": ("", None, "token_path"),
-    "doctor": ("", results.Diagnosis, "healthy checks fixed"),
+    "doctor": ("", answers.Diagnosis, "healthy checks fixed"),
     "prune": ("", None, "removed"),
 }  # fmt: skip
 INNER: dict[type[Model], str] = {
-    results.JobSummary: SUMMARY,
-    results.WaitedJob: "job_id reason status exit_code note stdout stderr cursor",
-    results.FoundLine: "stream line cursor text before after",
-    results.Finding: "name ok text",
+    answers.JobSummary: SUMMARY,
+    answers.WaitedJob: "job_id reason status exit_code note stdout stderr cursor",
+    answers.FoundLine: "stream line cursor text before after",
+    answers.Finding: "name ok text",
     ProcessRecord: "pid name start",
 }
 
@@ -291,7 +292,7 @@ def opened(tmux: Tmux) -> str:
 
 def taking(option: str) -> set[str]:
     """The commands that have the option."""
-    commands = {name: cli.app[name].default_command for name in cli.app if not name.startswith("-")}
+    commands = {name: app.app[name].default_command for name in app.app if not name.startswith("-")}
     return {name for name, function in commands.items() if function and option in signature(function).parameters}
 
 
@@ -471,7 +472,7 @@ def test_bash_completes_commands_and_job_ids(run: Run, jobs: Jobs, tmp_path: Pat
 
 
 def test_adopt_makes_a_job_of_the_only_window_that_is_none(run: Run, jobs: Jobs, tmux: Tmux) -> None:
-    starting.ensure_session(jobs)
+    jobs.host.ensure_session()
     tmux("new-window", "-d", "-t", "=mcp-jobs:", "-n", "mine", "sleep", "1000")
     done = run("adopt", "--quiet", "--name", "nap")
     assert (done.returncode, done.stderr) == (0, "")

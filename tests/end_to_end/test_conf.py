@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from support import Tmux, ended, needs, wait_until
 
-from tmuxjobs import Jobs, Settings, cli
-from tmuxjobs.clients import Client, wanted
+from tmuxjobs import Jobs, Settings
+from tmuxjobs.cli import app
+from tmuxjobs.cli.clients import Client, wanted
 from tmuxjobs.settings import ours
 
 ROOT = Path(__file__).parents[2]
@@ -79,7 +80,7 @@ def test_popup_runs_a_command_that_there_is(configured: Tmux) -> None:
     [line] = re.findall(r"-T prefix +J +(.*)", configured("list-keys", "-T", "prefix"))
     command = shlex.split(shlex.split(line)[-1])
     assert command[0] == "tmuxjobs"
-    cli.app.parse_args(command[1:], exit_on_error=False, print_error=False)
+    app.app.parse_args(command[1:], exit_on_error=False, print_error=False)
 
 
 @pytest.fixture

@@ -93,7 +93,7 @@ def test_finished_window_shows_what_a_process_hides_in_its_name(jobs: Jobs, tmux
         f"setsid {shlex.quote(str(tmp_path / name))} 1000 >/dev/null 2>&1 </dev/null &", name="one"
     ).job_id
     ended(jobs, job_id)
-    pane = wait_until(lambda: jobs.tmux.panes().get(job_id))
+    pane = wait_until(lambda: jobs.host.tmux.panes().get(job_id))
     assert pane is not None
     wait_until(
         lambda: tmux("capture-pane", "-p", "-t", pane.pane_id), lambda seen: r"running: \x1b]2;taken\x07" in seen

@@ -21,7 +21,7 @@ from fastmcp.client.transports import StreamableHttpTransport
 from support import wait_until
 
 from tmuxjobs import Jobs, Settings
-from tmuxjobs.serving import MOST, STRANGERS
+from tmuxjobs.server.http import MOST, STRANGERS
 
 from .conftest import PROGRAM, Run
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tmuxjobs.clients import CLIENTS, Client, config_path
+from tmuxjobs.cli.clients import CLIENTS, Client, config_path
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SAME = ("st_mode", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")

@@ -12,9 +12,12 @@ import psutil
 import pytest
 from support import PYTHON, Person, Screen, Tmux, ended, log_of, record_of, sleeping, wait_until
 
-from tmuxjobs import Jobs, adopting, starting
+from tmuxjobs import Jobs
+from tmuxjobs.contract import PANE
 from tmuxjobs.errors import InvalidInput, LimitReached, NotStarted, TmuxjobsError
+from tmuxjobs.hosts.local import Host
 from tmuxjobs.settings import Settings
+from tmuxjobs.verbs import adopt, execute, prune
 
 PROMPT = "PS1='> ' exec sh -i"
 """A person's shell, with a prompt to wait for."""
@@ -22,7 +25,7 @@ PROMPT = "PS1='> ' exec sh -i"
 
 @pytest.fixture(autouse=True)
 def session(jobs: Jobs) -> None:
-    starting.ensure_session(jobs)
+    jobs.host.ensure_session()
 
 
 def opened(tmux: Tmux, command: str = PROMPT, *, name: str = "mine") -> str:
@@ -110,11 +113,11 @@ def test_killed_tmux_server_is_told_as_its_end(jobs: Jobs, tmux: Tmux) -> None:
 def test_end_that_nobody_tells_is_lost_and_a_new_process_there_is_no_job(
     jobs: Jobs, tmux: Tmux, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    here = Path(shutil.copytree(adopting.HERE, tmp_path / "older"))
+    here = Path(shutil.copytree(Path(PANE).parents[1], tmp_path / "older" / "tmuxjobs")) / "pane"
     newer_linux = (here / "adopter.py").read_text()
     older_linux = newer_linux.replace("0xC040FF0B", "0").replace("TELL_S = 5.0", "TELL_S = 0.1").replace('b"Z"', 'b"-"')
     (here / "adopter.py").write_text(older_linux)
-    monkeypatch.setattr(adopting, "HERE", here)
+    monkeypatch.setattr(adopt, "PANE", str(here / "__main__.py"))
     pane = opened(tmux)
     job_id = jobs.adopt("mine").job_id
     tmux("set-hook", "-w", "-t", pane, "pane-died", f"respawn-pane -t {pane} 'sleep 1000'")
@@ -124,7 +127,7 @@ def test_end_that_nobody_tells_is_lost_and_a_new_process_there_is_no_job(
     assert "did not tell its exit code" in end.text()
     look = "#{pane_dead} #{@tmuxjobs_job}#{@tmuxjobs_end}"
     wait_until(lambda: tmux("display-message", "-p", "-t", pane, look), lambda text: text == "0 \n")
-    assert jobs.journal_since(0)[-1].status == "lost"
+    assert jobs.events(0)[-1].status == "lost"
 
 
 def test_adopter_that_is_killed_leaves_a_lost_job_whose_tree_can_be_ended(jobs: Jobs, tmux: Tmux) -> None:
@@ -134,7 +137,7 @@ def test_adopter_that_is_killed_leaves_a_lost_job_whose_tree_can_be_ended(jobs: 
     assert status.status == "lost"
     assert len([one for one in status.survivors if one.name == "sleep"]) == 5
     assert not [one for one in jobs.doctor(fix=True).fixed if "lost job" in one]
-    assert Jobs(Settings.load(keep_jobs=0), environ=jobs.environ, cwd=jobs.cwd).prune() == []
+    assert Jobs(Host(Settings.load(keep_jobs=0), environ=jobs.host.environ, cwd=jobs.host.cwd)).prune() == []
     assert len(sleeping(seconds)) == 5
     assert jobs.kill(job_id, grace=0.5).status == "killed"
     assert sleeping(seconds) == []
@@ -179,7 +182,7 @@ def test_pane_of_that_name_of_another_tmux_server_is_a_strangers(jobs: Jobs, tmu
     os.kill(run.pid, signal.SIGKILL)
     tmux("respawn-pane", "-k", "-t", pane, f"sleep {seconds}; :")
     wait_until(lambda: sleeping(seconds))
-    path = jobs.store.folder(job_id) / "run.json"
+    path = jobs.host.store.folder(job_id) / "run.json"
     path.write_text(run.model_copy(update={"server_start": "1"}).model_dump_json())
     assert ended(jobs, job_id).survivors == ()
     assert jobs.kill(job_id, grace=0).status == "already_terminated"
@@ -226,11 +229,11 @@ def test_it_has_run_since_its_process_began(jobs: Jobs, tmux: Tmux) -> None:
 
 def test_no_environment_is_kept(jobs: Jobs, tmux: Tmux) -> None:
     secret = secrets.token_hex(8)
-    jobs.environ["TOKEN"] = secret
+    jobs.host.environ["TOKEN"] = secret
     tmux("set-environment", "-t", "=mcp-jobs", "TOKEN", secret)
     opened(tmux)
     jobs.adopt("mine")
-    files = [path for path in jobs.store.root.rglob("*") if path.is_file()]
+    files = [path for path in jobs.host.store.root.rglob("*") if path.is_file()]
     assert files
     assert not [path for path in files if secret.encode() in path.read_bytes()]
 
@@ -297,12 +300,12 @@ def test_finished_window_is_closed_like_others(jobs: Jobs, tmux: Tmux) -> None:
     job_id = jobs.adopt("mine").job_id
     typed(tmux, pane, "exit")
     ended(jobs, job_id)
-    few = Jobs(Settings.load(keep_windows=0), environ=jobs.environ, cwd=jobs.cwd)
+    few = Jobs(Host(Settings.load(keep_windows=0), environ=jobs.host.environ, cwd=jobs.host.cwd))
     wait_until(
-        lambda: few.prune_windows() or tmux("list-windows", "-t", "=mcp-jobs", "-F", "#W").split(),
+        lambda: prune.prune_windows(few.host) or tmux("list-windows", "-t", "=mcp-jobs", "-F", "#W").split(),
         lambda names: names == ["jobs"],
     )
-    wait_until(lambda: [path.name for path in jobs.store.transient(job_id)], lambda left: not left)
+    wait_until(lambda: [path.name for path in jobs.host.store.transient(job_id)], lambda left: not left)
 
 
 # What is refused
@@ -330,7 +333,7 @@ def test_window_is_the_one_we_are_in_or_the_only_one(jobs: Jobs, tmux: Tmux) -> 
     opened(tmux, name="three")
     with pytest.raises(InvalidInput, match="Which window\\? window 2 'two', window 3 'three' are no jobs"):
         jobs.adopt()
-    jobs.environ |= {"TMUX": tmux("display-message", "-p", "#{socket_path},#{pid},0").strip(), "TMUX_PANE": pane}
+    jobs.host.environ |= {"TMUX": tmux("display-message", "-p", "#{socket_path},#{pid},0").strip(), "TMUX_PANE": pane}
     assert jobs.adopt().job_id.startswith("two-")
 
 
@@ -372,7 +375,7 @@ def test_of_several_panes_the_active_one_is_taken(jobs: Jobs, tmux: Tmux) -> Non
 
 def test_adopted_window_takes_a_slot(jobs: Jobs, tmux: Tmux) -> None:
     opened(tmux)
-    few = Jobs(Settings.load(max_jobs=1), environ=jobs.environ, cwd=jobs.cwd)
+    few = Jobs(Host(Settings.load(max_jobs=1), environ=jobs.host.environ, cwd=jobs.host.cwd))
     few.execute("sleep 1000")
     with pytest.raises(LimitReached, match="TMUXJOBS_MAX_JOBS is 1"):
         few.adopt("mine")
@@ -386,7 +389,7 @@ def test_window_whose_output_can_not_be_recorded_is_as_it_was(
     tmux("rename-window", "-t", pane, "##(touch pwned) 'x'\\;")
     before = tmux("display-message", "-p", "-t", pane, look)
     assert before.startswith("#(touch pwned) 'x'; ")
-    monkeypatch.setattr(starting, "HERE", tmp_path)
+    monkeypatch.setattr(execute, "PANE", str(tmp_path / "gone"))
     with pytest.raises(NotStarted, match="was not adopted, and is as it was: the recorder"):
         jobs.adopt(pane)
     assert tmux("display-message", "-p", "-t", pane, look) == before

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from support import needs, wait_until
 
-from tmuxjobs import Jobs, terminals
+from tmuxjobs import Jobs
+from tmuxjobs.system import terminals
 
 pytestmark = pytest.mark.skipif(not terminals.LINUX, reason="elsewhere nothing tells who reads a terminal")
 PYTHON = "python3 -X frozen_modules=on -c"

@@ -13,6 +13,7 @@ from support import PYTHON, Person, Screen, Tmux, ended, record_of, wait_until
 
 from tmuxjobs import Jobs
 from tmuxjobs.errors import TmuxError
+from tmuxjobs.hosts.local import Host
 from tmuxjobs.settings import Settings
 
 SIZES = [(24, 80), (50, 200)]
@@ -205,9 +206,9 @@ def test_attach_from_a_window_of_the_same_server_switches_the_client(jobs: Jobs,
 
 
 def test_attach_from_another_tmux_server_says_what_to_do(isolated: Path, jobs: Jobs) -> None:
-    jobs.environ["TMUX"] = f"{isolated}/elsewhere,1,0"
-    jobs = Jobs(Settings.load(), environ=jobs.environ, cwd=Path.cwd())
-    jobs.store.prepare()
+    jobs.host.environ["TMUX"] = f"{isolated}/elsewhere,1,0"
+    jobs = Jobs(Host(Settings.load(), environ=jobs.host.environ, cwd=Path.cwd()))
+    jobs.host.store.prepare()
     with pytest.raises(TmuxError, match=r"inside another tmux server .*: run `tmux attach -t mcp-jobs` in a terminal"):
         jobs.attach_argv()
 

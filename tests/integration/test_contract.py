@@ -8,7 +8,7 @@ from fastmcp import Client
 from support import ended, wait_until
 
 from tmuxjobs import Jobs
-from tmuxjobs.server import build_server
+from tmuxjobs.server.tools import build_server
 
 SEED = {
     "execute": {"command"},

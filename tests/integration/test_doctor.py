@@ -14,9 +14,11 @@ import psutil
 import pytest
 from support import Group, NotHere, Person, Tmux, ended, record_of, wait_until, with_few_terminals
 
-from tmuxjobs import Jobs, Settings, doctor, processes
-from tmuxjobs.results import Diagnosis
-from tmuxjobs.tokens import token_file
+from tmuxjobs import Jobs, Settings
+from tmuxjobs.answers import Diagnosis
+from tmuxjobs.store.token import token_file
+from tmuxjobs.system import job_processes
+from tmuxjobs.verbs import doctor
 
 
 def said(answer: Diagnosis, name: str) -> tuple[bool, str]:
@@ -39,7 +41,7 @@ def test_healthy_machine_is_told_so_and_nothing_stays(jobs: Jobs) -> None:
     assert answer.healthy, answer.text()
     assert said(answer, "a real job")[1].endswith("128894 bytes as printed")
     assert jobs.list().total == 0
-    assert jobs.tmux.panes() == {}
+    assert jobs.host.tmux.panes() == {}
 
 
 @pytest.mark.parametrize(
@@ -73,7 +75,7 @@ def test_option_that_would_end_all_jobs_is_told_with_its_cure(
 
 
 def test_token_that_others_may_know_is_told(jobs: Jobs) -> None:
-    path = token_file(jobs.store)
+    path = token_file(jobs.host.store)
     assert said(jobs.doctor(), "http token") == (True, str(path))
     path.chmod(0o644)
     answer = jobs.doctor()
@@ -84,14 +86,14 @@ def test_token_that_others_may_know_is_told(jobs: Jobs) -> None:
 def test_leftovers_are_told_and_fixed_and_running_jobs_stay(jobs: Jobs) -> None:
     gone = lost(jobs, "trap '' HUP; while :; do sleep 0.1; done")
     stays = jobs.execute("read x; exit 5").job_id
-    half_made = jobs.store.jobs / "half-made-1234"
+    half_made = jobs.host.store.jobs / "half-made-1234"
     half_made.mkdir(mode=0o700)
     (half_made / "run.room").touch(mode=0o600)
-    half_written = jobs.store.root / "sequence.1.0123abcd"
+    half_written = jobs.host.store.root / "sequence.1.0123abcd"
     half_written.touch(mode=0o600)
     os.utime(half_written, (1, 1))
-    (jobs.store.root / "sequence.fasta").touch()
-    (jobs.store.jobs / "nightly").mkdir(mode=0o755)
+    (jobs.host.store.root / "sequence.fasta").touch()
+    (jobs.host.store.jobs / "nightly").mkdir(mode=0o755)
     found = jobs.doctor()
     assert not found.healthy
     for part in ("half-made-1234", "sequence.1.0123abcd", f"lost job {gone}", f"{gone}/recorder", f"{gone}/exit.room"):
@@ -103,9 +105,9 @@ def test_leftovers_are_told_and_fixed_and_running_jobs_stay(jobs: Jobs) -> None:
     assert jobs.status(gone).survivors == ()
     assert not half_made.exists()
     assert not half_written.exists()
-    assert (jobs.store.root / "sequence.fasta").exists()
-    assert (jobs.store.jobs / "nightly").stat().st_mode & 0o777 == 0o755
-    assert gone not in jobs.tmux.panes()
+    assert (jobs.host.store.root / "sequence.fasta").exists()
+    assert (jobs.host.store.jobs / "nightly").stat().st_mode & 0o777 == 0o755
+    assert gone not in jobs.host.tmux.panes()
     jobs.interact(stays, "x", wait=0)
     assert (ended(jobs, stays).exit_code, jobs.status(stays).log) == (5, "complete")
 
@@ -120,7 +122,7 @@ def test_files_open_to_others_are_told_and_closed(jobs: Jobs) -> None:
 
 def test_damaged_record_is_named(jobs: Jobs) -> None:
     job_id = ended(jobs, jobs.execute("true").job_id).job_id
-    (jobs.store.folder(job_id) / "exit.json").write_text("{")
+    (jobs.host.store.folder(job_id) / "exit.json").write_text("{")
     ok, text = said(Jobs.open().doctor(), "records")
     assert not ok
     assert f"{job_id}/exit.json' is damaged; remove its folder" in text
@@ -131,7 +133,7 @@ def test_job_that_can_not_start_is_told(jobs: Jobs) -> None:
     job_id = full.execute("read x").job_id
     ok, text = said(full.doctor(), "trial")
     assert (ok, "wait for one or kill one of" in text) == (False, True)
-    assert processes.alive(*runner(full, job_id))
+    assert job_processes.alive(*runner(full, job_id))
 
 
 def runner(jobs: Jobs, job_id: str) -> tuple[int, str]:
@@ -143,7 +145,7 @@ def runner(jobs: Jobs, job_id: str) -> tuple[int, str]:
 @pytest.mark.parametrize("wrong", [False, True])
 def test_command_ends_with_1_when_something_is_wrong(jobs: Jobs, wrong: bool) -> None:
     if wrong:
-        (jobs.store.jobs / ".new-half-made-1234").mkdir(mode=0o700)
+        (jobs.host.store.jobs / ".new-half-made-1234").mkdir(mode=0o700)
     argv = [sys.executable, "-m", "tmuxjobs", "doctor", "--json"]
     done = subprocess.run(argv, capture_output=True, text=True)
     assert (done.returncode, json.loads(done.stdout)["healthy"]) == (int(wrong), not wrong)

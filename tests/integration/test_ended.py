@@ -10,9 +10,9 @@ from fastmcp import Client
 from support import ended, record_of, wait_until
 
 from tmuxjobs import Jobs, Settings
-from tmuxjobs.server import build_server
-from tmuxjobs.tasks import Tasks
-from tmuxjobs.telling import EndsTold
+from tmuxjobs.server.notifications import EndsTold
+from tmuxjobs.server.tasks import Tasks
+from tmuxjobs.server.tools import build_server
 
 
 @pytest.fixture(params=["auto", "legacy"])
@@ -99,18 +99,18 @@ async def test_lost_job_is_told(jobs: Jobs) -> None:
 
 def test_journal_numbers_starts_and_ends(jobs: Jobs) -> None:
     job_id = jobs.execute("exit 3").job_id
-    entries = wait_until(lambda: jobs.journal_since(), lambda entries: len(entries) == 2)
+    entries = wait_until(lambda: jobs.events(), lambda entries: len(entries) == 2)
     assert [(one.n, one.event, one.job_id, one.status, one.exit_code) for one in entries] == [
         (1, "start", job_id, None, None),
         (2, "end", job_id, "failed", 3),
     ]
-    assert jobs.journal_since(1) == entries[1:]
+    assert jobs.events(1) == entries[1:]
 
 
 def test_journal_begins_with_the_jobs_that_run(jobs: Jobs) -> None:
     running = jobs.execute("sleep 1000").job_id
     ended(jobs, jobs.execute("true").job_id)
-    jobs.journal.path.unlink()
+    jobs.host.journal.path.unlink()
     fresh = Jobs.open(Settings.load(max_jobs=40))
     assert [(one.event, one.job_id) for one in fresh.journal_since()] == [("start", running)]
 
@@ -120,7 +120,7 @@ def test_pruned_job_was_told_before_it_went(jobs: Jobs) -> None:
     ended(jobs, job_id)
     small = Jobs.open(Settings.load(keep_jobs=0))
     small.prune()
-    assert [(one.event, one.job_id) for one in jobs.journal_since()] == [("start", job_id), ("end", job_id)]
+    assert [(one.event, one.job_id) for one in jobs.events()] == [("start", job_id), ("end", job_id)]
 
 
 def test_server_does_not_remember_ends_for_ever(jobs: Jobs) -> None:
@@ -140,5 +140,5 @@ async def test_server_does_not_remember_waits_for_removed_jobs(jobs: Jobs) -> No
         await tasks._look(tasks._create("wait", {}, {job_id: 0}, 600))
         assert list(tasks._waits) == [job_id]
         await asyncio.to_thread(jobs.kill, job_id, grace=0)
-        with jobs.store.lock():
-            jobs.store.remove(job_id)
+        with jobs.host.store.lock():
+            jobs.host.store.remove(job_id)

@@ -10,9 +10,12 @@ import pytest
 from rich.console import Console
 from support import ended, wait_until
 
-from tmuxjobs import Jobs, noticing, output, pages
+from tmuxjobs import Jobs
+from tmuxjobs.cli.table import Listing
 from tmuxjobs.errors import StateError
-from tmuxjobs.table import Listing
+from tmuxjobs.pane import welcome
+from tmuxjobs.text import paging
+from tmuxjobs.verbs import notify
 
 WIDE = r"printf '10%%\r'; head -c 17000 /dev/zero | tr '\0' x; printf '10%%\r'; head -c 17000 /dev/zero | tr '\0' y"
 
@@ -42,14 +45,14 @@ def break_settle(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 
 def break_reads(monkeypatch: pytest.MonkeyPatch, name: str, job_id: str) -> None:
-    read = getattr(output, name)
+    read = getattr(paging, name)
 
     def reading(path: Path, *arguments: Any, **options: Any) -> Any:
         if path.parent.name == job_id:
             raise TypeError("unsupported operand")
         return read(path, *arguments, **options)
 
-    monkeypatch.setattr(output, name, reading)
+    monkeypatch.setattr(paging, name, reading)
 
 
 def table_of(jobs: Jobs) -> str:
@@ -120,7 +123,7 @@ def test_prompts_of_others_are_noticed_beside_a_job_with_a_fault(
     faults: list[str] = []
     jobs.notice_prompts(faults)
     assert [bad in said for said in faults] == [True]
-    noticing.main(jobs)
+    notify.main(jobs)
     said = capsys.readouterr()
     assert list(json.loads(said.out)) == [good]
     assert bad in said.err
@@ -136,7 +139,7 @@ def test_prune_keeps_a_job_with_a_fault_and_removes_the_others(jobs: Jobs, break
     faults: list[str] = []
     assert sorted(jobs.prune(faults)) == sorted(gone)
     assert [bad in said for said in faults] == [True]
-    assert bad in jobs.store.ids()
+    assert bad in jobs.host.store.ids()
     with pytest.raises(StateError, match=bad):
         jobs.prune()
 
@@ -157,14 +160,14 @@ def test_welcome_page_shows_the_others_beside_a_job_with_a_fault(
     jobs: Jobs, pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad, good = pair
-    read_json = pages.read_json
+    read_json = welcome.read_json
 
     def reading(path: str) -> Any:
         if path.endswith(f"{bad}/run.json"):
             raise ValueError("odd")
         return read_json(path)
 
-    monkeypatch.setattr(pages, "read_json", reading)
-    told = {job.job_id: job.told() for job in pages.Board(str(jobs.store.root)).look()}
+    monkeypatch.setattr(welcome, "read_json", reading)
+    told = {job.job_id: job.told() for job in welcome.Board(str(jobs.host.store.root)).look()}
     assert told[bad] == "not readable: ValueError"
     assert told[good].startswith("running")

@@ -11,7 +11,7 @@ from fastmcp import Client
 from support import ended, wait_until
 
 from tmuxjobs import Jobs
-from tmuxjobs.server import build_server
+from tmuxjobs.server.tools import build_server
 from tmuxjobs.visible import visible_lines
 
 FORGED = [

@@ -10,8 +10,9 @@ from support import Person, Screen, Tmux, wait_until
 
 from tmuxjobs import Jobs
 from tmuxjobs.errors import JobEnded
-from tmuxjobs.server import build_server
+from tmuxjobs.server.tools import build_server
 from tmuxjobs.settings import Settings
+from tmuxjobs.verbs import hold
 
 Attach = Callable[..., Person]
 
@@ -67,7 +68,7 @@ def test_hold_ends_when_its_person_detaches(jobs: Jobs, person: Attach) -> None:
     assert jobs.status(job_id).held_since is not None
     someone.detach()
     assert jobs.status(job_id).held_since is None
-    jobs.refuse_if_held(job_id)
+    hold.refuse_if_held(jobs.host, job_id)
 
 
 def test_other_person_who_stays_does_not_keep_the_hold(jobs: Jobs, person: Attach) -> None:
@@ -84,7 +85,7 @@ def test_hold_ends_after_a_time_without_a_key(isolated: object) -> None:
     job_id = asking(jobs)
     jobs.hold(job_id)
     wait_until(lambda: jobs.status(job_id).held_since, lambda since: since is None)
-    jobs.refuse_if_held(job_id)
+    hold.refuse_if_held(jobs.host, job_id)
 
 
 def test_finished_job_can_not_be_held(jobs: Jobs) -> None:
@@ -124,7 +125,7 @@ async def test_key_on_the_welcome_page_holds_and_releases(jobs: Jobs, screen: Ca
     assert "A person holds" in await refused(jobs, "interact", job_id)
     terminal.press("h")
     terminal.until("released")
-    jobs.refuse_if_held(job_id)
+    hold.refuse_if_held(jobs.host, job_id)
 
 
 async def test_keys_in_the_window_of_a_job_hold_that_job(jobs: Jobs, screen: Callable[..., Screen]) -> None:

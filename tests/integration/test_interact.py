@@ -194,7 +194,7 @@ def test_keys_may_be_one_string(jobs: Jobs) -> None:
 
 
 def test_pattern_that_explodes_is_refused_in_time(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tmuxjobs.interacting.PATTERN_S", 0.2)
+    monkeypatch.setattr("tmuxjobs.verbs.interact.PATTERN_S", 0.2)
     job_id = at_prompt(jobs, "read x; yes a | head -5000 | tr -d '\\n'; echo b; read y")
     with pytest.raises(InvalidInput, match="It was typed, but the pattern takes more than"):
         jobs.interact(job_id, "go", pattern=r"(a+b?)+\1[^ab\n]")
@@ -265,10 +265,10 @@ def test_secret_is_refused_where_it_would_be_shown(jobs: Jobs, command: str) -> 
 
 def test_secret_to_a_window_that_closes_is_not_left_in_a_buffer(jobs: Jobs, tmux: Tmux) -> None:
     job_id = at_prompt(jobs, "python3 -c 'import getpass; getpass.getpass()'")
-    pane = jobs.tmux.panes()[job_id]
+    pane = jobs.host.tmux.panes()[job_id]
     tmux("kill-window", "-t", f"=mcp-jobs:{job_id}")
     with pytest.raises(TmuxError):
-        jobs.tmux.type(pane, "hunter2\n")
+        jobs.host.tmux.type(pane, "hunter2\n")
     assert tmux("list-buffers") == ""
 
 
@@ -313,7 +313,7 @@ def stopping_tmux(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, at: str, t
     program.write_text(f'#!/bin/sh\ncase "$*" in *{at}*) {acts};; *) exec {real} "$@";; esac\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    monkeypatch.setattr("tmuxjobs.calls.CALL_S", 2.0)
+    monkeypatch.setattr("tmuxjobs.tmux.command.CALL_S", 2.0)
 
 
 def test_tmux_that_stops_after_the_typing_hides_not_that_it_was_typed(

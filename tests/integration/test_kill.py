@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from support import Tmux, ended, record_of, sleeping, wait_until
 
-from tmuxjobs import Jobs, processes
+from tmuxjobs import Jobs
 from tmuxjobs.errors import InvalidInput
+from tmuxjobs.system import job_processes
 
 
 def stubborn_command(seconds: int) -> str:
@@ -108,7 +109,7 @@ def lost(jobs: Jobs, command: str = "sleep 1000") -> str:
 
 
 def rewrite(jobs: Jobs, job_id: str, name: str, **changes: Any) -> None:
-    path = jobs.store.folder(job_id) / name
+    path = jobs.host.store.folder(job_id) / name
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
@@ -198,7 +199,7 @@ def test_nothing_is_signalled_for_a_job_of_another_boot_or_container(jobs: Jobs,
     assert jobs.status(job_id).survivors == ()
     assert jobs.kill(job_id, grace=0).status == "already_terminated"
     assert len(sleeping(seconds)) == 1
-    rewrite(jobs, job_id, "run.json", boot=processes.boot_id(), namespace=processes.pid_namespace())
+    rewrite(jobs, job_id, "run.json", boot=job_processes.boot_id(), namespace=job_processes.pid_namespace())
     assert jobs.kill(job_id, grace=0).status == "killed"
 
 
@@ -208,18 +209,18 @@ def test_running_job_of_another_container_is_lost_here_and_told_so(jobs: Jobs) -
     status = jobs.status(job_id)
     assert (status.status, status.reason) == ("lost", "elsewhere")
     assert jobs.kill(job_id, grace=0).status == "already_terminated"
-    rewrite(jobs, job_id, "run.json", namespace=processes.pid_namespace())
+    rewrite(jobs, job_id, "run.json", namespace=job_processes.pid_namespace())
     assert jobs.status(job_id).status == "running"
 
 
 def test_what_a_job_of_an_earlier_boot_left_running_is_not_looked_for(jobs: Jobs) -> None:
     job_id = jobs.execute("setsid -f sleep 1000 < /dev/null > /dev/null 2>&1").job_id
     (left,) = ended(jobs, job_id).left_running
-    path = jobs.store.folder(job_id) / "exit.json"
+    path = jobs.host.store.folder(job_id) / "exit.json"
     record = json.loads(path.read_text())
     path.write_text(json.dumps(record | {"run": record["run"] | {"boot": "another"}}))
     later = Jobs.open()
     assert later.status(job_id).left_running == ()
     later.kill(job_id, grace=0)
-    assert processes.alive(left.pid, left.start or "")
+    assert job_processes.alive(left.pid, left.start or "")
     assert jobs.kill(job_id, grace=0).detail.endswith("ended 1 of its processes that still lived")

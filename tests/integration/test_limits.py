@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from support import NotHere, Tmux, ended, record_of, wait_until, with_few_terminals
 
-from tmuxjobs import Jobs, Settings, processes
+from tmuxjobs import Jobs, Settings
 from tmuxjobs.errors import LimitReached, NotAllowed, NotStarted, SettingsError
+from tmuxjobs.system import job_processes
+from tmuxjobs.verbs import prune
 
 
 def test_limit_holds_over_two_servers_at_once() -> None:
@@ -98,7 +100,7 @@ def test_windows_of_finished_jobs_stay_and_are_bounded(tmux: Tmux) -> None:
             lambda: tmux("list-panes", "-a", "-F", "#{@tmuxjobs_job} #{@tmuxjobs_state}").split("\n"),
             lambda lines: f"{ids[-1]} done" in lines,
         )
-    jobs.prune_windows()
+    prune.prune_windows(jobs.host)
     names = tmux("list-windows", "-t", "=mcp-jobs", "-F", "#{window_name}").split()
     assert [name for name in names if name in ids] == ids[2:]
 
@@ -114,7 +116,7 @@ def test_finished_windows_make_room_when_no_terminal_is_free(isolated: Path) -> 
     for code in range(4):
         last = ended(jobs, jobs.execute(f"exit {code}").job_id)
         assert last.exit_code == code
-        assert set(jobs.tmux.panes()) == {running, last.job_id}
+        assert set(jobs.host.tmux.panes()) == {running, last.job_id}
     jobs.execute("sleep 1000")
     with pytest.raises(NotStarted, match="All pseudo-terminals are in use"):
         jobs.execute("sleep 1000")
@@ -136,8 +138,8 @@ def test_window_of_a_running_job_is_not_that_of_a_lost_one_in_another_state_dire
 def test_logs_together_stay_within_their_total_and_the_newest_are_kept() -> None:
     jobs = Jobs.open(Settings.load(max_output_size="128KB", max_total_size="1MB"))
     ids = [ended(jobs, jobs.execute("seq 1 12000").job_id).job_id for _ in range(14)]
-    assert sum(jobs.store.size(job_id) for job_id in jobs.store.ids()) <= 1 << 20
-    left = [job_id for job_id in ids if job_id in jobs.store.ids()]
+    assert sum(jobs.host.store.size(job_id) for job_id in jobs.host.store.ids()) <= 1 << 20
+    left = [job_id for job_id in ids if job_id in jobs.host.store.ids()]
     assert len(left) > 2
     assert left == ids[-len(left) :]
 
@@ -147,9 +149,9 @@ def test_end_of_a_job_that_made_room_is_in_the_journal() -> None:
     ids = []
     for _ in range(14):
         ids.append(jobs.execute("seq 1 12000; exit 3").job_id)
-        wait_until(lambda: not jobs.store.folder(ids[-1]).exists() or jobs.store.has_ended(ids[-1]))
-    gone = set(ids) - set(jobs.store.ids())
-    ends = {entry.job_id: (entry.status, entry.exit_code) for entry in jobs.journal_since() if entry.event == "end"}
+        wait_until(lambda: not jobs.host.store.folder(ids[-1]).exists() or jobs.host.store.has_ended(ids[-1]))
+    gone = set(ids) - set(jobs.host.store.ids())
+    ends = {entry.job_id: (entry.status, entry.exit_code) for entry in jobs.events() if entry.event == "end"}
     assert gone
     assert {ends[job_id] for job_id in gone} == {("failed", 3)}
 
@@ -161,16 +163,16 @@ def test_start_waits_for_no_look_at_the_processes_of_lost_jobs(monkeypatch: pyte
         os.kill(record_of(jobs, job_id).run.pid, signal.SIGKILL)  # type: ignore[union-attr]
         assert ended(jobs, job_id).status == "lost"
         jobs.kill(job_id, grace=0)
-    look = processes.of_jobs
+    look = job_processes.of_jobs
     looked: list[set[str]] = []
 
-    def look_and_start(traces: Mapping[str, processes.Trace]) -> dict[str, processes.Left]:
+    def look_and_start(traces: Mapping[str, job_processes.Trace]) -> dict[str, job_processes.Left]:
         looked.append(set(traces))
-        monkeypatch.setattr(processes, "of_jobs", look)
+        monkeypatch.setattr(job_processes, "of_jobs", look)
         Jobs.open().execute("sleep 1000")
         return look(traces)
 
-    monkeypatch.setattr(processes, "of_jobs", look_and_start)
+    monkeypatch.setattr(job_processes, "of_jobs", look_and_start)
     assert set(jobs.prune()) == set(lost)
     assert looked == [set(lost)]
 
@@ -182,9 +184,9 @@ def test_wall_clock_that_jumped_removes_no_new_job(days: int) -> None:
     ids = [ended(jobs, jobs.execute("true").job_id).job_id for _ in range(3)]
     for place, job_id in enumerate(ids):
         at = time.time() - (days * place) * 86400
-        os.utime(jobs.store.folder(job_id) / "exit.json", (at, at))
+        os.utime(jobs.host.store.folder(job_id) / "exit.json", (at, at))
     assert jobs.prune() == [ids[0]]
-    wait_until(lambda: set(jobs.tmux.panes()), lambda there: there == set(ids[1:]))
+    wait_until(lambda: set(jobs.host.tmux.panes()), lambda there: there == set(ids[1:]))
 
 
 def test_running_job_is_never_removed_for_the_total() -> None:

@@ -10,9 +10,10 @@ import pytest
 from fastmcp import Client
 from support import PYTHON, Person, Screen, Tmux, ended, wait_until
 
-from tmuxjobs import Jobs, terminals
-from tmuxjobs.server import build_server
+from tmuxjobs import Jobs
+from tmuxjobs.server.tools import build_server
 from tmuxjobs.settings import Settings
+from tmuxjobs.system import terminals
 
 Open = Callable[..., Screen]
 
@@ -69,7 +70,7 @@ def test_hook_has_the_facts(tmp_path: Path) -> None:
         "TMUXJOBS_REASON": "exit",
         "TMUXJOBS_COMMAND": "exit 7",
         "TMUXJOBS_CWD": str(tmp_path),
-        "TMUXJOBS_LOG_PATH": str(jobs.log_path(jobs.store.read(job_id))),
+        "TMUXJOBS_LOG_PATH": str(jobs.host.log_path(jobs.host.store.read(job_id))),
         "TMUXJOBS_STATE_DIR": str(jobs.settings.state_dir),
         "TMUXJOBS_SESSION": "mcp-jobs",
         "TMUXJOBS_SOCKET_NAME": "default",
@@ -144,7 +145,7 @@ def test_what_a_person_looks_at_is_marked_without_a_notice(jobs: Jobs, tmp_path:
     job_id = jobs.execute(f"read x < {gate}; printf 'name? '; read x").job_id
     terminal = screen(rows=50, columns=200)
     terminal.press("C-b", "n")
-    wait_until(lambda: jobs.tmux.panes()[job_id].viewers)
+    wait_until(lambda: jobs.host.tmux.panes()[job_id].viewers)
     gate.write_text("go\n")
     terminal.until("name?")
     wait_until(lambda: jobs.status(job_id).waiting_for_input)

@@ -10,7 +10,7 @@ from fastmcp.exceptions import McpError
 from support import ended
 
 from tmuxjobs import Jobs
-from tmuxjobs.server import build_server
+from tmuxjobs.server.tools import build_server
 
 TOOLS = {"execute", "list", "status", "output", "tail", "wait", "search", "screen", "interact", "kill"}
 TOOLS_CHARS = 12_000

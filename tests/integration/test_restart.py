@@ -10,11 +10,12 @@ import pytest
 from fastmcp import Client
 from support import Tmux, ended, record_of, wait_until
 
-from tmuxjobs import Jobs, Settings, starting, stopping
+from tmuxjobs import Jobs, Settings
+from tmuxjobs.answers import Kill
 from tmuxjobs.errors import InvalidInput, JobNotFound, NotStarted, StateError, TmuxError, TmuxjobsError
 from tmuxjobs.models import Record
-from tmuxjobs.results import Kill
-from tmuxjobs.server import build_server
+from tmuxjobs.server.tools import build_server
+from tmuxjobs.verbs import execute, kill
 
 
 def test_restart_ends_a_running_job_and_starts_its_command_anew(jobs: Jobs) -> None:
@@ -45,7 +46,7 @@ def test_environment_must_be_given_again_and_is_kept_nowhere(jobs: Jobs) -> None
     again = jobs.restart(old, env={"TOKEN": "another"})
     assert again.note == ""
     assert jobs.wait(again.job_id, timeout=40).stdout == "[another]\n"
-    for record in jobs.store.folder(old).glob("*.json"):
+    for record in jobs.host.store.folder(old).glob("*.json"):
         assert "hidden-value" not in record.read_text()
 
 
@@ -73,11 +74,11 @@ def test_job_that_could_not_start_again_is_not_ended(jobs: Jobs, tmp_path: Path)
 
 def unharmed(jobs: Jobs, job_id: str, error: type[TmuxjobsError], words: str) -> None:
     """A restart fails with these words, and nothing else has happened."""
-    before = {entry.name for entry in jobs.store.jobs.iterdir()}
+    before = {entry.name for entry in jobs.host.store.jobs.iterdir()}
     with pytest.raises(error, match=words) as refused:
         jobs.restart(job_id)
     assert str(refused.value).endswith(f" Job '{job_id}' was not ended.")
-    assert {entry.name for entry in jobs.store.jobs.iterdir()} == before
+    assert {entry.name for entry in jobs.host.store.jobs.iterdir()} == before
     assert jobs.status(job_id).status == "running"
 
 
@@ -92,17 +93,17 @@ def test_job_whose_output_could_not_be_recorded_again_is_not_ended(
     jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = jobs.execute("sleep 1000").job_id
-    here = Path(shutil.copytree(starting.HERE, tmp_path / "broken"))
+    here = Path(shutil.copytree(execute.HERE, tmp_path / "broken"))
     (here / "recorder.py").write_text("raise SystemExit(1)")
-    monkeypatch.setattr(starting, "HERE", here)
+    monkeypatch.setattr(execute, "PANE", str(here / "__main__.py"))
     unharmed(jobs, job_id, NotStarted, "the recorder of its output was killed")
-    assert set(jobs.tmux.panes()) == {job_id}
+    assert set(jobs.host.tmux.panes()) == {job_id}
 
 
 def test_job_is_not_ended_when_tmux_does_not_answer(jobs: Jobs, tmux: Tmux, monkeypatch: pytest.MonkeyPatch) -> None:
     job_id = jobs.execute("sleep 1000").job_id
     server = int(tmux("display-message", "-p", "#{pid}"))
-    monkeypatch.setattr("tmuxjobs.calls.CALL_S", 0.5)
+    monkeypatch.setattr("tmuxjobs.tmux.command.CALL_S", 0.5)
     os.kill(server, signal.SIGSTOP)
     try:
         unharmed(jobs, job_id, TmuxError, "tmux did not answer")
@@ -112,12 +113,12 @@ def test_job_is_not_ended_when_tmux_does_not_answer(jobs: Jobs, tmux: Tmux, monk
 
 def test_job_is_not_ended_when_nothing_can_be_written(jobs: Jobs) -> None:
     job_id = jobs.execute("sleep 1000").job_id
-    (jobs.store.root / "sequence").rename(jobs.store.root / "kept")
-    (jobs.store.root / "sequence").mkdir()
+    (jobs.host.store.root / "sequence").rename(jobs.host.store.root / "kept")
+    (jobs.host.store.root / "sequence").mkdir()
     try:
         unharmed(jobs, job_id, StateError, "sequence")
     finally:
-        (jobs.store.root / "sequence").rmdir()
+        (jobs.host.store.root / "sequence").rmdir()
 
 
 def test_restart_takes_the_slot_and_the_room_of_the_job_it_ends() -> None:
@@ -129,11 +130,11 @@ def test_restart_takes_the_slot_and_the_room_of_the_job_it_ends() -> None:
 
 def test_job_that_does_not_end_in_time_is_not_started_twice(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     job_id = jobs.execute("sleep 1000").job_id
-    monkeypatch.setattr(stopping, "stop", stop_too_late(stopping.stop, job_id))
+    monkeypatch.setattr(kill, "stop", stop_too_late(kill.stop, job_id))
     with pytest.raises(NotStarted, match="So nothing was started"):
         jobs.restart(job_id)
-    assert jobs.store.ids() == [job_id]
-    assert set(jobs.tmux.panes()) == {job_id}
+    assert jobs.host.store.ids() == [job_id]
+    assert set(jobs.host.tmux.panes()) == {job_id}
 
 
 def stop_too_late(stop: Any, late: str) -> Any:
@@ -149,20 +150,20 @@ def test_new_job_waits_with_its_command_for_the_end_of_the_old_one(jobs: Jobs, t
     log = tmp_path / "order"
     job_id = jobs.execute(f"trap 'sleep 0.3; echo old >> {log}; exit' TERM; echo ready; while :; do sleep 0.01; done")
     wait_until(lambda: jobs.output(job_id.job_id).stdout, lambda text: "ready" in text)
-    path = jobs.store.folder(job_id.job_id) / "job.json"
+    path = jobs.host.store.folder(job_id.job_id) / "job.json"
     path.write_text(path.read_text().replace("echo ready;", f"echo new >> {log};"))
     new = jobs.restart(job_id.job_id).job_id
     wait_until(lambda: log.read_text(), lambda text: text == "old\nnew\n")
-    assert not [path.name for path in jobs.store.folder(new).glob("env*")]
+    assert not [path.name for path in jobs.host.store.folder(new).glob("env*")]
 
 
 def test_new_job_whose_restart_was_killed_gives_up(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     old = jobs.execute("sleep 1000").job_id
-    monkeypatch.setattr("tmuxjobs.restarting.hand_over", lambda *_: None)
+    monkeypatch.setattr("tmuxjobs.verbs.restart.hand_over", lambda *_: None)
     new = jobs.restart(old).job_id
-    assert jobs.store.is_held_back(new)
+    assert jobs.host.store.is_held_back(new)
     assert jobs.kill(new).detail == "not started: it was ended before its turn"
-    assert [path.name for path in jobs.store.folder(new).glob("env*")] == []
+    assert [path.name for path in jobs.host.store.folder(new).glob("env*")] == []
     assert record_of(jobs, old).exit is None
 
 

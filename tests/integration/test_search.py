@@ -83,7 +83,7 @@ def test_answer_stays_small_and_goes_on_where_it_was_cut(jobs: Jobs) -> None:
 
 
 def test_exploding_pattern_is_stopped_and_told(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tmuxjobs.searching.SEARCH_S", 0.3)
+    monkeypatch.setattr("tmuxjobs.verbs.search.SEARCH_S", 0.3)
     job_id = finished(jobs, "head -c 4000 /dev/zero | tr '\\0' a; echo")
     found = jobs.search(job_id, r"^(?:(a|aa)+)+\1{30}!$")
     assert found.total_is_exact or "the time for one search was over" in found.text()

@@ -13,8 +13,9 @@ import psutil
 import pytest
 from support import Screen, ended, record_of, sleeping, wait_until
 
-from tmuxjobs import Jobs, Settings, processes
+from tmuxjobs import Jobs, Settings
 from tmuxjobs.models import JobSpec
+from tmuxjobs.system import job_processes
 
 NAMES = [
     "ends;",
@@ -100,7 +101,7 @@ def test_no_command_touches_a_folder_that_was_named_by_mistake(tmp_path: Path, a
 
 
 def test_a_person_s_file_in_a_jobs_folder_outlives_it_and_prune_says_so(jobs: Jobs) -> None:
-    folder = jobs.store.folder(ended(jobs, jobs.execute("true").job_id).job_id)
+    folder = jobs.host.store.folder(ended(jobs, jobs.execute("true").job_id).job_id)
     (folder / "notes.txt").write_text("theirs")
     line = [sys.executable, "-m", "tmuxjobs", "prune"]
     done = subprocess.run(line, env=os.environ | {"TMUXJOBS_KEEP_JOBS": "0"}, capture_output=True, text=True)
@@ -118,10 +119,13 @@ def test_environment_of_a_job_that_nobody_started_goes(jobs: Jobs, boot: str) ->
     made = {"job_id": "left-3k7q", "number": 99, "created_at": datetime.now(UTC)}
 
     def left(age_s: float) -> Path:
-        now = {"created_monotonic": time.monotonic() - age_s, "boot": processes.boot_id() if boot == "this" else boot}
-        with jobs.store.lock():
-            jobs.store.remove("left-3k7q")
-            return jobs.store.create(spec.model_copy(update=made | now), {"TOKEN": "secret"}) / "env"
+        now = {
+            "created_monotonic": time.monotonic() - age_s,
+            "boot": job_processes.boot_id() if boot == "this" else boot,
+        }
+        with jobs.host.store.lock():
+            jobs.host.store.remove("left-3k7q")
+            return jobs.host.store.create(spec.model_copy(update=made | now), {"TOKEN": "secret"}) / "env"
 
     if boot == "this":
         env = left(0)
@@ -137,7 +141,7 @@ def test_job_whose_folder_was_removed_is_named_and_can_be_ended(jobs: Jobs, sepa
     job_id = jobs.execute("trap '' HUP TERM; echo ready; sleep 1717; read x", separate_stderr=separate).job_id
     stays = jobs.execute("read x").job_id
     wait_until(lambda: jobs.output(job_id).stdout, lambda text: "ready" in text)
-    shutil.rmtree(jobs.store.folder(job_id))
+    shutil.rmtree(jobs.host.store.folder(job_id))
     answer = Jobs.open().doctor(fix=True)
     assert [one.text for one in answer.checks if not one.ok] == [
         f"{job_id} run though their folders were removed: `tmuxjobs kill JOB` ends them."
@@ -146,20 +150,20 @@ def test_job_whose_folder_was_removed_is_named_and_can_be_ended(jobs: Jobs, sepa
     assert jobs.kill(job_id).status == "killed"
     assert sleeping(1717) == []
     assert jobs.kill(job_id).status == "not_found"
-    assert (jobs.status(stays).status, list(jobs.tmux.panes())) == ("running", [stays])
+    assert (jobs.status(stays).status, list(jobs.host.tmux.panes())) == ("running", [stays])
 
 
 def test_only_a_runner_of_this_state_directory_is_taken_for_one(jobs: Jobs, tmp_path: Path) -> None:
     script = tmp_path / "runner.py"
     script.write_text("import time; time.sleep(1000)")
     job_id = jobs.execute("read x").job_id
-    folders = [str(tmp_path / "jobs" / "other-1"), str(jobs.store.jobs), f"{jobs.store.jobs}/a/b"]
+    folders = [str(tmp_path / "jobs" / "other-1"), str(jobs.host.store.jobs), f"{jobs.host.store.jobs}/a/b"]
     lines = [[sys.executable, "-I", "-S", "-X", "utf8", str(script), folder] for folder in folders]
-    lines.append([sys.executable, str(script), str(jobs.store.jobs / "other-2")])
+    lines.append([sys.executable, str(script), str(jobs.host.store.jobs / "other-2")])
     others = [subprocess.Popen(line, start_new_session=True) for line in lines]
     try:
         wait_until(lambda: all(str(script) in psutil.Process(other.pid).cmdline() for other in others))
-        assert list(processes.runners(jobs.store.jobs)) == [job_id]
+        assert list(job_processes.runners(jobs.host.store.jobs)) == [job_id]
     finally:
         for other in others:
             other.kill()

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from support import Tmux, ended, log_of, record_of, wait_until
 
-from tmuxjobs import Jobs, processes
+from tmuxjobs import Jobs
 from tmuxjobs.errors import JobNotFound
+from tmuxjobs.system import job_processes
 
 
 def running(jobs: Jobs, command: str, **options: object) -> str:
@@ -88,7 +89,9 @@ def test_killed_tmux_server_ends_the_job_and_is_told(jobs: Jobs, tmux: Tmux) -> 
     os.kill(int(tmux("display-message", "-p", "#{pid}")), signal.SIGKILL)
     status = ended(jobs, job_id)
     assert (status.status, status.reason) == ("killed", "tmux-ended")
-    assert processes.of_jobs({job_id: processes.Trace.of(record_of(jobs, job_id).job, run_of(jobs, job_id))}) == {}
+    assert (
+        job_processes.of_jobs({job_id: job_processes.Trace.of(record_of(jobs, job_id).job, run_of(jobs, job_id))}) == {}
+    )
 
 
 def test_next_job_runs_after_the_tmux_server_was_killed(jobs: Jobs, tmux: Tmux) -> None:
@@ -130,8 +133,8 @@ def test_killed_recorder_is_replaced_and_told(jobs: Jobs, tmux: Tmux) -> None:
     pane = run_of(jobs, job_id).pane
     recorders = [
         p
-        for p in processes.psutil.process_iter(["cmdline"])
-        if _is_recorder(p.info["cmdline"], jobs.store.folder(job_id))
+        for p in job_processes.psutil.process_iter(["cmdline"])
+        if _is_recorder(p.info["cmdline"], jobs.host.store.folder(job_id))
     ]
     recorders[0].kill()
     wait_until(lambda: jobs.status(job_id).log, lambda log: "replaced 1 times" in log)
@@ -145,7 +148,7 @@ def test_killed_recorder_is_replaced_and_told(jobs: Jobs, tmux: Tmux) -> None:
 
 def _is_recorder(cmdline: list[str] | None, folder: Path) -> bool:
     """By its folder: another run of these tests, beside this one, has a job of the same id."""
-    return str(folder) in (cmdline or ()) and any("recorder.py" in part for part in cmdline or ())
+    return str(folder) in (cmdline or ()) and any(part == "recorder" for part in cmdline or ())
 
 
 def test_usage_is_that_of_the_whole_tree(jobs: Jobs) -> None:
@@ -194,5 +197,5 @@ def test_respawned_window_adds_nothing_to_the_log(jobs: Jobs, tmux: Tmux) -> Non
     tmux("respawn-pane", "-k", "-t", pane)
     wait_until(lambda: tmux("capture-pane", "-p", "-S", "-", "-t", pane), lambda screen: "has already run" in screen)
     ended(jobs, job_id)
-    wait_until(lambda: not jobs.tmux.panes()[job_id].piped)
+    wait_until(lambda: not jobs.host.tmux.panes()[job_id].piped)
     assert jobs.output(job_id).stdout == before

@@ -212,8 +212,8 @@ def test_unknown_task_is_invalid(wire: Wire, jobs: Jobs) -> None:
 def test_removed_jobs_task_is_gone(wire: Wire, jobs: Jobs) -> None:
     job_id = wire.call("execute", command="sleep 1000", wait=600)["taskId"]
     jobs.kill(job_id)
-    with jobs.store.lock():
-        jobs.store.remove(job_id)
+    with jobs.host.store.lock():
+        jobs.host.store.remove(job_id)
     assert wire.code("tasks/get", taskId=job_id) == -32602
 
 

@@ -14,10 +14,12 @@ import pytest
 from fastmcp import Client
 from support import PYTHON, ended, record_of, wait_until
 
-from tmuxjobs import Jobs, cli, watching
+from tmuxjobs import Jobs
+from tmuxjobs.answers import Ran, Waited
+from tmuxjobs.cli import app
 from tmuxjobs.errors import InvalidInput, JobNotFound
-from tmuxjobs.results import Ran, Waited
-from tmuxjobs.server import build_server
+from tmuxjobs.server.tools import build_server
+from tmuxjobs.system import watch
 
 LISTENER = "import socket; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); input()"
 SERVE = f"{PYTHON} -m http.server --bind 127.0.0.1 "
@@ -36,8 +38,8 @@ def release(path: Path) -> None:
 
 def watched(jobs: Jobs, job_id: str) -> bool:
     """Whether someone in this process waits for the job."""
-    watcher = watching._shared[1]
-    return watcher is not None and jobs.store.folder(job_id) in watcher._folders
+    watcher = watch._shared[1]
+    return watcher is not None and jobs.host.store.folder(job_id) in watcher._folders
 
 
 def waiting(jobs: Jobs, job_id: str | list[str], **options: Any) -> "Future[Waited]":
@@ -199,7 +201,7 @@ def test_silence_is_not_read_off_a_wall_clock_that_jumped(jobs: Jobs, days: int,
     job_id = jobs.execute("echo said; sleep 1000").job_id
     wait_until(lambda: jobs.output(job_id).stdout)
     at = time.time() + days * 86400
-    os.utime(jobs.log_path(record_of(jobs, job_id)), (at, at))
+    os.utime(jobs.host.log_path(record_of(jobs, job_id)), (at, at))
     assert jobs.wait(job_id, idle=idle, timeout=2).reason == reason
 
 
@@ -378,7 +380,7 @@ def mode(request: pytest.FixtureRequest) -> str:
 
 
 async def test_bound_over_mcp_is_clamped(jobs: Jobs, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tmuxjobs.server.WAIT_S", 0.3)
+    monkeypatch.setattr("tmuxjobs.server.tools.WAIT_S", 0.3)
     job_id = jobs.execute("sleep 1000").job_id
     async with Client(build_server(jobs), mode=mode) as client:  # type: ignore[arg-type]
         result = await client.call_tool("wait", {"job_id": job_id, "timeout": 600})
@@ -431,7 +433,7 @@ async def test_hundred_waits_at_once_are_all_told(jobs: Jobs, tmp_path: Path) ->
 def test_wait_works_where_watching_is_not_to_be_had(
     jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tmuxjobs.watching._shared", (os.getpid(), None))
+    monkeypatch.setattr("tmuxjobs.system.watch._shared", (os.getpid(), None))
     gate = go(tmp_path)
     job_id = jobs.execute(f"read x < {gate}; echo ready; sleep 1000").job_id
     with ThreadPoolExecutor(1) as pool:
@@ -450,7 +452,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     [
         ("exit 0", [], 0),
         ("exit 3", [], 1),
-        ("sleep 1000", ["--timeout", "0.1"], cli.WAIT_OVER),
+        ("sleep 1000", ["--timeout", "0.1"], app.WAIT_OVER),
         ("echo ready; sleep 1000", ["--pattern", "ready", "--cursor", "0"], 0),
         ("exit 0", ["--pattern", "ready"], 1),
     ],

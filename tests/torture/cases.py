@@ -23,8 +23,8 @@ from fastmcp import Client
 from fastmcp.client.transports import StdioTransport
 from support import Person
 
+from tmuxjobs.answers import JobStatus
 from tmuxjobs.errors import JobEnded, JobNotFound, TmuxjobsError
-from tmuxjobs.results import JobStatus
 
 from .world import Asked, World, load, slow_disk
 
@@ -103,8 +103,8 @@ def large(world: World) -> None:
     with open(status.log_path, "rb") as log:
         bad = sum(log.read(len(world.data)) != world.data for _ in range(times)) + len(log.read())
     world.tally.lost_bytes += bad
-    with contextlib.suppress(JobNotFound), jobs.store.lock():
-        jobs.store.remove(started.job_id)
+    with contextlib.suppress(JobNotFound), jobs.host.store.lock():
+        jobs.host.store.remove(started.job_id)
 
 
 def all_agree(world: World) -> None:
@@ -177,7 +177,7 @@ def hit(process: psutil.Process | int | None, number: int = signal.SIGKILL) -> b
 
 
 def run_field(world: World, asked: Asked, name: str) -> int | None:
-    run = world.jobs.store.read(asked.job_id).run
+    run = world.jobs.host.store.read(asked.job_id).run
     return getattr(run, name) if run else None
 
 
@@ -262,7 +262,7 @@ def kill_servers(world: World) -> None:
 
 
 async def shoot_server(world: World) -> None:
-    before = set(world.jobs.store.ids())
+    before = set(world.jobs.host.store.ids())
     with contextlib.suppress(Exception):  # the client's own way to say that its server is gone
         async with client() as one:
             calls = [one.call_tool("execute", {"command": "sleep 0.3; exit 5", "name": "orphan"}) for _ in range(4)]
@@ -271,7 +271,7 @@ async def shoot_server(world: World) -> None:
             asyncio.get_running_loop().call_later(world.random.uniform(0.01, 0.4), lambda: [*map(hit, served)])
             await asyncio.wait_for(asyncio.gather(*calls), 30)
             await asyncio.wait_for(one.call_tool("list", {}), 10)
-    for job_id in set(world.jobs.store.ids()) - before:
+    for job_id in set(world.jobs.host.store.ids()) - before:
         status = await asyncio.to_thread(world.ended, job_id)
         world.tally.jobs += 1
         if (status.status, status.exit_code) != ("failed", 5) and status.reason != "never-started":
@@ -414,7 +414,7 @@ def spoil_logs(world: World) -> None:
     spoilt = []
     for one in asked:
         some_time(world, 0.7)
-        path = world.jobs.store.folder(one.job_id) / "output.log"
+        path = world.jobs.host.store.folder(one.job_id) / "output.log"
         match world.random.randrange(5):
             case 0:
                 os.truncate(path, world.random.randrange(path.stat().st_size + 1))

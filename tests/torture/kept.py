@@ -12,7 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-from tmuxjobs import Jobs, processes
+from tmuxjobs import Jobs
+from tmuxjobs.system import job_processes
 
 LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
 APART = "setsid -f sleep 1000 < /dev/null > /dev/null 2>&1"
@@ -24,7 +25,7 @@ def before(chance: random.Random) -> list[str]:
     started = [jobs.execute(command).job_id for command in chance.choices(COMMANDS, k=4)]
     deadline = time.monotonic() + 30
     for job_id in started:
-        while jobs.store.read(job_id).job.command == APART and jobs.status(job_id).status == "running":
+        while jobs.host.store.read(job_id).job.command == APART and jobs.status(job_id).status == "running":
             assert time.monotonic() < deadline, f"{job_id} does not end"
             time.sleep(0.01)
     return started
@@ -32,7 +33,7 @@ def before(chance: random.Random) -> list[str]:
 
 def after(chance: random.Random) -> list[str]:
     jobs = Jobs.open()
-    old = [jobs.store.read(job_id) for job_id in jobs.store.ids()]
+    old = [jobs.host.store.read(job_id) for job_id in jobs.host.store.ids()]
     lost = {record.job.job_id for record in old if record.exit is None}
     new = [jobs.execute("sleep 1000").job_id for _ in range(chance.randrange(3))]
     met: set[int] = set()
@@ -43,7 +44,7 @@ def after(chance: random.Random) -> list[str]:
         if chance.random() < 0.5:
             seem_here(jobs, record.job.job_id)
     led, leaderless = strangers(chance, met)
-    living = {pid: processes.start_of(pid) for pid in led | leaderless}
+    living = {pid: job_processes.start_of(pid) for pid in led | leaderless}
     wrong = []
     for job_id in lost | {record.job.job_id for record in old}:
         status = Jobs.open().status(job_id)
@@ -57,7 +58,7 @@ def after(chance: random.Random) -> list[str]:
     doctor = jobs.doctor(fix=True)
     wrong += [one for one in doctor.fixed if "(" in one]
     jobs.prune()
-    wrong += [f"stranger {pid} was ended" for pid, start in living.items() if processes.start_of(pid) != start]
+    wrong += [f"stranger {pid} was ended" for pid, start in living.items() if job_processes.start_of(pid) != start]
     wrong += [f"{job_id} was ended" for job_id in new if jobs.status(job_id).status != "running"]
     return wrong
 
@@ -65,11 +66,11 @@ def after(chance: random.Random) -> list[str]:
 def seem_here(jobs: Jobs, job_id: str) -> None:
     """A new namespace may have the very name of the old one."""
     for name in ("run.json", "exit.json"):
-        path = jobs.store.folder(job_id) / name
+        path = jobs.host.store.folder(job_id) / name
         with contextlib.suppress(FileNotFoundError):
             record = json.loads(path.read_text())
             run = record if name == "run.json" else record["run"]
-            run["namespace"] = processes.pid_namespace()
+            run["namespace"] = job_processes.pid_namespace()
             path.write_text(json.dumps(record))
 
 

@@ -78,8 +78,8 @@ def full_disk(world: World) -> None:
                     world.tally.wrong(f"{one.job_id} on a full disk: told {status.detail}, true is {one}")
                 world.check(one, status, untouched=False)
             (disk / "filler").unlink()
-            for name in jobs.store.ids():
-                if extra := {entry.name for entry in (jobs.store.jobs / name).iterdir()} - RECORDS:
+            for name in jobs.host.store.ids():
+                if extra := {entry.name for entry in (jobs.host.store.jobs / name).iterdir()} - RECORDS:
                     world.left(f"on a full disk in {name}: {', '.join(sorted(extra))}")
             world.another(state_dir=disk / "state", keep_jobs=0, keep_windows=0).prune()
         if memory_of(world.server_pid()) - before > GROWTH_BYTES:
@@ -152,10 +152,10 @@ def few_processes(world: World) -> None:
     with contextlib.closing(Group(world.server_pid())) as group:
         running = [world.steady() for _ in range(2)]
         for room in world.random.sample(range(8), 8):
-            before = set(world.jobs.store.ids())
+            before = set(world.jobs.host.store.ids())
             group.limit(room)
-            if refused(world, world.jobs, PROCESSES) and set(world.jobs.store.ids()) != before:
-                world.left(f"of a start with room for {room} processes: {set(world.jobs.store.ids()) - before}")
+            if refused(world, world.jobs, PROCESSES) and set(world.jobs.host.store.ids()) != before:
+                world.left(f"of a start with room for {room} processes: {set(world.jobs.host.store.ids()) - before}")
         group.limit(None)
         for one in running:
             world.check(one)
@@ -231,7 +231,7 @@ def few_terminals(world: World) -> None:
                 running.append(world.steady(jobs=jobs, seconds=3))
         if not refused(world, jobs, TERMINALS):
             world.tally.wrong(f"there are more terminals than there may be: {len(running)} jobs run")
-        if extra := set(jobs.tmux.panes()) - {one.job_id for one in running}:
+        if extra := set(jobs.host.tmux.panes()) - {one.job_id for one in running}:
             world.left(f"windows of {extra}")
         for one in running:
             world.check(one, jobs=jobs)
@@ -260,7 +260,7 @@ def hostile_files(world: World) -> None:
     jobs = world.another()
     asked = world.start(largest=1000)
     world.check(asked)
-    folder = jobs.store.folder(asked.job_id)
+    folder = jobs.host.store.folder(asked.job_id)
     good = {path.name: path.read_bytes() for path in folder.iterdir()}
     for _ in range(40):
         name = world.random.choice(sorted(good))
@@ -399,7 +399,7 @@ def quota(world: World) -> None:
 
 
 def on_disk(jobs: Jobs) -> int:
-    return sum(path.stat().st_blocks * 512 for path in jobs.store.jobs.rglob("*.log"))
+    return sum(path.stat().st_blocks * 512 for path in jobs.host.store.jobs.rglob("*.log"))
 
 
 LIMITS: tuple[Callable[[World], None], ...] = (

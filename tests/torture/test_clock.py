@@ -108,13 +108,13 @@ def test_jobs_outlive_a_wall_clock_that_jumps(
     with subprocess.Popen(cli("tail", "-f", long), stdout=subprocess.PIPE, text=True) as follower:
         clock(first)
         short = started("exit 4", "short")
-        wait_until(lambda: jobs.store.has_ended(short))
+        wait_until(lambda: jobs.host.store.has_ended(short))
         assert subprocess.run(cli("wait", long, "--timeout", "0.3"), capture_output=True).returncode == 124
         clock(then)
         (tmp_path / "go").touch()
         assert (follower.communicate(timeout=60)[0].splitlines()[-1], follower.returncode) == ("late", 3)
     last = started("exit 5", "last")
-    wait_until(lambda: jobs.store.has_ended(last))
+    wait_until(lambda: jobs.host.store.has_ended(last))
     clock(first)
     subprocess.run(cli("prune"), capture_output=True, check=True, timeout=60)
     listed = told("list")["jobs"]
@@ -123,7 +123,7 @@ def test_jobs_outlive_a_wall_clock_that_jumps(
     assert [job["job_id"] for job in listed] == [last, short, long]
     assert [job["exit_code"] for job in listed] == [5, 4, 3]
     assert max(job["runtime"] for job in listed) < DAY_S
-    written = [(entry.n, entry.event, entry.job_id) for entry in jobs.journal_since()]
+    written = [(entry.n, entry.event, entry.job_id) for entry in jobs.events()]
     assert written == [
         (1, "start", long),
         (2, "start", short),

@@ -19,8 +19,11 @@ import psutil
 import pytest
 from support import Tmux, ended, log_of, record_of, wait_until
 
-from tmuxjobs import Jobs, Settings, processes, starting, stopping
+from tmuxjobs import Jobs, Settings
+from tmuxjobs.contract import PANE
 from tmuxjobs.errors import JobNotFound, NotStarted, StateError, TmuxError
+from tmuxjobs.system import job_processes
+from tmuxjobs.verbs import execute, kill
 
 WHILE_IT_RUNS = {"recorder", "run.room", "exit.room", "stop.json", "env"}
 
@@ -40,12 +43,12 @@ def runner_of(jobs: Jobs, job_id: str) -> int:
 
 def recorders(jobs: Jobs, job_id: str) -> list[psutil.Process]:
     """By the job's folder: its id alone is that of another test's job, too, which may run beside this one."""
-    folder = str(jobs.store.folder(job_id))
+    folder = str(jobs.host.store.folder(job_id))
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             line = process.cmdline()
-            if any(part.endswith("recorder.py") for part in line) and folder in line:
+            if any(part == "recorder" for part in line) and folder in line:
                 found.append(process)
     return found
 
@@ -53,16 +56,16 @@ def recorders(jobs: Jobs, job_id: str) -> list[psutil.Process]:
 def test_window_closed_before_its_runner_speaks_is_told_at_once(
     jobs: Jobs, tmux: Tmux, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs.tmux.ensure_session(["cat"], ())
+    jobs.host.tmux.ensure_session(["cat"], ())
     tmux("set-hook", "-g", "after-new-window", "kill-window")
-    monkeypatch.setattr("tmuxjobs.starting.LAUNCH_S", 1e9)
+    monkeypatch.setattr("tmuxjobs.verbs.execute.LAUNCH_S", 1e9)
     with pytest.raises(NotStarted, match=r"window was closed|runner killed|hung up"):
         jobs.execute("sleep 1000")
     assert jobs.list().total == 0
 
 
 def stderr_of(jobs: Jobs, job_id: str) -> bytes:
-    return jobs.stderr_path(record_of(jobs, job_id)).read_bytes()
+    return jobs.host.stderr_path(record_of(jobs, job_id)).read_bytes()
 
 
 def at_gate(jobs: Jobs, tmp_path: Path, command: str) -> str:
@@ -180,7 +183,7 @@ def test_log_that_is_not_as_printed_is_told_by_whoever_reads_it(
     to = " >&2" if name == "stderr.log" else ""
     wait = "until [ -e goon ]; do sleep 0.01; done"
     job_id = at_gate(jobs, tmp_path, f"(seq 1000 1199; {wait}; seq 1200 1399){to}; exit 3")
-    path = jobs.store.folder(job_id) / name
+    path = jobs.host.store.folder(job_id) / name
     (tmp_path / "go").touch()
     wait_until(path.read_bytes, lambda data: data.endswith(b"1199\r\n"))
     harm(path)
@@ -202,7 +205,7 @@ def test_log_that_is_removed_or_cut_after_the_end_is_told(jobs: Jobs, tmp_path: 
     job_id = at_gate(jobs, tmp_path, "seq 1000 1199; seq 1000 1199 >&2")
     (tmp_path / "go").touch()
     assert ended(jobs, job_id).log == "complete"
-    path = jobs.store.folder(job_id) / name
+    path = jobs.host.store.folder(job_id) / name
     size = path.stat().st_size
     for harm, has in ((cut, 20), (Path.unlink, 0)):
         harm(path)
@@ -216,7 +219,7 @@ def test_list_of_gaps_that_is_removed_after_the_end_is_told(tmp_path: Path) -> N
     job_id = jobs.execute("seq 1 100000").job_id
     before = ended(jobs, job_id).log
     assert re.fullmatch(r"incomplete: \d+ bytes of output.log are gone \(limit or full disk\)", before)
-    (jobs.store.folder(job_id) / "output.gaps").unlink()
+    (jobs.host.store.folder(job_id) / "output.gaps").unlink()
     assert "bytes are gone is no longer known: their list was removed" in jobs.status(job_id).log
     assert "is no longer known" in jobs.tail(job_id).note
 
@@ -224,7 +227,7 @@ def test_list_of_gaps_that_is_removed_after_the_end_is_told(tmp_path: Path) -> N
 def test_bytes_that_are_gone_are_told_while_the_job_runs(jobs: Jobs) -> None:
     job_id = running(jobs, "read x; echo more; read x")
     assert jobs.status(job_id).log == "recording"
-    (jobs.store.folder(job_id) / "output.log").unlink()
+    (jobs.host.store.folder(job_id) / "output.log").unlink()
     answer = jobs.interact(job_id, "go", pattern="more")
     assert "more" in answer.stdout
     assert jobs.status(job_id).log == "recording; 7 bytes are gone"
@@ -250,7 +253,7 @@ def test_start_cut_off_by_the_end_of_tmux_leaves_nothing(
     jobs = Jobs.open()
     with pytest.raises((NotStarted, TmuxError)):
         jobs.execute("ls")
-    assert list(jobs.store.jobs.iterdir()) == []
+    assert list(jobs.host.store.jobs.iterdir()) == []
 
 
 def test_log_whose_end_tmux_took_with_it_names_tmux(jobs: Jobs, tmux: Tmux, tmp_path: Path) -> None:
@@ -260,7 +263,7 @@ def test_log_whose_end_tmux_took_with_it_names_tmux(jobs: Jobs, tmux: Tmux, tmp_
     server = int(tmux("display-message", "-p", "#{pid}"))
     os.kill(server, signal.SIGSTOP)
     (tmp_path / "go").touch()
-    wait_until(lambda: processes.start_of(pid) is None)
+    wait_until(lambda: job_processes.start_of(pid) is None)
     os.kill(server, signal.SIGKILL)
     status = ended(jobs, job_id)
     assert (status.reason, status.exit_code) == ("exit", 3)
@@ -288,14 +291,14 @@ def test_job_whose_tmux_was_killed_as_it_ended_leaves_the_next_server_alone(
     status = ended(jobs, job_id)
     assert (status.reason, status.exit_code) == ("exit", 3)
     assert status.log == "incomplete: the tmux server ended: output that tmux had not handed over is missing"
-    wait_until(lambda: processes.start_of(runner) is None)
-    assert list(jobs.tmux.panes()) == [next_id]
+    wait_until(lambda: job_processes.start_of(runner) is None)
+    assert list(jobs.host.tmux.panes()) == [next_id]
     assert jobs.output(next_id).stdout == "ready\n"
 
 
 def test_server_without_a_session_has_no_windows(jobs: Jobs, tmux: Tmux) -> None:
     tmux("start-server", ";", "set-option", "-s", "exit-empty", "off")
-    assert jobs.tmux.panes() == {}
+    assert jobs.host.tmux.panes() == {}
     assert jobs.prune() == []
     assert ended(jobs, jobs.execute("exit 4").job_id).exit_code == 4
 
@@ -304,12 +307,12 @@ def test_request_to_stop_that_comes_after_the_end_does_not_stay(jobs: Jobs) -> N
     job_id = running(jobs, "sleep 1000")
     record = record_of(jobs, job_id)
     jobs.kill(job_id)
-    assert stopping.stop(jobs, record, "SIGTERM", 1.0).status == "killed"
-    assert jobs.store.transient(job_id) == []
+    assert kill.stop(jobs, record, "SIGTERM", 1.0).status == "killed"
+    assert jobs.host.store.transient(job_id) == []
 
 
 def test_failing_hook_of_the_person_refuses_no_job(jobs: Jobs, tmux: Tmux) -> None:
-    jobs.tmux.ensure_session(["cat"], ())
+    jobs.host.tmux.ensure_session(["cat"], ())
     tmux("set-hook", "-g", "after-new-window", "rename-window -t nosuchwindow x")
     for code in range(5):
         assert ended(jobs, jobs.execute(f"exit {code}").job_id).exit_code == code
@@ -318,7 +321,7 @@ def test_failing_hook_of_the_person_refuses_no_job(jobs: Jobs, tmux: Tmux) -> No
 def test_session_closed_between_look_and_window_is_made_again(
     jobs: Jobs, tmux: Tmux, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ensure = jobs.tmux.ensure_session
+    ensure = jobs.host.tmux.ensure_session
     closed = []
 
     def ensure_and_close(*welcome: Any) -> None:
@@ -327,7 +330,7 @@ def test_session_closed_between_look_and_window_is_made_again(
             closed.append(True)
             tmux("kill-session", "-t", "=mcp-jobs")
 
-    monkeypatch.setattr(jobs.tmux, "ensure_session", ensure_and_close)
+    monkeypatch.setattr(jobs.host.tmux, "ensure_session", ensure_and_close)
     assert ended(jobs, jobs.execute("exit 4").job_id).exit_code == 4
 
 
@@ -335,7 +338,7 @@ def test_kill_that_comes_after_the_end_is_told_so(jobs: Jobs) -> None:
     job_id = running(jobs, "exit 3")
     command = record_of(jobs, job_id).run.command_pid  # type: ignore[union-attr]
     assert command is not None
-    wait_until(lambda: processes.start_of(command) is None)
+    wait_until(lambda: job_processes.start_of(command) is None)
     assert jobs.kill(job_id).status == "already_terminated"
     assert ended(jobs, job_id).exit_code == 3
 
@@ -416,11 +419,11 @@ def test_recorder_stopped_at_the_end_goes_on(jobs: Jobs, tmp_path: Path) -> None
 @pytest.fixture
 def hasty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> float:
     """Runners that wait only five seconds for the end of a log; how long that is."""
-    here = Path(shutil.copytree(starting.HERE, tmp_path / "hasty"))
+    here = Path(shutil.copytree(Path(PANE).parents[1], tmp_path / "hasty" / "tmuxjobs")) / "pane"
     text = (here / "runner.py").read_text()
     assert "\nMARK_S = 60.0\n" in text
     (here / "runner.py").write_text(text.replace("\nMARK_S = 60.0\n", "\nMARK_S = 5.0\n"))
-    monkeypatch.setattr(starting, "HERE", here)
+    monkeypatch.setattr(execute, "PANE", str(here / "__main__.py"))
     return 5.0
 
 
@@ -471,9 +474,7 @@ def tmux_with_a_shell_that(isolated: Path, does: str) -> None:
     """Start the test's tmux server where `/bin/sh` runs these lines before it becomes a recorder."""
     shell = isolated / "sh"
     shutil.copy("/bin/sh", isolated / "real")
-    shell.write_text(
-        f'#!{isolated}/real\ncd {isolated}\ncase $2 in *recorder.py*)\n{does}\n;; esac\nexec ./real "$@"\n'
-    )
+    shell.write_text(f'#!{isolated}/real\ncd {isolated}\ncase $2 in *recorder*)\n{does}\n;; esac\nexec ./real "$@"\n')
     shell.chmod(0o755)
     start = f"mount --bind {shell} /bin/sh && exec tmux new-session -d -s person cat"
     if os.getuid() or subprocess.run(["unshare", "-m", isolated / "real", "-c", start]).returncode:
@@ -511,11 +512,13 @@ def test_recorder_whose_runner_was_killed_before_leaves(jobs: Jobs, isolated: Pa
     starter = threading.Thread(target=start)
     starter.start()
     wait_until((isolated / "waits").exists)
-    (job_id,) = jobs.store.ids()
-    fifo = str(jobs.store.folder(job_id) / "recorder")
+    (job_id,) = jobs.host.store.ids()
+    fifo = str(jobs.host.store.folder(job_id) / "recorder")
     shells = [one for one in psutil.process_iter() if any(fifo in part for part in cmdline(one))]
     os.kill(runner_of(jobs, job_id), signal.SIGKILL)
-    wait_until(lambda: jobs.status(job_id).status if jobs.store.ids() else "gone", lambda status: status != "running")
+    wait_until(
+        lambda: jobs.status(job_id).status if jobs.host.store.ids() else "gone", lambda status: status != "running"
+    )
     (isolated / "go").touch()
     assert shells
     wait_until(
@@ -539,7 +542,7 @@ def test_lost_job_leaves_no_pipe_room_or_environment(jobs: Jobs) -> None:
     assert ended(jobs, job_id).status == "lost"
     jobs.kill(job_id, grace=0)
     jobs.prune()
-    assert {entry.name for entry in jobs.store.folder(job_id).iterdir()} & WHILE_IT_RUNS == set()
+    assert {entry.name for entry in jobs.host.store.folder(job_id).iterdir()} & WHILE_IT_RUNS == set()
     assert wait_until(lambda: not recorders(jobs, job_id))
 
 
@@ -547,25 +550,25 @@ def test_folder_removed_by_a_person_while_it_runs_ends_quietly(jobs: Jobs, tmux:
     job_id = running(jobs, "read x")
     run = record_of(jobs, job_id).run
     assert run is not None
-    subprocess.run(["rm", "-rf", jobs.store.folder(job_id)], check=True)
+    subprocess.run(["rm", "-rf", jobs.host.store.folder(job_id)], check=True)
     with pytest.raises(JobNotFound):
         jobs.status(job_id)
     tmux("send-keys", "-t", run.pane, "Enter")
-    wait_until(lambda: not processes.alive(run.pid, run.start))
+    wait_until(lambda: not job_processes.alive(run.pid, run.start))
     assert "Traceback" not in tmux("capture-pane", "-p", "-t", run.pane)
     assert wait_until(lambda: not recorders(jobs, job_id))
     jobs.prune()
-    assert job_id not in jobs.tmux.panes()
+    assert job_id not in jobs.host.tmux.panes()
 
 
 def test_out_of_files_nothing_is_guessed() -> None:
     """A job whose runner can not be looked at is neither lost nor removed, and each message says what is used up."""
     script = (
         "import resource; from tmuxjobs import Jobs; from tmuxjobs.errors import TmuxjobsError\n"
-        "jobs = Jobs.open(); job_id = jobs.execute('read x').job_id; record = jobs.store.read(job_id)\n"
+        "jobs = Jobs.open(); job_id = jobs.execute('read x').job_id; record = jobs.host.store.read(job_id)\n"
         "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]; resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))\n"
-        "for look in (lambda: jobs.state(record), lambda: jobs.status(job_id), jobs.list, jobs.prune,\n"
-        "             lambda: jobs.tmux.run('list-sessions'), lambda: jobs.execute('true'),\n"
+        "for look in (lambda: jobs.host.state(record), lambda: jobs.status(job_id), jobs.list, jobs.prune,\n"
+        "             lambda: jobs.host.tmux.run('list-sessions'), lambda: jobs.execute('true'),\n"
         "             lambda: jobs.kill(job_id)):\n"
         "    try: print(look())\n"
         "    except TmuxjobsError as error: print('Too many open files' in str(error))\n"
@@ -590,14 +593,14 @@ def test_typed_text_is_never_an_argument(jobs: Jobs, tmux: Tmux, monkeypatch: py
 
 def test_link_in_place_of_a_job_leads_nowhere(jobs: Jobs, tmp_path: Path) -> None:
     job_id = ended(jobs, jobs.execute("true").job_id).job_id
-    folder = jobs.store.folder(job_id)
+    folder = jobs.host.store.folder(job_id)
     folder.rename(tmp_path / "elsewhere")
     folder.symlink_to(tmp_path / "elsewhere")
     other = Jobs.open()
     with pytest.raises(JobNotFound):
         other.status(job_id)
-    with other.store.lock():
-        other.store.remove(job_id)
+    with other.host.store.lock():
+        other.host.store.remove(job_id)
     # A person made the link, and what it leads to is no longer in our folder.
     assert folder.is_symlink()
     assert (tmp_path / "elsewhere" / "exit.json").exists()
@@ -605,8 +608,8 @@ def test_link_in_place_of_a_job_leads_nowhere(jobs: Jobs, tmp_path: Path) -> Non
 
 def test_record_of_another_job_is_refused(jobs: Jobs) -> None:
     one, two = (ended(jobs, jobs.execute("true").job_id).job_id for _ in range(2))
-    folder = jobs.store.folder(one)
-    (folder / "exit.json").write_bytes((jobs.store.folder(two) / "exit.json").read_bytes())
+    folder = jobs.host.store.folder(one)
+    (folder / "exit.json").write_bytes((jobs.host.store.folder(two) / "exit.json").read_bytes())
     with pytest.raises(StateError, match="records of another job"):
         Jobs.open().status(one)
 
@@ -614,7 +617,7 @@ def test_record_of_another_job_is_refused(jobs: Jobs) -> None:
 def test_starter_killed_leaves_no_environment_for_long(jobs: Jobs) -> None:
     job_id = running(jobs, "sleep 1000")
     os.kill(runner_of(jobs, job_id), signal.SIGKILL)
-    folder = jobs.store.folder(job_id)
+    folder = jobs.host.store.folder(job_id)
     (folder / "env").write_text("SECRET=1")
     (folder / "run.json").unlink()
     record = json.loads((folder / "job.json").read_text())
@@ -685,7 +688,7 @@ def test_start_on_a_full_disk_says_so_and_leaves_nothing(small_disk: Path) -> No
     fill(small_disk)
     with pytest.raises(StateError, match="is full"):
         jobs.execute("true")
-    assert jobs.list().total == before == len(list(jobs.store.jobs.iterdir()))
+    assert jobs.list().total == before == len(list(jobs.host.store.jobs.iterdir()))
     (small_disk / "filler").unlink()
     assert ended(jobs, jobs.execute("exit 2").job_id).exit_code == 2
 
@@ -741,7 +744,7 @@ def test_nothing_is_open_to_others_whatever_the_umask(mask: int) -> None:
     job_id = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
     jobs = Jobs.open()
     ended(jobs, job_id)
-    modes = {path: path.lstat().st_mode & 0o777 for path in [jobs.store.root, *jobs.store.root.rglob("*")]}
+    modes = {path: path.lstat().st_mode & 0o777 for path in [jobs.host.store.root, *jobs.host.store.root.rglob("*")]}
     assert {path: oct(mode) for path, mode in modes.items() if mode & 0o077} == {}
 
 
@@ -750,7 +753,7 @@ def test_values_of_the_environment_do_not_rest_on_disk(jobs: Jobs) -> None:
     for ending in (False, True):
         if ending:
             jobs.kill(job_id)
-        files = [path for path in jobs.store.root.rglob("*") if path.is_file()]
+        files = [path for path in jobs.host.store.root.rglob("*") if path.is_file()]
         assert [path.name for path in files if b"s3cr3t-value" in path.read_bytes()] == []
     argv = b"".join(Path(f"/proc/{pid}/cmdline").read_bytes() for pid in (os.getpid(),))
     assert b"s3cr3t-value" not in argv

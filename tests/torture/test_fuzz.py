@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tmuxjobs import Jobs, Settings
-from tmuxjobs.server import build_server
+from tmuxjobs.hosts.local import Host
+from tmuxjobs.server.tools import build_server
 
 JOB = "<a job>"
 TEXTS = st.one_of(
@@ -49,7 +50,7 @@ BOUNDED: dict[str, st.SearchStrategy[Any]] = {
 @cache
 def schemas() -> dict[str, dict[str, Any]]:
     async def ask() -> dict[str, dict[str, Any]]:
-        jobs = Jobs(Settings(), environ={}, cwd=Path("/"))
+        jobs = Jobs(Host(Settings(), environ={}, cwd=Path("/")))
         return {tool.name: tool.parameters for tool in await build_server(jobs).list_tools()}
 
     return asyncio.run(ask())

@@ -149,7 +149,7 @@ def test_exit_unattached_on_a_running_server_is_refused(tmux: Tmux, person: Call
 def test_stopped_tmux_server_bounds_every_call(jobs: Jobs, tmux: Tmux, monkeypatch: pytest.MonkeyPatch) -> None:
     job_id = jobs.execute("read x").job_id
     server = psutil.Process(int(tmux("display-message", "-p", "#{pid}")))
-    monkeypatch.setattr("tmuxjobs.calls.CALL_S", 0.5)
+    monkeypatch.setattr("tmuxjobs.tmux.command.CALL_S", 0.5)
     server.send_signal(signal.SIGSTOP)
     try:
         with pytest.raises(TmuxError, match="did not answer within"):

@@ -14,9 +14,10 @@ from fastmcp import Client
 from fastmcp.exceptions import ToolError
 from support import Screen, ended, wait_until
 
-from tmuxjobs import Jobs, processes
+from tmuxjobs import Jobs
 from tmuxjobs.errors import TmuxjobsError
-from tmuxjobs.server import build_server
+from tmuxjobs.server.tools import build_server
+from tmuxjobs.system import job_processes
 
 Put = Callable[[Path], object]
 DEEP = b"[" * 100_000
@@ -68,9 +69,9 @@ class World:
         self.runners: list[subprocess.Popen[bytes]] = []
 
     def copy(self, source: str, job_id: str) -> Path:
-        folder = self.jobs.store.jobs / job_id
+        folder = self.jobs.host.store.jobs / job_id
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(self.jobs.store.jobs / source, folder, ignore=lambda *_: ["recorder"])
+        shutil.copytree(self.jobs.host.store.jobs / source, folder, ignore=lambda *_: ["recorder"])
         for path in folder.glob("*.json"):
             path.write_text(path.read_text().replace(source, job_id))
         if source == self.runs:
@@ -78,7 +79,7 @@ class World:
             self.close()
             self.runners.append(subprocess.Popen(["sleep", "1000"]))
             pid = self.runners[-1].pid
-            run = json.loads((folder / "run.json").read_bytes()) | {"pid": pid, "start": processes.start_of(pid)}
+            run = json.loads((folder / "run.json").read_bytes()) | {"pid": pid, "start": job_processes.start_of(pid)}
             (folder / "run.json").write_text(json.dumps(run))
         (folder / "typed.jsonl").write_text('{"at": 0, "lines": ["x"]}\n')
         return folder
@@ -148,7 +149,7 @@ def test_odd_thing_in_a_jobs_folder_hides_nothing(world: World, source: str, nam
 
 @pytest.mark.parametrize("name", IN_ROOT)
 def test_odd_thing_beside_the_jobs_hides_nothing(world: World, name: str) -> None:
-    path = world.jobs.store.root / name
+    path = world.jobs.host.store.root / name
     before = path.read_bytes()
     for kind, put in KINDS.items():
         replace(path, put)

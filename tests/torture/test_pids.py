@@ -29,14 +29,14 @@ from tmuxjobs import Jobs, trees
 jobs = Jobs.open()
 job_id = jobs.execute(sys.argv[1], separate_stderr=sys.argv[2] == "apart").job_id
 deadline = time.monotonic() + 30
-while (run := jobs.store.read(job_id).run) is None or run.command_ended is None:
+while (run := jobs.host.store.read(job_id).run) is None or run.command_ended is None:
     if jobs.status(job_id).status != "running" or time.monotonic() > deadline:
         break
     time.sleep(0.01)
 since = time.monotonic()
 while time.monotonic() - since < 0.5:
     status = jobs.status(job_id)
-below = [pid for pid, facts in trees.all_processes().items() if facts.ppid == jobs.store.read(job_id).run.pid]
+below = [pid for pid, facts in trees.all_processes().items() if facts.ppid == jobs.host.store.read(job_id).run.pid]
 killed = jobs.kill(job_id, grace=0.5)
 left = [pid for pid in below if os.path.exists(f"/proc/{pid}")]
 for pid in filter(str.isdigit, os.listdir("/proc")):

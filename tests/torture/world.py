@@ -17,7 +17,7 @@ import psutil
 from support import PYTHON
 
 from tmuxjobs import Jobs, Settings
-from tmuxjobs.results import JobStatus
+from tmuxjobs.answers import JobStatus
 
 RECORDS = {"job.json", "run.json", "exit.json", "output.log", "output.gaps", "stderr.log", "stderr.gaps"}
 SOURCE_BYTES = 8 << 20
@@ -196,7 +196,7 @@ class World:
         return int(self.tmux("display-message", "-p", "#{pid}"))
 
     def pane(self, job_id: str) -> str:
-        run = self.jobs.store.read(job_id).run
+        run = self.jobs.host.store.read(job_id).run
         assert run is not None
         return run.pane
 
@@ -204,7 +204,7 @@ class World:
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
                 line = process.cmdline()
-                if any(part.endswith("recorder.py") for part in line) and any(job_id in part for part in line):
+                if any(part == "recorder" for part in line) and any(job_id in part for part in line):
                     return process
         return None
 
@@ -230,7 +230,7 @@ class World:
             return (
                 process.name().startswith("tmux")
                 or line in (["cat"], ["sh"], ["/bin/sh"], ["-sh"])
-                or any(part.endswith("pages.py") for part in line)
+                or any(part in ("finished", "welcome") for part in line)
             )
         return True
 
@@ -245,20 +245,23 @@ class World:
                 self.left(f"process {one.pid} {' '.join(one.cmdline())[:150]}")
                 one.kill()
         self.jobs.prune()
-        for name in self.jobs.store.ids():
-            folder = self.jobs.store.jobs / name
+        for name in self.jobs.host.store.ids():
+            folder = self.jobs.host.store.jobs / name
             if extra := {entry.name for entry in folder.iterdir()} - RECORDS:
                 self.left(f"in {name}: {', '.join(sorted(extra))}")
-        usual_of = {self.jobs.store.root: {"jobs", "journal", "lock", "sequence"}, Path(os.environ["TMPDIR"]): set()}
+        usual_of = {
+            self.jobs.host.store.root: {"jobs", "journal", "lock", "sequence"},
+            Path(os.environ["TMPDIR"]): set(),
+        }
         for place, usual in usual_of.items():
             if extra := {entry.name for entry in place.iterdir()} - usual:
                 self.left(f"in {place.name}: {', '.join(sorted(extra))}")
-        if extra := {entry.name for entry in self.jobs.store.jobs.iterdir()} - set(self.jobs.store.ids()):
+        if extra := {entry.name for entry in self.jobs.host.store.jobs.iterdir()} - set(self.jobs.host.store.ids()):
             self.left(f"in jobs: {', '.join(sorted(extra))}")
         self.settle_windows()
 
     def settle_windows(self) -> None:
-        panes = self.jobs.tmux.panes()
+        panes = self.jobs.host.tmux.panes()
         for name, pane in panes.items():
             if not pane.dead:
                 self.left(f"window of {name}, which does not run")

@@ -1,175 +1,142 @@
-"""Holds the table of layers in CONTRIBUTING: which module may import which, and who owns which library."""
+"""Holds the table of parts in CONTRIBUTING: which part may import which, who owns which library, and no circles."""
 
 import ast
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "tmuxjobs"
-BASE = {"epilogue", "errors", "files", "models"}
-MIDDLE = BASE | {
-    "looks",
-    "journal",
-    "echoes",
-    "clean",
-    "settings",
-    "tmux",
-    "store",
-    "tokens",
-    "log",
-    "matching",
-    "output",
-    "processes",
-    "terminals",
-    "probing",
-    "watching",
-}
-# module: what of ours it may import
-VERBS = {
-    "adopting",
-    "asking",
-    "starting",
-    "reading",
-    "searching",
-    "showing",
-    "interacting",
-    "stopping",
-    "keeping",
-    "waiting",
-    "holding",
-    "noticing",
-    "doctor",
-    "restarting",
-    "ending",
-}
-LAYERS: dict[str, set[str]] = {
-    "errors": set(),
-    "files": set(),
-    "models": {"errors", "files"},
-    "trees": set(),
-    "epilogue": set(),
-    "attaching": {"trees"},
-    "runner": {"attaching", "epilogue", "files", "trees"},
-    "adopter": {"attaching", "files", "runner", "trees"},
-    "recorder": set(),
-    "pages": {"files", "terminals"},
-    "looks": set(),
-    "canvas": set(),
-    "clean": {"canvas"},
-    "settings": BASE,
-    "calls": BASE,
-    "tmux": BASE | {"calls"},
-    "store": BASE,
-    "processes": BASE | {"trees"},
-    "terminals": set(),
-    "probing": set(),
-    "watching": set(),
-    "journal": BASE,
-    "echoes": {"files"},
-    "tasks": BASE | {"jobs", "log", "results", "starting", "telling", "waiting", "watching"},
-    "telling": BASE | {"jobs", "journal", "watching"},
-    "log": BASE | {"clean"},
-    "matching": BASE | {"clean", "log"},
-    "output": BASE | {"clean", "log"},
-    "results": {"epilogue", "models"},
-    "picture": {"results"},
-    "checks": {"errors"},
-    **{verb: MIDDLE | VERBS | {"jobs", "results", "checks", "trees"} for verb in VERBS},
-    "jobs": MIDDLE | VERBS | {"results"},
-    "progress": {"epilogue"},
-    "clients": {"errors", "files"},
-    "following": MIDDLE | {"jobs", "results", "watching"},
-    "table": MIDDLE | {"jobs", "results"},
-    "app": {"jobs"},
-    "tokens": {"errors", "store"},
-    "listening": {"errors", "store"},
-    "serving": {"errors", "listening", "tokens"},
-    "cli_start": {
-        "app",
-        "clients",
-        "errors",
-        "following",
-        "jobs",
-        "listening",
-        "models",
-        "progress",
-        "reading",
-        "server",
-        "starting",
-        "tokens",
-    },
-    "cli": {"app", "cli_start"}
-    | {"following", "picture", "progress", "table"}
-    | MIDDLE
-    | {"jobs", "results", "server", "waiting"},
-    "resources": {"errors", "jobs", "results"},
-    "server": MIDDLE
-    | {"jobs", "listening", "picture", "resources", "results", "serving", "starting", "tasks", "telling", "waiting"},
-    "__init__": MIDDLE | {"jobs"},
+BASE = {"visible", "contract", "outcome", "errors", "models", "arguments"}
+# part: what of ours it may import, beside itself. A part is a folder, or a module beside the folders.
+PARTS: dict[str, set[str]] = {
+    "visible": set(),
+    "contract": set(),
+    "outcome": {"contract", "visible"},
+    "errors": {"visible"},
+    "arguments": {"errors"},
+    "models": {"arguments", "contract", "outcome", "errors"},
+    "system": {"contract", "errors"},
+    "pane": {"visible", "contract", "outcome", "system"},
+    "store": {"contract", "errors", "models", "system"},
+    "tmux": {"contract", "errors", "models"},
+    "text": {"errors", "system"},
+    "settings": {"contract", "errors", "models", "system"},
+    "answers": {"visible", "contract", "outcome", "models"},
+    "picture": {"answers"},
+    "hosts": BASE | {"settings", "store", "system", "tmux"},
+    "verbs": BASE | {"answers", "hosts", "settings", "store", "system", "text", "tmux"},
+    "jobs": BASE | {"answers", "hosts", "settings", "verbs"},
+    "server": BASE | {"answers", "jobs", "picture", "settings"},
+    "cli": BASE | {"answers", "jobs", "picture", "server", "settings"},
+    "__init__": {"errors", "jobs", "settings"},
     "__main__": {"cli"},
 }
 OWNERS = {
-    "libtmux": {"calls"},
-    "fastmcp": {"resources", "server", "serving", "tasks", "telling"},
-    "mcp": {"server", "tasks"},
+    "libtmux": {"tmux"},
+    "fastmcp": {"server"},
+    "mcp": {"server"},
+    "mcp_types": {"server"},
     "platformdirs": {"settings"},
-    "cyclopts": {"app", "cli", "cli_start"},
-    "regex": {"matching"},
-    "wcwidth": {"canvas"},
-    "uvicorn": {"serving"},
-    "h11": {"serving"},
-    "rich": {"cli", "picture", "table"},
+    "cyclopts": {"cli"},
+    "psutil": {"system"},
+    "regex": {"text"},
+    "wcwidth": {"text"},
+    "rich": {"cli", "picture"},
     "PIL": {"picture"},
 }
 STDLIB_ONLY = {
-    "files",
-    "trees",
-    "epilogue",
-    "attaching",
-    "runner",
-    "adopter",
-    "recorder",
-    "pages",
-    "looks",
-    "terminals",
+    "visible",
+    "contract",
+    "outcome",
+    "errors",
+    "pane",
+    "system.files",
+    "system.processes",
+    "system.terminals",
 }
-MODULES = sorted(PACKAGE.glob("**/*.py"))
+LINES = 450
+"""What can be read in one sitting."""
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+MODULES = {name_of(path): path for path in sorted(PACKAGE.glob("**/*.py"))}
+
+
+def part_of(module: str) -> str:
+    return module.partition(".")[0]
 
 
 def imports(tree: ast.AST) -> set[str]:
-    """Full names of what is imported anywhere below; ours as tmuxjobs.<module>."""
+    """Full names of all that is imported anywhere below, for types too."""
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = ".".join(filter(None, ["tmuxjobs" if node.level else "", node.module]))
-            names |= {f"tmuxjobs.{alias.name}" for alias in node.names} if base == "tmuxjobs" else {base}
+            assert not node.level, "ours are imported by their full names"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
 
 
 def ours(names: set[str]) -> set[str]:
-    return {name.split(".")[1] for name in names if name.startswith("tmuxjobs.")}
+    """The modules of ours among them: `tmuxjobs.store.ids.slug` is `store.ids`."""
+    found = set()
+    for name in names:
+        parts = name.split(".")
+        if parts[0] == "tmuxjobs":
+            known = [".".join(parts[1:end]) for end in range(len(parts), 1, -1)]
+            found.add(next((module for module in known if module in MODULES), "__init__"))
+    return found
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
-def test_imports_point_one_way(path: Path) -> None:
-    module = path.stem
-    assert module in LAYERS, f"{path.name} is new: add it to LAYERS here and to the table in CONTRIBUTING.md"
-    names = imports(ast.parse(path.read_text()))
-    local = ours(names) & {other.stem for other in MODULES}
-    assert local <= LAYERS[module], f"{module} may not import {sorted(local - LAYERS[module])}"
-    roots = {name.partition(".")[0] for name in names} - {"tmuxjobs"}
+IMPORTS = {module: imports(ast.parse(path.read_text())) for module, path in MODULES.items()}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_one_way(module: str) -> None:
+    part = part_of(module)
+    assert part in PARTS, f"{module} is new: add its part to PARTS here and to the table in CONTRIBUTING.md"
+    allowed = PARTS[part] | {part}
+    wrong = sorted(other for other in ours(IMPORTS[module]) if part_of(other) not in allowed)
+    assert not wrong, f"{module} may not import {wrong}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_each_library_has_one_owner(module: str) -> None:
+    roots = {name.partition(".")[0] for name in IMPORTS[module]} - {"tmuxjobs"}
     for library in roots & OWNERS.keys():
-        assert module in OWNERS[library], f"{library} belongs to {sorted(OWNERS[library])}, not to {module}"
-    if module in STDLIB_ONLY:
-        assert roots - LAYERS[module] <= sys.stdlib_module_names
+        assert part_of(module) in OWNERS[library], f"{library} belongs to {sorted(OWNERS[library])}, not to {module}"
+    if part_of(module) in STDLIB_ONLY or module in STDLIB_ONLY:
+        assert roots <= sys.stdlib_module_names
 
 
-@pytest.mark.parametrize("module", ["app", "cli", "cli_start"])
+def test_nothing_is_imported_in_a_circle() -> None:
+    graph = {module: ours(names) - {module, *folders_of(module)} for module, names in IMPORTS.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"a circle: {' <- '.join(error.args[1])}")
+
+
+def folders_of(module: str) -> set[str]:
+    """A folder that lists its modules is no circle with them."""
+    parts = module.split(".")
+    return {".".join(parts[:end]) for end in range(1, len(parts))}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_each_file_can_be_read_in_one_sitting(module: str) -> None:
+    assert len(MODULES[module].read_text().splitlines()) <= LINES
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if part_of(module) == "cli"])
 def test_listing_jobs_loads_neither_the_server_nor_the_picture(module: str) -> None:
-    path = PACKAGE / f"{module}.py"
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
-    at_start = [node for node in ast.parse(path.read_text()).body if not isinstance(node, functions)]
-    assert not {"server", "picture"} & {name for node in at_start for name in ours(imports(node))}
+    at_start = [node for node in ast.parse(MODULES[module].read_text()).body if not isinstance(node, functions)]
+    assert not {"server", "picture"} & {part_of(other) for node in at_start for other in ours(imports(node))}

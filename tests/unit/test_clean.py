@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tmuxjobs.canvas import ROWS, WIDTH, Canvas
-from tmuxjobs.clean import Cleaner, clean, printable_lines, redraws, settled
+from tmuxjobs.text.clean import Cleaner, clean, printable_lines, redraws, settled
+from tmuxjobs.text.virtual_screen import ROWS, WIDTH, Canvas
 
 PIP = (
     "Collecting numpy\r\n  Downloading numpy-2.1.0.whl (16.0 MB)\r\n"

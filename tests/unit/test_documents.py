@@ -7,8 +7,10 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from tmuxjobs import Jobs, Settings, cli
-from tmuxjobs.server import build_server
+from tmuxjobs import Jobs, Settings
+from tmuxjobs.cli import app
+from tmuxjobs.hosts.local import Host
+from tmuxjobs.server.tools import build_server
 from tmuxjobs.settings import SEED, ours, parse_size
 
 ROOT = Path(__file__).parents[2]
@@ -30,13 +32,13 @@ def table(title: str) -> list[list[str]]:
 
 
 async def test_tools_are_the_servers() -> None:
-    tools = await build_server(Jobs(Settings(), environ={}, cwd=ROOT)).list_tools()
+    tools = await build_server(Jobs(Host(Settings(), environ={}, cwd=ROOT))).list_tools()
     assert sorted(row[0] for row in table("tool")) == sorted(tool.name for tool in tools)
 
 
 def test_commands_are_the_programs() -> None:
     documented = {row[0].split()[1] for row in table("command")}
-    assert documented == {name for name in cli.app if not name.startswith("-")}
+    assert documented == {name for name in app.app if not name.startswith("-")}
 
 
 def test_settings_are_the_programs() -> None:
@@ -59,7 +61,7 @@ def test_older_variables_are_the_programs() -> None:
 
 def test_exit_codes_are_the_programs() -> None:
     assert [int(row[0]) for row in table("exit code")] == sorted(
-        {0, 1, cli.USAGE, cli.BUG, cli.WAIT_OVER, cli.INTERRUPTED}
+        {0, 1, app.USAGE, app.BUG, app.WAIT_OVER, app.INTERRUPTED}
     )
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tmuxjobs import journal
 from tmuxjobs.errors import StateError
-from tmuxjobs.journal import Entry, Journal
+from tmuxjobs.store import journal
+from tmuxjobs.store.journal import Entry, Journal
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tmuxjobs.looks import OPTIONS
+from tmuxjobs.tmux.status_line import OPTIONS
 
 MOST = 10
 CONF = (Path(__file__).parents[2] / "conf" / "tmux.conf").read_text()

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tmuxjobs.contract import LAUNCH_S
 from tmuxjobs.models import (
-    LAUNCH_S,
     STATUSES,
     Exited,
     ExitRecord,

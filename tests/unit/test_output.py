@@ -9,13 +9,13 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tmuxjobs import log as logs
-from tmuxjobs import output as pages
-from tmuxjobs.canvas import WIDTH
-from tmuxjobs.clean import clean, settled
 from tmuxjobs.errors import InvalidInput, StateError
-from tmuxjobs.matching import LINE_CHARS, Match, Watcher, _line_for_line, search
-from tmuxjobs.output import NOTE_CHARS, Page, last_line, read, tail
+from tmuxjobs.text import log as logs
+from tmuxjobs.text import paging as pages
+from tmuxjobs.text.clean import clean, settled
+from tmuxjobs.text.matching import LINE_CHARS, Match, Watcher, _line_for_line, search
+from tmuxjobs.text.paging import NOTE_CHARS, Page, last_line, read, tail
+from tmuxjobs.text.virtual_screen import WIDTH
 
 PROPERTIES = settings(
     deadline=None,

@@ -3,7 +3,6 @@
 import array
 import contextlib
 import fcntl
-import importlib.util
 import json
 import os
 import re
@@ -16,36 +15,23 @@ import sys
 import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
-from support import PYTHON, wait_until
+from support import wait_until
 
-PROGRAM = Path(__file__).parents[2] / "tmuxjobs" / "recorder.py"
+from tmuxjobs.pane import recorder
+
 NONCE = "4984942275787820586"
 END, OUT, ERR = (b"\x1b]7717;%s;%d\x07" % (NONCE.encode(), kind) for kind in (0, 1, 2))
 # Runs it with something changed that no test can wait for or bring about.
-CHANGED = """
+PROGRAM = """
 import sys
-module = {"__name__": "recorder"}
-exec(compile(open(sys.argv[1]).read(), sys.argv[1], "exec"), module)
-exec(sys.argv[2], module)
-module["main"](*sys.argv[3:])
+sys.path.insert(0, sys.argv[1])
+from tmuxjobs.pane import recorder
+exec(sys.argv[2], vars(recorder))
+recorder.main(*sys.argv[3:])
 """
-
-
-def by_path() -> ModuleType:
-    """As tmux runs it: as a file, not as a part of the package."""
-    spec = importlib.util.spec_from_file_location("recorder_by_path", PROGRAM)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-recorder = by_path()
 
 
 class Recording:
@@ -59,7 +45,7 @@ class Recording:
         os.mkfifo(folder / "recorder")
         self.fifo = os.open(folder / "recorder", os.O_RDONLY | os.O_NONBLOCK)
         self.theirs, self.input = os.pipe()
-        program = ["-c", CHANGED, str(PROGRAM), change] if change else [str(PROGRAM)]
+        program = ["-c", PROGRAM, str(Path(__file__).parents[2]), change]
         argv = [*first, sys.executable, "-I", "-S", *program, str(folder), NONCE, str(limit), str(int(separate))]
         self.process = subprocess.Popen(argv, stdin=self.theirs)
         self.said = b""
@@ -548,7 +534,8 @@ def test_its_files_are_private(record: Record) -> None:
 
 def test_recorder_whose_runner_was_killed_before_its_first_report_leaves(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "recorder")
-    shell = f"exec {PYTHON} -I -S {shlex.quote(str(PROGRAM))} {tmp_path} {NONCE} 0 0 3<>{tmp_path}/recorder"
+    program = shlex.join([sys.executable, "-I", "-S", "-c", PROGRAM, str(Path(__file__).parents[2]), ""])
+    shell = f"exec {program} {tmp_path} {NONCE} 0 0 3<>{tmp_path}/recorder"
     with subprocess.Popen(["/bin/sh", "-c", shell], stdin=subprocess.PIPE) as process:
         try:
             assert process.wait(20) == 1

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmuxjobs import looks, pages, table
-from tmuxjobs.epilogue import seconds
+from tmuxjobs import contract
+from tmuxjobs.answers import JobList, JobStatus, JobSummary, Kill, Output, Started
+from tmuxjobs.cli import table
 from tmuxjobs.models import ProcessRecord
-from tmuxjobs.results import JobList, JobStatus, JobSummary, Kill, Output, Started
+from tmuxjobs.outcome import seconds
+from tmuxjobs.pane import welcome
 from tmuxjobs.visible import visible
 
 SOME = (ProcessRecord(pid=7, name="vite", start="1"), ProcessRecord(pid=8, name="esbuild", start="2"))
@@ -53,8 +55,8 @@ def test_line_of_a_job_says_how_it_ended(facts: dict[str, Any], said: str) -> No
 
 
 def test_every_list_has_the_same_marks() -> None:
-    assert pages.MARKS.items() <= looks.MARKS.items()
-    assert {word for word, _ in table.LOOKS.values()} | {"asks"} == looks.MARKS.keys()
+    assert welcome.MARKS.items() <= contract.MARKS.items()
+    assert {word for word, _ in table.LOOKS.values()} | {"asks"} == contract.MARKS.keys()
 
 
 @pytest.mark.parametrize(

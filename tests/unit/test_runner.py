@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from support import wait_until
 
-from tmuxjobs import attaching, pages, runner, trees
+from tmuxjobs.pane import recording, runner, window
+from tmuxjobs.system import processes
 
 RUNNER = Path(runner.__file__)
 HOSTILE = [
@@ -25,14 +26,14 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_argument_comes_through_tmux_and_shell_as_it_is(text: str) -> None:
-    as_tmux_expands = attaching.tmux_format(text).replace("%%", "%").replace("##", "#")
+    as_tmux_expands = recording.tmux_format(text).replace("%%", "%").replace("##", "#")
     done = subprocess.run(["/bin/sh", "-c", f"printf %s. {as_tmux_expands}"], capture_output=True, check=True)
     assert done.stdout.decode() == f"{text}."
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_argument_holds_nothing_that_tmux_expands(text: str) -> None:
-    quoted = attaching.tmux_format(text)
+    quoted = recording.tmux_format(text)
     assert re.search(r"(?<!#)(##)*#(?!#)[^']", quoted) is None
     assert all(len(run) % 2 == 0 for run in re.findall("#+|%+", quoted))
     # `##{` and its like mean different things to different versions of tmux.
@@ -56,17 +57,17 @@ def test_file_is_replaced_whole(tmp_path: Path) -> None:
 
 
 def test_signal_has_a_name_even_when_python_knows_none() -> None:
-    assert (trees.signal_name(9), trees.signal_name(40)) == ("SIGKILL", "SIG40")
+    assert (processes.signal_name(9), processes.signal_name(40)) == ("SIGKILL", "SIG40")
 
 
-@pytest.mark.skipif(not trees.LINUX, reason="reads /proc")
+@pytest.mark.skipif(not processes.LINUX, reason="reads /proc")
 def test_process_may_have_any_name(tmp_path: Path) -> None:
     program = tmp_path / "a) Z 1 (b"
     shutil.copy(shutil.which("sleep") or "/bin/sleep", program)
     with subprocess.Popen([program, "60"]) as child:
-        facts = wait_until(lambda: trees.stat_of(child.pid), lambda facts: facts.name == program.name)
+        facts = wait_until(lambda: processes.stat_of(child.pid), lambda facts: facts.name == program.name)
         assert (facts.ppid, facts.session) == (os.getpid(), os.getsid(0))
-        assert trees.all_processes()[child.pid].start == facts.start == trees.start_of(child.pid)
+        assert processes.all_processes()[child.pid].start == facts.start == processes.start_of(child.pid)
         child.kill()
 
 
@@ -75,19 +76,19 @@ def test_another_process_with_the_pid_of_the_tmux_server_is_not_taken_for_it(
 ) -> None:
     monkeypatch.setenv("TMUX", f"{tmp_path}/socket,{os.getpid()},0")
     monkeypatch.setenv("TMUX_PANE", "%1")
-    recorder = attaching.Recorder(str(tmp_path), {})
+    recorder = recording.Recorder(str(tmp_path), {})
     assert recorder.server_lives()
-    if trees.LINUX:
+    if processes.LINUX:
         recorder.server_start += "0"
         assert not recorder.server_lives()
 
 
-@pytest.mark.skipif(not trees.LINUX, reason="start times are read from /proc")
+@pytest.mark.skipif(not processes.LINUX, reason="start times are read from /proc")
 def test_page_takes_no_later_tmux_server_for_the_one_of_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMUX", f"/nowhere,{os.getpid()},0")
     monkeypatch.setenv("TMUX_PANE", "%1")
-    place = pages.Place(tmux="tmux", session="mcp-jobs", state_dir="/nowhere")
-    run = {"server_pid": os.getpid(), "server_start": trees.start_of(os.getpid())}
+    place = window.Place(tmux="tmux", session="mcp-jobs", state_dir="/nowhere")
+    run = {"server_pid": os.getpid(), "server_start": processes.start_of(os.getpid())}
     assert place.is_server(run)
     assert not place.is_server(run | {"server_start": "1"})
     assert not place.is_server(run | {"server_pid": os.getppid()})
@@ -95,11 +96,11 @@ def test_page_takes_no_later_tmux_server_for_the_one_of_a_record(monkeypatch: py
 
 def test_signal_does_not_reach_a_later_process_with_that_pid() -> None:
     with subprocess.Popen(["sleep", "60"]) as child:
-        start = trees.start_of(child.pid)
-        trees.send(child.pid, start + "0", signal.SIGKILL)
-        trees.send(child.pid, start, signal.SIGTERM)
+        start = processes.start_of(child.pid)
+        processes.send(child.pid, start + "0", signal.SIGKILL)
+        processes.send(child.pid, start, signal.SIGTERM)
         assert child.wait() == -signal.SIGTERM
-        trees.send(child.pid, start, signal.SIGKILL)
+        processes.send(child.pid, start, signal.SIGKILL)
 
 
 def test_zombie_stays_in_the_table_as_the_parent_of_whom_it_left() -> None:
@@ -107,14 +108,14 @@ def test_zombie_stays_in_the_table_as_the_parent_of_whom_it_left() -> None:
     if child == 0:
         os._exit(0)
     os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
-    assert trees.all_processes()[child].state == "Z"
+    assert processes.all_processes()[child].state == "Z"
     os.waitpid(child, 0)
 
 
 def test_write_to_a_full_terminal_is_bounded() -> None:
     read, write = os.pipe()
     os.set_blocking(write, False)
-    assert attaching.write_fully(write, bytes(1 << 20), time.monotonic() + 0.02) is False
+    assert recording.write_fully(write, bytes(1 << 20), time.monotonic() + 0.02) is False
     os.close(read)
     os.close(write)
 
@@ -126,7 +127,7 @@ def test_write_without_a_bound_waits_also_when_a_job_made_its_terminal_not_block
     with open(read, "rb") as reader:
         thread = threading.Thread(target=lambda: got.append(reader.read(1 << 20)))
         thread.start()
-        assert attaching.write_fully(write, b"x" * (1 << 20)) is True
+        assert recording.write_fully(write, b"x" * (1 << 20)) is True
         thread.join(10)
     os.close(write)
     assert got == [b"x" * (1 << 20)]

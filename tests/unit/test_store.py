@@ -17,11 +17,13 @@ from pathlib import Path
 import pytest
 from support import wait_until
 
-from tmuxjobs import store as store_module
+from tmuxjobs.contract import FORMAT
 from tmuxjobs.errors import JobNotFound, StateError
-from tmuxjobs.files import FORMAT, RECORD_BYTES
 from tmuxjobs.models import ExitRecord, JobSpec
-from tmuxjobs.store import MARKER, Store, slug, suffix
+from tmuxjobs.store import store as store_module
+from tmuxjobs.store.ids import slug, suffix
+from tmuxjobs.store.store import MARKER, Store
+from tmuxjobs.system.files import RECORD_BYTES
 
 FORMAT_1 = Path(__file__).parent / "data" / "format-1"
 EXIT = ExitRecord.model_validate_json((FORMAT_1 / "exit.json").read_bytes())
@@ -363,7 +365,7 @@ def test_removal_that_is_killed_anywhere_is_finished_by_the_next(store: Store, r
     again()
     for number in killed_at_each_call(remove):
         other = Store(store.root)
-        if (found := other.look("build-3k7q")) is not None:
+        if (found := other.host.look("build-3k7q")) is not None:
             assert (found.exit is not None) == (record == "exit.json"), number
             remove()
         with other.lock():
@@ -384,7 +386,7 @@ def test_making_that_is_killed_anywhere_leaves_a_job_or_nothing(store: Store) ->
 
     for number in killed_at_each_call(make):
         other = Store(store.root)
-        if other.look("build-3k7q") is None:
+        if other.host.look("build-3k7q") is None:
             with other.lock():
                 for path in other.half_made():
                     other.discard(path)

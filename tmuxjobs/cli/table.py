@@ -1,0 +1,134 @@
+"""`list` as a table for a person, once or live, as wide as the terminal allows."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from tmuxjobs.answers import JobList, JobSummary
+from tmuxjobs.contract import MARKS
+from tmuxjobs.errors import apart
+from tmuxjobs.jobs import Jobs
+from tmuxjobs.models import Status
+from tmuxjobs.outcome import seconds
+from tmuxjobs.system import job_processes
+from tmuxjobs.text import paging
+from tmuxjobs.visible import visible
+
+LOOKS: dict[Status, tuple[str, str]] = {
+    "running": ("running", "blue"),
+    "completed": ("done", "green"),
+    "failed": ("failed", "red"),
+    "killed": ("killed", "magenta"),
+    "lost": ("lost", "red"),
+}
+REFRESH_S = 1.0
+# The least width of the terminal at which a column is there, in the order of the table.
+COLUMNS = {"JOB": 0, "STATE": 0, "AGE": 100, "TIME": 40, "CPU": 72, "MEM": 72, "COMMAND": 140, "LAST LINE": 56}
+NUMBERS = {"AGE", "TIME", "CPU", "MEM"}
+
+
+class Listing:
+    """The jobs that are asked for; remembers the processor time of the last look, for how busy each is now."""
+
+    def __init__(self, jobs: Jobs, console: Console, *, status: Status | None, limit: int, name: str | None) -> None:
+        self.jobs = jobs
+        self.console = console
+        self.status = status
+        self.limit = limit
+        self.name = name
+        self._before: dict[str, tuple[float, float]] = {}
+
+    def show(self) -> None:
+        self.console.print(self.table())
+
+    def watch(self) -> None:
+        """Until Ctrl-C; what does not fit on the screen is counted."""
+        with Live(console=self.console, auto_refresh=False, vertical_overflow="crop") as live:
+            while True:
+                live.update(self.table(most=max(1, self.console.height - 4)), refresh=True)
+                time.sleep(REFRESH_S)
+
+    def table(self, *, most: int | None = None) -> RenderableType:
+        found = self.jobs.list(status=self.status, limit=min(self.limit, most or self.limit), name=self.name)
+        if not found.jobs and not found.damaged:
+            return Text("No jobs.", style="dim")
+        columns = [title for title, least in COLUMNS.items() if self.console.width >= least]
+        table = Table(box=None, pad_edge=False, header_style="bold", expand="LAST LINE" in columns)
+        for title in columns:
+            table.add_column(
+                title,
+                justify="right" if title in NUMBERS else "left",
+                no_wrap=True,
+                overflow="ellipsis",
+                ratio={"COMMAND": 2, "LAST LINE": 3}.get(title),
+            )
+        faults: list[str] = []
+        busy = self.usage(found, faults)
+        for job in found.jobs:
+            line = ""
+            with apart(job.job_id, faults):
+                line = paging.tail(self.jobs.host.store.folder(job.job_id) / "output.log", lines=1).text
+            cells = self.cells(job, busy.get(job.job_id), line)
+            table.add_row(*(cells[title] for title in columns))
+        return Group(table, *(Text(said, style="dim") for said in dict.fromkeys([*left_out(found), *faults])))
+
+    def cells(self, job: JobSummary, usage: tuple[float, int] | None, line: str) -> dict[str, Text]:
+        """Every column's text; nothing of a job is ever taken for markup."""
+        age = (datetime.now(UTC) - job.started).total_seconds()
+        return {
+            "JOB": Text(job.job_id, style="bold" if job.status == "running" else ""),
+            "STATE": self.state(job),
+            "AGE": Text(seconds(max(0.0, age))),
+            "TIME": Text(seconds(job.runtime)),
+            "CPU": Text(f"{usage[0]:.0%}" if usage else ""),
+            "MEM": Text(size(usage[1]) if usage else ""),
+            "COMMAND": Text(" ".join(job.command.split()), style="dim"),
+            "LAST LINE": Text(visible(" ".join(line.split()))),
+        }
+
+    def state(self, job: JobSummary) -> Text:
+        word, style = LOOKS[job.status]
+        mark = MARKS[word]
+        if job.waits_for:
+            word, style, mark = f"asks {job.waits_for}", "yellow", MARKS["asks"]
+        shown = [mark] if self.console.encoding.startswith("utf") else []
+        return Text(" ".join([*shown, word, *([job.how] if job.how else [])]), style=style)
+
+    def usage(self, found: JobList, faults: list[str]) -> dict[str, tuple[float, int]]:
+        """{running job: (processors kept busy since the last look, or since its start; resident bytes)}."""
+        now = time.monotonic()
+        roots: dict[str, int] = {}
+        itself: dict[int, bool] = {}
+        for job in found.jobs:
+            with apart(job.job_id, faults):
+                record = self.jobs.host.store.look(job.job_id) if job.status == "running" else None
+                if record is not None and record.root is not None:
+                    roots[job.job_id] = record.root
+                    itself[record.root] = record.job.adopted is not None
+        used = job_processes.usage(itself) if roots else {}
+        busy = {}
+        for job in found.jobs:
+            if job.job_id in roots:
+                cpu_s, rss = used[roots[job.job_id]]
+                before_s, before = self._before.get(job.job_id, (0.0, now - max(job.runtime, 0.001)))
+                busy[job.job_id] = (max(0.0, cpu_s - before_s) / max(now - before, 0.001), rss)
+                self._before[job.job_id] = (cpu_s, now)
+        return busy
+
+
+def left_out(found: JobList) -> list[str]:
+    more = found.total - len(found.jobs)
+    return [*([f"{more} older ones are not shown; --limit shows more."] if more else []), *found.damaged]
+
+
+def size(count: int) -> str:
+    """Bytes as a person says them: `812K`, `14M`, `1.2G`."""
+    if count < 1 << 20:
+        return f"{count >> 10}K"
+    return f"{count >> 20}M" if count < 1 << 30 else f"{count / (1 << 30):.1f}G"

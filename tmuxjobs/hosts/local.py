@@ -1,0 +1,147 @@
+"""Host: one machine's jobs as they stand, derived anew from disk, tmux and the process table. Knows no verbs."""
+
+import builtins
+import contextlib
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from tmuxjobs.contract import PANE, in_pane
+from tmuxjobs.errors import TmuxError
+from tmuxjobs.models import Lost, Record, Running, RunRecord, State, derive_state
+from tmuxjobs.settings import Settings
+from tmuxjobs.store.journal import Journal
+from tmuxjobs.store.store import Store
+from tmuxjobs.system import job_processes
+from tmuxjobs.tmux import status_line
+from tmuxjobs.tmux.session import Tmux
+
+
+class Host:
+    """One state directory and one session of one tmux server. Holds nothing that a second process could not see."""
+
+    def __init__(self, settings: Settings, *, environ: Mapping[str, str], cwd: Path) -> None:
+        self.settings = settings
+        self.environ = dict(environ)
+        self.cwd = settings.working_dir or cwd
+        self.store = Store(settings.state_dir)
+        self.journal = Journal(settings.state_dir / "journal")
+        self.looked_for_lost_at = -math.inf
+        self.tmux = Tmux(socket_name=settings.socket_name, session=settings.session, environ=environ)
+
+    @classmethod
+    def open(cls, settings: Settings | None = None) -> Self:
+        """Ready for every verb; raises SettingsError or StateError. tmux is asked for when a verb needs it."""
+        host = cls(settings or Settings.load(), environ=own_environment(), cwd=Path.cwd())
+        host.store.prepare()
+        return host
+
+    def ensure_session(self) -> None:
+        """Our session with its welcome page and its look; one call of tmux when all is there."""
+        place = (str(self.store.root), self.settings.session, self.tmux.binary)
+        self.tmux.ensure_session(in_pane(sys.executable, PANE, "welcome", *place), status_line.OPTIONS)
+
+    def left(self, record: Record, state: State) -> job_processes.Left:
+        """Processes of a job whose runner is gone."""
+        run, adopted = record.run, record.job.adopted
+        if not isinstance(state, Lost) or record.exit is not None or run is None or not self.is_here(run):
+            return job_processes.Left()
+        if adopted is None:
+            trace = job_processes.Trace.of(record.job, run)
+            return job_processes.of_jobs({record.job.job_id: trace}).get(record.job.job_id, job_processes.Left())
+        pane = job_processes.PaneTrace(
+            environment=(run.pane, f"{run.socket},{run.server_pid},"),
+            leader=(adopted.pid, adopted.start),
+            server=(run.server_pid, run.server_start),
+            since=run.start,
+        )
+        return job_processes.of_pane(pane)
+
+    def is_here(self, run: RunRecord | None) -> bool:
+        """Whether the pids of that record are of this boot and this pid namespace."""
+        return (
+            run is not None
+            and run.boot == job_processes.boot_id()
+            and run.namespace in ("", job_processes.pid_namespace())
+        )
+
+    def look(self, job_id: str) -> tuple[Record, State]:
+        return self.settle(self.store.read(job_id))
+
+    def settle(self, record: Record) -> tuple[Record, State]:
+        """The record with its state; read again when it may have ended meanwhile.
+
+        A living runner does not say that it runs: after the exit record it keeps the finished window.
+        """
+        state = self.state(record)
+        if isinstance(state, Lost) or (isinstance(state, Running) and self.store.has_ended(record.job.job_id)):
+            record = self.store.look(record.job.job_id) or record
+            state = self.state(record)
+        if isinstance(state, Lost):
+            # No runner comes any more that would read it: a server was killed before it opened the window.
+            self.store.forget_environment(record.job.job_id)
+        return record, state
+
+    def state(self, record: Record) -> State:
+        run = record.run
+        alive = record.exit is None and run is not None and job_processes.alive(run.pid, run.start)
+        return derive_state(
+            record,
+            runner_alive=alive,
+            boot=job_processes.boot_id(),
+            monotonic=time.monotonic(),
+            namespace=job_processes.pid_namespace(),
+        )
+
+    def runtime(self, record: Record, state: State) -> float:
+        """Seconds that the machine was awake (CLOCK_MONOTONIC), however the wall clock jumped.
+
+        Of a lost job nothing is known but the last growth of its log, in wall time and no more than has passed.
+        """
+        if record.exit is not None:
+            return record.exit.runtime_s
+        since = (record.run.started_monotonic if record.run else None) or record.job.created_monotonic
+        if isinstance(state, Lost):
+            try:
+                written = self.log_path(record).stat().st_mtime
+            except OSError:
+                return 0.0
+            known = max(0.0, written - record.job.created_at.timestamp())
+            return min(known, time.monotonic() - since) if record.job.boot == job_processes.boot_id() else known
+        return max(0.0, time.monotonic() - since)
+
+    def log_path(self, record: Record) -> Path:
+        return self.store.folder(record.job.job_id) / "output.log"
+
+    def stderr_path(self, record: Record) -> Path:
+        return self.store.folder(record.job.job_id) / "stderr.log"
+
+    def attach_argv(self, job_id: str | None = None) -> builtins.list[str]:
+        """The command that shows the session, or one job's window, to a person; raises JobNotFound, TmuxError."""
+        if job_id is not None:
+            self.store.read(job_id)
+        self.ensure_session()
+        pane = self.tmux.panes().get(job_id) if job_id is not None else None
+        if job_id is not None and pane is None:
+            raise TmuxError(
+                f"The window of job '{job_id}' is closed; `tmuxjobs output {job_id}` shows what it printed."
+            )
+        return self.tmux.attach_argv(pane)
+
+    def attach_line(self, record: Record) -> str:
+        return f"{self.tmux.attach}:{record.job.job_id}"
+
+
+def own_environment() -> dict[str, str]:
+    """What we were started with: Python sets LC_CTYPE when there is no locale (PEP 538), and jobs must not get that."""
+    environ = dict(os.environ)
+    if environ.get("LC_CTYPE") not in ("C.UTF-8", "C.utf8", "UTF-8"):
+        return environ
+    with contextlib.suppress(OSError):  # macOS does not tell; there a locale is the rule
+        if b"LC_CTYPE" not in {item.split(b"=")[0] for item in Path("/proc/self/environ").read_bytes().split(b"\0")}:
+            environ.pop("LC_CTYPE", None)
+    return environ

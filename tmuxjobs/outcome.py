@@ -1,0 +1,61 @@
+"""How a job's end is told to people: in words, in the last line of its window, by the hook. Stdlib only."""
+
+from __future__ import annotations
+
+import time
+
+from tmuxjobs.visible import visible
+
+TYPE_CHECKING = False  # `typing` takes 2 ms
+
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class End:
+    """How a job ended, for people: `state` is its mark, `short` what stands beside it, `words` the whole."""
+
+    def __init__(self, record: dict[str, Any]) -> None:
+        code, name, reason = record["exit_code"], record["signal"], record["reason"]
+        took = seconds(record["runtime_s"])
+        self.adopted = record["job"].get("adopted") is not None
+        unknown = "exit code not known" if self.adopted else "not even SIGKILL ended it"
+        how = name or (unknown if code is None else f"exit code {code}")
+        self.took = took
+        if reason == "exit":
+            self.state = "done" if code == 0 else "failed"
+            self.short = took if code == 0 else f"exit {code}"
+            self.words = f"{self.state} after {took}, exit code {code}"
+        elif reason == "unknown":
+            self.state, self.short = "lost", "lost"
+            self.words = f"ended after {took}, nobody knows how"
+        else:
+            why = {"signal": "by a signal", "kill": "on request", "timeout": "by its timeout"}.get(reason, reason)
+            self.state = "killed"
+            self.short = {"kill": "killed", "signal": name or "signal"}.get(reason, reason)
+            self.words = f"killed {why} after {took}, {how}"
+        log = record["log"]
+        self.more = ", log incomplete" if log["complete"] is False else ""
+        if record["left_running"]:
+            self.more += f", left running: {', '.join(visible(one['name']) for one in record['left_running'][:3])}"
+
+    def line(self) -> str:
+        """The line at the end of the window; its keys are read by `pages.py`."""
+        colour = {"done": "30;42", "failed": "97;41"}.get(self.state, "97;45")
+        at = time.strftime("%H:%M:%S")
+        again = "" if self.adopted else "\x1b[1mr\x1b[m run again  "
+        return f"\x1b[{colour}m {self.words}{self.more} \x1b[m at {at}  {again}\x1b[1mx\x1b[m close "
+
+
+def seconds(value: float) -> str:
+    """A duration as a person says it: `0.4s`, `12s`, `3m05s`, `2h04m`, `3d02h`."""
+    whole = int(value)
+    if whole < 10:
+        return f"{value:.1f}s"
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"

@@ -1,0 +1,274 @@
+"""The process beside an adopted window: a runner of a job whose first process is not its child but tmux's.
+
+It has no terminal, and outlives who started it. The kernel tells it when that process ends; how, tmux tells, or a
+recent Linux. No mark can be printed behind the last output, for tmux closes the terminal at once (3.2a to 3.7c).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import struct
+import sys
+import time
+
+from tmuxjobs.contract import WINDOW
+from tmuxjobs.pane.recording import Refused, readable
+from tmuxjobs.pane.runner import Runner, Stop, now
+from tmuxjobs.system import files
+from tmuxjobs.system.processes import LINUX, Process, all_processes, send, start_of
+
+TYPE_CHECKING = False  # `typing` takes 2 ms
+
+if TYPE_CHECKING:
+    from typing import Any
+
+ASK_S = 5.0
+TELL_S = 5.0
+SHOW_S = 10.0
+END_S = 0.5
+TAIL = "tmux closes the window's terminal as its process ends, so the very last output may be missing"
+# ioctl_pidfd(2), Linux 6.15
+PIDFD_GET_INFO = 0xC040FF0B
+PIDFD_INFO_EXIT = 8
+
+
+class Adopter(Runner):
+    def __init__(self, folder: str) -> None:
+        super().__init__(folder, "")
+        self.adopted: dict[str, Any] = self.job["adopted"]
+        self.tty = self.adopted["tty"]
+        self.pid = self.adopted["pid"]
+        self.ended_fd = -1
+        self.gone = False
+        self.gone_ticks = 0
+        self.met: dict[int, str] = {}
+        self.last_line = ""
+
+    # Start
+
+    def start(self) -> None:
+        self.refuse_late_start()
+        os.unlink(self.path("env"))
+        if LINUX:
+            self.ended_fd = os.pidfd_open(self.pid)
+        if start_of(self.pid) != self.adopted["start"]:
+            raise Refused("its process has ended")
+        self.recorder.since = str(int(time.time() - time.monotonic() + self.adopted["started_monotonic"]))
+        self.record()
+        self.recorder.tmux(["set-option", "-w", "-t", self.recorder.pane, "@tmuxjobs_adopted", "1"])
+        self.run.update(command_pid=self.pid, command_start=self.adopted["start"])
+        self.run.update({name: self.adopted[name] for name in ("started_at", "started_monotonic")})
+        self.write_in_room("run", self.run)
+
+    def take_back(self) -> None:
+        """Leave the window as it was, but for its name, which who asked gives back."""
+        pane = ["-t", self.recorder.pane]
+        names = [*WINDOW, *(f"@tmuxjobs_{name}" for name in ("state", "at", "adopted", "end"))]
+        unset = [["set-option", "-wu", *pane, name] for name in names]
+        with contextlib.suppress(Refused, OSError):  # it was closed
+            self.recorder.tmux(["pipe-pane", *pane], ["set-option", "-pu", *pane, "@tmuxjobs_job"], *unset)
+
+    # While it runs
+
+    def watched(self) -> list[int]:
+        return [*super().watched(), *([self.ended_fd] if LINUX and not self.gone else [])]
+
+    def patience(self) -> float:
+        return super().patience() if LINUX else min(super().patience(), END_S)
+
+    def step(self) -> None:
+        super().step()
+        if not self.gone and self.has_ended():
+            self.gone = True
+            self.gone_ticks = ticks()
+            self.ended_at, self.ended_monotonic = now(), time.monotonic()
+            self.learn_status()
+
+    def has_ended(self) -> bool:
+        if LINUX:
+            return readable(self.ended_fd, time.monotonic())
+        return bool(start_of(self.pid) != self.adopted["start"])
+
+    def over(self) -> bool:
+        """With its first process its terminal is gone, and nobody who outlives it can write into the log."""
+        if self.stop and time.monotonic() > self.stop.give_up:
+            return True
+        return self.gone and not (self.stop and self.members())
+
+    def learn_status(self) -> None:
+        """How it ended; None stays when nobody tells. Returns when tmux has handed all that it read to the recorder."""
+        self.give_up_at = time.monotonic() + TELL_S
+        while self.waits_for_tmux():
+            self.status = self.kernel_status() if self.status is None else self.status
+            facts = self.ask_tmux()
+            if facts == [] or (facts is None and not self.recorder.server_lives()):
+                self.hang_up()
+                return
+            if facts and facts[0] == "1":
+                # A pane is dead when its terminal is closed, and tmux may hear of the process a moment later.
+                self.status = wait_status(*facts[1:]) if self.status is None else self.status
+                if self.status is not None:
+                    return
+            time.sleep(0.02)
+
+    def kernel_status(self) -> int | None:
+        """From proc_pid_stat(5) while tmux has not reaped it, later from its pidfd where Linux tells."""
+        if not LINUX:
+            return None
+        with contextlib.suppress(OSError):
+            with contextlib.suppress(FileNotFoundError):
+                os.readlink(f"/proc/{self.pid}/cwd")  # a zombie has none; who may not know its end may not ask either
+            with open(f"/proc/{self.pid}/stat", "rb") as file:
+                fields = file.read().rsplit(b")", 1)[1].split()
+            if fields[0] == b"Z" and fields[19].decode() == self.adopted["start"]:
+                return int(fields[49])
+        info = bytearray(struct.pack("Q56x", PIDFD_INFO_EXIT))
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(self.ended_fd, PIDFD_GET_INFO, info)
+            if struct.unpack_from("Q", info)[0] & PIDFD_INFO_EXIT:
+                return int(struct.unpack_from("i", info, 60)[0])
+        return None
+
+    def ask_tmux(self) -> list[str] | None:
+        """Of our pane: whether it is dead, its exit code, its signal; [] when it was closed, None without an answer."""
+        command = ["list-panes", "-a", "-F", "#{pane_id}:#{pane_dead}:#{pane_dead_status}:#{pane_dead_signal}"]
+        try:
+            said = self.recorder.tmux(command, bound_s=ASK_S).decode(errors="replace")
+        except Refused:
+            return None
+        panes = [line.split(":") for line in said.splitlines()]
+        return next((facts for pane, *facts in panes if pane == self.recorder.pane), [])
+
+    def hang_up(self) -> None:
+        """The window was closed, or tmux ended: so does the job."""
+        self.closed = True
+        self.stop = self.stop or Stop("hangup", signal.SIGHUP, 1.0)
+        self.signal_all(signal.SIGHUP)
+        self.signal_all(signal.SIGCONT)
+
+    def recorder_gone(self) -> None:
+        facts = self.ask_tmux()
+        if facts == [] or (facts is None and not self.recorder.server_lives()):
+            self.last_report = self.recorder.report(0) or {"why": "gone"}
+            self.watch_no_recorder()
+            self.hang_up()
+        else:
+            super().recorder_gone()
+
+    def signal_all(self, number: int) -> None:
+        super().signal_all(number)
+        # A shell that a person types into ignores SIGTERM; by SIGHUP it ends and keeps its history.
+        if number == signal.SIGTERM and not self.gone and ignores(self.pid, number):
+            send(self.pid, self.adopted["start"], signal.SIGHUP)
+
+    def members(self) -> dict[int, Process]:
+        """{pid: facts} of the first process, all below it, in its session, and younger ones with its pane's mark.
+
+        No orphan comes to us. One that had left the tree before the adoption is a person's own, and so is what they
+        start anew in the pane once the first process has ended.
+        """
+        table = all_processes()
+        table.pop(os.getpid(), None)
+        first = table.get(self.pid)
+        whole = first is not None and first.start == (self.adopted["start"] if LINUX else first.start) and not self.gone
+        anew = {pid for pid, facts in table.items() if facts.ppid == self.recorder.server_pid and pid != self.pid}
+        marked = {pid for pid, facts in table.items() if self.is_marked(pid, facts)} - set(descendants(table, anew))
+        grown = marked | {pid for pid, facts in table.items() if self.met.get(pid) == facts.start}
+        if whole:
+            ours = os.path.basename(self.tty)
+            grown |= {pid for pid, facts in table.items() if self.pid in (pid, facts.session)}
+            grown |= {pid for pid, facts in table.items() if facts.tty and ours.endswith(facts.tty)}
+        found = descendants(table, grown)
+        self.met = {pid: facts.start for pid, facts in found.items()}
+        return {pid: facts for pid, facts in found.items() if facts.state not in "ZX"}
+
+    def is_marked(self, pid: int, facts: Process) -> bool:
+        if not LINUX or int(facts.start) < int(self.run["start"]):
+            return False
+        if self.gone and int(facts.start) > self.gone_ticks:
+            return False
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                environ = file.read().split(b"\0")
+        except OSError:  # it ended, or is another user's
+            return False
+        tmux = f"TMUX={self.recorder.socket},{self.recorder.server_pid},".encode()
+        return f"TMUX_PANE={self.recorder.pane}".encode() in environ and any(one.startswith(tmux) for one in environ)
+
+    # The end
+
+    def send_mark(self) -> bool:
+        """The recorder is told instead; all that tmux has read is with it."""
+        self.recorder.signal(signal.SIGUSR1)
+        return True
+
+    def end_log(self) -> dict[str, Any]:
+        log = super().end_log()
+        return log | {"complete": None, "why": TAIL} if log["complete"] else log
+
+    def show_end(self, line: str) -> None:
+        self.last_line = line  # no terminal any more: `stay` makes another
+
+    def stay(self) -> None:
+        """A new process in the dead pane shows again what it showed, how it ended, and takes the keys."""
+        facts = self.ask_tmux()
+        if facts and facts[0] == "0":
+            self.take_back()  # someone has started another process in the window: that one is no job
+            return
+        pane, path = ["-t", self.recorder.pane], self.path("screen")
+        try:
+            shown = self.recorder.tmux(["capture-pane", "-p", "-e", *pane]).rstrip().split(b"\n")
+            # tmux scrolls it by a line and writes into the last one that the pane is dead, once it knows how.
+            text = b"\n".join(shown[:-1] if facts and any(facts[1:]) else shown).rstrip()
+            with open(files.opened(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
+                file.write(b"\r\n".join([*text.split(b"\n"), self.last_line.encode()]))
+            self.recorder.tmux(["respawn-pane", *pane, "-c", "/", *self.keeper()])
+            deadline = time.monotonic() + SHOW_S
+            while os.path.exists(path) and self.ask_tmux() and time.monotonic() < deadline:
+                time.sleep(0.02)
+        except (Refused, OSError, files.Odd):  # it was closed meanwhile
+            pass
+        with contextlib.suppress(OSError):  # who shows it has taken it
+            os.unlink(path)
+
+
+def ticks() -> int:
+    """Now, as the start of a process is told by proc_pid_stat(5); only for Linux."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK")) if LINUX else 0
+
+
+def descendants(table: dict[int, Process], pids: set[int]) -> dict[int, Process]:
+    """Those of `pids`, and all below them."""
+    found: dict[int, Process] = {}
+    while pids:
+        found.update({pid: table[pid] for pid in pids})
+        pids = {pid for pid, facts in table.items() if facts.ppid in pids and pid not in found}
+    return found
+
+
+def wait_status(code: str, name: str) -> int | None:
+    """What tmux tells, as wait(2) does; 3.2a knows no signals."""
+    if code:
+        return int(code) << 8
+    number = int(name) if name.isdigit() else getattr(signal, f"SIG{name.upper()}", None)
+    return None if number is None else int(number)
+
+
+def ignores(pid: int, number: int) -> bool:
+    """Whether it ignores a signal, proc_pid_status(5); False where that is not to be known."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/status") as file:
+        for line in file:
+            if line.startswith("SigIgn:"):
+                return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+    return False
+
+
+def detached(folder: str) -> None:
+    """Run apart from who started us: its end, its terminal's end or its job's end are not ours."""
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    sys.exit(Adopter(folder).main())

@@ -1,0 +1,234 @@
+"""What our own processes in a window share: the terminal, calls of tmux and of tmuxjobs; and the finished window."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import sys
+import termios
+import time
+
+from tmuxjobs.system import files
+from tmuxjobs.visible import visible
+
+TYPE_CHECKING = False  # `typing` takes 2 ms
+
+if TYPE_CHECKING:
+    from typing import Any
+
+ALONE_S = 0.05
+CALL_S = 20.0
+PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+PATH = "import sys; sys.path.insert(0, sys.argv.pop(1)); "
+CLI = f"{PATH}from tmuxjobs.cli.main import main; main()"
+UP, DOWN = ("\x1b[A", "\x1bOA", "k"), ("\x1b[B", "\x1bOB", "j")
+
+
+class Terminal:
+    """Our terminal: one key at a time, whole lines written, its size."""
+
+    def __init__(self) -> None:
+        self.wakeup, write = os.pipe()
+        for fd in (self.wakeup, write):
+            os.set_blocking(fd, False)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGWINCH, lambda *_: None)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        settings = termios.tcgetattr(0)
+        # No echo, no lines, no signals: Ctrl-C here is just a key.
+        settings[3] &= ~(termios.ICANON | termios.ECHO | termios.ISIG | termios.IEXTEN)
+        settings[6][termios.VMIN], settings[6][termios.VTIME] = 1, 0
+        termios.tcsetattr(0, termios.TCSANOW, settings)
+
+    def size(self) -> tuple[int, int]:
+        columns, lines = os.get_terminal_size(0)
+        return columns, lines
+
+    def keys(self, bound_s: float | None) -> list[str]:
+        """The next keys; none for a new size or when the bound has passed; exits when the terminal is gone."""
+        poll = select.poll()
+        poll.register(0, select.POLLIN)
+        poll.register(self.wakeup, select.POLLIN)
+        events = dict(poll.poll(None if bound_s is None else bound_s * 1000))
+        if self.wakeup in events:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self.wakeup, 4096)
+            return []
+        return split_keys(self.read()) if 0 in events else []
+
+    def key_alone(self) -> str:
+        """The next key, empty for a new size and for more than one at once.
+
+        What comes with more behind it was typed or pasted for a program that has ended, as `interact` does.
+        """
+        keys = self.keys(None)
+        more = select.poll()
+        more.register(0, select.POLLIN)
+        while more.poll(ALONE_S * 1000):
+            keys += split_keys(self.read())
+        return keys[0] if len(keys) == 1 else ""
+
+    def read(self) -> str:
+        try:
+            data = os.read(0, 4096)
+        except OSError:
+            data = b""
+        if not data:
+            sys.exit()
+        return data.decode(errors="replace")
+
+
+def split_keys(text: str) -> list[str]:
+    """Arrow keys whole, everything else one by one."""
+    keys = []
+    while text:
+        length = 3 if text.startswith(("\x1b[", "\x1bO")) else 1
+        keys.append(text[:length])
+        text = text[length:]
+    return keys
+
+
+def write(text: str) -> None:
+    data = text.encode(errors="replace")
+    while data:
+        data = data[os.write(1, data) :]
+
+
+def called(argv: list[str], env: dict[str, str] | None = None) -> tuple[str, str]:
+    """What a program said on stdout and on stderr; a bound ends it."""
+    read, out = os.pipe()
+    read_err, err = os.pipe()
+    actions = (
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_DUP2, out, 1),
+        (os.POSIX_SPAWN_DUP2, err, 2),
+    )
+    try:
+        pid = os.posix_spawn(argv[0], argv, env or dict(os.environ), file_actions=actions)
+    except OSError as error:  # the program is gone, or the machine out of processes: the page lives on
+        os.close(read)
+        os.close(read_err)
+        return "", f"{argv[0]}: {error.strerror}"
+    finally:
+        os.close(out)
+        os.close(err)
+    said = {read: b"", read_err: b""}
+    deadline = time.monotonic() + CALL_S
+    poll = select.poll()
+    for fd in said:
+        poll.register(fd, select.POLLIN)
+    open_fds = set(said)
+    while open_fds:
+        events = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+        if not events:
+            os.kill(pid, signal.SIGKILL)
+            break
+        for fd, _ in events:
+            chunk = os.read(fd, 65536)
+            said[fd] += chunk
+            if not chunk:
+                poll.unregister(fd)
+                open_fds.discard(fd)
+    os.close(read)
+    os.close(read_err)
+    os.waitpid(pid, 0)
+    return said[read].decode(errors="replace").strip(), said[read_err].decode(errors="replace").strip()
+
+
+class Place:
+    """Where we are: the tmux server and session, and the state directory; runs tmux and our own command there."""
+
+    def __init__(self, *, tmux: str, session: str, state_dir: str) -> None:
+        self.binary = tmux
+        self.session = session
+        self.state_dir = state_dir
+        self.pane = os.environ["TMUX_PANE"]
+        self.socket, server_pid, _ = os.environ["TMUX"].rsplit(",", 2)
+        self.server_pid = int(server_pid)
+
+    def is_server(self, run: dict[str, Any]) -> bool:
+        """Whether our tmux server is the one of that record, and not a later one with its pid."""
+        server = {"pid": run["server_pid"], "start": run.get("server_start", "")}
+        return server["pid"] == self.server_pid and alive(server)
+
+    def tmux(self, *arguments: str) -> tuple[str, str]:
+        return called([self.binary, "-u", "-S", self.socket, *arguments])
+
+    def command(self, *arguments: str, code: str = CLI) -> tuple[str, str]:
+        """`tmuxjobs ARGUMENTS`, or other code of ours, over these very jobs."""
+        places = {"STATE_DIR": self.state_dir, "SESSION": self.session, "SOCKET_NAME": os.path.basename(self.socket)}
+        ours = {f"TMUXJOBS_{name}": value for name, value in places.items()}
+        env = {name: value for name, value in os.environ.items() if not name.startswith("TMUXJOBS_")} | ours
+        return called([sys.executable, "-c", code, PACKAGE_PARENT, *arguments], env)
+
+    def show(self, job_id: str) -> str:
+        """Bring the job's window to the front; what is in the way, if anything."""
+        listed, error = self.tmux("list-panes", "-s", "-t", f"={self.session}:", "-F", "#{@tmuxjobs_job} #{pane_id}")
+        for line in listed.splitlines():
+            name, _, pane = line.rpartition(" ")
+            if name == job_id:
+                return self.tmux("select-window", "-t", pane)[1]
+        return error or f"its window is closed: `tmuxjobs output {job_id}` shows what it printed"
+
+    def run_again(self, job_id: str) -> str:
+        """Start it anew and show the new window; what is in the way, if anything."""
+        started, error = self.command("restart", "--json", job_id)
+        try:
+            return self.show(json.loads(started)["job_id"])
+        except (ValueError, KeyError):
+            return error.removeprefix("tmuxjobs: ") or started or "it could not be started"
+
+
+def read_record(folder: str, name: str, shape: files.Shape) -> dict[str, Any] | None:
+    """The record, None when there is none; one that is damaged is told by `list`, and hides no other here."""
+    try:
+        return files.record(os.path.join(folder, name), shape)
+    except (OSError, files.Odd):
+        return None
+
+
+# A finished job's window
+
+
+def ended(folder: str) -> None:
+    """Keep the window of a finished job, and do what its keys ask for."""
+    record = read_record(folder, "exit.json", files.EXIT)
+    if record is None:
+        sys.exit(f"The job's record '{folder}/exit.json' cannot be read; `tmuxjobs list` says why.")
+    job = record["job"]
+    state_dir = os.path.dirname(os.path.dirname(folder))
+    place = Place(tmux=job["tmux"], session=job.get("session") or "mcp-jobs", state_dir=state_dir)
+    terminal = Terminal()
+    with contextlib.suppress(OSError, files.Odd):
+        # Of an adopted window: its own process had the terminal, and tmux has closed that.
+        screen = files.read(os.path.join(folder, "screen"))
+        os.unlink(os.path.join(folder, "screen"))
+        write(screen.decode(errors="replace"))
+    write("\x1b[?25l")
+    while True:
+        key = terminal.key_alone()
+        if key == "x":
+            place.tmux("kill-pane", "-t", place.pane)
+            return
+        if key == "r":
+            write("\r\n running it again ...")
+            error = place.run_again(job["job_id"])
+            write(f"\r\x1b[K {visible(error)}" if error else "\r\x1b[K it runs again in a window of its own")
+
+
+def alive(run: dict[str, Any]) -> bool:
+    """Whether the runner lives: pid and start time, so that no later process is taken for it."""
+    try:
+        os.kill(run["pid"], 0)
+        if sys.platform.startswith("linux"):
+            with open(f"/proc/{run['pid']}/stat", "rb") as file:
+                fields = file.read().rsplit(b")", 1)[1].split()
+            return fields[19].decode() == run["start"] and fields[0] not in (b"Z", b"X")
+    except PermissionError:
+        return False
+    except OSError:
+        return False
+    return True

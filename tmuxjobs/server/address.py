@@ -1,0 +1,161 @@
+"""Where HTTP is served: the address or the socket file that clients connect to, and who else could be there."""
+
+import errno
+import ipaddress
+import os
+import socket
+import stat
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tmuxjobs.errors import InvalidInput
+from tmuxjobs.store.store import Store
+
+LONGEST: Final = 103
+"""Bytes of a socket file's path: 108 on Linux, 104 on macOS, with a zero byte at the end (unix(7), unix(4))."""
+QUEUE: Final = 512
+"""Connections that the kernel keeps until they are accepted."""
+ANSWER_S: Final = 1.0
+NOT_HERE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""What a machine without IPv6 says of ::1, which `localhost` stands for too."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Sockets that listen already, and where clients find them."""
+
+    sockets: list[socket.socket]
+    text: str
+    host: str | None = None
+    file: Path | None = None
+    identity: tuple[int, int] | None = None
+
+    def leave(self) -> None:
+        """Remove our socket file; call it while we listen, for then nobody else replaces it."""
+        with suppress(OSError):  # gone already
+            if self.file is not None and _identity(self.file) == self.identity:
+                self.file.unlink()
+
+
+def listen(where: str, store: Store, *, remote: bool) -> Place:
+    """Listen at HOST:PORT or unix:PATH; raises InvalidInput when that cannot be done, or not safely."""
+    kind, _, path = where.partition(":")
+    if kind == "unix":
+        return _at_file(path, store)
+    host, _, port = where.rpartition(":")
+    if not (host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise InvalidInput(f"--http takes HOST:PORT, like 127.0.0.1:8765, or unix:PATH, not '{where}'.")
+    return _at_address(where, host.removeprefix("[").removesuffix("]"), int(port), remote=remote)
+
+
+def _at_address(where: str, host: str, port: int, *, remote: bool) -> Place:
+    sockets: list[socket.socket] = []
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in found))
+        if not remote and not all(_is_loopback(address) for _, address in addresses):
+            raise InvalidInput(
+                f"'{where}' can be reached from other machines, and without TLS they can read the token and all else: "
+                f"serve on 127.0.0.1:{port} and come in by ssh, or add --allow-remote."
+            )
+        refused: OSError | None = None
+        for family, address in addresses:
+            try:
+                sockets.append(socket.create_server((address, port), family=family, backlog=QUEUE))
+            except OSError as error:
+                # Where one address of several is taken, another server would be given our token.
+                if error.errno not in NOT_HERE:
+                    raise
+                refused = error
+        if refused is not None and not sockets:
+            raise refused
+    except (OSError, ValueError) as error:  # ValueError: no name at all, for the resolver
+        for one in sockets:
+            one.close()
+        said = _reason(error) if isinstance(error, OSError) else "that is not a host name"
+        raise InvalidInput(f"'{where}' cannot be served on ({said}); give another one.") from None
+    # An address that it is reached at may be named in any case; of 0.0.0.0 that is not so.
+    name = None if host in {address for _, address in addresses} else host
+    return Place(sockets, f"http://{where}/mcp", host=name)
+
+
+def _reason(error: OSError) -> str:
+    """Python adds the address to the system's words; the resolver has numbers of its own."""
+    if error.errno is None or isinstance(error, socket.gaierror):
+        return error.strerror or str(error)
+    return os.strerror(error.errno)
+
+
+def _is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+
+
+def _at_file(given: str, store: Store) -> Place:
+    if not given:
+        raise InvalidInput("--http unix: needs the path of a socket file, like unix:/run/user/1000/tmuxjobs.sock.")
+    try:
+        file = Path(given).expanduser().absolute()
+        if len(os.fsencode(file)) > LONGEST:
+            raise InvalidInput(f"'{file}' is longer than the {LONGEST} bytes that a socket's path may have.")
+        _check_folder(file.parent)
+        # Under the lock, or of two servers that start at once one would remove the other's file.
+        with store.lock():
+            _remove_dead(file)
+            sock = socket.socket(socket.AF_UNIX)
+            try:
+                mask = os.umask(0o177)
+                try:
+                    sock.bind(str(file))
+                finally:
+                    os.umask(mask)
+                sock.listen(QUEUE)
+                return Place([sock], f"the socket {file}, path /mcp", file=file, identity=_identity(file))
+            except BaseException:
+                sock.close()
+                raise
+    except RuntimeError:
+        raise InvalidInput(f"'{given}' begins with the home of a user that there is not.") from None
+    except (OSError, ValueError) as error:
+        said = _reason(error) if isinstance(error, OSError) else error
+        raise InvalidInput(f"'{given}' cannot be served on ({said}); give another path.") from None
+
+
+def _check_folder(folder: Path) -> None:
+    """Nobody else may be able to put a socket in the place of ours: clients would bring it the token."""
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    facts = folder.lstat()
+    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_mode & 0o022:
+        raise InvalidInput(f"'{folder}' must be a folder of yours in which nobody else may write; give another path.")
+    for above in (*folder.parents, *folder.resolve().parents):
+        facts = above.lstat()
+        anybody = facts.st_mode & 0o002 and not facts.st_mode & stat.S_ISVTX
+        if facts.st_uid not in (0, os.getuid()) if stat.S_ISLNK(facts.st_mode) else anybody:
+            raise InvalidInput(f"Others may replace '{above}' or what is in it; give a path elsewhere.")
+
+
+def _remove_dead(file: Path) -> None:
+    """Remove the socket of a server that has ended; raises InvalidInput when anything else is there."""
+    try:
+        facts = file.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(facts.st_mode) or facts.st_uid != os.getuid():
+        raise InvalidInput(f"'{file}' is there and is not a socket of yours; give another path.")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(ANSWER_S)
+        try:
+            probe.connect(str(file))
+        except ConnectionRefusedError:
+            file.unlink()
+            return
+        except OSError:  # it is full or hangs, but it is there
+            pass
+    raise InvalidInput(f"A server listens at '{file}' already; end it, or give another path.")
+
+
+def _identity(file: Path) -> tuple[int, int]:
+    facts = file.lstat()
+    return facts.st_dev, facts.st_ino

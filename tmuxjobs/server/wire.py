@@ -1,0 +1,114 @@
+"""TODO."""
+
+import asyncio
+import functools
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastmcp.exceptions import ToolError, ValidationError
+from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
+from fastmcp.tools.base import ToolResult
+from fastmcp.tools.function_tool import FunctionTool
+from fastmcp.utilities.types import Image
+from mcp_types import CallToolRequestParams, ImageContent, TextContent, ToolAnnotations
+from mcp_types import Tool as MCPTool
+from pydantic import ValidationError as PydanticValidationError
+
+from tmuxjobs.answers import Answer, Screen
+from tmuxjobs.errors import TmuxjobsError
+from tmuxjobs.visible import visible
+
+list_of = list
+"""The built-in, under a name that the tool `list` does not hide."""
+Verb = Callable[..., Answer] | Callable[..., Awaitable[Answer]]
+READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+ACTS = ToolAnnotations(destructive_hint=True)
+"""Hints at their default are left out: not read-only, not idempotent, in an open world."""
+
+
+class PlainArgumentErrors(Middleware):
+    """Wrong arguments become one plain line, without pydantic's layout and address."""
+
+    async def on_call_tool(
+        self, context: MiddlewareContext[CallToolRequestParams], call_next: CallNext[CallToolRequestParams, Any]
+    ) -> Any:
+        try:
+            return await call_next(context)
+        except ValidationError as error:
+            cause = error.__cause__
+            said = _argument_error(cause) if isinstance(cause, PydanticValidationError) else str(error)
+            raise ToolError(visible(f"{context.message.name}: {said}"), log_level=logging.DEBUG) from None
+
+
+def _argument_error(error: PydanticValidationError) -> str:
+    parts = []
+    for fault in error.errors(include_url=False, include_context=False, include_input=False):
+        where = ".".join(map(str, fault["loc"]))
+        what = {"missing_argument": "is required", "unexpected_keyword_argument": "is no parameter of this tool"}
+        parts.append(f"`{where}` {what.get(fault['type']) or fault['msg'][0].lower() + fault['msg'][1:]}")
+    return "; ".join(parts) + "."
+
+
+def told(verb: Verb) -> Callable[..., Awaitable[ToolResult]]:
+    """The verb as a tool: its answer as text and fields, our errors as one line each; FastMCP masks all others.
+
+    One that is not `async` runs in a thread.
+    """
+
+    @functools.wraps(verb)
+    async def call(*args: Any, **kwargs: Any) -> ToolResult:
+        try:
+            if inspect.iscoroutinefunction(verb):
+                result = await verb(*args, **kwargs)
+            else:
+                result = await asyncio.to_thread(verb, *args, **kwargs)
+        except TmuxjobsError as error:
+            raise ToolError(str(error), log_level=logging.DEBUG) from None
+        return ToolResult(content=content(result), structured_content=result.model_dump(mode="json"))
+
+    return call
+
+
+def brief(parameters: dict[str, Any]) -> dict[str, Any]:
+    """A tool's input schema without what is taken but goes without saying: that an option may be null, or is false."""
+    properties = {}
+    for name, part in parameters["properties"].items():
+        choices = [one for one in part.pop("anyOf", ()) if one != {"type": "null"}]
+        if part.get("default") in (None, False):
+            part.pop("default", None)
+        kinds = [one["type"] for one in choices]
+        properties[name] = part | {key: value for one in choices for key, value in one.items()}
+        if len(kinds) > 1:
+            properties[name]["type"] = kinds
+    kept = {key: parameters[key] for key in ("type", "required") if key in parameters}
+    return kept | {"properties": properties}
+
+
+class Tool(FunctionTool):
+    """Without FastMCP's own remarks about it, which every client's context would hold."""
+
+    def to_mcp_tool(self, **overrides: Any) -> MCPTool:
+        return super().to_mcp_tool(**{"_meta": None} | overrides)
+
+
+def content(answer: Answer) -> list_of[TextContent | ImageContent]:
+    """The answer's text, and behind it its picture."""
+    parts: list_of[TextContent | ImageContent] = [TextContent(type="text", text=answer.text())]
+    if isinstance(answer, Screen) and answer.png is not None:
+        parts.append(Image(data=answer.png, format="png").to_image_content())
+    return parts
+
+
+def schema(model: type[Answer]) -> dict[str, Any]:
+    """The result's JSON schema at its smallest, for it is in each client's context: what may be null has no type."""
+    full = model.model_json_schema(mode="serialization")
+    definitions = full.get("$defs", {})
+
+    def small(part: dict[str, Any]) -> dict[str, Any]:
+        if "$ref" in part:
+            return small(definitions[part["$ref"].rsplit("/", 1)[1]])
+        return {"type": part["type"]} if "type" in part else {}
+
+    return {"type": "object", "properties": {name: small(part) for name, part in full["properties"].items()}}

@@ -1,0 +1,365 @@
+"""What the process table says: who lives, and what belongs to a job. Knows pids, not records."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+import psutil
+
+from tmuxjobs.contract import MARK_IN_JOBS
+from tmuxjobs.errors import StateError
+from tmuxjobs.models import JobSpec, ProcessRecord, RunRecord
+from tmuxjobs.system import processes
+
+LINUX = sys.platform.startswith("linux")
+
+
+@cache
+def boot_id() -> str:
+    """A text that changes with every start of the machine."""
+    if LINUX:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return _output_of("/usr/sbin/sysctl", "-n", "kern.bootsessionuuid")
+
+
+def start_of(pid: int) -> str | None:
+    """What tells a process from a later one with its pid, as `runner.py` records it; None if there is none.
+
+    A zombie has ended: pid 1 may leave one for ever.
+    """
+    if not LINUX:
+        return _output_of("/bin/ps", "-o", "lstart=", "-p", str(pid)) or None
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()
+    except (FileNotFoundError, ProcessLookupError, PermissionError, IndexError):
+        return None
+    except OSError as error:
+        # Out of file descriptors: a job whose runner can not be looked at is not lost.
+        raise StateError(f"The process table can not be read ({error.strerror}); try again.") from None
+    # A zombie with threads is a process whose first one has ended, and it lives.
+    return None if fields[0] in (b"Z", b"X") and int(fields[17]) < 2 else fields[19].decode()
+
+
+def pid_namespace() -> str:
+    """Which pids the numbers here are; empty where the system has no others."""
+    return processes.pid_namespace()
+
+
+def alive(pid: int, start: str) -> bool:
+    """Whether that very process lives, not a later one with its pid."""
+    return start_of(pid) == start
+
+
+def _output_of(*argv: str) -> str:
+    with psutil.Popen(argv, stdout=-1, env={"TZ": "UTC", "LC_ALL": "C"}) as process:
+        return str(process.communicate(timeout=10)[0].decode()).strip()
+
+
+@dataclass(frozen=True)
+class Look:
+    """A live process that may be looked at; `start` is as `start_of` tells it."""
+
+    argv: tuple[str, ...]
+    cwd: str
+    start: str
+    started_at: datetime
+
+
+def look(pid: int) -> Look | None:
+    """What is known of a process; None when it has ended or is another user's."""
+    start = start_of(pid)
+    if start is None:
+        return None
+    try:
+        process = psutil.Process(pid)
+        began = datetime.fromtimestamp(process.create_time(), UTC)
+        argv = tuple(process.cmdline())
+        return Look(argv, process.cwd(), start, began) if argv else None
+    except psutil.Error:
+        return None
+
+
+def open_files(pid: int) -> tuple[int, int] | None:
+    """How many files a process has open and how many it may; None where that is not to be known."""
+    try:
+        process = psutil.Process(pid)
+        return process.num_fds(), process.rlimit(psutil.RLIMIT_NOFILE)[0]
+    except (psutil.Error, AttributeError):
+        return None
+
+
+def free_terminals() -> int | None:
+    """How many more pseudo-terminals can be opened; None where that is not to be known."""
+    folder = Path("/proc/sys/kernel/pty")
+    try:
+        free = int((folder / "max").read_text()) - int((folder / "nr").read_text())
+        # A container's own terminals may be fewer than the machine's.
+        mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+        options = [mount[3] for mount in mounts if mount[1:3] == ["/dev/pts", "devpts"]][-1:]
+        if most := re.search(r"\bmax=(\d+)", "".join(options)):
+            free = min(free, int(most[1]) - sum(name.isdigit() for name in os.listdir("/dev/pts")))
+    except (OSError, ValueError):
+        return None
+    return free
+
+
+def free_processes(pid: int) -> int | None:
+    """How many more may be started below that process, by its control groups and its user's limit.
+
+    None where there is no limit or it is not to be known. Threads count as processes.
+    """
+    if not LINUX:
+        return None
+    room = list(_room_in_groups(pid))
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        user, most = process.uids().real, process.rlimit(psutil.RLIMIT_NPROC)[0]
+        if user and most != psutil.RLIM_INFINITY:
+            every = psutil.process_iter(["uids", "num_threads"])
+            used = (one.info["num_threads"] or 0 for one in every if one.info["uids"] and one.info["uids"].real == user)
+            room.append(most - sum(used))
+    return min(room, default=None)
+
+
+def _room_in_groups(pid: int) -> Iterator[int]:
+    """Of each control group around the process that has a limit of processes, how many more it may hold."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+            _, controllers, place = line.split(":", 2)
+            if controllers not in ("", "pids"):
+                continue
+            top = Path("/sys/fs/cgroup", controllers)
+            inner = top / place.lstrip("/")
+            for group in (inner, *inner.parents):
+                with contextlib.suppress(OSError, ValueError):  # no such limit: there is no file, or it says `max`
+                    yield int((group / "pids.max").read_text()) - int((group / "pids.current").read_text())
+                if group == top:
+                    break
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a job whose runner is gone left to know its processes by: `mark` is in their environment, if not empty.
+
+    `runner`, the leader of their session, and `command` are pids with their starts.
+    """
+
+    mark: str
+    runner: tuple[int, str]
+    command: tuple[int | None, str | None]
+
+    @classmethod
+    def of(cls, job: JobSpec, run: RunRecord) -> Trace:
+        return cls(job.mark, (run.pid, run.start), (run.command_pid, run.command_start))
+
+
+@dataclass(frozen=True)
+class PaneTrace:
+    """What an adopted window whose adopter is gone left to know its processes by.
+
+    `leader` is its first process, `server` its tmux server, each with its start. `environment` is what tmux sets in
+    the pane: `TMUX_PANE`, and the beginning of `TMUX`. What left the tree before `since` is a person's own.
+    """
+
+    environment: tuple[str, str]
+    leader: tuple[int, str]
+    server: tuple[int, str]
+    since: str
+
+
+@dataclass(frozen=True)
+class Left:
+    """Live processes of a job whose runner is gone.
+
+    `ours` are proved to have come from it. Of those in `doubt` nobody can know: never signal them.
+    """
+
+    ours: tuple[ProcessRecord, ...] = ()
+    doubt: tuple[ProcessRecord, ...] = ()
+
+
+@dataclass(frozen=True)
+class Process:
+    """A live process as one look at all shows it; its `start` is as `start_of` tells it."""
+
+    name: str
+    parent: int
+    session: int
+    start: str
+    environment: frozenset[bytes]
+
+    def record(self, pid: int) -> ProcessRecord:
+        return ProcessRecord(pid=pid, name=self.name, start=self.start)
+
+    def has(self, variable: str, value: str) -> bool:
+        return f"{variable}={value}".encode() in self.environment
+
+
+def of_jobs(traces: Mapping[str, Trace]) -> dict[str, Left]:
+    """{job id: what lives of it} by one look at all; jobs of which nothing lives are left out.
+
+    A session's number is not given to another while one of its members lives, and after that it may be: it proves
+    nothing unless the leader or a member is proved.
+    """
+    living = _living() if traces else {}
+    found = {}
+    for job_id, trace in traces.items():
+        ours = {
+            pid
+            for pid, one in living.items()
+            if (pid, one.start) == trace.command or (trace.mark and one.has(MARK_IN_JOBS, trace.mark))
+        }
+        session, since = trace.runner
+        members = {pid for pid, one in living.items() if one.session == session and not _is_older(one.start, since)}
+        leader = _start_or_zombie(session)
+        if leader == since or (members & ours and (leader is None or session in ours)):
+            ours |= members
+        # Led by another process, or marked as another job's: a stranger for sure.
+        doubt = set() if leader else {pid for pid in members if not _is_marked(living[pid])}
+        left = _left(living, ours, doubt)
+        if left.ours or left.doubt:
+            found[job_id] = left
+    return found
+
+
+def of_pane(trace: PaneTrace) -> Left:
+    """What lives of an adopted window whose adopter is gone.
+
+    While its first process and the tmux server live, the pane is the same one; later it may be another's.
+    """
+    server, server_start = trace.server
+    serving = _start_or_zombie(server)
+    living = _living()
+    leader, start = trace.leader
+    same = leader in living and living[leader].start == start
+    ours = {pid for pid, one in living.items() if leader in (pid, one.session)} if same else set()
+    marked = {
+        pid
+        for pid, one in living.items()
+        if one.has("TMUX_PANE", trace.environment[0])
+        and any(variable.startswith(f"TMUX={trace.environment[1]}".encode()) for variable in one.environment)
+        and not _is_older(one.start, trace.since)
+    }
+    if serving == server_start:
+        # What a person has started anew in the pane is a child of tmux.
+        marked -= _with_descendants(living, {pid for pid in marked - ours if living[pid].parent == server})
+        ours |= marked if same else set()
+    elif serving:
+        marked -= {pid for pid in marked if not _is_older(living[pid].start, serving)}
+    return _left(living, ours, marked)
+
+
+def _left(living: Mapping[int, Process], ours: set[int], doubt: set[int]) -> Left:
+    ours = _with_descendants(living, ours)
+    return Left(*(tuple(living[pid].record(pid) for pid in sorted(pids)) for pids in (ours, doubt - ours)))
+
+
+def _with_descendants(living: Mapping[int, Process], pids: set[int]) -> set[int]:
+    found = grown = pids
+    while grown:
+        grown = {pid for pid, one in living.items() if one.parent in grown} - found
+        found = found | grown
+    return found
+
+
+def _living() -> dict[int, Process]:
+    """{pid: facts} of every live process but ourselves that may be looked at; raises StateError."""
+    found = {}
+    for pid in psutil.pids():
+        start = start_of(pid)
+        if start is None or pid == os.getpid():
+            continue
+        with contextlib.suppress(OSError, psutil.Error):  # it ended, or is another user's
+            session, process = os.getsid(pid), psutil.Process(pid)
+            with process.oneshot():
+                found[pid] = Process(process.name(), process.ppid(), session, start, _environment_of(pid))
+    return found
+
+
+def _environment_of(pid: int) -> frozenset[bytes]:
+    """What it was started with; nothing of another user's."""
+    with contextlib.suppress(OSError, psutil.Error):
+        if LINUX:
+            return frozenset(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
+        return frozenset(os.fsencode(f"{name}={value}") for name, value in psutil.Process(pid).environ().items())
+    return frozenset()
+
+
+def _is_marked(process: Process) -> bool:
+    return any(variable.startswith(f"{MARK_IN_JOBS}=".encode()) for variable in process.environment)
+
+
+def _start_or_zombie(pid: int) -> str | None:
+    """As `start_of`, of a process that has ended and was not reaped too: its pid is still its own."""
+    with contextlib.suppress(OSError):
+        return processes.start_of(pid) or None
+    return None
+
+
+def _is_older(start: str, since: str) -> bool:
+    return LINUX and since.isdecimal() and int(start) < int(since)
+
+
+def usage(roots: Mapping[int, bool]) -> dict[int, tuple[float, int]]:
+    """{root: (processor seconds, resident bytes) of what lives below it}, by one look at all.
+
+    `roots` says of each whether it counts itself: a job's runner does not.
+    """
+    children: dict[int, list[psutil.Process]] = {}
+    for process in psutil.process_iter(["ppid"]):
+        children.setdefault(process.info["ppid"], []).append(process)
+    return {root: _usage_below(root, children, itself=itself) for root, itself in roots.items()}
+
+
+def _usage_below(root: int, children: Mapping[int, list[psutil.Process]], *, itself: bool) -> tuple[float, int]:
+    cpu_s, rss, left = _children_s(root), 0, [root]
+    if itself:
+        with contextlib.suppress(psutil.Error):  # it ended since
+            cpu_s, rss = _usage_of(psutil.Process(root))
+    while left:
+        for process in children.get(left.pop(), ()):
+            left.append(process.pid)
+            with contextlib.suppress(psutil.Error):  # it ended since
+                one_s, one_rss = _usage_of(process)
+                cpu_s += one_s
+                rss += one_rss
+    return cpu_s, rss
+
+
+def _usage_of(process: psutil.Process) -> tuple[float, int]:
+    times = process.cpu_times()
+    return times.user + times.system + _children_s(process.pid), process.memory_info().rss
+
+
+def _children_s(pid: int) -> float:
+    """Processor seconds of the children that have ended; 0 where the system does not tell (macOS)."""
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0))
+
+
+def runners(jobs: Path) -> dict[str, tuple[int, str]]:
+    """{job id: (pid, start)} of this user's live runners of jobs in that folder, told by the arguments we gave them."""
+    found = {}
+    for pid in psutil.pids():
+        with contextlib.suppress(OSError, psutil.Error):  # it ended, or is another user's
+            argv = psutil.Process(pid).cmdline()
+            if argv[1:-2] != ["-I", "-S", "-X", "utf8"]:
+                continue
+            script, folder = Path(argv[-2]), Path(argv[-1])
+            is_runner = script.name in ("runner.py", "adopter.py") and folder.parent == jobs
+            # Each leads its session; what it has just forked has its arguments too.
+            start = start_of(pid) if is_runner and os.getsid(pid) == pid else None
+            if start is not None and psutil.Process(pid).uids().real == os.getuid():
+                found[folder.name] = pid, start
+    return found

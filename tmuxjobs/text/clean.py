@@ -1,0 +1,239 @@
+"""Terminal bytes to the text a person would have read.
+
+Pure: knows no files and no jobs. Text runs through regular expressions at C speed; only lines that really move the
+cursor are drawn on a small model of the screen.
+"""
+
+from __future__ import annotations
+
+import codecs
+import copy
+import re
+from typing import Final
+
+from tmuxjobs.text.virtual_screen import Canvas
+
+_BLOCK: Final = 1 << 18  # fits the processor's cache: a third faster than one piece
+# BEL, CAN and SUB end strings, so they stay until the escapes are gone.
+_DROPPED: Final = bytes(set(range(0x20)) - set(b"\a\b\t\n\r\x18\x1a\x1b")) + b"\x7f"
+_C1: Final = re.compile("[\x80-\x9f]+")
+_MOVES: Final = r"(?:\[[0-9;:]{0,64}[@A-HJKLMPX`adefsu]|\[\?(?:[0-9]{1,5};){0,8}(?:47|1047|1049)[hl]|[78DEMc])"
+_STRING: Final = r"(?:[\]X^_k]|P(?![0-9;]{0,64}q))[^\x07\x18\x1a\x1b\n]*"
+_SIXEL: Final = r"P[0-9;]{0,64}q[!-~\r\n]*"  # may hold newlines, but never a blank: a runaway one ends at the next word
+_STRIPPED: Final = re.compile(
+    rf"""\x1b(?: \[[0-9;:]{{0,64}}m
+         | (?!{_MOVES}) (?: \[[0-?]{{0,256}}[\ -/]{{0,8}}[@-~]?
+                          | (?:{_SIXEL}|{_STRING}) (?:\x07|\x18|\x1a|\x1b\\)?
+                          | [\ -/]{{1,8}}[0-~]?
+                          | [0-~] )? )""",
+    re.VERBOSE,
+)
+_INCOMPLETE: Final = re.compile(rf"\x1b(?:\[[0-?]{{0,256}}[ -/]{{0,8}}|{_SIXEL}|{_STRING}|[ -/]{{1,8}})?\Z")
+_SIXEL_BEGUN: Final = re.compile(rf"\x1b{_SIXEL}\Z")
+_DCS_HEADER: Final = re.compile(r"\x1bP[0-9;]{0,64}\Z")
+_CONTROL: Final = re.compile(r"[\b\r\x1b]")
+_ERASE_AHEAD: Final = re.compile(r"\x1b\[0?[JK]")  # nothing at the end of a row; grep and gcc colour with it
+_TOKEN: Final = re.compile(
+    r"(?P<text>[^\b\n\r\x1b]+)|\x1b\[(?P<parameters>[0-9;:]*)(?P<move>[@-Z`a-z])|\x1b\[\?[0-9;]*(?P<alternate>[hl])"
+    r"|\x1b(?P<single>.)|(?P<control>[\b\n\r])"
+)
+
+
+def clean(data: bytes, *, continued: bool = False) -> str:
+    """The text of a whole stream, never longer than the stream.
+
+    Full clears keep what they cleared and start a new line. What is drawn on an alternate screen is left out, except
+    on one that was never left: that shows as it stood last. With *continued* the data is a later part of a stream, and
+    a cursor that moves above its first row finds new rows there instead of the first.
+    """
+    cleaner = Cleaner(continued=continued)
+    texts = [cleaner.feed(data[start : start + _BLOCK]) for start in range(0, len(data), _BLOCK)]
+    return "".join(texts) + cleaner.finish()
+
+
+def settled(data: bytes) -> int:
+    """How many of the bytes come before an unfinished escape sequence, character or carriage return at the end."""
+    end = len(data)
+    escape = data.rfind(b"\x1b")
+    if escape >= 0 and _INCOMPLETE.match(data[escape:].decode("latin-1")):
+        end = escape
+    for back in range(1, min(3, end) + 1):
+        byte = data[end - back]
+        if byte >= 0xC0:
+            end -= back if back < (2 if byte < 0xE0 else 3 if byte < 0xF0 else 4) else 0
+        if byte < 0x80 or byte >= 0xC0:
+            break
+    return len(data[:end].rstrip(b"\r"))
+
+
+def redraws(line: bytes) -> bool:
+    """Whether what was already drawn of the line may have been changed, as in a progress bar."""
+    if not _CONTROL.search(line.decode("latin-1")):
+        return False
+    text = _ERASE_AHEAD.sub("", _STRIPPED.sub("", line.decode("latin-1")))
+    return bool(_CONTROL.search(text.rstrip("\r\n")))
+
+
+def printable_lines(data: bytes) -> str | None:
+    """The clean text when no line needs the screen model, else None; line for line that of the data."""
+    text = _without_controls(data).decode("utf-8", "replace")
+    text = _with_newlines(_without_noise(_without_escapes(_without_c1(text) if b"\xc2" in data else text)))
+    if "\x1b" in text:
+        text = _ERASE_AHEAD.sub("", text)
+    return text if _plain(text) else None
+
+
+def _plain(text: str) -> bool:
+    return "\x1b" not in text and "\r" not in text and "\b" not in text
+
+
+def _without_controls(data: bytes) -> bytes:
+    """Where every CR belongs to a CRLF they go as well: three times the speed of replacing them."""
+    only_crlf = data.count(b"\r") == data.count(b"\r\n")
+    return data.translate(None, _DROPPED + b"\r" if only_crlf else _DROPPED)
+
+
+def _without_escapes(text: str) -> str:
+    return _STRIPPED.sub("", text) if "\x1b" in text else text
+
+
+def _without_noise(text: str) -> str:
+    for noise in "\a\x18\x1a":
+        text = text.replace(noise, "")
+    return text
+
+
+def _without_c1(text: str) -> str:
+    """C1 controls are dropped, not obeyed, as in tmux; in UTF-8 their first byte is 0xC2."""
+    return _C1.sub("", text)
+
+
+def _with_newlines(text: str) -> str:
+    if "\r" not in text:
+        return text
+    if "\r\r" in text:
+        text = re.sub("\r{2,}", "\r", text)
+    return text.replace("\r\n", "\n")
+
+
+def _shortest(escape: str) -> str:
+    """An unfinished sequence with the same future, so that an endless string takes no memory."""
+    if escape[1:2] not in ("]", "P", "X", "^", "_", "k") or _DCS_HEADER.match(escape):
+        return escape
+    if _SIXEL_BEGUN.match(escape):
+        return "\x1bPq"
+    return escape[:2] + "x"
+
+
+class Cleaner:
+    """`clean`, a piece at a time: any split of a stream gives the same text in total.
+
+    `shows_alternate` set to False leaves out an alternate screen even while the program is still on it.
+    """
+
+    def __init__(self, *, continued: bool = False) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._escape = ""
+        self._return = ""
+        self._screen = Canvas(continued=continued)
+        self._alternate: Canvas | None = None
+        self.shows_alternate = True
+
+    def feed(self, data: bytes) -> str:
+        """Take the next bytes; the text that has become final. A newline comes with the text after it."""
+        held = self._decoder.getstate()[0]
+        text = self._decoder.decode(_without_controls(data))
+        self._take(_without_c1(text) if b"\xc2" in held + data else text)
+        return self._screen.drain()
+
+    def copy(self) -> Cleaner:
+        """A second cleaner that goes on from the same place."""
+        other = copy.copy(self)
+        other._decoder = copy.copy(self._decoder)
+        other._screen = self._screen.copy()
+        other._alternate = self._alternate and self._alternate.copy()
+        return other
+
+    @property
+    def in_sequence(self) -> bool:
+        """Whether the stream stands inside an escape sequence."""
+        return bool(self._escape)
+
+    @property
+    def pending(self) -> str:
+        """The text that a redraw could still change: what `finish` would give if nothing more came."""
+        text = self._screen.text()
+        if self._alternate is None or not self.shows_alternate:
+            return text
+        shown = self._alternate.text()
+        separator = "\n" if shown and not self._screen.at_line_start() else ""
+        return text + separator + shown
+
+    def finish(self) -> str:
+        """The rest of the text. An unfinished escape sequence is dropped, an unfinished character is U+FFFD."""
+        self._take(self._decoder.decode(b"", True))
+        self._escape = ""
+        if self._return:
+            self._draw(self._return)
+            self._return = ""
+        return self._screen.drain() + self.pending
+
+    def _take(self, text: str) -> None:
+        text = self._escape + text
+        escape = text.rfind("\x1b")
+        self._escape = ""
+        if escape >= 0 and _INCOMPLETE.match(text, escape):
+            self._escape = _shortest(text[escape:])
+            text = text[:escape]
+        text = self._return + _without_noise(_without_escapes(text))
+        self._return = "\r" if text.endswith("\r") else ""
+        self._draw(_with_newlines(text.rstrip("\r") if self._return else text))
+
+    def _draw(self, text: str) -> None:
+        screen = self._alternate or self._screen
+        if screen.flows:
+            bare = _ERASE_AHEAD.sub("", text) if "\x1b" in text else text
+            if _plain(bare):
+                screen.flow(bare)
+                return
+        position = 0
+        while position < len(text):
+            position = self._draw_some(text, position)
+
+    def _draw_some(self, text: str, position: int) -> int:
+        """Draw the plain lines from *position*, or else the next line; where it ends."""
+        screen = self._alternate or self._screen
+        if screen.flows:
+            hit = _CONTROL.search(text, position)
+            plain = text.rfind("\n", position, hit.start()) + 1 if hit else len(text)
+            if plain > position:
+                screen.flow(text[position:plain])
+                return plain
+        end = text.find("\n", position) + 1 or len(text)
+        line = text[position:end]
+        bare = _ERASE_AHEAD.sub("", line) if screen.flows else line
+        if screen.flows and _plain(bare):
+            screen.flow(bare)
+        else:
+            self._interpret(line)
+        return end
+
+    def _interpret(self, line: str) -> None:
+        for token in _TOKEN.finditer(line):
+            kind, length = token.lastgroup, token.end() - token.start()
+            screen = self._alternate or self._screen
+            if kind == "text":
+                screen.write(token[0])
+            elif kind == "alternate":
+                self._switch(token[0].endswith("h"), length)
+            elif kind == "move":
+                screen.move(token["move"], token["parameters"], length)
+            else:
+                screen.control(token["single"] or token["control"], length)
+
+    def _switch(self, enter: bool, length: int) -> None:
+        if not enter:
+            self._alternate = None
+        elif self._alternate is None:
+            self._alternate = Canvas(continued=False, keeps_history=False)
+            self._alternate.pay(length)

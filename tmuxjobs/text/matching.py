@@ -1,0 +1,385 @@
+"""Lines of a job's log that match: counted and shown by `search`, waited for by `Watcher`."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from tmuxjobs.errors import InvalidInput
+from tmuxjobs.text.clean import clean, printable_lines, settled
+from tmuxjobs.text.log import BLOCK, OVERLAP, READ_S, STEP, Log, Punched, lines_of, newlines
+
+if TYPE_CHECKING:
+    import regex
+
+LINE_CHARS: Final = 300
+MATCHES_MAX: Final = 1_000
+CONTEXT_MAX: Final = 50
+REPEATS_MAX: Final = 1_000_000
+# What may match in a line by itself but not in a block of lines: lookarounds, atomic groups, edges of the text.
+_NEEDS_LINES: Final = re.compile(r"\(\?(?!:|P?<[^\W\d]|P=|[aimsux]+[:)])|[*+?}]\+|\\[AZzGKRXNLp]|\(\*")
+_NOISE: Final = bytes(set(range(0x20)) - set(b"\t\n\r")) + b"\x7f"
+_SLOW_S: Final = 0.1
+"""Seconds that a block should take at most: a look at the clock comes after each."""
+_GRACE_S: Final = 0.5
+"""Seconds to seek in a block that was read in time."""
+# Moves before the first character of a line, as in each row of a frame, do not change its text.
+_LEADING: Final = re.compile(rb"^(?:\x1b\[[0-9]{0,4}[ABEFJK]|\x1b\[[01]?G|\r(?!\n))+", re.MULTILINE)
+_ENDS: Final = re.compile(rb"\r\n|[\r\n]")  # of a frame of a line that is redrawn
+_REPEAT: Final = re.compile(r"\{(\d*),?(\d*)\}")
+
+
+@dataclass(frozen=True)
+class Match:
+    """A line that matches. `text` is cut around the match when the line is long."""
+
+    line: int
+    """From 1; 0 when a Watcher had no time to count."""
+    line_is_exact: bool
+    """False after a gap: the number then counts the lines on disk alone."""
+    cursor: int
+    text: str
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+
+    @property
+    def bare(self) -> str:
+        """The text as it stands in the log, without the marks of what was cut."""
+        return self.text.strip("…")
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    matches: tuple[Match, ...]
+    total: int
+    """Matching lines, those beyond the limit too."""
+    total_at_least: bool
+    """True when time ran out before the end: there may be more."""
+    cursor: int
+    """Where to go on from: behind the last match given, or at the end of what was searched."""
+    truncated: bool
+    gone_bytes: int
+
+
+def compiled(pattern: str, *, literal: bool = False, ignore_case: bool = False) -> regex.Pattern[str]:
+    """Raises InvalidInput, in one sentence, for a pattern that is empty, wrong or too large."""
+    import regex  # takes 15 ms, and only searching needs it
+
+    if not pattern:
+        raise InvalidInput("The pattern is empty.")
+    repeats = 1
+    for least, most in _REPEAT.findall(pattern):
+        repeats *= max(1, int(most or least or 1)) if len(most or least) < 8 else REPEATS_MAX + 1
+    if not literal and (repeats > REPEATS_MAX or len(pattern) > 10_000):
+        raise InvalidInput(f"The pattern is too large: {pattern[:80]!r} repeats more than {REPEATS_MAX:,} times.")
+    flags = regex.MULTILINE | (regex.IGNORECASE if ignore_case else 0)
+    try:
+        return regex.compile(regex.escape(pattern) if literal else pattern, flags)
+    except (regex.error, RecursionError, OverflowError, ValueError) as error:
+        raise InvalidInput(f"The pattern {pattern[:80]!r} is not a regular expression: {error}.") from None
+
+
+def search(
+    path: Path,
+    pattern: str,
+    *,
+    literal: bool = False,
+    ignore_case: bool = False,
+    context: int = 0,
+    limit: int = 50,
+    cursor: int = 0,
+    timeout: float = 10.0,
+) -> SearchResult:
+    """The lines that match, counted to the end of the log or until *timeout* (s), the first *limit* of them given.
+
+    A line is what stands between two newlines of the raw stream, cleaned by itself, so `line` is that of `grep -n` on
+    the log; every frame of a block of rows that is redrawn is lines of its own. Raises InvalidInput for a bad pattern.
+    """
+    seek = compiled(pattern, literal=literal, ignore_case=ignore_case)
+    deadline = time.monotonic() + timeout
+    with Log(path) as log:
+        log.allow(timeout)
+        if not 0 <= cursor <= log.end:
+            raise InvalidInput(f"Cursor {cursor} is not in the output, which has {log.end} bytes.")
+        try:
+            first = 1 + _newlines_so_far(log, cursor)
+        except TimeoutError:
+            return SearchResult((), 0, True, cursor, True, 0)
+        needle = pattern.encode("utf-8", "surrogatepass") if literal and not ignore_case else None
+        scan = _Scan(log, seek, cursor, first, deadline, needle)
+        result = _collect(scan, max(1, min(limit, MATCHES_MAX)))
+        around = max(0, min(context, CONTEXT_MAX))
+        return _with_contexts(log, result, around) if around else result
+
+
+def _newlines_so_far(log: Log, cursor: int) -> int:
+    try:
+        return newlines(log, 0, cursor)
+    except Punched:
+        return newlines(log, 0, cursor)
+
+
+def _collect(scan: _Scan, limit: int) -> SearchResult:
+    matches: list[Match] = []
+    total, cursor, complete = 0, 0, True
+    try:
+        for found in scan.lines():
+            total += 1
+            if len(matches) < limit:
+                matches.append(found.match())
+                cursor = found.end
+    except TimeoutError:
+        complete = False
+    truncated = total > len(matches)
+    if not truncated:
+        cursor = max(cursor, scan.resume)
+    gone = scan.log.gone(scan.start, scan.position)
+    return SearchResult(tuple(matches), total, not complete, cursor, truncated or not complete, gone)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A matching line of a block, described only when it is asked for."""
+
+    data: bytes
+    offset: int
+    index: int
+    line: int
+    exact: bool
+    text: str
+    span: tuple[int, int]
+
+    @property
+    def end(self) -> int:
+        newline = self.data.find(b"\n", self._skip)
+        return self.offset + (newline + 1 or settled(self.data) or len(self.data))
+
+    @property
+    def _skip(self) -> int:
+        return len(self.data) - len(self.data.split(b"\n", self.index)[self.index])
+
+    def match(self) -> Match:
+        return Match(self.line, self.exact, self.offset + self._skip, _cut(self.text, self.span))
+
+
+def _cut(text: str, span: tuple[int, int] = (0, 0)) -> str:
+    if len(text) <= LINE_CHARS:
+        return text
+    start = max(0, min((span[0] + min(span[1], span[0] + LINE_CHARS) - LINE_CHARS) // 2, len(text) - LINE_CHARS))
+    end = start + LINE_CHARS
+    return ("…" if start else "") + text[start:end] + ("…" if end < len(text) else "")
+
+
+class _Scan:
+    """Finds matching lines block by block. `resume` is where a later scan goes on: an unfinished line is read again."""
+
+    def __init__(
+        self, log: Log, seek: regex.Pattern[str], start: int, line: int, deadline: float, needle: bytes | None = None
+    ) -> None:
+        self.log = log
+        self.start = self.position = self.resume = start
+        self.line = line
+        self._seek = seek
+        self._deadline = deadline
+        self._needle = needle
+        self._by_line = bool(_NEEDS_LINES.search(seek.pattern))
+        self._until = deadline
+        self._size = STEP
+        self._counted = -1  # number of the last line that matched: a line in pieces counts once
+
+    def lines(self) -> Iterator[_Found]:
+        """Raises TimeoutError at the deadline."""
+        for offset, data in self.blocks():
+            exact = not self.log.gaps or self.log.gaps[0][0] >= offset
+            if not self._hopeless(data):
+                for index, text, span in self.hits(data):
+                    if self.line + index != self._counted:
+                        self._counted = self.line + index
+                        yield _Found(data, offset, index, self.line + index, exact, text, span)
+            self.line += data.count(b"\n")
+
+    def blocks(self) -> Iterator[tuple[int, bytes]]:
+        """Blocks of whole lines; a line of more than BLOCK comes in pieces that overlap.
+
+        The first is given however late it is, so that every scan comes further. Raises TimeoutError before another.
+        """
+        began = time.monotonic()
+        while self.position < self.log.end:
+            if self.position > self.start:
+                now = time.monotonic()
+                if now >= self._deadline:
+                    raise TimeoutError
+                self._size = max(STEP, self._size // 2) if now - began > _SLOW_S else min(2 * self._size, BLOCK)
+                began = now
+            until, gone = self.log.piece(self.position, self.log.end)
+            if gone:
+                self.position = self.resume = until
+                continue
+            try:
+                data = self._read(until)
+            except Punched:
+                continue
+            rest = self.position + len(data) >= until
+            data = lines_of(data, whole=rest)
+            if not data:
+                return
+            offset = self.position
+            yield offset, data
+            over = 0 if rest or data.endswith(b"\n") else OVERLAP
+            self.position = offset + len(data) - over
+            self.resume = offset + data.rfind(b"\n") + 1 if rest else self.position
+
+    def _read(self, until: int) -> bytes:
+        """At least a line, unless that is longer than BLOCK."""
+        size = self._size
+        while True:
+            data = self.log.read(self.position, min(self.position + size, until))
+            if b"\n" in data or size >= BLOCK or self.position + size >= until:
+                return data
+            size = min(4 * size, BLOCK)
+
+    def _hopeless(self, data: bytes) -> bool:
+        """Whether a look at the raw bytes is enough to know that no line has the text."""
+        if self._needle is None or self._needle in data or not data.isascii():
+            return False
+        return data.count(b"\r") == data.count(b"\r\n") and len(data.translate(None, _NOISE)) == len(data)
+
+    def hits(self, data: bytes) -> Iterator[tuple[int, str, tuple[int, int]]]:
+        text = _line_for_line(data)
+        self._until = max(self._deadline, time.monotonic() + _GRACE_S)
+        if self._by_line:
+            for index, line in enumerate(text.split("\n")):
+                if match := self.seek(line):
+                    yield index, line, match.span()
+            return
+        position, index, counted = 0, 0, 0
+        while position <= len(text):
+            block_match = self.seek(text, position)
+            if block_match is None:
+                return
+            start = text.rfind("\n", 0, block_match.start()) + 1
+            start = max(start, position)
+            index += text.count("\n", counted, start)
+            counted = start
+            end = text.find("\n", block_match.end())
+            end = len(text) if end < 0 else end
+            lines = text[start:end].split("\n")
+            for number, line in enumerate(lines):
+                if match := self.seek(line):
+                    yield index + number, line, match.span()
+            position = end + 1
+
+    def seek(self, text: str, position: int = 0) -> regex.Match[str] | None:
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return self._seek.search(text, position, timeout=left, concurrent=True)
+
+
+def _line_for_line(data: bytes) -> str:
+    """The text of each line by itself, one for one with the raw ones; rows drawn within one line are joined."""
+    text = printable_lines(data)
+    if text is None:
+        text = printable_lines(_LEADING.sub(b"", data))
+    if text is not None and text.count("\n") == data.count(b"\n"):
+        return text.removesuffix("\n")
+    return "\n".join(_one_line(line) for line in data.removesuffix(b"\n").split(b"\n"))
+
+
+def _one_line(line: bytes) -> str:
+    line = line.rstrip(b"\r")
+    text = printable_lines(line)
+    return clean(line, continued=True).replace("\n", " ") if text is None or "\n" in text else text
+
+
+def _with_contexts(log: Log, result: SearchResult, lines: int) -> SearchResult:
+    """As many of the matches, each with the lines around it, as there is time for; one in any case."""
+    matches: list[Match] = []
+    for match in result.matches:
+        if matches and log.late:
+            return replace(result, matches=tuple(matches), cursor=match.cursor, truncated=True)
+        matches.append(_with_context(log, match, lines))
+    return replace(result, matches=tuple(matches))
+
+
+def _with_context(log: Log, match: Match, lines: int) -> Match:
+    """Lines around a match, from at most STEP bytes on each side, never across a gap."""
+    if log.gone(match.cursor, match.cursor + 1):
+        return match
+    start = max(log.floor(match.cursor), match.cursor - STEP)
+    end = log.piece(match.cursor, log.end)[0]
+    try:
+        before = log.read(start, match.cursor)
+        after = log.read(match.cursor, min(end, match.cursor + STEP)).partition(b"\n")[2]
+    except Punched:
+        return match
+    above = _line_for_line(before).split("\n")[-lines:] if before else []
+    below = _line_for_line(after).split("\n")[:lines] if after else []
+    return replace(match, before=tuple(map(_cut, above)), after=tuple(map(_cut, below)))
+
+
+class Watcher:
+    """Looks for a pattern in what a log has gained since the last look, its unfinished last line included.
+
+    Frames of a line that is redrawn are looked at too, so a text that stood only for a moment is still found. Each look
+    reads at most what is new, and the unfinished line again. Raises InvalidInput for a bad pattern.
+    """
+
+    def __init__(
+        self, path: Path, pattern: str, *, literal: bool = False, ignore_case: bool = False, start: int = 0
+    ) -> None:
+        self.path = path
+        self._pattern = compiled(pattern, literal=literal, ignore_case=ignore_case)
+        self._from = start
+        self._seen = -1
+        self._counted = (0, 0)  # newlines up to an offset
+        self.behind: int | None = None
+        """How far it came, while there is output that it had no time for."""
+
+    def look(self, *, timeout: float = 5.0) -> Match | None:
+        """The next match, or None. After *timeout* (s) raises TimeoutError; the next look goes on from there."""
+        with Log(self.path) as log:
+            self.behind = None
+            if log.end in (self._seen, self._from):
+                return None
+            scan = _Scan(log, self._pattern, self._from, 1, time.monotonic() + timeout)
+            try:
+                match = self._first(scan)
+            except TimeoutError:
+                self._from = self.behind = max(self._from, scan.resume)
+                raise
+            if match is None:
+                self._from, self._seen = scan.resume, log.end
+                return None
+            log.allow(READ_S)
+            return replace(match, line=self._line(log, match.cursor))
+
+    def _line(self, log: Log, cursor: int) -> int:
+        """Its number, 0 when there was no time to count; what was counted once is not counted again."""
+        at, count = self._counted if self._counted[0] <= cursor else (0, 0)
+        try:
+            count = count + newlines(log, at, cursor) if at else _newlines_so_far(log, cursor)
+        except (Punched, TimeoutError):
+            return 0
+        self._counted = cursor, count
+        return count + 1
+
+    def _first(self, scan: _Scan) -> Match | None:
+        for offset, data in scan.blocks():
+            exact = not scan.log.gaps or scan.log.gaps[0][0] >= offset
+            for index, text, span in scan.hits(data):
+                found = _Found(data, offset, index, 0, exact, text, span)
+                self._from = found.end
+                return found.match()
+            if data.count(b"\r") > data.count(b"\r\n"):
+                for index, text, span in scan.hits(_ENDS.sub(b"\n", data)):
+                    frame = next(islice(_ENDS.finditer(data), index - 1, None)).end() if index else 0
+                    line = data.rfind(b"\n", 0, frame) + 1
+                    self._from = offset + (data.find(b"\n", frame) + 1 or len(data))
+                    return Match(0, exact, offset + line, _cut(text, span))
+        return None

@@ -1,0 +1,115 @@
+"""What tmux says of panes and clients, and the formats that ask for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MARK = "@tmuxjobs_job"
+WELCOME = "@tmuxjobs_welcome"
+"""The pane of the welcome page."""
+OVER = "#{||:#{pane_dead},#{@tmuxjobs_end}}"
+"""The job in the pane has ended: the runner says so, and keeps its window for its keys; or it is dead."""
+FORMAT = "\t".join(
+    f"#{{{name}}}"
+    for name in (
+        MARK,
+        "pane_id",
+        "window_id",
+        "pane_tty",
+        OVER[2:-1],
+        "pane_pipe",
+        "pane_in_mode",
+        "window_active_clients",
+        "alternate_on",
+    )
+)
+PLACE = (
+    "session_name",
+    "window_index",
+    "window_id",
+    "pane_id",
+    "pane_active",
+    "window_panes",
+    "pane_pid",
+    "pane_tty",
+    OVER[2:-1],
+    "pane_pipe",
+    MARK,
+    "pid",
+    "socket_path",
+    WELCOME,
+    "automatic-rename",
+    "window_name",
+)
+PLACE_FORMAT = "\t".join(f"#{{{name}}}" for name in PLACE)
+
+
+@dataclass(frozen=True)
+class Pane:
+    """What tmux says of a pane that carries a job's mark.
+
+    `dead` says that its job has ended; `viewers` is how many clients see its window.
+    """
+
+    job_id: str
+    pane_id: str
+    window_id: str
+    tty: str
+    dead: bool
+    piped: bool
+    in_mode: bool
+    viewers: int
+    alternate: bool
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A pane's question: `question` tells it from the next one, `notice` is what to tell people, or None."""
+
+    question: str
+    notice: str | None
+
+
+@dataclass(frozen=True)
+class Client:
+    """A person's terminal that is attached; `active_at` is its last key, s since the epoch."""
+
+    pid: int
+    active_at: int
+    window_id: str
+    session: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """A pane of any session; `job_id` is its mark or empty, `over` says that what ran in it has ended.
+
+    `auto_named` says that tmux names its window for what runs in it.
+    """
+
+    session: str
+    index: str
+    window_id: str
+    pane_id: str
+    active: bool
+    panes: int
+    pid: int
+    tty: str
+    over: bool
+    piped: bool
+    job_id: str
+    server_pid: int
+    socket: str
+    is_welcome: bool
+    auto_named: bool
+    window_name: str
+
+
+@dataclass(frozen=True)
+class Around:
+    """A job's window, the mark of who holds it, and all clients of the server."""
+
+    pane_id: str
+    window_id: str
+    held: str
+    clients: tuple[Client, ...]

@@ -1,0 +1,440 @@
+"""Our session on the tmux server: windows, facts, keys, the screen. Knows no jobs, only panes with a mark.
+
+Every call is bounded, goes to a named socket whatever TMUX says, and has neither our standard input nor our locale.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import threading
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tmuxjobs.errors import TmuxError
+from tmuxjobs.tmux.panes import FORMAT, MARK, OVER, PLACE, PLACE_FORMAT, WELCOME, Around, Asking, Client, Pane, Place
+
+if TYPE_CHECKING:
+    from tmuxjobs.tmux.command import Server
+
+MINIMUM = (3, 2)
+SIZE = (220, 50)
+LOOK = "@tmuxjobs_look"
+
+
+@dataclass(frozen=True)
+class Screen:
+    """What a pane shows; `lines` come without trailing blanks, `mode` is tmux's (copy-mode) or empty."""
+
+    lines: tuple[str, ...]
+    columns: int
+    rows: int
+    cursor_column: int
+    cursor_row: int
+    cursor_visible: bool
+    alternate: bool
+    mode: str
+    title: str
+
+
+SCREEN_FORMAT = "\t".join(
+    f"#{{{name}}}"
+    for name in (
+        "pane_width",
+        "pane_height",
+        "cursor_x",
+        "cursor_y",
+        "cursor_flag",
+        "alternate_on",
+        "pane_mode",
+        "scroll_position",
+        "copy_cursor_x",
+        "copy_cursor_y",
+        "pane_title",
+    )
+)
+
+
+UTF8 = re.compile("utf-?8", re.IGNORECASE)
+
+
+def locale_name(environ: Mapping[str, str]) -> str:
+    """The locale for letters, empty when none is set; by the same variables as tmux and the C library."""
+    return next((environ[key] for key in ("LC_ALL", "LC_CTYPE", "LANG") if environ.get(key)), "")
+
+
+class Tmux:
+    """Our session. Nothing is asked of tmux before a method needs it."""
+
+    def __init__(self, *, socket_name: str, session: str, environ: Mapping[str, str]) -> None:
+        self.socket_name = socket_name
+        self.session = session
+        self.environ = environ
+        self._server: Server | None = None
+
+    @property
+    def binary(self) -> str:
+        """Path of the tmux program; raises TmuxError when there is none or it is too old."""
+        return self.server._binary
+
+    @property
+    def server(self) -> Server:
+        if self._server is None:
+            path = shutil.which("tmux", path=self.environ.get("PATH", os.defpath))
+            if path is None:
+                raise TmuxError("tmux is not installed: install it (apt install tmux, brew install tmux), try again.")
+            path = os.path.abspath(path)
+            _check_version(path)
+            # libtmux takes 70 ms to import, and many a command asks nothing of tmux.
+            from tmuxjobs.tmux.command import Server
+
+            self._server = Server(socket_name=self.socket_name, tmux_bin=path, env=self.environ)
+        return self._server
+
+    @property
+    def attach(self) -> str:
+        """The line a person types to see the jobs; where no locale says UTF-8, tmux would show `_` for our marks."""
+        utf8 = "" if UTF8.search(locale_name(self.environ)) else " -u"
+        name = "" if self.socket_name == "default" else f" -L {self.socket_name}"
+        return f"tmux{utf8}{name} attach -t {self.session}"
+
+    def attach_argv(self, pane: Pane | None) -> list[str]:
+        """The command that attaches a terminal, or, inside a client of this server, switches that client over."""
+        target = pane.pane_id if pane else f"={self.session}:"
+        around = self.environ.get("TMUX", "").rsplit(",", 2)[0]
+        ours = self.run("display-message", "-p", "-t", target, "#{socket_path}")[0]
+        if around and os.path.realpath(around) != os.path.realpath(ours):
+            # A session in a session of another server: two status lines, and the outer one takes every prefix.
+            raise TmuxError(
+                f"This terminal is inside another tmux server ({around}): run `{self.attach}` in a terminal outside of "
+                f"it, or here nevertheless: `TMUX= {self.attach}` (then press the prefix twice for the inner one)."
+            )
+        verb = "switch-client" if around else "attach-session"
+        return [self.binary, "-u", f"-L{self.socket_name}", verb, "-t", target]
+
+    def run(self, *args: str, stdin: bytes = b"", timeout: float | None = None) -> list[str]:
+        """Lines that a tmux command printed; raises TmuxError with what tmux said."""
+        call = self.server.cmd(args[0], *args[1:], stdin=stdin, timeout=timeout)
+        if call.returncode:
+            raise TmuxError(f"tmux refused {args[0]}: {self._said(call.stderr) or f'code {call.returncode}.'}")
+        return call.stdout
+
+    def _said(self, stderr: Sequence[str]) -> str:
+        """What tmux said, and what to do about a server that drops its client: 3.7 and newer do that to older ones."""
+        said = "; ".join(stderr)
+        if "server exited unexpectedly" not in said:
+            return f"{said}." if said else ""
+        return (
+            f"{said}. If it runs on, it is newer than {self.binary} ({self.version()}): put the tmux that started it "
+            "first in PATH."
+        )
+
+    def version(self) -> str:
+        """What `tmux -V` says."""
+        return _version(self.binary)
+
+    def server_option(self, name: str) -> str | None:
+        """The value of a server option; None when no server runs."""
+        answer = self.server.cmd("show-options", "-sv", name)
+        return "".join(answer.stdout) if answer.returncode == 0 else None
+
+    def server_pid(self) -> int | None:
+        """The pid of the tmux server; None when none runs."""
+        answer = self.server.cmd("display-message", "-p", "#{pid}")
+        return int(answer.stdout[0]) if answer.returncode == 0 and answer.stdout else None
+
+    def ensure_session(self, welcome: Sequence[str], look_of_it: Sequence[tuple[str, str]]) -> None:
+        """Make our session if there is none, with `welcome` (an argv) in its first window, and give it its look."""
+        target = f"={self.session}"
+        version = f"look-{zlib.crc32(repr(look_of_it).encode()):x}"
+        facts = (";", "show-options", "-sv", "exit-unattached", ";", "show-options", "-qv", "-t", f"{target}:", LOOK)
+        look = ("has-session", "-t", target, *facts)
+        make = (
+            "new-session",
+            "-d",
+            "-s",
+            self.session,
+            "-x",
+            str(SIZE[0]),
+            "-y",
+            str(SIZE[1]),
+            "-n",
+            "jobs",
+            "-c",
+            "/",
+        )
+        options = (("destroy-unattached", "off"), ("history-limit", "20000"), ("default-size", f"{SIZE[0]}x{SIZE[1]}"))
+        # In the creating call: a global `destroy-unattached on` would end it at once.
+        keep = (*_setting(f"{target}:", options), ";", "set-option", "-F", "-t", f"{target}:", WELCOME, "#{pane_id}")
+        dress = _setting(f"{target}:", (*look_of_it, (LOOK, version)))
+        for attempt in range(5):
+            answer = self.server.cmd(*look)
+            if answer.returncode:
+                # Losing to another that makes it is winning; a server that is just ending is asked once more.
+                made = self.server.cmd(*make, *welcome, *keep, *facts)
+                answer = made if made.returncode == 0 else answer
+            if answer.returncode == 0:
+                break
+            time.sleep(0.02 * attempt)
+        else:
+            raise TmuxError(f"tmux can not hold the session {self.session}: {self._said(made.stderr)}")
+        if "on" in answer.stdout:
+            self.server.cmd("kill-session", "-t", target)
+            raise TmuxError(
+                "tmux's server option exit-unattached is on, so tmux would end with every job when nobody is attached; "
+                "set it off (tmux set -s exit-unattached off) and try again."
+            )
+        if version not in answer.stdout:
+            self.server.cmd(*dress[1:])
+
+    def open_window(self, name: str, argv: Sequence[str]) -> Opening:
+        """Start a window of that name that runs `argv`. A user's hook may hold up tmux's answer; nobody waits."""
+        opening = Opening()
+        where = ("-d", "-a", "-t", f"={self.session}:$", "-n", name, "-c", "/")
+        command = ("new-window", "-P", "-F", "#{pane_pid}", *where, "--", *argv)
+        thread = threading.Thread(target=opening.call, args=(self, command), daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            opening.error = TmuxError("No thread can be started: the machine is out of processes or memory.")
+        return opening
+
+    def panes(self, *, timeout: float | None = None) -> dict[str, Pane]:
+        """{job id: pane} of every pane with a job's mark, in whatever session; empty without a server or a session."""
+        call = self.server.cmd("list-panes", "-a", "-f", f"#{{{MARK}}}", "-F", FORMAT, timeout=timeout)
+        if call.returncode:
+            if re.search("no server|error connecting|no current target", " ".join(call.stderr)):
+                return {}
+            raise TmuxError(f"tmux refused list-panes: {self._said(call.stderr)}")
+        panes = {}
+        for line in call.stdout:
+            job_id, pane_id, window_id, tty, dead, piped, in_mode, viewers, alternate = line.split("\t")
+            panes[job_id] = Pane(
+                job_id=job_id,
+                pane_id=pane_id,
+                window_id=window_id,
+                tty=tty,
+                dead=dead == "1",
+                piped=piped == "1",
+                in_mode=in_mode not in ("", "0"),
+                viewers=int(viewers or 0),
+                alternate=alternate == "1",
+            )
+        return panes
+
+    def around(self, job_id: str, *, timeout: float | None = None) -> Around | None:
+        """The job's window and every attached client, None when the job has no window."""
+        facts = "\t".join(f"#{{{name}}}" for name in (MARK, "pane_id", "window_id", "@tmuxjobs_held"))
+        who = "\t".join(
+            f"#{{{name}}}"
+            for name in ("client_control_mode", "client_pid", "client_activity", "window_id", "session_name")
+        )
+        commands = [
+            "list-panes",
+            "-a",
+            "-f",
+            f"#{{{MARK}}}",
+            "-F",
+            f"pane\t{facts}",
+            ";",
+            "list-clients",
+            "-F",
+            f"client\t{who}",
+        ]
+        call = self.server.cmd(*commands, timeout=timeout)
+        panes = [line.split("\t")[1:] for line in call.stdout if line.startswith("pane\t")]
+        clients = [line.split("\t")[1:] for line in call.stdout if line.startswith("client\t")]
+        # Compared here: a job id that a model made up must not get into a format, which may run commands.
+        mine = [pane[1:] for pane in panes if pane[0] == job_id]
+        if not mine:
+            return None
+        pane_id, window_id, held = mine[0]
+        people = tuple(Client(int(pid), int(at), seen, name) for mode, pid, at, seen, name in clients if mode != "1")
+        return Around(pane_id, window_id, held, people)
+
+    def places(self) -> list[Place]:
+        """Every pane of the server; none when no server runs."""
+        call = self.server.cmd("list-panes", "-a", "-F", PLACE_FORMAT)
+        found = []
+        for line in call.stdout:
+            facts = dict(zip(PLACE, line.split("\t", len(PLACE) - 1), strict=True))
+            found.append(
+                Place(
+                    session=facts["session_name"],
+                    index=facts["window_index"],
+                    window_id=facts["window_id"],
+                    pane_id=facts["pane_id"],
+                    active=facts["pane_active"] == "1",
+                    panes=int(facts["window_panes"]),
+                    pid=int(facts["pane_pid"]),
+                    tty=facts["pane_tty"],
+                    over=facts[OVER[2:-1]] == "1",
+                    piped=facts["pane_pipe"] == "1",
+                    job_id=facts[MARK],
+                    server_pid=int(facts["pid"]),
+                    socket=facts["socket_path"],
+                    is_welcome=facts["pane_id"] == facts[WELCOME],
+                    auto_named=facts["automatic-rename"] == "1",
+                    window_name=facts["window_name"],
+                )
+            )
+        return found
+
+    def claim(self, place: Place, job_id: str) -> bool:
+        """Mark the pane as the job's, in one act; False when another has marked it since."""
+        same = f"#{{==:#{{{MARK}}},{place.job_id}}}"
+        set_it = f"set-option -p -t {place.pane_id} {MARK} {job_id}"
+        show = ("show-options", "-pv", "-t", place.pane_id, MARK)
+        return self.run("if-shell", "-F", "-t", place.pane_id, same, set_it, ";", *show) == [job_id]
+
+    def give_back(self, place: Place) -> None:
+        """Take our mark from a pane that was not adopted after all, and give its window its own name."""
+        automatic = ("set-option", "-wu", "-t", place.pane_id, "automatic-rename")
+        mark = ("set-option", "-pu", "-t", place.pane_id, MARK)
+        # tmux runs `#(...)` in a name.
+        name = place.window_name.replace("#", "##")
+        rename = ("rename-window", "-t", place.pane_id, "--", name)
+        self.server.cmd(*mark, ";", *rename, *((";", *automatic) if place.auto_named else ()))
+
+    def attended(self) -> bool:
+        """Whether anybody is attached to our session."""
+        return bool(self.server.cmd("list-clients", "-t", f"={self.session}").stdout)
+
+    def mark_prompts(self, marks: Mapping[str, Asking | None], *, at: int) -> None:
+        """Mark by pane id who asks and, by None, who does not; a notice is given once for each question.
+
+        Not of a window that a person looks at. The welcome page rings for it: a bell in the window would be output.
+        """
+        session = f"={self.session}:"
+        page = self.server.cmd("show-options", "-qv", "-t", session, WELCOME).stdout
+        ring = f" ; send-keys -t {page[0]} C-g" if page and re.fullmatch(r"%\d+", page[0]) else ""
+        words: list[str] = []
+        for pane, asking in marks.items():
+            mark = ["set-option", "-wF", "-t", pane, "@tmuxjobs_input", "#{window_activity}" if asking else ""]
+            words += [";", *mark]
+            if asking and asking.notice:
+                asked = f"set-option -w -t {pane} @tmuxjobs_asked {asking.question}"
+                tell = f"set-option -t {session} @tmuxjobs_notice_at {at} ; "
+                tell += f"set-option -t {session} @tmuxjobs_notice '{asking.notice}'{ring}"
+                # Compared and marked in one act: several servers may look at once.
+                once = f"{asked} ; if-shell -F -t {pane} '#{{==:#{{window_active_clients}},0}}' \"{tell}\""
+                words += [";", "if-shell", "-F", "-t", pane, f"#{{!=:#{{@tmuxjobs_asked}},{asking.question}}}", once]
+        self.server.cmd(*words[1:])
+
+    def mark_window(self, pane_id: str, marks: Mapping[str, str | None]) -> None:
+        """Set options on the pane's window; None unsets one."""
+        words: list[str] = []
+        for name, value in marks.items():
+            words += [";", "set-option", "-w", "-t", pane_id, name, value] if value is not None else []
+            words += [";", "set-option", "-wu", "-t", pane_id, name] if value is None else []
+        self.run(*words[1:])
+
+    def type(self, pane: Pane, text: str) -> None:
+        """Type the text, as a keyboard would: every newline is Enter. Any length, exact.
+
+        By a buffer from standard input, for it may be a password: every user sees the arguments of `send-keys`. A paste
+        also leaves a person's copy mode alone. Several lines for a program that takes bracketed pastes come as one, or
+        its editor would indent them again.
+        """
+        text = text.replace("\r\n", "\r").replace("\n", "\r")
+        lines = text.removesuffix("\r")
+        name = f"tmuxjobs-{os.getpid()}-{secrets.token_hex(4)}"
+        paste = ("paste-buffer", "-d", "-r", "-t", pane.pane_id, "-b")
+        enter = ("set-buffer", "-b", f"{name}-enter", "--", "\r", ";", *paste, f"{name}-enter")
+        if not lines:
+            self.run(*enter)
+            return
+        brackets = ("-p",) if "\r" in lines else ()
+        after = (";", *enter) if text != lines else ()
+        try:
+            self.run("load-buffer", "-b", name, "-", ";", *paste, name, *brackets, *after, stdin=lines.encode())
+        except TmuxError:
+            for left in (name, f"{name}-enter"):
+                with contextlib.suppress(TmuxError):  # the first error is the one to tell
+                    self.server.cmd("delete-buffer", "-b", left)
+            raise
+
+    def press(self, pane: Pane, keys: Sequence[str]) -> None:
+        """Press named keys, in tmux's names as `key_name` gives them; a person's copy mode ends."""
+        self.run("copy-mode", "-q", "-t", pane.pane_id, ";", "send-keys", "-t", pane.pane_id, "--", *keys)
+
+    def close(self, pane: Pane) -> None:
+        """Remove a pane whose job has ended; one that runs is left alone."""
+        self.server.cmd("if-shell", "-F", "-t", pane.pane_id, OVER, f"kill-pane -t {pane.pane_id}")
+
+    def screen(self, pane: Pane, *, styled: bool = False) -> Screen:
+        """What a person sees now, scrolled back or not; `styled` keeps colours as escapes."""
+        capture = ["capture-pane", "-p", *(["-e"] if styled else []), "-t", pane.pane_id]
+        said, *lines = self.run("display-message", "-p", "-t", pane.pane_id, SCREEN_FORMAT, ";", *capture)
+        width, height, x, y, visible, alternate, mode, scrolled, copy_x, copy_y, title = said.split("\t", 10)
+        if mode == "copy-mode":
+            x, y = copy_x, copy_y
+            if back := int(scrolled or 0):
+                lines = self.run(*capture, "-S", str(-back), "-E", str(int(height) - 1 - back))
+        return Screen(
+            lines=tuple(lines),
+            columns=int(width),
+            rows=int(height),
+            cursor_column=int(x or 0),
+            cursor_row=int(y or 0),
+            cursor_visible=visible != "0",
+            alternate=alternate == "1",
+            mode=mode,
+            title=title,
+        )
+
+
+def _setting(target: str, options: Sequence[tuple[str, str]]) -> list[str]:
+    return [word for name, value in options for word in (";", "set-option", "-t", target, name, value)]
+
+
+class Opening:
+    """A `new-window` under way; once tmux has answered it has the pid in the pane, or `error`, what tmux said."""
+
+    NO_SESSION = re.compile(
+        "can't find session|no current target|no server running|error connecting|server exited|lost server"
+    )
+
+    def __init__(self) -> None:
+        self.pid: int | None = None
+        self.error: TmuxError | None = None
+
+    def call(self, tmux: Tmux, command: Sequence[str]) -> None:
+        try:
+            answer = tmux.server.cmd(*command, timeout=60.0)
+        except TmuxError as error:
+            self.error = error
+            return
+        if answer.stdout and answer.stdout[0].isdigit():
+            # Also when it failed: what a user's hook says against it comes after the window is there.
+            self.pid = int(answer.stdout[0])
+        else:
+            self.error = TmuxError(f"tmux refused new-window: {'; '.join(answer.stderr)}.")
+
+    @property
+    def session_gone(self) -> bool:
+        """Whether there was no session any more: someone closed its last window."""
+        return self.error is not None and self.NO_SESSION.search(str(self.error)) is not None
+
+
+def _version(path: str) -> str:
+    try:
+        done = subprocess.run([path, "-V"], capture_output=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise TmuxError(f"'{path}' can not be run: {error}.") from None
+    return done.stdout.decode(errors="replace").strip()
+
+
+def _check_version(path: str) -> None:
+    said = _version(path)
+    match = re.search(r"(\d+)\.(\d+)", said)
+    # A build from the development branch has no number and is newer than any.
+    if match and (int(match[1]), int(match[2])) < MINIMUM:
+        raise TmuxError(f"{said} is too old: tmuxjobs needs tmux {MINIMUM[0]}.{MINIMUM[1]}a or newer.")

@@ -1,0 +1,41 @@
+"""One file a verb, named for it: functions over a `Host`. They import each other downward; `Jobs` is their face."""
+
+from tmuxjobs.verbs import (
+    adopt,
+    doctor,
+    events,
+    execute,
+    hold,
+    interact,
+    job_wait,
+    kill,
+    notify,
+    output,
+    prompts,
+    prune,
+    restart,
+    screen,
+    search,
+    status,
+    wait,
+)
+
+__all__ = [
+    "adopt",
+    "doctor",
+    "events",
+    "execute",
+    "hold",
+    "interact",
+    "job_wait",
+    "kill",
+    "notify",
+    "output",
+    "prompts",
+    "prune",
+    "restart",
+    "screen",
+    "search",
+    "status",
+    "wait",
+]

@@ -1,0 +1,280 @@
+"""`doctor`: what would keep jobs from running here, what was left behind, and a real job from start to end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tmuxjobs.answers import Diagnosis, Finding, name_processes
+from tmuxjobs.errors import StateError, TmuxjobsError, apart
+from tmuxjobs.hosts.local import Host
+from tmuxjobs.models import Lost, Running, Starting
+from tmuxjobs.store import token
+from tmuxjobs.system import job_processes
+from tmuxjobs.tmux.session import UTF8, locale_name
+from tmuxjobs.verbs import execute, kill, status, wait
+
+FREE_BYTES = 200 << 20
+FREE_FILES = 1000
+PROCESSES = 5
+"""Of one job: the runner, the recorder with its thread, the command's shell, and a call of tmux now and then."""
+LINES = 20_000
+TRIAL_S = 60.0
+TRIAL = f"i=0; while [ $i -lt {LINES} ]; do i=$((i+1)); echo $i; done; exit 7"
+TRIED = b"".join(b"%d\r\n" % number for number in range(1, LINES + 1))
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A thing that no running job needs; `remove` takes it away."""
+
+    what: str
+    remove: Callable[[], object]
+
+
+def doctor(host: Host, *, fix: bool = False) -> Diagnosis:
+    """Look at everything that jobs need. With `fix` remove what was left behind, but nothing of a running job."""
+    checks = (tmux, options, locale, state_dir, http_token, open_files, terminals, room_for_processes, records, removed)
+    findings = [finding for check in checks for finding in found(host, check)]
+    left, fixed = look_for_leftovers(host, findings), []
+    if fix:
+        for leftover in left:
+            leftover.remove()
+            fixed.append(leftover.what)
+        left = look_for_leftovers(host, [])
+    findings.append(told("leftovers", [one.what for one in left]))
+    findings += found(host, not_proved)
+    findings += found(host, trial)
+    return Diagnosis(healthy=all(one.ok for one in findings), checks=tuple(findings), fixed=tuple(fixed))
+
+
+def found(host: Host, check: Callable[[Host], Iterator[Finding]]) -> list[Finding]:
+    """What the check says; an error of ours is a finding too, for its text says what to do."""
+    faults: list[str] = []
+    try:
+        with apart("", faults):
+            return list(check(host))
+    except TmuxjobsError as error:
+        faults = [str(error)]
+    return [Finding(name=check.__name__.replace("_", " "), ok=False, text=fault) for fault in faults]
+
+
+def look_for_leftovers(host: Host, findings: list[Finding]) -> list[Leftover]:
+    faults: list[str] = []
+    left: list[Leftover] = []
+    try:
+        with apart("", faults):
+            left = list(leftovers(host, faults))
+    except TmuxjobsError as error:
+        faults.append(str(error))
+    findings += [Finding(name="leftovers", ok=False, text=fault) for fault in faults]
+    return left
+
+
+def told(name: str, left: list[str]) -> Finding:
+    if not left:
+        return Finding(name=name, ok=True, text="none")
+    return Finding(name=name, ok=False, text=f"{'; '.join(left)}. `tmuxjobs doctor --fix` removes them.")
+
+
+def tmux(host: Host) -> Iterator[Finding]:
+    yield Finding(name="tmux", ok=True, text=f"{host.tmux.version()} at {host.tmux.binary}")
+
+
+def options(host: Host) -> Iterator[Finding]:
+    """Only what would end jobs; all else a person may set as they like."""
+    value = host.tmux.server_option("exit-unattached")
+    if value == "on":
+        text = (
+            "exit-unattached is on, so tmux would end with every job when nobody is attached. Take it out of your "
+            "tmux.conf and run: tmux set-option -s exit-unattached off"
+        )
+        yield Finding(name="tmux options", ok=False, text=text)
+    else:
+        yield Finding(name="tmux options", ok=True, text="no server runs yet" if value is None else "fine")
+
+
+def locale(host: Host) -> Iterator[Finding]:
+    name = locale_name(host.environ)
+    effect, cure = "programs may print `?` for letters beyond ASCII.", "Set LANG=C.UTF-8 where tmuxjobs is started."
+    if not UTF8.search(name):
+        text = f"{name or 'none is set'}: jobs run all the same, but {effect} {cure}"
+        yield Finding(name="locale", ok=True, text=text)
+    elif is_installed(name):
+        yield Finding(name="locale", ok=True, text=name)
+    else:
+        yield Finding(name="locale", ok=False, text=f"{name} is not installed here, so {effect} {cure}")
+
+
+def is_installed(name: str) -> bool:
+    """Whether the C library has that locale. A child asks: `setlocale` would change all threads of this process."""
+    code = "import locale, sys; locale.setlocale(locale.LC_CTYPE, sys.argv[1])"
+    argv = [sys.executable, "-I", "-S", "-c", code, name]
+    return subprocess.run(argv, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=30).returncode == 0
+
+
+def state_dir(host: Host) -> Iterator[Finding]:
+    host.store.prepare()
+    root = host.store.root
+    disk = os.statvfs(root)
+    free = disk.f_bavail * disk.f_frsize
+    if free < FREE_BYTES:
+        text = (
+            f"the disk of {root} is nearly full, {free >> 20} MB are free: free some space, or set TMUXJOBS_STATE_DIR"
+        )
+        yield Finding(name="state directory", ok=False, text=f"{text} to another disk.")
+    elif disk.f_files and disk.f_favail < FREE_FILES:
+        text = f"the disk of {root} can hold only {disk.f_favail} more files: remove some."
+        yield Finding(name="state directory", ok=False, text=text)
+    else:
+        yield Finding(name="state directory", ok=True, text=f"{root}, {free >> 20} MB free")
+
+
+def http_token(host: Host) -> Iterator[Finding]:
+    """Looked at before `--fix` closes it to others, who may know it all the same."""
+    path = host.store.root / token.NAME
+    if os.path.lexists(path):
+        token.token_in(path)
+        yield Finding(name="http token", ok=True, text=str(path))
+
+
+def open_files(host: Host) -> Iterator[Finding]:
+    """tmux needs two files a job, and at its limit it stops answering the person, too."""
+    server = host.tmux.server_pid()
+    used = job_processes.open_files(server) if server is not None else None
+    if used is None:
+        yield Finding(name="open files", ok=True, text="no tmux server to look at")
+        return
+    count, limit = used
+    wanted = 2 * host.settings.max_jobs + 20
+    text = f"tmux has {count} of {limit} files open"
+    if limit - count < wanted:
+        text += (
+            f", and {host.settings.max_jobs} jobs need {wanted}: raise `ulimit -n` before tmux starts, or lower "
+            "TMUXJOBS_MAX_JOBS."
+        )
+    yield Finding(name="open files", ok=limit - count >= wanted, text=text)
+
+
+def terminals(host: Host) -> Iterator[Finding]:
+    free = job_processes.free_terminals()
+    if free is None:
+        return
+    enough = free >= host.settings.max_jobs
+    text = f"{free} more can be opened"
+    if not enough:
+        text += f", and {host.settings.max_jobs} jobs may run: close some, or raise the sysctl kernel.pty.max."
+    yield Finding(name="terminals", ok=enough, text=text)
+
+
+def room_for_processes(host: Host) -> Iterator[Finding]:
+    server = host.tmux.server_pid()
+    free = job_processes.free_processes(server if server is not None else os.getpid())
+    if free is None:
+        return
+    wanted = PROCESSES * host.settings.max_jobs
+    text = f"{free} more can be started"
+    if free < wanted:
+        text += (
+            f", and {host.settings.max_jobs} jobs need {wanted} and more: end some, raise their limit (`ulimit -u`, or "
+            "the container's or unit's own), or lower TMUXJOBS_MAX_JOBS."
+        )
+    yield Finding(name="processes", ok=free >= wanted, text=text)
+
+
+def records(host: Host) -> Iterator[Finding]:
+    listed = status.list(host, limit=1)
+    text = " ".join(listed.damaged) or f"{listed.total} jobs, all readable"
+    yield Finding(name="records", ok=not listed.damaged, text=text)
+
+
+def removed(host: Host) -> Iterator[Finding]:
+    """Jobs that run though a person removed their folder. Only the person knows whether they are wanted."""
+    found = [name for name in sorted(job_processes.runners(host.store.jobs)) if is_removed(host, name)]
+    if found:
+        text = f"{', '.join(found)} run though their folders were removed: `tmuxjobs kill JOB` ends them."
+        yield Finding(name="removed jobs", ok=False, text=text)
+
+
+def is_removed(host: Host, job_id: str) -> bool:
+    with suppress(StateError):  # damaged: `records` tells it
+        return host.store.look(job_id) is None
+    return False
+
+
+def leftovers(host: Host, faults: list[str]) -> Iterator[Leftover]:
+    """What killed processes left half made, of jobs that do not run, their windows and their processes.
+
+    Nothing is a leftover of a job with a fault; it is named in *faults*, unless its record is damaged.
+    """
+    store = host.store
+    panes = host.tmux.panes()
+    with store.lock():
+        names = set(store.ids())
+        half_made = store.half_made()
+        for path in half_made:
+            names.discard(path.name)
+            yield Leftover(str(path), lambda path=path: store.discard(path))  # type: ignore[misc]
+    for path in store.exposed():
+        yield Leftover(f"{path}, which others may read", lambda path=path: close_to_others(path))  # type: ignore[misc]
+    for name in sorted(names):
+        with apart(name, faults), suppress(StateError):  # damaged: `records` tells it
+            record, state = host.look(name)
+            if isinstance(state, Starting | Running):
+                continue
+            if record.job.adopted is not None and isinstance(state, Lost):
+                continue  # lost to us alone: its window and its processes are a person's own
+            if living := host.left(record, state).ours:
+                what = f"{name_processes(living)} of lost job {name}"
+                yield Leftover(what, lambda name=name: kill.kill(host, name, grace=2.0))  # type: ignore[misc]
+            for path in store.transient(name):
+                yield Leftover(str(path), lambda path=path: store.discard(path))  # type: ignore[misc]
+            # One that runs is of a job with that id in another state directory.
+            if isinstance(state, Lost) and name in panes and panes[name].dead:
+                yield Leftover(f"window of lost job {name}", lambda name=name: host.tmux.close(panes[name]))  # type: ignore[misc]
+    for name in sorted(panes.keys() - names):
+        if panes[name].dead and store.look(name) is None:
+            yield Leftover(f"window of removed job {name}", lambda name=name: host.tmux.close(panes[name]))  # type: ignore[misc]
+
+
+def not_proved(host: Host) -> Iterator[Finding]:
+    """Processes that may be of lost jobs: named, for a person to judge."""
+    for record in host.store.unfinished():
+        for one in host.left(*host.settle(record)).doubt:
+            text = (
+                f"{one.name} ({one.pid}) may be left of lost job {record.job.job_id}, but nothing proves it, so it was "
+                f"not touched: look at it, and end it by `kill {one.pid}` if it is."
+            )
+            yield Finding(name="process", ok=True, text=text)
+
+
+def close_to_others(path: Path) -> None:
+    with suppress(OSError):  # gone meanwhile
+        path.chmod(path.lstat().st_mode & 0o700)
+
+
+def trial(host: Host) -> Iterator[Finding]:
+    """Run a job that prints 109 KB and ends with code 7; compare every byte. Nothing of it stays."""
+    shell = shutil.which("sh") or "/bin/sh"
+    started = execute.execute(host, TRIAL, name="doctor", cwd="/", shell=shell, timeout=TRIAL_S)
+    try:
+        wait.wait(host, started.job_id, timeout=TRIAL_S)
+        seen = status.status(host, started.job_id)
+        data = Path(seen.log_path).read_bytes()
+    finally:
+        kill.kill(host, started.job_id, grace=0.0)
+        execute.forget(host, started.job_id)
+    good = seen.exit_code == 7 and seen.log == "complete" and data == TRIED
+    text = f"started, recorded and ended in {seen.runtime:.1f} s, {len(data)} bytes as printed"
+    if not good:
+        text = (
+            f"a job that prints {len(TRIED)} bytes and ends with code 7 was {seen.detail} with {len(data)} bytes "
+            f"(log: {seen.log})."
+        )
+    yield Finding(name="a real job", ok=good, text=text)

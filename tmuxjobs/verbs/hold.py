@@ -1,0 +1,110 @@
+"""`hold` and `release`: a person takes a job over; and what is known of the people around a job.
+
+A hold is a mark on the job's window, `since:clients`, so it goes with the window. It is over when those clients have
+detached, or when nobody attached to the session has pressed a key for the bound: derived at each look, never timed.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from tmuxjobs.answers import HoldAnswer
+from tmuxjobs.errors import Held, JobEnded, TmuxError
+from tmuxjobs.hosts.local import Host
+from tmuxjobs.models import Running, Starting, describe
+from tmuxjobs.tmux.panes import Client
+
+LOOK_S = 2.0
+"""A tmux that hangs must not hold up `status`."""
+
+
+@dataclass(frozen=True)
+class People:
+    """Who is at a job: `watchers` see its window now, `typed_ago` is s since one of them last pressed a key."""
+
+    watchers: int = 0
+    typed_ago: float | None = None
+    held_since: float | None = None
+
+
+def hold(host: Host, job_id: str, *, toggle: bool = False) -> HoldAnswer:
+    """Keep the agent from typing into a running job and from ending it; with `toggle`, release one that is held.
+
+    Raises JobNotFound, JobEnded, TmuxError.
+    """
+    _, state = host.look(job_id)
+    if not isinstance(state, Running | Starting):
+        raise JobEnded(f"Job '{job_id}' can not be held: {describe(state)}.")
+    around = host.tmux.around(job_id)
+    if around is None:
+        raise TmuxError(f"Job '{job_id}' has no window on this tmux server (socket {host.settings.socket_name}).")
+    if toggle and _held_since(host, around.held, around.clients) is not None:
+        return release(host, job_id)
+    pids = [client.pid for client in _of_session(host, around.clients)]
+    since = int(time.time())
+    bound = f"{host.settings.hold_for:.0f}"
+    mark = f"{since}:{','.join(map(str, pids))}"
+    host.tmux.mark_window(around.pane_id, {"@tmuxjobs_held": mark, "@tmuxjobs_held_for": bound})
+    ends = "when you detach, " if pids else ""
+    return HoldAnswer(
+        job_id=job_id,
+        held=True,
+        detail=f"yours: the agent does not type into it nor end it until `tmuxjobs release {job_id}`, {ends}or "
+        f"{host.settings.hold_for / 60:g} min without a key",
+    )
+
+
+def release(host: Host, job_id: str) -> HoldAnswer:
+    """Give a held job back to the agent. Raises JobNotFound."""
+    host.store.read(job_id)
+    around = host.tmux.around(job_id)
+    held = around is not None and _held_since(host, around.held, around.clients) is not None
+    if around is not None and around.held:
+        host.tmux.mark_window(around.pane_id, {"@tmuxjobs_held": None})
+    return HoldAnswer(job_id=job_id, held=False, detail="released" if held else "it was not held")
+
+
+def people(host: Host, job_id: str) -> People:
+    """Who is at the job now; nobody when tmux does not say."""
+    try:
+        around = host.tmux.around(job_id, timeout=LOOK_S)
+    except TmuxError:
+        return People()
+    if around is None:
+        return People()
+    seen = [client for client in around.clients if client.window_id == around.window_id]
+    typed = max((client.active_at for client in seen), default=None)
+    return People(
+        watchers=len(seen),
+        typed_ago=None if typed is None else max(0.0, time.time() - typed),
+        held_since=_held_since(host, around.held, around.clients),
+    )
+
+
+def refuse_if_held(host: Host, job_id: str) -> None:
+    """For the agent's verbs that would disturb a person: raises Held."""
+    around = host.tmux.around(job_id)
+    if around is None or not around.held:
+        return
+    since = _held_since(host, around.held, around.clients)
+    if since is not None:
+        raise Held(job_id, since=datetime.fromtimestamp(since, UTC), for_s=time.time() - since)
+    host.tmux.mark_window(around.pane_id, {"@tmuxjobs_held": None})
+
+
+def _held_since(host: Host, mark: str, clients: tuple[Client, ...]) -> float | None:
+    """Seconds since the epoch; None when the job is not held, or not any more."""
+    text, _, pids = mark.partition(":")
+    if not text.isdigit():
+        return None
+    here = _of_session(host, clients)
+    if pids and not {str(client.pid) for client in here} & set(pids.split(",")):
+        return None
+    active = max([float(text), *(client.active_at for client in here)])
+    return float(text) if time.time() - active < host.settings.hold_for else None
+
+
+def _of_session(host: Host, clients: tuple[Client, ...]) -> list[Client]:
+    return [client for client in clients if client.session == host.settings.session]

@@ -1,0 +1,165 @@
+"""`prune`: what goes of finished jobs and their windows, and what stays."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tmuxjobs.errors import LimitReached, StateError, apart, raised
+from tmuxjobs.hosts.local import Host
+from tmuxjobs.models import JobSpec, Lost
+from tmuxjobs.system import job_processes
+from tmuxjobs.tmux.panes import Pane
+from tmuxjobs.verbs import events
+
+RECORDS_BYTES = 128 << 10
+
+
+def prune(host: Host, faults: list[str] | None = None) -> list[str]:
+    """Remove finished jobs beyond the configured age and count, and their windows; the ids that went.
+
+    A job with a fault stays and is named in *faults*; without that list the fault is raised after all else is done.
+    """
+    if faults is None:
+        return raised(lambda faults: prune(host, faults))
+    events.journal(host)
+    lost = ended_unseen(host, faults)
+    with host.store.lock():
+        ages = sorted(ages_of(host, lost, faults).items(), key=lambda item: item[1])
+        limit = host.settings.keep_jobs_for
+        old = [name for place, (name, age) in enumerate(ages) if place >= host.settings.keep_jobs or age >= limit]
+        remove(host, old)
+        for path in host.store.half_made():
+            host.store.discard(path)
+        if host.settings.max_total_size is not None:
+            old += make_room(host, 0, lost, faults)
+    panes = host.tmux.panes() if old else {}
+    for name in old:
+        if name in panes:
+            host.tmux.close(panes[name])
+    prune_windows(host)
+    return old
+
+
+def ended_unseen(host: Host, faults: list[str]) -> set[str]:
+    """Lost jobs of which nothing lives. A look at all processes takes long: never under the lock."""
+    settled, adopted = [], set()
+    for unfinished in host.store.unfinished():
+        with apart(unfinished.job.job_id, faults):
+            record, state = host.settle(unfinished)
+            if record.job.adopted and host.left(record, state).ours:
+                adopted.add(record.job.job_id)
+            settled.append((record, state))
+    lost = [r for r, state in settled if isinstance(state, Lost) and r.job.job_id not in adopted]
+    traces = {
+        r.job.job_id: job_processes.Trace.of(r.job, r.run) for r in lost if r.run is not None and host.is_here(r.run)
+    }
+    living = {job_id for job_id, left in job_processes.of_jobs(traces).items() if left.ours}
+    return {record.job.job_id for record in lost} - living
+
+
+def ages_of(host: Host, lost: set[str], faults: list[str]) -> dict[str, float]:
+    """{job id: seconds since its end} of every job that has ended; `lost` is from `ended_unseen`."""
+    ended = {name: mtime(host.store.jobs / name / "exit.json") for name in host.store.ids()}
+    written = {name: at for name, at in ended.items() if at and host.store.owns(host.store.jobs / name)}
+    for record in host.store.unfinished():
+        if record.job.job_id in lost:
+            for path in host.store.transient(record.job.job_id):
+                host.store.discard(path)
+            written[record.job.job_id] = record.job.created_at.timestamp()
+    ages = {}
+    for name, at in written.items():
+        with apart(name, faults):
+            ages[name] = age_of(host, name, at)
+    return ages
+
+
+def age_of(host: Host, job_id: str, written_at: float) -> float:
+    """Seconds since it ended. The wall clock jumps, so that a job of this boot is asked by the other one.
+
+    That one stands still while the machine is suspended: a job may stay for longer, never for less. A job of an earlier
+    boot ended before this one began.
+    """
+    with contextlib.suppress(StateError):
+        record = host.store.look(job_id)
+        if record is not None and record.job.boot == job_processes.boot_id():
+            began = (record.run.started_monotonic if record.run else None) or record.job.created_monotonic
+            return time.monotonic() - began - (record.exit.runtime_s if record.exit else 0.0)
+    return max(time.time() - written_at, time.monotonic())
+
+
+def remove(host: Host, names: Sequence[str]) -> None:
+    """Remove these finished jobs; call it under the lock."""
+    events.ended(host, names)
+    for name in names:
+        host.store.remove(name)
+
+
+def make_room(host: Host, wanted: int, lost: set[str], faults: list[str], *, replaces: str | None = None) -> list[str]:
+    """Remove the oldest finished jobs until `wanted` bytes more fit into the total; call it under the lock.
+
+    A job that runs counts with all that it may still write, but for the one that is about to be ended. Raises
+    LimitReached when these alone take too much.
+    """
+    total = host.settings.max_total_size or 0
+    ages = ages_of(host, lost, faults)
+    taken = {name: host.store.size(name) for name in host.store.ids()}
+    for record in host.store.unfinished():
+        if record.job.job_id not in ages and record.job.job_id != replaces:
+            taken[record.job.job_id] = max(taken[record.job.job_id], reserved(record.job))
+    removed = []
+    for name in sorted(ages, key=lambda name: -ages[name]):
+        if sum(taken.values()) + wanted <= total:
+            break
+        del taken[name]
+        removed.append(name)
+    remove(host, removed)
+    if wanted and sum(taken.values()) + wanted > total:
+        raise LimitReached(
+            f"The logs of {len(taken)} running jobs may take {sum(taken.values())} bytes and this one {wanted}, beyond "
+            f"the {total} of TMUXJOBS_MAX_TOTAL_SIZE: wait for a job, or kill one."
+        )
+    return removed
+
+
+def reserved(job: JobSpec) -> int:
+    """What a job's folder may take on disk: its logs at their bound, and its records."""
+    return job.max_output_bytes * (2 if job.separate_stderr else 1) + RECORDS_BYTES
+
+
+def prune_windows(host: Host) -> None:
+    """Close the windows of finished jobs beyond the configured age and count."""
+    limit = host.settings.keep_windows_for
+    for place, (pane, age) in enumerate(finished_windows(host)):
+        if (place >= host.settings.keep_windows or age > limit) and not pane.viewers:
+            host.tmux.close(pane)
+
+
+def close_oldest_window(host: Host) -> bool:
+    """Close the window of the job that ended first, but for one that a person looks at; False when there is none."""
+    unseen = [pane for pane, _ in finished_windows(host) if not pane.viewers]
+    if unseen:
+        host.tmux.close(unseen[-1])
+    return bool(unseen)
+
+
+def finished_windows(host: Host) -> list[tuple[Pane, float]]:
+    """The windows of finished jobs, the last ended first, and how many seconds ago that was."""
+    dead = {name: pane for name, pane in host.tmux.panes().items() if pane.dead}
+    folders = {name: host.store.jobs / name for name in dead}
+    # A lost job has no exit record; its window, where a person sees that it is lost, stays as long as another's.
+    written = {name: mtime(folder / "exit.json") or mtime(folder / "output.log") for name, folder in folders.items()}
+    ages: dict[str, float] = {}
+    for name, at in written.items():
+        with apart(name, []):  # `list` names it
+            ages[name] = age_of(host, name, at)
+    return sorted(((dead[name], age) for name, age in ages.items()), key=lambda one: one[1])
+
+
+def mtime(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0

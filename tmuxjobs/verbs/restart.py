@@ -1,0 +1,103 @@
+"""`restart`: the same command as a new job; one that runs is ended once the new one has all that it needs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from tmuxjobs.answers import Restarted, name_processes
+from tmuxjobs.contract import LAUNCH_S
+from tmuxjobs.errors import InvalidInput, LimitReached, NotAllowed, NotStarted, StateError, TmuxError
+from tmuxjobs.hosts.local import Host
+from tmuxjobs.models import JobSpec, Lost, Running, Starting, describe
+from tmuxjobs.store.ids import slug
+from tmuxjobs.verbs import execute, kill
+
+REFUSED = (InvalidInput, LimitReached, NotAllowed, NotStarted, StateError, TmuxError)
+
+
+def restart(host: Host, job_id: str, *, env: Mapping[str, str] | None = None) -> Restarted:
+    """A new job of the same command, folder, shell and timeout; the old one stays in `list`.
+
+    One that runs is ended when the new job has its slot, its room on the disk, its window and its recorder: when any of
+    these cannot be had, it runs on. Environments are not kept: the new job gets ours, with `env`; the answer names
+    variables that were given then and are not now. Raises JobNotFound, InvalidInput for an adopted job, and what
+    `execute` raises.
+    """
+    record, state = host.look(job_id)
+    if record.job.adopted is not None:
+        raise InvalidInput(
+            f"Job '{job_id}' was adopted, so its environment is not known and it can not be run again as it was: "
+            "`execute` starts what you need."
+        )
+    runs = isinstance(state, Starting | Running)
+    try:
+        new = ready(host, record.job, env or {}, held=runs)
+    except REFUSED as error:
+        raise type(error)(f"{error} Job '{job_id}' was not ended.") if runs else error from None
+    if runs:
+        hand_over(host, job_id, new)
+    started = execute.started(host, new)
+    missing = [name for name in record.job.env_names if name not in (env or {})]
+    note = f"{', '.join(missing)} had been given in env and must be given again" if missing else ""
+    return Restarted(**dict(started), restarted=job_id, note=note)
+
+
+def ready(host: Host, spec: JobSpec, env: Mapping[str, str], *, held: bool) -> str:
+    """Start the job again; `held` back, it has all that it needs, in the slot of the one that runs."""
+    environment = execute.environment_of(host, env)
+    asked = {
+        **execute.checked(host, spec.command, spec.cwd, spec.shell, environment),
+        "timeout_s": spec.timeout_s if spec.timeout_s is not None else host.settings.job_timeout,
+        "separate_stderr": spec.separate_stderr,
+        "notify": spec.notify,
+        "env_names": tuple(sorted(env)),
+    }
+    host.ensure_session()
+    name = slug(spec.job_id.rpartition("-")[0])
+    job_id = execute.create(host, name, asked, environment, replaces=spec.job_id if held else None)
+    execute.launch(host, job_id)
+    return job_id
+
+
+def hand_over(host: Host, old: str, new: str) -> None:
+    """End the old job and let the new one go; on failure the new one is gone, and the error tells of the old one."""
+    try:
+        survivors = kill.kill(host, old).survivors
+        if survivors:
+            raise NotStarted(f"Job '{old}' could not be ended ({name_processes(survivors)}).")
+    except (NotStarted, StateError, TmuxError) as error:
+        withdraw(host, new)
+        raise NotStarted(f"{error} So nothing was started.") from None
+    except BaseException:  # Ctrl-C
+        withdraw(host, new)
+        raise
+    why = let_go(host, new)
+    if why is not None:
+        execute.forget(host, new)
+        raise NotStarted(f"Job '{old}' was ended, and then its command did not start again: {why.rstrip('.')}.")
+
+
+def let_go(host: Host, job_id: str) -> str | None:
+    """None once the command runs or has run, or why it does not."""
+    try:
+        host.store.let_go(job_id)
+    except StateError as error:
+        return str(error)
+    deadline = time.monotonic() + LAUNCH_S
+    while time.monotonic() < deadline:
+        record, state = host.look(job_id)
+        if isinstance(state, Lost) or (record.exit is not None and record.exit.reason == "not-started"):
+            return describe(state)
+        if record.exit is not None or (record.run is not None and record.run.command_pid is not None):
+            return None
+        time.sleep(0.005)
+    return f"it did not begin within {LAUNCH_S:.0f} s"
+
+
+def withdraw(host: Host, job_id: str) -> None:
+    """Take back a job that was held back."""
+    record, state = host.look(job_id)
+    if isinstance(state, Starting | Running):
+        kill.stop(host, record, "SIGTERM", 0.0)
+    execute.forget(host, job_id)

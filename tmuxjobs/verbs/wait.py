@@ -1,0 +1,200 @@
+"""`wait`: until a job ends, prints, falls silent, asks, or serves; told by the kernel, never polling its log.
+
+What is waited for is looked at once more after each change, so that a wait that was cut off is simply begun again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Unpack, get_args
+
+from tmuxjobs.answers import Waited, WaitedJob
+from tmuxjobs.arguments import checked_seconds
+from tmuxjobs.errors import InvalidInput
+from tmuxjobs.hosts.local import Host
+from tmuxjobs.models import status_of
+from tmuxjobs.system.watch import Watch, watching
+from tmuxjobs.text import matching
+from tmuxjobs.verbs import output
+from tmuxjobs.verbs.job_wait import CHARS, CHARS_MAX, WAIT_S, Conditions, Goal, JobWait, Mode, goal
+
+
+class Asked(Conditions, total=False):
+    """Everything a caller may ask for; see `wait`, and `begin` for what is so by default."""
+
+    cursor: int | None
+    mode: Mode
+    timeout: float | None
+    max_bytes: int
+
+
+class Wait:
+    """A wait for one job or several, without the way of sleeping: `look`, then sleep at most `pause_s`."""
+
+    def __init__(
+        self,
+        host: Host,
+        job_ids: Sequence[str],
+        goal: Goal,
+        *,
+        cursor: int | None,
+        mode: Mode,
+        timeout: float | None,
+        max_bytes: int,
+        called: Callable[[], None],
+        begins: Mapping[str, int] | None = None,
+    ) -> None:
+        self.host = host
+        self.mode = mode
+        self.timeout = timeout
+        self.budget = max(200, min(max_bytes, CHARS_MAX))
+        self.called = called
+        self.deadline = math.inf if timeout is None else time.monotonic() + timeout
+        starts = begins or {}
+        self.all = [JobWait(host, job_id, goal, cursor, starts.get(job_id)) for job_id in dict.fromkeys(job_ids)]
+        self.watches: list[Watch] = []
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Within it the kernel tells."""
+        with contextlib.ExitStack() as stack:
+            for one in self.all:
+                pid = one.record.run.pid if one.record.run else None
+                self.watches.append(stack.enter_context(watching(one.path.parent, pid, self.called)))
+            yield
+
+    def look(self) -> Waited | None:
+        """The answer if the wait is over."""
+        late = time.monotonic() >= self.deadline
+        for one, watch in zip(self.all, self.watches, strict=True):
+            one.look(watch, deadline=self.deadline)
+        met = [one for one in self.all if one.verdict is not None]
+        failed = [one for one in met if one.verdict is not None and one.verdict.reason == "fail_pattern"]
+        if failed or (met and (self.mode == "any" or len(met) == len(self.all))):
+            return self.answer((failed or met)[0] if self.mode == "any" or failed else met[-1])
+        if late:
+            waiting = [one for one in self.all if one.verdict is None]
+            return self.answer(waiting[0], over=True)
+        return None
+
+    @property
+    def pause_s(self) -> float:
+        pauses = [one.pause_s for one in self.all if one.verdict is None]
+        return max(0.0, min([*pauses, self.deadline - time.monotonic()]))
+
+    def answer(self, one: JobWait, *, over: bool = False) -> Waited:
+        verdict = one.verdict or one.over()
+        record, state = one.record, one.state
+        out = one.news(one.path, one.cursor, self.budget)
+        err = one.news(one.paths[1], None, self.budget) if record.job.separate_stderr else None
+        notes = [verdict.detail] if verdict.detail else []
+        cursor = out.cursor
+        if over:
+            if (behind := one.behind) is not None:
+                cursor = min(cursor, behind)
+                notes.insert(0, f"there was time to look through the output up to byte {behind}")
+            on = "`wait` again" if len(self.all) > 1 else f"`wait` with cursor={cursor}"
+            notes.insert(0, f"not so after {self.timeout:g} s; {on} goes on")
+            notes += one_time_notes(one)
+        notes += output.log_notes(self.host, record, state)
+        notes += output.held_back(out)
+        return Waited(
+            job_id=one.job_id,
+            reason=verdict.reason,
+            status=status_of(state),
+            exit_code=record.exit.exit_code if record.exit else None,
+            stdout=out.text,
+            stderr=err.text if err else "",
+            cursor=cursor,
+            waits_for=verdict.prompt.waits_for if verdict.prompt else None,
+            prompt=verdict.prompt.text if verdict.prompt else None,
+            note="; ".join(notes),
+            runtime=self.host.runtime(record, state),
+            jobs=self.told(one) if len(self.all) > 1 else (),
+        )
+
+    def told(self, one: JobWait) -> tuple[WaitedJob, ...]:
+        """Each of them with its share of what may be shown; the one that ended the wait gets what the others leave."""
+        room = self.budget
+        told: dict[str, WaitedJob] = {}
+        for each in sorted(self.all, key=lambda each: (each is one, each.verdict is not None)):
+            job = each.told(room // (len(self.all) - len(told)))
+            room -= len(job.stdout) + len(job.stderr)
+            told[each.job_id] = job
+        return tuple(told[each.job_id] for each in self.all)
+
+
+def one_time_notes(one: JobWait) -> list[str]:
+    """Said when the pattern did not show: it may stand in what was printed before."""
+    if one.goal.pattern is None or one.cursor is not None or not one.begin:
+        return []
+    with contextlib.suppress(TimeoutError):
+        earlier = matching.Watcher(one.path, one.goal.pattern, literal=one.goal.literal).look(timeout=1.0)
+        if earlier is not None and earlier.cursor < one.begin:
+            return [f"the pattern stands in earlier output, line {earlier.line}: cursor=0 counts that too"]
+    return []
+
+
+def wait(host: Host, job_id: str | Sequence[str], **asked: Unpack[Asked]) -> Waited:
+    """Wait until a condition is met or `timeout` seconds have passed; the job's end is always a condition.
+
+    Without a timeout (None) it takes as long as it takes. Of several jobs `mode` says whether `any` or `all` count. A
+    pattern counts in what comes after `cursor`, or after this call began; the answer has the output since `cursor`, or
+    the newest. Raises JobNotFound, InvalidInput.
+    """
+    told = threading.Event()
+    waits = begin(host, job_id, told.set, **asked)
+    with waits.watched():
+        while (answer := waits.look()) is None:
+            told.wait(min(waits.pause_s, threading.TIMEOUT_MAX))
+            told.clear()
+    return answer
+
+
+async def wait_async(host: Host, job_id: str | Sequence[str], **asked: Unpack[Asked]) -> Waited:
+    """As `wait`, in an event loop: to cancel it ends the waiting at once, and never the job."""
+    import asyncio  # takes 25 ms, and only the server has an event loop
+
+    loop = asyncio.get_running_loop()
+    told = asyncio.Event()
+
+    def called() -> None:
+        loop.call_soon_threadsafe(told.set)
+
+    waits = await asyncio.to_thread(begin, host, job_id, called, **asked)
+    with waits.watched():
+        while (answer := await asyncio.to_thread(waits.look)) is None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(waits.pause_s):
+                    await told.wait()
+            told.clear()
+    return answer
+
+
+def begin(
+    host: Host,
+    job_id: str | Sequence[str],
+    called: Callable[[], None],
+    *,
+    cursor: int | None = None,
+    mode: Mode = "any",
+    timeout: float | None = WAIT_S,
+    max_bytes: int = CHARS,
+    **conditions: Unpack[Conditions],
+) -> Wait:
+    """The wait with all that was asked checked; `called` is called when it should look again."""
+    asked = goal(**conditions)
+    ids = [job_id] if isinstance(job_id, str) else list(job_id)
+    if not ids:
+        raise InvalidInput("Give the id of a job to wait for, or of several.")
+    if cursor is not None and len(ids) > 1:
+        raise InvalidInput("A cursor belongs to one job; leave it out to wait for several.")
+    if mode not in get_args(Mode):
+        raise InvalidInput(f"mode is any or all, not '{mode}'.")
+    if timeout is not None:
+        checked_seconds("timeout", timeout, least=0.0)
+    return Wait(host, ids, asked, cursor=cursor, mode=mode, timeout=timeout, max_bytes=max_bytes, called=called)
