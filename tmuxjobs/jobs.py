@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import functools
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Concatenate, Literal, ParamSpec, Self, TypeVar
 
 from tmuxjobs import verbs
@@ -38,6 +38,21 @@ def _act(function: Callable[Concatenate[Host, P], R]) -> Callable[Concatenate[Jo
     return method
 
 
+def _act_async(function: Callable[Concatenate[Host, P], Awaitable[R]]) -> Callable[Concatenate[Jobs, P], Awaitable[R]]:
+    """As `_act`, for an event loop."""
+
+    @functools.wraps(function)
+    async def method(self: Jobs, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        if self.caller == "agent":
+            from asyncio import to_thread  # takes 25 ms, and only the server has an event loop
+
+            job_id = str(args[0] if args else kwargs["job_id"])
+            await to_thread(verbs.hold.refuse_if_held, self.host, job_id)
+        return await function(self.host, *args, **kwargs)
+
+    return method
+
+
 class Jobs:
     """All jobs of one state directory, in one session of one tmux server."""
 
@@ -46,11 +61,15 @@ class Jobs:
     adoptable = _verb(verbs.adopt.adoptable)
     list = _verb(verbs.status.list)
     status = _verb(verbs.status.status)
+    usage = _verb(verbs.status.usage)
     output = _verb(verbs.output.output)
     tail = _verb(verbs.output.tail)
+    follow = _verb(verbs.follow.Follow)
+    last_lines = _verb(verbs.follow.last_lines)
     search = _verb(verbs.search.search)
     screen = _verb(verbs.screen.screen)
     interact = _act(verbs.interact.interact)
+    interact_async = _act_async(verbs.interact.interact_async)
     kill = _act(verbs.kill.kill)
     restart = _act(verbs.restart.restart)
     hold = _verb(verbs.hold.hold)
@@ -65,6 +84,7 @@ class Jobs:
     def __init__(self, host: Host, *, caller: Caller = "person") -> None:
         self.host = host
         self.caller = caller
+        self.tasks = verbs.task.Tasks(host)
 
     @classmethod
     def open(cls, settings: Settings | None = None) -> Self:

@@ -6,10 +6,11 @@ Records are pydantic models, because files cross a boundary. A state is a type w
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Literal, assert_never
+from typing import Annotated, Any, Literal, assert_never
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from tmuxjobs.arguments import Mode
 from tmuxjobs.contract import FORMAT, LAUNCH_S
 
 Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
@@ -144,6 +145,25 @@ class ExitRecord(Model):
     left_running: tuple[ProcessRecord, ...] = ()
     job: JobSpec
     run: RunRecord | None
+
+
+class TaskRecord(Model):
+    """`task.json` in the folder of the job, `task-*.json` for further ones: a wait that a client polls."""
+
+    format: int = FORMAT
+    task_id: str
+    tool: str
+    job_ids: tuple[str, ...]
+    conditions: dict[str, Any]
+    begins: dict[str, Count]
+    cursor: Count | None
+    mode: Mode
+    max_bytes: int
+    created_at: Moment
+    updated_at: Moment
+    deadline_at: Moment | None
+    cancelled: bool = False
+    result: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -290,3 +310,14 @@ def describe(state: State) -> str:
             return f"lost: {detail}"
         case _:
             assert_never(state)
+
+
+class Entry(Model):
+    """A line of the journal. The status of a removed job is not known any more."""
+
+    n: Count
+    event: Literal["start", "end"]
+    job_id: Text
+    at: Moment
+    status: Text | None = None
+    exit_code: int | None = None

@@ -1,5 +1,6 @@
 """The seven tools of the server this one replaces: their names, parameters, bounds and result fields, in both eras."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -127,3 +128,21 @@ def test_instructions_teach_the_way_to_watch(jobs: Jobs) -> None:
 
 def test_instructions_say_which_lines_are_ours(jobs: Jobs) -> None:
     assert r"lines that begin with `== `, is from tmuxjobs; output" in (build_server(jobs).instructions or "")
+
+
+async def test_slow_calls_do_not_hold_up_fast_ones(client: Client[Any], jobs: Jobs) -> None:
+    stubborn = [jobs.execute("trap '' TERM INT; read x; sleep 1000").job_id for _ in range(2)]
+    calls = [client.call_tool("wait", {"job_id": stubborn[0], "timeout": 40}) for _ in range(50)]
+    calls += [
+        client.call_tool("interact", {"job_id": stubborn[0], "input": "x", "wait": 40, "pattern": "never"})
+        for _ in range(30)
+    ]
+    calls += [client.call_tool("kill", {"job_id": stubborn[1], "grace": 30}) for _ in range(10)]
+    slow = [asyncio.create_task(call) for call in calls]
+    await asyncio.sleep(0)
+    for tool, arguments in (("status", {"job_id": stubborn[0]}), ("list", {}), ("tail", {"job_id": stubborn[0]})) * 3:
+        await call(client, tool, **arguments)
+        assert not any(task.done() for task in slow)
+    for job_id in stubborn:
+        await asyncio.to_thread(jobs.kill, job_id, signal="KILL")
+    await asyncio.gather(*slow, return_exceptions=True)

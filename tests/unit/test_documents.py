@@ -8,7 +8,7 @@ import platformdirs
 import pytest
 
 from tmuxjobs import Jobs, Settings
-from tmuxjobs.cli import app
+from tmuxjobs.cli import main
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.server.tools import build_server
 from tmuxjobs.settings import SEED, ours, parse_size
@@ -38,7 +38,7 @@ async def test_tools_are_the_servers() -> None:
 
 def test_commands_are_the_programs() -> None:
     documented = {row[0].split()[1] for row in table("command")}
-    assert documented == {name for name in app.app if not name.startswith("-")}
+    assert documented == {name for name in main.app if not name.startswith("-")}
 
 
 def test_settings_are_the_programs() -> None:
@@ -72,14 +72,23 @@ def test_documents_stay_short_and_their_links_lead_somewhere(text: str, most: in
         assert (ROOT / link).exists(), link
 
 
-def test_map_names_every_module() -> None:
-    for module in (ROOT / "tmuxjobs").glob("*.py"):
-        assert f"`{module.name}`" in CONTRIBUTING, f"{module.name} is missing in CONTRIBUTING.md's map"
+def test_map_names_every_part() -> None:
+    for part in (ROOT / "tmuxjobs").iterdir():
+        name = f"{part.name}/" if part.is_dir() else part.name
+        if not part.name.startswith(("__", "py.typed")):
+            assert f"`{name}`" in CONTRIBUTING, f"{name} is missing in CONTRIBUTING.md's map"
+
+
+@pytest.mark.parametrize("document", [README, CONTRIBUTING], ids=["README", "CONTRIBUTING"])
+def test_named_files_are_there(document: str) -> None:
+    tracked = [path for path in ROOT.glob("*/**/*.py") if ".venv" not in path.parts]
+    for name in set(re.findall(r"`([\w/]+\.py)`", document)) - {"tests/integration/test_pause.py", "verbs/pause.py"}:
+        assert any(path.as_posix().endswith(f"/{name}") for path in tracked), f"{name} is no file here"
 
 
 def test_quoted_messages_are_the_programs() -> None:
     """Known issues quote what people will search for; a number in them stands for any."""
-    source = "".join(path.read_text() for path in sorted((ROOT / "tmuxjobs").glob("*.py")))
+    source = "".join(path.read_text() for path in sorted((ROOT / "tmuxjobs").glob("**/*.py")))
     flat = re.sub(r"\{[^{}]*\}", "N", re.sub(r'"\s*f?"', "", source))
     for quoted in re.findall(r"^\* `([^`]+)`", README.partition("## Known issues")[2].partition("\n## ")[0], re.M):
         theirs = quoted.startswith(("sessions should", "can't find", "spawn "))

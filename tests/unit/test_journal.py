@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from tmuxjobs.errors import StateError
+from tmuxjobs.models import Entry
 from tmuxjobs.store import journal
-from tmuxjobs.store.journal import Entry, Journal
+from tmuxjobs.store.journal import Journal
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

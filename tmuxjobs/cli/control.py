@@ -8,12 +8,12 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from tmuxjobs.answers import Waited
+from tmuxjobs.arguments import Until
 from tmuxjobs.cli.app import WAIT_OVER, Flag, JobId, Json, Quiet, app, job_ids, list_of, show
 from tmuxjobs.cli.busy import busy
 from tmuxjobs.cli.read import _print_output
 from tmuxjobs.errors import InvalidInput
 from tmuxjobs.jobs import Jobs
-from tmuxjobs.verbs.job_wait import Until
 
 
 @app.command

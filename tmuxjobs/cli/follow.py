@@ -6,7 +6,6 @@ import contextlib
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Literal
 
@@ -15,14 +14,10 @@ from tmuxjobs.cli.streams import Stream
 from tmuxjobs.cli.terminal_filter import TerminalFilter
 from tmuxjobs.errors import TmuxjobsError
 from tmuxjobs.jobs import Jobs
-from tmuxjobs.system.watch import watching
 from tmuxjobs.visible import visible
 
 CtrlC = Literal["pass", "leave", "kill"]
-CHARS = 400_000
 UNREAD = 128 + signal.SIGPIPE
-LOOK_S = 1.0
-"""How long without news until someone is told that the job waits for input."""
 
 
 def follow(
@@ -34,48 +29,19 @@ def follow(
     the reader of a pipe leaves first, the job runs on and the code is that of SIGPIPE.
     """
     show = Shown(colours=sys.stdout.isatty())
-    record, _ = jobs.host.look(job_id)
-    news = News()
+    pages = jobs.follow(job_id, cursor=cursor, stderr_cursor=stderr_cursor, raw=show.colours)
     if pressed is not None:
-        pressed.wake = news.tell
-    folder, runner = jobs.host.store.folder(job_id), record.run.pid if record.run else None
-    with watching(folder, runner, news.tell) as watch, show:
-        while True:
-            news.forget()
+        pressed.wake = lambda: pages.wake()
+    with show:
+        for page in pages:
             if pressed is not None:
                 pressed.act(jobs, job_id)
-            page = jobs.output(job_id, cursor=cursor, stderr_cursor=stderr_cursor, max_bytes=CHARS, raw=show.colours)
-            cursor, stderr_cursor = page.cursor, page.stderr_cursor
             show(page)
-            if page.status != "running" and not page.more:
-                return exit_code(jobs.status(job_id))
-            if isinstance(sys.stdout, Stream) and sys.stdout.unread:
+            if isinstance(sys.stdout, Stream) and sys.stdout.unread and page.status == "running":
                 return UNREAD
-            if page.more:
-                continue
-            if not news.wait(LOOK_S if watch.told else 0.05):
+            if page.status == "running" and not (page.stdout or page.stderr or page.more):
                 show.asks(jobs.status(job_id))
-
-
-class News:
-    """Something has changed: told by the watching thread and by a signal handler, which may not set an Event."""
-
-    def __init__(self) -> None:
-        self._told: SimpleQueue[None] = SimpleQueue()
-
-    def tell(self) -> None:
-        self._told.put(None)
-
-    def forget(self) -> None:
-        while not self._told.empty():
-            self._told.get()
-
-    def wait(self, timeout: float) -> bool:
-        try:
-            self._told.get(timeout=timeout)
-        except Empty:
-            return False
-        return True
+    return exit_code(jobs.status(job_id))
 
 
 class Shown:

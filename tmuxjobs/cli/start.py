@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from tmuxjobs.answers import ran
+from tmuxjobs.arguments import OUTPUT_CHARS
 from tmuxjobs.cli.app import Flag, Json, Quiet, app, job_ids, list_of, show, windows
 from tmuxjobs.cli.busy import busy
 from tmuxjobs.cli.follow import CtrlC, Pressed, exit_code, follow
@@ -15,7 +16,6 @@ from tmuxjobs.errors import InvalidInput
 from tmuxjobs.jobs import Jobs
 from tmuxjobs.models import Notify
 from tmuxjobs.store.token import token_file
-from tmuxjobs.verbs.output import CHARS
 from tmuxjobs.visible import visible
 
 
@@ -122,7 +122,7 @@ def execute(
         if not wait:
             show(started, as_json=json, ids=started.job_id if quiet else None)
         elif json:
-            waited = jobs.wait(started.job_id, cursor=0, timeout=None, max_bytes=CHARS)
+            waited = jobs.wait(started.job_id, cursor=0, timeout=None, max_bytes=OUTPUT_CHARS)
             show(ran(started, waited), as_json=True)
             sys.exit(exit_code(jobs.status(started.job_id)))
         else:

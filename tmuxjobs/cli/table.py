@@ -16,8 +16,6 @@ from tmuxjobs.errors import apart
 from tmuxjobs.jobs import Jobs
 from tmuxjobs.models import Status
 from tmuxjobs.outcome import seconds
-from tmuxjobs.system import job_processes
-from tmuxjobs.text import paging
 from tmuxjobs.visible import visible
 
 LOOKS: dict[Status, tuple[str, str]] = {
@@ -73,7 +71,7 @@ class Listing:
         for job in found.jobs:
             line = ""
             with apart(job.job_id, faults):
-                line = paging.tail(self.jobs.host.store.folder(job.job_id) / "output.log", lines=1).text
+                line = self.jobs.tail(job.job_id, lines=1).stdout
             cells = self.cells(job, busy.get(job.job_id), line)
             table.add_row(*(cells[title] for title in columns))
         return Group(table, *(Text(said, style="dim") for said in dict.fromkeys([*left_out(found), *faults])))
@@ -103,22 +101,12 @@ class Listing:
     def usage(self, found: JobList, faults: list[str]) -> dict[str, tuple[float, int]]:
         """{running job: (processors kept busy since the last look, or since its start; resident bytes)}."""
         now = time.monotonic()
-        roots: dict[str, int] = {}
-        itself: dict[int, bool] = {}
-        for job in found.jobs:
-            with apart(job.job_id, faults):
-                record = self.jobs.host.store.look(job.job_id) if job.status == "running" else None
-                if record is not None and record.root is not None:
-                    roots[job.job_id] = record.root
-                    itself[record.root] = record.job.adopted is not None
-        used = job_processes.usage(itself) if roots else {}
+        running = {job.job_id: job for job in found.jobs if job.status == "running"}
         busy = {}
-        for job in found.jobs:
-            if job.job_id in roots:
-                cpu_s, rss = used[roots[job.job_id]]
-                before_s, before = self._before.get(job.job_id, (0.0, now - max(job.runtime, 0.001)))
-                busy[job.job_id] = (max(0.0, cpu_s - before_s) / max(now - before, 0.001), rss)
-                self._before[job.job_id] = (cpu_s, now)
+        for job_id, (cpu_s, rss) in self.jobs.usage(list(running), faults).items():
+            before_s, before = self._before.get(job_id, (0.0, now - max(running[job_id].runtime, 0.001)))
+            busy[job_id] = (max(0.0, cpu_s - before_s) / max(now - before, 0.001), rss)
+            self._before[job_id] = (cpu_s, now)
         return busy
 
 

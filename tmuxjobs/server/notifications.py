@@ -16,15 +16,12 @@ from fastmcp.tools.base import ToolResult
 from mcp_types import CallToolRequestParams, TextContent
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
-from tmuxjobs.errors import StateError, TmuxjobsError
+from tmuxjobs.errors import StateError
 from tmuxjobs.jobs import Jobs
-from tmuxjobs.store.journal import Entry
-from tmuxjobs.system.watch import watching
+from tmuxjobs.models import Entry
 
 SHOWN = 5
 CLIENTS = 1000
-PROGRESS_S = 1.0
-PROGRESS_CHARS = 200
 
 
 class Told:
@@ -110,35 +107,10 @@ async def progress(jobs: Jobs, job_ids: Sequence[str]) -> AsyncIterator[None]:
 
 
 async def _report(jobs: Jobs, job_ids: Sequence[str], context: Context) -> None:
-    loop, told = asyncio.get_running_loop(), asyncio.Event()
-
-    def called() -> None:
-        loop.call_soon_threadsafe(told.set)
-
-    seen: dict[str, str] = {}
     sent = 0
-    with contextlib.ExitStack() as stack:
-        watches = []
-        for job_id in job_ids:
-            with contextlib.suppress(TmuxjobsError):  # the wait itself tells it
-                run = (await asyncio.to_thread(jobs.host.store.read, job_id)).run
-                folder = jobs.host.store.folder(job_id)
-                watches.append(stack.enter_context(watching(folder, run.pid if run else None, called)))
-        while True:
-            told.clear()
-            for watch in watches:
-                watch.logs = True
-            for job_id in job_ids:
-                with contextlib.suppress(TmuxjobsError):
-                    line = (await asyncio.to_thread(jobs.tail, job_id, lines=1)).stdout.strip()[-PROGRESS_CHARS:]
-                    if line and line != seen.get(job_id):
-                        seen[job_id] = line
-                        sent += 1
-                        await context.report_progress(sent, message=line)
-            await told.wait()
-            for watch in watches:
-                watch.logs = False
-            await asyncio.sleep(PROGRESS_S)
+    async for line in jobs.last_lines(job_ids):
+        sent += 1
+        await context.report_progress(sent, message=line)
 
 
 def client_of(context: Context | None) -> str | None:

@@ -5,6 +5,7 @@ import contextlib
 import os
 import sys
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 from fastmcp import FastMCP
@@ -25,6 +26,7 @@ from tmuxjobs.answers import (
     Waited,
     ran,
 )
+from tmuxjobs.arguments import CHARS, WAIT_S, Mode, Until
 from tmuxjobs.errors import InvalidInput, TmuxjobsError, apart
 from tmuxjobs.jobs import Jobs
 from tmuxjobs.models import Notify, Status
@@ -33,7 +35,6 @@ from tmuxjobs.server.notifications import EndsTold, progress
 from tmuxjobs.server.resources import add_prompts, add_resources
 from tmuxjobs.server.tasks import Tasks, inline
 from tmuxjobs.server.wire import ACTS, READS, PlainArgumentErrors, Tool, Verb, brief, list_of, schema, told
-from tmuxjobs.verbs.job_wait import CHARS, WAIT_S, Mode, Until
 
 os.environ.setdefault("FASTMCP_CHECK_FOR_UPDATES", "off")
 
@@ -45,6 +46,8 @@ os.environ.setdefault("FASTMCP_ENABLE_RICH_LOGGING", "false")
 
 
 NOTICE_S = 2.0
+THREADS = 128
+"""So many calls may be at work at once; a wait takes a thread for its checks alone."""
 
 
 INSTRUCTIONS = """\
@@ -68,11 +71,13 @@ JobId = Annotated[str, Field(description="From `execute` or `list`")]
 
 def build_server(jobs: Jobs) -> FastMCP:
     """The MCP server over these jobs; nothing runs before it is started."""
+    jobs = jobs.called_by("agent")
     ends = EndsTold(jobs)
 
     @contextlib.asynccontextmanager
     async def keep_house(_: FastMCP) -> AsyncIterator[None]:
         """Prune now and then, and notice who waits for input. Nothing depends on this end being reached."""
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
         ends.connected()
         works = ((jobs.prune, jobs.settings.cleanup_interval), (jobs.notice_prompts, NOTICE_S))
         tasks = [asyncio.create_task(_for_ever(*work)) for work in works]
@@ -251,7 +256,7 @@ def build_server(jobs: Jobs) -> FastMCP:
         Output,
         ACTS,
     )
-    def interact(
+    async def interact(
         job_id: JobId,
         input: Annotated[str | None, Field(description="Text; Enter follows unless it ends with a newline")] = None,
         keys: Annotated[
@@ -267,7 +272,9 @@ def build_server(jobs: Jobs) -> FastMCP:
         Answers as soon as the program waits for input again, is quiet, has ended, or `pattern` shows; of a full-screen
         program with its screen.
         """
-        return jobs.interact(job_id, input, keys=keys or (), enter=enter, wait=wait, pattern=pattern, secret=secret)
+        return await jobs.interact_async(
+            job_id, input, keys=keys or (), enter=enter, wait=wait, pattern=pattern, secret=secret
+        )
 
     @tool(Kill, ToolAnnotations(destructive_hint=True, idempotent_hint=True, open_world_hint=False))
     def kill(

@@ -8,12 +8,11 @@ import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from pydantic import ValidationError
 
 from tmuxjobs.errors import StateError
-from tmuxjobs.models import Count, Model, Moment, Text
+from tmuxjobs.models import Entry
 from tmuxjobs.system import files
 from tmuxjobs.system.files import Odd
 
@@ -22,17 +21,6 @@ READ_BYTES = 1 << 24
 """More than any journal of ours; what is larger is something else."""
 KEPT = 500
 """How many of the newest entries stay when the file is made small again, beside the starts of jobs that run."""
-
-
-class Entry(Model):
-    """A line of the journal. The status of a removed job is not known any more."""
-
-    n: Count
-    event: Literal["start", "end"]
-    job_id: Text
-    at: Moment
-    status: Text | None = None
-    exit_code: int | None = None
 
 
 class Journal:

@@ -14,7 +14,7 @@ import subprocess
 import threading
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -194,9 +194,12 @@ class Tmux:
         if version not in answer.stdout:
             self.server.cmd(*dress[1:])
 
-    def open_window(self, name: str, argv: Sequence[str]) -> Opening:
-        """Start a window of that name that runs `argv`. A user's hook may hold up tmux's answer; nobody waits."""
-        opening = Opening()
+    def open_window(self, name: str, argv: Sequence[str], *, answered: Callable[[], None]) -> Opening:
+        """Start a window of that name that runs `argv`; `answered` is called, from a thread, when tmux has answered.
+
+        A user's hook may hold up that answer; nobody waits for it.
+        """
+        opening = Opening(answered)
         where = ("-d", "-a", "-t", f"={self.session}:$", "-n", name, "-c", "/")
         command = ("new-window", "-P", "-F", "#{pane_pid}", *where, "--", *argv)
         thread = threading.Thread(target=opening.call, args=(self, command), daemon=True)
@@ -402,16 +405,20 @@ class Opening:
         "can't find session|no current target|no server running|error connecting|server exited|lost server"
     )
 
-    def __init__(self) -> None:
+    def __init__(self, answered: Callable[[], None]) -> None:
+        self.answered = answered
         self.pid: int | None = None
         self.error: TmuxError | None = None
 
     def call(self, tmux: Tmux, command: Sequence[str]) -> None:
         try:
-            answer = tmux.server.cmd(*command, timeout=60.0)
+            self.ask(tmux, command)
         except TmuxError as error:
             self.error = error
-            return
+        self.answered()
+
+    def ask(self, tmux: Tmux, command: Sequence[str]) -> None:
+        answer = tmux.server.cmd(*command, timeout=60.0)
         if answer.stdout and answer.stdout[0].isdigit():
             # Also when it failed: what a user's hook says against it comes after the window is there.
             self.pid = int(answer.stdout[0])

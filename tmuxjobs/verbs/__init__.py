@@ -5,6 +5,7 @@ from tmuxjobs.verbs import (
     doctor,
     events,
     execute,
+    follow,
     hold,
     interact,
     job_wait,
@@ -17,7 +18,9 @@ from tmuxjobs.verbs import (
     screen,
     search,
     status,
+    task,
     wait,
+    waiter,
 )
 
 __all__ = [
@@ -25,6 +28,7 @@ __all__ = [
     "doctor",
     "events",
     "execute",
+    "follow",
     "hold",
     "interact",
     "job_wait",
@@ -37,5 +41,7 @@ __all__ = [
     "screen",
     "search",
     "status",
+    "task",
     "wait",
+    "waiter",
 ]

@@ -21,6 +21,7 @@ from tmuxjobs.store.ids import ID, slug
 from tmuxjobs.system import job_processes
 from tmuxjobs.tmux.panes import Place
 from tmuxjobs.verbs.execute import create
+from tmuxjobs.verbs.waiter import Watched, run
 
 
 def adopt(host: Host, window: str | None = None, *, name: str | None = None) -> Adopted:
@@ -180,7 +181,7 @@ def begin(host: Host, job_id: str, place: Place) -> None:
                 check=True,
                 timeout=LAUNCH_S,
             )
-            why = refused(host, job_id)
+            why = run(Attachment(host, job_id))
             if not why:
                 return
     except (TmuxError, OSError, subprocess.SubprocessError) as error:
@@ -192,16 +193,25 @@ def begin(host: Host, job_id: str, place: Place) -> None:
     raise NotStarted(f"{told(place).capitalize()} was not adopted, and is as it was: {why.rstrip('.')}.")
 
 
-def refused(host: Host, job_id: str) -> str:
-    """Why the adopter refused; empty once it records."""
-    deadline = time.monotonic() + LAUNCH_S
-    while time.monotonic() < deadline:
-        record = host.store.read(job_id)
+class Attachment(Watched):
+    """The start of an adopter: over, with an empty text, once it records; else with why it does not."""
+
+    LOOK_S = 0.1  # one that was killed before it wrote anything causes no event
+
+    def __init__(self, host: Host, job_id: str) -> None:
+        super().__init__(host.store.folder(job_id), None, logs=False)
+        self.host = host
+        self.job_id = job_id
+        self.deadline = time.monotonic() + LAUNCH_S
+
+    def check(self) -> str | None:
+        record = self.host.store.read(self.job_id)
         if record.run is not None and record.run.command_pid is not None:
             return ""
         if record.exit is not None:
             return record.exit.error or "no reason was given"
         if record.run is not None and not job_processes.alive(record.run.pid, record.run.start):
             return "the process that looks after it was killed"
-        time.sleep(0.005)
-    return f"the process that looks after it did not start within {LAUNCH_S:.0f} s"
+        if time.monotonic() >= self.deadline:
+            return f"the process that looks after it did not start within {LAUNCH_S:.0f} s"
+        return None

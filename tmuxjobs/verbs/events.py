@@ -9,8 +9,7 @@ from datetime import UTC, datetime
 
 from tmuxjobs.errors import StateError, apart
 from tmuxjobs.hosts.local import Host
-from tmuxjobs.models import Running, Starting, status_of
-from tmuxjobs.store.journal import Entry
+from tmuxjobs.models import Entry, Running, Starting, status_of
 from tmuxjobs.system import job_processes
 
 LOST_S = 2.0

@@ -15,16 +15,18 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from tmuxjobs.answers import Ran, Started, ran
-from tmuxjobs.arguments import checked_seconds, encoded
+from tmuxjobs.arguments import CHARS, Conditions, checked_seconds, encoded
 from tmuxjobs.contract import IN_HOOKS, IN_JOBS, LAUNCH_S, MARK_IN_JOBS, PANE, in_pane
 from tmuxjobs.errors import TERMINALS, InvalidInput, LimitReached, NotAllowed, NotStarted, StateError, TmuxError, apart
 from tmuxjobs.hosts.local import Host
-from tmuxjobs.models import JobSpec, Notify, status_of
+from tmuxjobs.models import JobSpec, Notify, Record, status_of
 from tmuxjobs.store.ids import slug, suffix
 from tmuxjobs.system import job_processes
+from tmuxjobs.tmux.session import Opening
 from tmuxjobs.verbs import events, kill, prune
-from tmuxjobs.verbs.job_wait import CHARS, Conditions, goal
+from tmuxjobs.verbs.job_wait import goal
 from tmuxjobs.verbs.wait import wait as wait_for
+from tmuxjobs.verbs.waiter import Watched, run
 
 COMMAND_BYTES = 120_000
 """Linux gives one argument 128 KiB: execve(2), MAX_ARG_STRLEN."""
@@ -32,6 +34,8 @@ GRACE_S = 5.0
 CLOSE_S = 5.0
 FREED_S = 1.0
 """For a closed window's terminal to be free: its process must end first."""
+REOPEN = 3
+"""So often a window is opened anew because the session went."""
 OF_THE_TERMINAL = {"TMUX", "TMUX_PANE", "TERM", "TERM_PROGRAM", "TERM_PROGRAM_VERSION", "COLUMNS", "LINES", "STY"}
 
 
@@ -193,52 +197,68 @@ def create(
 def launch(host: Host, job_id: str) -> None:
     """Open the window and wait until the command runs or has run; on failure leave nothing and raise."""
     try:
-        why = hindrance(host, job_id)
+        why = run(Launch(host, job_id))
     except TmuxError as error:  # the session went, and can not be made again
         why = str(error)
-    if why is not None:
+    if why:
         forget(host, job_id)
         raise NotStarted(f"The command did not start: {why.rstrip('.')}.")
 
 
-def hindrance(host: Host, job_id: str) -> str | None:
-    """Open the window; None once the command runs, has run or is held back, or why it does not."""
-    folder = host.store.folder(job_id)
-    runner = in_pane(sys.executable, PANE, "runner", str(folder))
-    opening = host.tmux.open_window(job_id, runner)
-    again = 3
-    freed_by = 0.0
-    deadline = time.monotonic() + LAUNCH_S
-    pause = 0.002
-    while time.monotonic() < deadline:
-        record = host.store.read(job_id)
+class Launch(Watched):
+    """The start of a window: over with an empty text once the command runs, has run or is held back, else with why not.
+
+    A window that cannot get a terminal makes the oldest finished windows close, one by one.
+    """
+
+    LOOK_S = 0.1  # a runner that was killed before it wrote anything causes no event
+
+    def __init__(self, host: Host, job_id: str) -> None:
+        super().__init__(host.store.folder(job_id), None, logs=False)
+        self.host = host
+        self.job_id = job_id
+        self.deadline = time.monotonic() + LAUNCH_S
+        self.opening: Opening | None = None
+        self.reopened = 0
+        self.freed_by = 0.0
+
+    def check(self) -> str | None:
+        """Opens the window at the first check, and anew when the session went meanwhile."""
+        opening = self.opening = self.opening or self.open()
+        record = self.host.store.read(self.job_id)
         if record.exit is not None and record.exit.reason == "not-started":
             return record.exit.error or "its runner did not say why"
-        if record.exit is not None or (record.run is not None and record.run.command_pid is not None):
-            return None
-        if host.store.is_held_back(job_id):
-            return None
-        if record.run is None and opening.session_gone and again:
-            again -= 1
-            host.ensure_session()
-            opening = host.tmux.open_window(job_id, runner)
+        if has_run(record) or self.host.store.is_held_back(self.job_id):
+            return ""
+        if record.run is None and opening.session_gone and self.reopened < REOPEN:
+            self.reopened += 1
+            self.host.ensure_session()
+            self.opening = self.open()
         elif record.run is None and opening.error is not None:
             if TERMINALS not in str(opening.error):
                 return str(opening.error)
-            if time.monotonic() >= freed_by:
-                if not prune.close_oldest_window(host):
+            if time.monotonic() >= self.freed_by:
+                if not prune.close_oldest_window(self.host):
                     return str(opening.error)
-                freed_by = time.monotonic() + FREED_S
-            opening = host.tmux.open_window(job_id, runner)
+                self.freed_by = time.monotonic() + FREED_S
+            self.opening = self.open()
         pid = record.run.pid if record.run is not None else opening.pid
         if pid is not None and job_processes.start_of(pid) is None:
-            record = host.store.read(job_id)
-            if record.exit is not None or (record.run is not None and record.run.command_pid is not None):
-                continue
-            return "its window was closed or its runner killed before it ran"
-        time.sleep(pause)
-        pause = min(0.02, pause * 1.5)
-    return f"its window did not open within {LAUNCH_S:.0f} s"
+            # It may have ended since the look.
+            ended = has_run(self.host.store.read(self.job_id))
+            return self.check() if ended else "its window was closed or its runner killed before it ran"
+        if time.monotonic() >= self.deadline:
+            return f"its window did not open within {LAUNCH_S:.0f} s"
+        return None
+
+    def open(self) -> Opening:
+        runner = in_pane(sys.executable, PANE, "runner", str(self.folder))
+        return self.host.tmux.open_window(self.job_id, runner, answered=self.wake)
+
+
+def has_run(record: Record) -> bool:
+    """Whether the command runs or has run."""
+    return record.exit is not None or (record.run is not None and record.run.command_pid is not None)
 
 
 def forget(host: Host, job_id: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -15,13 +14,13 @@ from tmuxjobs.models import Record, Running, describe
 from tmuxjobs.store import typed
 from tmuxjobs.system import terminals
 from tmuxjobs.system.terminals import Terminal
-from tmuxjobs.system.watch import watching
 from tmuxjobs.text import matching, paging
 from tmuxjobs.text.log import log_size
 from tmuxjobs.tmux.keys import key_name
 from tmuxjobs.tmux.panes import Pane
 from tmuxjobs.verbs import prompts, screen
 from tmuxjobs.verbs.output import CHARS_MAX, answer_of
+from tmuxjobs.verbs.waiter import Watched, waits, waits_async
 from tmuxjobs.visible import visible, visible_lines
 
 Seek = Callable[[str], bool]
@@ -45,7 +44,7 @@ NARROW = 20
 """Columns at the least, where a line editor breaks a long line."""
 
 
-def interact(
+def begin(
     host: Host,
     job_id: str,
     input: str | None = None,
@@ -55,7 +54,7 @@ def interact(
     wait: float = WAIT_S,
     pattern: str | None = None,
     secret: bool = False,
-) -> Output:
+) -> Exchange:
     """Type the text, then press the keys; answers with what the job printed in response.
 
     Enter follows the text unless it ends with a newline, keys follow, or `enter` is false; one string of keys is split
@@ -85,11 +84,19 @@ def interact(
             f"it asks for a password, or ask the person to type it there: {host.attach_line(record)}"
         )
     echo = "" if secret or (settings is not None and settings.hides) else text
-    talk = Talk(host, record, seek=seek, echo=echo)
-    if echo and not hidden:
-        typed.note(talk.path.parent, talk.before, echo)
-    said = talk.hold(lambda: send(host, pane, text, names), max(0.0, min(wait, WAIT_MAX_S)))
-    return talk.answer(said)
+    return Exchange(
+        host,
+        record,
+        lambda: send(host, pane, text, names),
+        seek=seek,
+        echo=echo,
+        noted=bool(echo) and not hidden,
+        wait_s=max(0.0, min(wait, WAIT_MAX_S)),
+    )
+
+
+interact = waits(begin)
+interact_async = waits_async(begin)
 
 
 def hides(host: Host, record: Record, settings: Terminal | None) -> bool:
@@ -142,41 +149,60 @@ def check_lines(settings: Terminal | None, text: str) -> None:
         )
 
 
-class Talk:
-    """One turn: what stood in the logs before, and what comes after."""
+class Exchange(Watched):
+    """One exchange: where the logs ended before typing, and what follows."""
 
-    def __init__(self, host: Host, record: Record, *, seek: Seek | None, echo: str) -> None:
+    def __init__(
+        self,
+        host: Host,
+        record: Record,
+        act: Callable[[], None],
+        *,
+        seek: Seek | None,
+        echo: str,
+        noted: bool,
+        wait_s: float,
+    ) -> None:
+        self.path = host.log_path(record)
+        super().__init__(self.path.parent, record.run.pid if record.run else None, logs=True)
         self.host = host
         self.record = record
+        self.act = act
         self.seek = seek
         self.echo = echo
+        self.noted = noted
+        self.wait_s = wait_s
+        self.deadline = self.changed_at = 0.0
+        self.quiet_in_s = 0.0
         self.attended = self.attends()
-        self.path = host.log_path(record)
         self.stderr = host.stderr_path(record) if record.job.separate_stderr else None
         self.before = log_size(self.path)
         self.stderr_before = log_size(self.stderr) if self.stderr else 0
+        self.last_size = self.before + self.stderr_before
         self.is_over = False
 
-    def hold(self, act: Callable[[], None], wait: float) -> str:
-        """Act, then wait for the response; what ended the wait, in words."""
-        told = threading.Event()
-        run = self.record.run
-        with watching(self.path.parent, run.pid if run else None, told.set):
-            act()
-            deadline = time.monotonic() + wait
-            size, changed = self.size(), time.monotonic()
-            grown = size > self.before + self.stderr_before
-            while True:
-                told.clear()
-                now = time.monotonic()
-                if self.size() != size:
-                    size, changed, grown = self.size(), now, True
-                if (said := self.look(now - changed, size, grown=grown)) is not None:
-                    return said
-                if now > deadline:
-                    return f"the wait of {wait:g} s is over; `output` with the cursor goes on"
-                pause = QUIET_S if grown and now - changed < QUIET_S else LOOK_S
-                told.wait(min(pause, max(0.001, deadline - now)))
+    @property
+    def pause_s(self) -> float:
+        return min(self.quiet_in_s, max(0.001, self.deadline - time.monotonic()))
+
+    def check(self) -> Output | None:
+        """Types at the first check; the answer once the program has responded or `wait_s` have passed."""
+        if not self.deadline:
+            if self.noted:
+                typed.note(self.path.parent, self.before, self.echo)
+            self.act()
+            self.changed_at = time.monotonic()
+            self.deadline = self.changed_at + self.wait_s
+        now = time.monotonic()
+        if (size := self.size()) != self.last_size:
+            self.last_size, self.changed_at = size, now
+        grown, quiet = size > self.before + self.stderr_before, now - self.changed_at
+        if (said := self.look(quiet, size, grown=grown)) is not None:
+            return self.answer(said)
+        if now > self.deadline:
+            return self.answer(f"the wait of {self.wait_s:g} s is over; `output` with the cursor goes on")
+        self.quiet_in_s = QUIET_S if grown and quiet < QUIET_S else LOOK_S
+        return None
 
     def size(self) -> int:
         return log_size(self.path) + (log_size(self.stderr) if self.stderr else 0)

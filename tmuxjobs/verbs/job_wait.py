@@ -7,11 +7,10 @@ import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypedDict, get_args
 
 from tmuxjobs.answers import WaitedJob
 from tmuxjobs.answers import waiting as words
-from tmuxjobs.arguments import checked_seconds
+from tmuxjobs.arguments import CHARS, UNTIL, Until, checked_seconds
 from tmuxjobs.errors import InvalidInput
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.models import Running, Starting, describe, status_of
@@ -24,12 +23,6 @@ from tmuxjobs.text.log import log_size
 from tmuxjobs.verbs import output, prompts
 from tmuxjobs.verbs.prompts import QUIET_S, Prompt
 
-Until = Literal["exit", "pattern", "idle", "input", "port", "url"]
-UNTIL: tuple[Until, ...] = get_args(Until)
-Mode = Literal["any", "all"]
-WAIT_S = 50.0
-"""The default, and the most for a call over MCP: many clients cut a call off after 60 s."""
-CHARS = 2_000
 CHARS_MAX = 400_000
 NOTE_CHARS = 100
 AROUND = 3
@@ -95,18 +88,6 @@ def goal(
     if "" in (pattern, fail_pattern):
         raise InvalidInput("The pattern is empty.")
     return Goal(until == "input", pattern, fail_pattern, literal, idle, port, url)
-
-
-class Conditions(TypedDict, total=False):
-    """What a caller may wait for; see `goal`."""
-
-    until: Until | None
-    pattern: str | None
-    fail_pattern: str | None
-    literal: bool
-    idle: float | None
-    port: int | None
-    url: str | None
 
 
 @dataclass(frozen=True)

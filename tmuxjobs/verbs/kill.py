@@ -12,6 +12,7 @@ from tmuxjobs.errors import InvalidInput, JobNotFound, TmuxError
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.models import Lost, ProcessRecord, Record, Running, Starting, State, describe
 from tmuxjobs.system import job_processes, processes
+from tmuxjobs.verbs.waiter import Watched, run
 
 GRACE_S = 5.0
 GRACE_MAX_S = 30.0
@@ -46,29 +47,43 @@ def stop(host: Host, record: Record, signal: str, grace: float) -> Kill:
     """Ask the runner, the one place that kills, and wait for its record."""
     job_id = record.job.job_id
     host.store.request_stop(job_id, signal=signal, grace_s=grace)
-    bound = grace + ENDING_S
-    deadline = time.monotonic() + bound
-    asked = False
-    while time.monotonic() < deadline:
-        record, state = host.look(job_id)
-        if not asked and isinstance(state, Running) and record.run is not None:
-            asked = True
-            processes.send(record.run.pid, record.run.start, signals.SIGUSR1)
-        if record.exit is not None:
-            host.store.withdraw_stop(job_id)
-            return Kill(
-                job_id=job_id,
-                status="killed" if record.exit.reason not in ("exit", "signal") else "already_terminated",
-                detail=describe(state),
-                survivors=record.exit.survivors,
-            )
-        if isinstance(state, Lost):
-            return kill(host, job_id, signal=signal, grace=grace)
-        time.sleep(0.01)
-    raise TmuxError(
-        f"Job '{job_id}' was told to end and its record is not there after {bound:.0f} s: tmux may hang; `status` "
-        "tells when it has ended."
+    record, state = run(Ending(host, record, grace + ENDING_S))
+    if record.exit is None:
+        return kill(host, job_id, signal=signal, grace=grace)
+    host.store.withdraw_stop(job_id)
+    return Kill(
+        job_id=job_id,
+        status="killed" if record.exit.reason not in ("exit", "signal") else "already_terminated",
+        detail=describe(state),
+        survivors=record.exit.survivors,
     )
+
+
+class Ending(Watched):
+    """A job that was asked to end: over once its runner has written how, or is gone. Signals its runner."""
+
+    def __init__(self, host: Host, record: Record, bound_s: float) -> None:
+        runner = record.run.pid if record.run else None
+        super().__init__(host.store.folder(record.job.job_id), runner, logs=False)
+        self.host = host
+        self.record = record
+        self.bound_s = bound_s
+        self.deadline = time.monotonic() + bound_s
+        self.signalled = False
+
+    def check(self) -> tuple[Record, State] | None:
+        record, state = self.host.look(self.record.job.job_id)
+        if record.exit is not None or isinstance(state, Lost):
+            return record, state
+        if not self.signalled and isinstance(state, Running) and record.run is not None:
+            self.signalled = True
+            processes.send(record.run.pid, record.run.start, signals.SIGUSR1)
+        if time.monotonic() >= self.deadline:
+            raise TmuxError(
+                f"Job '{record.job.job_id}' was asked to end and has not after {self.bound_s:.0f} s: tmux may hang; "
+                "`status` says when it has ended."
+            )
+        return None
 
 
 def end_removed(host: Host, job_id: str, runner: int, start: str) -> Kill:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from tmuxjobs.answers import Output
+from tmuxjobs.arguments import OUTPUT_CHARS
 from tmuxjobs.errors import InvalidInput, StateError
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.models import LogRecord, Lost, Record, Running, Starting, State, status_of
 from tmuxjobs.text import paging
 from tmuxjobs.text.log import READ_S, gone_bytes, log_size
 
-CHARS = 20_000
 CHARS_MAX = 400_000
 PARTIAL_CHARS = 200
 
@@ -22,7 +22,7 @@ def output(
     *,
     cursor: int | None = None,
     stderr_cursor: int | None = None,
-    max_bytes: int = CHARS,
+    max_bytes: int = OUTPUT_CHARS,
     raw: bool = False,
 ) -> Output:
     """Clean text since `cursor` (a raw offset), or all that fits, else its head and tail. Raises JobNotFound."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ from tmuxjobs.answers import JobList, JobStatus, JobSummary
 from tmuxjobs.errors import InvalidInput, apart
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.models import STATUSES, Lost, Record, Running, State, Status, describe, status_of
+from tmuxjobs.system import job_processes
 from tmuxjobs.text.log import log_size
 from tmuxjobs.verbs import (
     hold,
@@ -95,3 +97,19 @@ def _summary(host: Host, record: Record, state: State) -> dict[str, Any]:
         "runtime": host.runtime(record, state),
         "adopted": record.job.created_at if record.job.adopted else None,
     }
+
+
+def usage(host: Host, job_ids: Sequence[str], faults: builtins.list[str] | None = None) -> dict[str, tuple[float, int]]:
+    """{running job: (processor seconds so far, resident bytes)} of its processes, by one look at all.
+
+    A job with a fault is left out; the fault is named in *faults*.
+    """
+    roots, itself = {}, {}
+    for job_id in job_ids:
+        with apart(job_id, [] if faults is None else faults):
+            record = host.store.look(job_id)
+            if record is not None and record.root is not None:
+                roots[job_id] = record.root
+                itself[record.root] = record.job.adopted is not None
+    used = job_processes.usage(itself) if roots else {}
+    return {job_id: used[root] for job_id, root in roots.items()}

@@ -7,33 +7,24 @@ from __future__ import annotations
 
 import contextlib
 import math
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Unpack, get_args
 
 from tmuxjobs.answers import Waited, WaitedJob
-from tmuxjobs.arguments import checked_seconds
+from tmuxjobs.arguments import CHARS, WAIT_S, Conditions, Mode, checked_seconds
 from tmuxjobs.errors import InvalidInput
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.models import status_of
 from tmuxjobs.system.watch import Watch, watching
 from tmuxjobs.text import matching
 from tmuxjobs.verbs import output
-from tmuxjobs.verbs.job_wait import CHARS, CHARS_MAX, WAIT_S, Conditions, Goal, JobWait, Mode, goal
-
-
-class Asked(Conditions, total=False):
-    """Everything a caller may ask for; see `wait`, and `begin` for what is so by default."""
-
-    cursor: int | None
-    mode: Mode
-    timeout: float | None
-    max_bytes: int
+from tmuxjobs.verbs.job_wait import CHARS_MAX, Goal, JobWait, goal
+from tmuxjobs.verbs.waiter import waits, waits_async
 
 
 class Wait:
-    """A wait for one job or several, without the way of sleeping: `look`, then sleep at most `pause_s`."""
+    """A wait for one job or several. Does not sleep: see `waiter.py`."""
 
     def __init__(
         self,
@@ -45,29 +36,27 @@ class Wait:
         mode: Mode,
         timeout: float | None,
         max_bytes: int,
-        called: Callable[[], None],
         begins: Mapping[str, int] | None = None,
     ) -> None:
         self.host = host
         self.mode = mode
         self.timeout = timeout
         self.budget = max(200, min(max_bytes, CHARS_MAX))
-        self.called = called
         self.deadline = math.inf if timeout is None else time.monotonic() + timeout
         starts = begins or {}
         self.all = [JobWait(host, job_id, goal, cursor, starts.get(job_id)) for job_id in dict.fromkeys(job_ids)]
-        self.watches: list[Watch] = []
+        self.watches = [Watch(_unheard) for _ in self.all]
 
     @contextlib.contextmanager
-    def watched(self) -> Iterator[None]:
-        """Within it the kernel tells."""
+    def watched(self, wake: Callable[[], None]) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
+            self.watches = []
             for one in self.all:
                 pid = one.record.run.pid if one.record.run else None
-                self.watches.append(stack.enter_context(watching(one.path.parent, pid, self.called)))
+                self.watches.append(stack.enter_context(watching(one.path.parent, pid, wake)))
             yield
 
-    def look(self) -> Waited | None:
+    def check(self) -> Waited | None:
         """The answer if the wait is over."""
         late = time.monotonic() >= self.deadline
         for one, watch in zip(self.all, self.watches, strict=True):
@@ -128,6 +117,10 @@ class Wait:
         return tuple(told[each.job_id] for each in self.all)
 
 
+def _unheard() -> None:
+    """Nobody waits between the checks: a client that polls calls again."""
+
+
 def one_time_notes(one: JobWait) -> list[str]:
     """Said when the pattern did not show: it may stand in what was printed before."""
     if one.goal.pattern is None or one.cursor is not None or not one.begin:
@@ -139,46 +132,9 @@ def one_time_notes(one: JobWait) -> list[str]:
     return []
 
 
-def wait(host: Host, job_id: str | Sequence[str], **asked: Unpack[Asked]) -> Waited:
-    """Wait until a condition is met or `timeout` seconds have passed; the job's end is always a condition.
-
-    Without a timeout (None) it takes as long as it takes. Of several jobs `mode` says whether `any` or `all` count. A
-    pattern counts in what comes after `cursor`, or after this call began; the answer has the output since `cursor`, or
-    the newest. Raises JobNotFound, InvalidInput.
-    """
-    told = threading.Event()
-    waits = begin(host, job_id, told.set, **asked)
-    with waits.watched():
-        while (answer := waits.look()) is None:
-            told.wait(min(waits.pause_s, threading.TIMEOUT_MAX))
-            told.clear()
-    return answer
-
-
-async def wait_async(host: Host, job_id: str | Sequence[str], **asked: Unpack[Asked]) -> Waited:
-    """As `wait`, in an event loop: to cancel it ends the waiting at once, and never the job."""
-    import asyncio  # takes 25 ms, and only the server has an event loop
-
-    loop = asyncio.get_running_loop()
-    told = asyncio.Event()
-
-    def called() -> None:
-        loop.call_soon_threadsafe(told.set)
-
-    waits = await asyncio.to_thread(begin, host, job_id, called, **asked)
-    with waits.watched():
-        while (answer := await asyncio.to_thread(waits.look)) is None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(waits.pause_s):
-                    await told.wait()
-            told.clear()
-    return answer
-
-
 def begin(
     host: Host,
     job_id: str | Sequence[str],
-    called: Callable[[], None],
     *,
     cursor: int | None = None,
     mode: Mode = "any",
@@ -186,7 +142,12 @@ def begin(
     max_bytes: int = CHARS,
     **conditions: Unpack[Conditions],
 ) -> Wait:
-    """The wait with all that was asked checked; `called` is called when it should look again."""
+    """Wait until a condition is met or `timeout` seconds have passed; the job's end is always a condition.
+
+    Without a timeout (None) it takes as long as it takes. Of several jobs `mode` says whether `any` or `all` count. A
+    pattern counts in what comes after `cursor`, or after this call began; the answer has the output since `cursor`, or
+    the newest. Raises JobNotFound, InvalidInput.
+    """
     asked = goal(**conditions)
     ids = [job_id] if isinstance(job_id, str) else list(job_id)
     if not ids:
@@ -197,4 +158,8 @@ def begin(
         raise InvalidInput(f"mode is any or all, not '{mode}'.")
     if timeout is not None:
         checked_seconds("timeout", timeout, least=0.0)
-    return Wait(host, ids, asked, cursor=cursor, mode=mode, timeout=timeout, max_bytes=max_bytes, called=called)
+    return Wait(host, ids, asked, cursor=cursor, mode=mode, timeout=timeout, max_bytes=max_bytes)
+
+
+wait = waits(begin)
+wait_async = waits_async(begin)

@@ -1,0 +1,115 @@
+"""The one loop of "check, sleep until an event", for threads and event loops. Knows nothing of what is waited for."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import ParamSpec, Protocol, TypeVar
+
+from tmuxjobs.system.watch import Watch, watching
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Answer_co = TypeVar("Answer_co", covariant=True)
+
+
+class Check(Protocol[Answer_co]):
+    """Something that a caller waits for; a `check` is quick, and is worth repeating after each event."""
+
+    @property
+    def pause_s(self) -> float:
+        """Seconds until the next check when no event comes before."""
+
+    def watched(self, wake: Callable[[], None]) -> AbstractContextManager[None]:
+        """Within it `wake` is called after each event, from any thread; it does not block."""
+
+    def check(self) -> Answer_co | None:
+        """The answer once the wait is over."""
+
+
+class Watched:
+    """What checks of one job share: they are woken by changes in its folder and by the end of its runner."""
+
+    LOOK_S = 1.0
+    """Between two checks without an event: it makes up for what the kernel did not report."""
+    UNWATCHED_S = 0.02
+    """Likewise where nothing can be watched."""
+
+    def __init__(self, folder: Path, runner: int | None, *, logs: bool) -> None:
+        self.folder = folder
+        self.runner = runner
+        self.wake: Callable[[], None] = _unheard
+        self.watch = Watch(_unheard, logs=logs)
+
+    @property
+    def pause_s(self) -> float:
+        return self.LOOK_S if self.watch.told else self.UNWATCHED_S
+
+    @contextlib.contextmanager
+    def watched(self, wake: Callable[[], None]) -> Iterator[None]:
+        self.wake = wake
+        with watching(self.folder, self.runner, wake, logs=self.watch.logs) as self.watch:
+            yield
+
+
+def _unheard() -> None:
+    """Nobody waits between two checks: a client that polls calls again."""
+
+
+def run(waiting: Check[T]) -> T:
+    """Wait in this thread. Ctrl-C ends it; a signal handler may call `wake` too."""
+    # Not an Event: a handler that sets it while this thread holds its lock would wait for itself.
+    events: SimpleQueue[None] = SimpleQueue()
+    with waiting.watched(lambda: events.put(None)):
+        while (answer := waiting.check()) is None:
+            with contextlib.suppress(Empty):
+                events.get(timeout=min(waiting.pause_s, threading.TIMEOUT_MAX))
+            while not events.empty():
+                events.get()
+    return answer
+
+
+async def run_async(waiting: Check[T]) -> T:
+    """Wait in an event loop: only its checks take a thread, and to cancel it ends the waiting at once."""
+    import asyncio  # takes 25 ms, and only the server has an event loop
+
+    loop = asyncio.get_running_loop()
+    woken = asyncio.Event()
+
+    def wake() -> None:
+        loop.call_soon_threadsafe(woken.set)
+
+    with waiting.watched(wake):
+        while (answer := await asyncio.to_thread(waiting.check)) is None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(waiting.pause_s):
+                    await woken.wait()
+            woken.clear()
+    return answer
+
+
+def waits(begin: Callable[P, Check[T]]) -> Callable[P, T]:
+    """The verb that begins that wait and waits in its thread."""
+
+    @functools.wraps(begin)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        return run(begin(*args, **kwargs))
+
+    return call
+
+
+def waits_async(begin: Callable[P, Check[T]]) -> Callable[P, Awaitable[T]]:
+    """The verb that begins that wait and waits in the event loop; to cancel it ends the waiting, never the job."""
+
+    @functools.wraps(begin)
+    async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        import asyncio
+
+        return await run_async(await asyncio.to_thread(begin, *args, **kwargs))
+
+    return call
