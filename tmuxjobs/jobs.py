@@ -78,6 +78,8 @@ class Jobs:
     wait_async = _verb(verbs.wait.wait_async)
     prune = _verb(verbs.prune.prune)
     doctor = _verb(verbs.doctor.doctor)
+    token = _verb(verbs.token.token)
+    token_value = _verb(verbs.token.token_value)
     notice_prompts = _verb(verbs.notify.notice_prompts)
     events = _verb(verbs.events.journal)
 

@@ -10,11 +10,11 @@ from typing import Annotated, Any, Self
 import platformdirs
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from tmuxjobs import files
 from tmuxjobs.contract import IN_HOOKS, IN_JOBS, MARK_IN_JOBS
 from tmuxjobs.errors import SettingsError
+from tmuxjobs.files import Odd
 from tmuxjobs.models import Notify
-from tmuxjobs.system import files
-from tmuxjobs.system.files import Odd
 
 UNITS = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 SEED = {

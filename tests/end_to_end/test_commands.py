@@ -15,7 +15,7 @@ import pytest
 from support import PYTHON, Tmux, ended, wait_until
 
 from tmuxjobs import Jobs, answers
-from tmuxjobs.cli import app
+from tmuxjobs.cli import main
 from tmuxjobs.cli.app import windows
 from tmuxjobs.models import Model, ProcessRecord
 
@@ -292,7 +292,7 @@ def opened(tmux: Tmux) -> str:
 
 def taking(option: str) -> set[str]:
     """The commands that have the option."""
-    commands = {name: app.app[name].default_command for name in app.app if not name.startswith("-")}
+    commands = {name: main.app[name].default_command for name in main.app if not name.startswith("-")}
     return {name for name, function in commands.items() if function and option in signature(function).parameters}
 
 
@@ -450,7 +450,8 @@ def test_progress_is_shown_on_what_takes_long(terminal: Open, jobs: Jobs) -> Non
 
 def test_listing_jobs_loads_nothing_slow_that_it_does_not_need(jobs: Jobs) -> None:
     slow = ["asyncio", "fastmcp", "libtmux", "mcp", "pydantic_settings", "regex", "rich.table", "wcwidth"]
-    code = "import sys, contextlib\nfrom tmuxjobs.cli import app\nwith contextlib.suppress(SystemExit): app(['list'])\n"
+    code = "import sys, contextlib\nfrom tmuxjobs.cli.main import app\n"
+    code += "with contextlib.suppress(SystemExit): app(['list'])\n"
     code += f"sys.exit(str(sorted({{*{slow}}} & {{*sys.modules}})))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stderr == "[]\n"

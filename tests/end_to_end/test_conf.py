@@ -16,7 +16,7 @@ import pytest
 from support import Tmux, ended, needs, wait_until
 
 from tmuxjobs import Jobs, Settings
-from tmuxjobs.cli import app
+from tmuxjobs.cli import main
 from tmuxjobs.cli.clients import Client, wanted
 from tmuxjobs.settings import ours
 
@@ -80,7 +80,7 @@ def test_popup_runs_a_command_that_there_is(configured: Tmux) -> None:
     [line] = re.findall(r"-T prefix +J +(.*)", configured("list-keys", "-T", "prefix"))
     command = shlex.split(shlex.split(line)[-1])
     assert command[0] == "tmuxjobs"
-    app.app.parse_args(command[1:], exit_on_error=False, print_error=False)
+    main.app.parse_args(command[1:], exit_on_error=False, print_error=False)
 
 
 @pytest.fixture

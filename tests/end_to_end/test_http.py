@@ -26,7 +26,7 @@ from tmuxjobs.server.http import MOST, STRANGERS
 from .conftest import PROGRAM, Run
 
 SHORT = (
-    "import tmuxjobs.serving as s; from tmuxjobs.cli import main; s.HEADER_S = s.BODY_S = s.WRITE_S = 1.0; "
+    "import tmuxjobs.server.http as s; from tmuxjobs.cli.main import main; s.HEADER_S = s.BODY_S = s.WRITE_S = 1.0; "
     "s.LOG_S = 3600.0; main()"
 )
 """The command with bounds of a second, as a test cannot wait for the real ones."""
@@ -332,13 +332,13 @@ def test_name_of_which_another_holds_one_address_is_refused(run: Run) -> None:
 RACE = """
 import sys
 from pathlib import Path
-from tmuxjobs.store import Store
-from tmuxjobs.tokens import token_file, token_in
-stores = [Store(Path(folder)) for folder in sys.argv[1:]]
+from tmuxjobs import Jobs, Settings
+settings = [Settings(state_dir=Path(folder)) for folder in sys.argv[1:]]
 sys.stdin.read()
-for store in stores:
-    store.prepare()
-    print(token_in(token_file(store)))
+for one in settings:
+    jobs = Jobs.open(one)
+    jobs.token()
+    print(jobs.token_value())
 """
 
 

@@ -13,12 +13,12 @@ import pytest
 from support import Tmux, ended, wait_until
 
 from tmuxjobs import Jobs
-from tmuxjobs.cli import app
+from tmuxjobs.cli import main
 
 from .conftest import PROGRAM
 from .test_commands import JSON, opened
 
-COMMANDS = [name for name in app.app if not name.startswith("-")]
+COMMANDS = [name for name in main.app if not name.startswith("-")]
 ARGUMENTS = {name: arguments for name, (arguments, _, _) in JSON.items()} | {"install": "cursor"}
 OTHER_CODES = {"attach": 1}
 """tmux itself is what refuses to attach without a terminal."""
@@ -57,7 +57,7 @@ def test_reader_that_has_left_is_no_error(jobs: Jobs, tmux: Tmux, name: str) -> 
         assert code == OTHER_CODES.get(name, 0)
         assert "Error" not in said
         assert run(name, "--help", stdout=pipe) == (0, "")
-        assert run(name, "--no-such-option", stdout=pipe, stderr=pipe) == (app.USAGE, "")
+        assert run(name, "--no-such-option", stdout=pipe, stderr=pipe) == (main.USAGE, "")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -70,7 +70,7 @@ def test_answer_that_cannot_be_written_is_one_line_and_1(jobs: Jobs, tmux: Tmux,
             assert code == 1
             assert said.splitlines()[-1] == "tmuxjobs: The answer cannot be written: No space left on device."
             assert "bug" not in said
-        assert run(name, "--no-such-option", stdout=full.fileno(), stderr=full.fileno()) == (app.USAGE, "")
+        assert run(name, "--no-such-option", stdout=full.fileno(), stderr=full.fileno()) == (main.USAGE, "")
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support import PYTHON
 
-from tmuxjobs.cli import app
+from tmuxjobs.cli import main
 from tmuxjobs.models import STATUSES
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ COMMANDS = re.findall(r"(?:^\$ |^\| `|\$\(|^)(tmuxjobs (?!install CLIENT)[a-z][^
 
 @pytest.mark.parametrize("line", sorted({line.strip() for line in COMMANDS}))
 def test_command_in_the_readme_is_one_that_there_is(line: str) -> None:
-    app.app.parse_args(shlex.split(line)[1:], exit_on_error=False, print_error=False)
+    main.app.parse_args(shlex.split(line)[1:], exit_on_error=False, print_error=False)
 
 
 def test_python_example_runs(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_lines_of_the_quickstart_can_be_pasted(first_job: list[str], tmp_path: P
     [listing] = re.findall("see your jobs +(.*)", said)
     assert "quickstart-" in subprocess.run(["sh", "-c", listing], capture_output=True, text=True, timeout=60).stdout
     assert json.loads(re.findall(r"^ +(\{.*)", said, re.MULTILINE)[0])["mcpServers"]["tmuxjobs"]["command"] == program
-    app.app.parse_args(shlex.split(re.findall("all jobs +(.*)", said)[0])[1:], exit_on_error=False, print_error=False)
+    main.app.parse_args(shlex.split(re.findall("all jobs +(.*)", said)[0])[1:], exit_on_error=False, print_error=False)
 
 
 def test_first_job_runs_to_its_end_though_nobody_reads_on(first_job: list[str], tmp_path: Path) -> None:

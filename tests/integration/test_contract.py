@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from support import ended, wait_until
 
 from tmuxjobs import Jobs
 from tmuxjobs.server.tools import build_server
+from tmuxjobs.store.store import Store
 
 SEED = {
     "execute": {"command"},
@@ -131,7 +133,7 @@ def test_instructions_say_which_lines_are_ours(jobs: Jobs) -> None:
 
 
 async def test_slow_calls_do_not_hold_up_fast_ones(client: Client[Any], jobs: Jobs) -> None:
-    stubborn = [jobs.execute("trap '' TERM INT; read x; sleep 1000").job_id for _ in range(2)]
+    stubborn = [jobs.execute("trap '' TERM INT; while :; do sleep 1000; done").job_id for _ in range(2)]
     calls = [client.call_tool("wait", {"job_id": stubborn[0], "timeout": 40}) for _ in range(50)]
     calls += [
         client.call_tool("interact", {"job_id": stubborn[0], "input": "x", "wait": 40, "pattern": "never"})
@@ -146,3 +148,16 @@ async def test_slow_calls_do_not_hold_up_fast_ones(client: Client[Any], jobs: Jo
     for job_id in stubborn:
         await asyncio.to_thread(jobs.kill, job_id, signal="KILL")
     await asyncio.gather(*slow, return_exceptions=True)
+
+
+async def test_bug_in_a_tool_leaves_a_file_and_says_where(
+    client: Client[Any], jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Store, "ids", lambda _: 1 / 0)
+    said = await refusal(client, "list")
+    where = Path(said.rpartition(" in ")[2].removesuffix("."))
+    assert where.parent == jobs.settings.state_dir
+    mode, text = await asyncio.to_thread(lambda: (where.stat().st_mode & 0o777, where.read_text()))
+    assert mode == 0o600
+    assert "ZeroDivisionError" in text
+    assert all(f"\n{name} " in text for name in ("tmuxjobs", "Python", "tmux", "fastmcp"))

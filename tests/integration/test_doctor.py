@@ -13,11 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 from support import Group, NotHere, Person, Tmux, ended, record_of, wait_until, with_few_terminals
+from tmuxjobs.store.token import token_file
 
 from tmuxjobs import Jobs, Settings
 from tmuxjobs.answers import Diagnosis
-from tmuxjobs.store.token import token_file
-from tmuxjobs.system import job_processes
+from tmuxjobs.hosts import job_processes
 from tmuxjobs.verbs import doctor
 
 

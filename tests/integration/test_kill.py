@@ -14,7 +14,7 @@ from support import Tmux, ended, record_of, sleeping, wait_until
 
 from tmuxjobs import Jobs
 from tmuxjobs.errors import InvalidInput
-from tmuxjobs.system import job_processes
+from tmuxjobs.hosts import job_processes
 
 
 def stubborn_command(seconds: int) -> str:

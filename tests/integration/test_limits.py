@@ -12,7 +12,7 @@ from support import NotHere, Tmux, ended, record_of, wait_until, with_few_termin
 
 from tmuxjobs import Jobs, Settings
 from tmuxjobs.errors import LimitReached, NotAllowed, NotStarted, SettingsError
-from tmuxjobs.system import job_processes
+from tmuxjobs.hosts import job_processes
 from tmuxjobs.verbs import prune
 
 

@@ -14,8 +14,8 @@ import pytest
 from support import Screen, ended, record_of, sleeping, wait_until
 
 from tmuxjobs import Jobs, Settings
+from tmuxjobs.hosts import job_processes
 from tmuxjobs.models import JobSpec
-from tmuxjobs.system import job_processes
 
 NAMES = [
     "ends;",

@@ -10,7 +10,7 @@ from support import Tmux, ended, log_of, record_of, wait_until
 
 from tmuxjobs import Jobs
 from tmuxjobs.errors import JobNotFound
-from tmuxjobs.system import job_processes
+from tmuxjobs.hosts import job_processes
 
 
 def running(jobs: Jobs, command: str, **options: object) -> str:

@@ -22,7 +22,7 @@ from support import Tmux, ended, log_of, record_of, wait_until
 from tmuxjobs import Jobs, Settings
 from tmuxjobs.contract import PANE
 from tmuxjobs.errors import JobNotFound, NotStarted, StateError, TmuxError
-from tmuxjobs.system import job_processes
+from tmuxjobs.hosts import job_processes
 from tmuxjobs.verbs import execute, kill
 
 WHILE_IT_RUNS = {"recorder", "run.room", "exit.room", "stop.json", "env"}

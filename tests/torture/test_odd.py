@@ -16,8 +16,8 @@ from support import Screen, ended, wait_until
 
 from tmuxjobs import Jobs
 from tmuxjobs.errors import TmuxjobsError
+from tmuxjobs.hosts import job_processes
 from tmuxjobs.server.tools import build_server
-from tmuxjobs.system import job_processes
 
 Put = Callable[[Path], object]
 DEEP = b"[" * 100_000

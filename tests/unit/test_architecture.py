@@ -8,28 +8,30 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "tmuxjobs"
-BASE = {"visible", "contract", "outcome", "errors", "models", "arguments"}
+BASE = {"visible", "contract", "files", "outcome", "errors", "models", "arguments"}
 # part: what of ours it may import, beside itself. A part is a folder, or a module beside the folders.
 PARTS: dict[str, set[str]] = {
     "visible": set(),
     "contract": set(),
+    "files": {"contract"},
     "outcome": {"contract", "visible"},
     "errors": {"visible"},
     "arguments": {"errors"},
     "models": {"arguments", "contract", "outcome", "errors"},
     "system": {"contract", "errors"},
-    "pane": {"visible", "contract", "outcome", "system"},
-    "store": {"contract", "errors", "models", "system"},
+    "pane": {"visible", "contract", "files", "outcome", "system"},
+    "store": {"contract", "errors", "files", "models", "system"},
     "tmux": {"contract", "errors", "models"},
-    "text": {"errors", "system"},
-    "settings": {"contract", "errors", "models", "system"},
+    "text": {"errors", "files"},
+    "settings": {"contract", "errors", "files", "models"},
     "answers": {"visible", "contract", "outcome", "models"},
     "picture": {"answers"},
     "hosts": BASE | {"settings", "store", "system", "tmux"},
     "verbs": BASE | {"answers", "hosts", "settings", "store", "system", "text", "tmux"},
     "jobs": BASE | {"answers", "hosts", "settings", "verbs"},
-    "server": BASE | {"answers", "jobs", "picture", "settings"},
-    "cli": BASE | {"answers", "jobs", "picture", "server", "settings"},
+    "bugs": {"errors", "settings", "store"},
+    "server": BASE | {"answers", "bugs", "jobs", "picture", "settings"},
+    "cli": BASE | {"answers", "bugs", "jobs", "picture", "server", "settings"},
     "__init__": {"errors", "jobs", "settings"},
     "__main__": {"cli"},
 }
@@ -40,7 +42,7 @@ OWNERS = {
     "mcp_types": {"server"},
     "platformdirs": {"settings"},
     "cyclopts": {"cli"},
-    "psutil": {"system"},
+    "psutil": {"hosts", "system"},
     "regex": {"text"},
     "wcwidth": {"text"},
     "rich": {"cli", "picture"},

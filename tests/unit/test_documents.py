@@ -9,6 +9,7 @@ import pytest
 
 from tmuxjobs import Jobs, Settings
 from tmuxjobs.cli import main
+from tmuxjobs.cli.app import BUG, INTERRUPTED, USAGE, WAIT_OVER
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.server.tools import build_server
 from tmuxjobs.settings import SEED, ours, parse_size
@@ -60,9 +61,7 @@ def test_older_variables_are_the_programs() -> None:
 
 
 def test_exit_codes_are_the_programs() -> None:
-    assert [int(row[0]) for row in table("exit code")] == sorted(
-        {0, 1, app.USAGE, app.BUG, app.WAIT_OVER, app.INTERRUPTED}
-    )
+    assert [int(row[0]) for row in table("exit code")] == sorted({0, 1, USAGE, BUG, WAIT_OVER, INTERRUPTED})
 
 
 @pytest.mark.parametrize(("text", "most"), [(README, 280), (CONTRIBUTING, 150)], ids=["README", "CONTRIBUTING"])

@@ -19,11 +19,11 @@ from support import wait_until
 
 from tmuxjobs.contract import FORMAT
 from tmuxjobs.errors import JobNotFound, StateError
+from tmuxjobs.files import RECORD_BYTES
 from tmuxjobs.models import ExitRecord, JobSpec
 from tmuxjobs.store import store as store_module
 from tmuxjobs.store.ids import slug, suffix
 from tmuxjobs.store.store import MARKER, Store
-from tmuxjobs.system.files import RECORD_BYTES
 
 FORMAT_1 = Path(__file__).parent / "data" / "format-1"
 EXIT = ExitRecord.model_validate_json((FORMAT_1 / "exit.json").read_bytes())

@@ -13,8 +13,6 @@ from tmuxjobs.cli.busy import busy
 from tmuxjobs.cli.clients import Client
 from tmuxjobs.errors import InvalidInput
 from tmuxjobs.jobs import Jobs
-from tmuxjobs.server.address import listen
-from tmuxjobs.store.token import token_file
 from tmuxjobs.visible import visible, visible_lines
 
 
@@ -75,12 +73,14 @@ def serve(*, http: str | None = None, allow_remote: Annotated[bool, Flag] = Fals
 
         serve(jobs)
         return
-    path = token_file(jobs.host.store)
-    place = listen(http, jobs.host.store, remote=allow_remote)
+    path = jobs.token()
+    from tmuxjobs.server.address import listen
     from tmuxjobs.server.serve import serve_http
 
+    place = listen(http, remote=allow_remote)
+
     print(visible(f"Serving MCP on {place.text}; clients bring the bearer token in {path}."), file=sys.stderr)
-    serve_http(jobs, place, token=path)
+    serve_http(jobs, place)
 
 
 @app.command

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, assert_never, get_args
 
+from tmuxjobs import files
 from tmuxjobs.errors import InstallError
-from tmuxjobs.system import files
-from tmuxjobs.system.files import Odd
+from tmuxjobs.files import Odd
 
 Client = Literal["claude-code", "codex", "cursor", "gemini", "vscode"]
 CLIENTS: tuple[Client, ...] = get_args(Client)

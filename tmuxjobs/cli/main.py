@@ -1,20 +1,15 @@
 """The command line: the same verbs over the same `Jobs`. One function a command; errors end in `main`."""
 
-import contextlib
-import os
 import sys
-import traceback
-from pathlib import Path
 
 from cyclopts import CycloptsError
 
+from tmuxjobs import bugs
 from tmuxjobs.cli import admin, control, read, start  # noqa: F401  each registers its commands
 from tmuxjobs.cli.admin import serve
 from tmuxjobs.cli.app import BUG, INTERRUPTED, USAGE, app, wrong_usage
 from tmuxjobs.cli.streams import take_over
-from tmuxjobs.errors import InvalidInput, SettingsError, StateError, TmuxjobsError
-from tmuxjobs.settings import Settings
-from tmuxjobs.store.store import Store
+from tmuxjobs.errors import InvalidInput, TmuxjobsError
 from tmuxjobs.visible import visible
 
 
@@ -55,23 +50,7 @@ def run() -> int | str | None:
         return 1
     except KeyboardInterrupt:
         return INTERRUPTED
-    except Exception:  # noqa: BLE001 - the one place where a bug ends
-        print(f"tmuxjobs: this is a bug; what happened is in {visible(_save_traceback())}.", file=sys.stderr)
+    except Exception as error:  # noqa: BLE001 - the one place where a bug ends
+        print(f"tmuxjobs: this is a bug; what happened is in {visible(bugs.save(error))}.", file=sys.stderr)
         return BUG
     return 0
-
-
-def _save_traceback() -> str:
-    """The traceback in a private file in the state directory, or the reason why not."""
-    path = Path(os.environ.get("TMPDIR", "/tmp")) / f"tmuxjobs-bug-{os.getpid()}.txt"
-    with contextlib.suppress(SettingsError, StateError):
-        store = Store(Settings.load().state_dir)
-        if store.is_marked():
-            path = store.root / f"bug-{os.getpid()}.txt"
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        return f"no file ({error.strerror})"
-    with open(fd, "w") as file:
-        traceback.print_exc(file=file)
-    return str(path)

@@ -15,7 +15,6 @@ from tmuxjobs.cli.follow import CtrlC, Pressed, exit_code, follow
 from tmuxjobs.errors import InvalidInput
 from tmuxjobs.jobs import Jobs
 from tmuxjobs.models import Notify
-from tmuxjobs.store.token import token_file
 from tmuxjobs.visible import visible
 
 
@@ -148,5 +147,5 @@ def token(*, new: Annotated[bool, Flag] = False, json: Json = False) -> None:
     new
         Make another one first. Running servers take no other from then on.
     """
-    path = str(token_file(Jobs.open().host.store, new=new))
+    path = str(Jobs.open().token(new=new))
     print(dumps({"token_path": path}) if json else visible(path) if sys.stdout.isatty() else path)

@@ -12,11 +12,11 @@ from typing import Self
 
 from tmuxjobs.contract import PANE, in_pane
 from tmuxjobs.errors import TmuxError
+from tmuxjobs.hosts import job_processes
 from tmuxjobs.models import Lost, Record, Running, RunRecord, State, derive_state
 from tmuxjobs.settings import Settings
 from tmuxjobs.store.journal import Journal
 from tmuxjobs.store.store import Store
-from tmuxjobs.system import job_processes
 from tmuxjobs.tmux import status_line
 from tmuxjobs.tmux.session import Tmux
 

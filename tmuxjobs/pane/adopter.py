@@ -14,10 +14,10 @@ import struct
 import sys
 import time
 
+from tmuxjobs import files
 from tmuxjobs.contract import WINDOW
 from tmuxjobs.pane.recording import Refused, readable
 from tmuxjobs.pane.runner import Runner, Stop, now
-from tmuxjobs.system import files
 from tmuxjobs.system.processes import LINUX, Process, all_processes, send, start_of
 
 TYPE_CHECKING = False  # `typing` takes 2 ms

@@ -16,11 +16,11 @@ import signal
 import termios
 import time
 
-from tmuxjobs import outcome
+from tmuxjobs import files, outcome
 from tmuxjobs.contract import in_pane
 from tmuxjobs.pane import announce
 from tmuxjobs.pane.recording import LOOK_S, Recorder, RecorderGone, Refused, Stderr, readable, write_fully
-from tmuxjobs.system import files, processes
+from tmuxjobs.system import processes
 from tmuxjobs.visible import visible
 
 TYPE_CHECKING = False  # `typing` takes 2 ms

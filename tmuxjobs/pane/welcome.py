@@ -13,8 +13,9 @@ import os
 import sys
 import time
 
+from tmuxjobs import files
 from tmuxjobs.pane.window import DOWN, PATH, UP, Place, Terminal, alive, called, read_record, write
-from tmuxjobs.system import files, terminals
+from tmuxjobs.system import terminals
 from tmuxjobs.visible import visible
 
 TYPE_CHECKING = False  # `typing` takes 2 ms

@@ -11,7 +11,7 @@ import sys
 import termios
 import time
 
-from tmuxjobs.system import files
+from tmuxjobs import files
 from tmuxjobs.visible import visible
 
 TYPE_CHECKING = False  # `typing` takes 2 ms

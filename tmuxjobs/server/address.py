@@ -1,23 +1,26 @@
 """Where HTTP is served: the address or the socket file that clients connect to, and who else could be there."""
 
 import errno
+import fcntl
 import ipaddress
 import os
 import socket
 import stat
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from tmuxjobs.errors import InvalidInput
-from tmuxjobs.store.store import Store
 
 LONGEST: Final = 103
 """Bytes of a socket file's path: 108 on Linux, 104 on macOS, with a zero byte at the end (unix(7), unix(4))."""
 QUEUE: Final = 512
 """Connections that the kernel keeps until they are accepted."""
 ANSWER_S: Final = 1.0
+LOCK_S: Final = 10.0
 NOT_HERE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 """What a machine without IPv6 says of ::1, which `localhost` stands for too."""
 
@@ -39,11 +42,11 @@ class Place:
                 self.file.unlink()
 
 
-def listen(where: str, store: Store, *, remote: bool) -> Place:
+def listen(where: str, *, remote: bool) -> Place:
     """Listen at HOST:PORT or unix:PATH; raises InvalidInput when that cannot be done, or not safely."""
     kind, _, path = where.partition(":")
     if kind == "unix":
-        return _at_file(path, store)
+        return _at_file(path)
     host, _, port = where.rpartition(":")
     if not (host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         raise InvalidInput(f"--http takes HOST:PORT, like 127.0.0.1:8765, or unix:PATH, not '{where}'.")
@@ -92,7 +95,7 @@ def _is_loopback(address: str) -> bool:
     return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
-def _at_file(given: str, store: Store) -> Place:
+def _at_file(given: str) -> Place:
     if not given:
         raise InvalidInput("--http unix: needs the path of a socket file, like unix:/run/user/1000/tmuxjobs.sock.")
     try:
@@ -101,7 +104,7 @@ def _at_file(given: str, store: Store) -> Place:
             raise InvalidInput(f"'{file}' is longer than the {LONGEST} bytes that a socket's path may have.")
         _check_folder(file.parent)
         # Under the lock, or of two servers that start at once one would remove the other's file.
-        with store.lock():
+        with _locked(file.parent):
             _remove_dead(file)
             sock = socket.socket(socket.AF_UNIX)
             try:
@@ -120,6 +123,24 @@ def _at_file(given: str, store: Store) -> Place:
     except (OSError, ValueError) as error:
         said = _reason(error) if isinstance(error, OSError) else error
         raise InvalidInput(f"'{given}' cannot be served on ({said}); give another path.") from None
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of the folder; raises InvalidInput when another has held it for LOCK_S."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    deadline = time.monotonic() + LOCK_S
+    try:
+        while True:
+            with suppress(BlockingIOError):
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            if time.monotonic() > deadline:
+                raise InvalidInput(f"Another process has held the lock of '{folder}' for {LOCK_S:.0f} s; try again.")
+            time.sleep(0.01)
+        yield
+    finally:
+        os.close(fd)
 
 
 def _check_folder(folder: Path) -> None:

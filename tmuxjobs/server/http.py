@@ -13,7 +13,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final
@@ -28,7 +28,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tmuxjobs.errors import StateError
 from tmuxjobs.server.address import Place
-from tmuxjobs.store.token import token_in
 
 logger = logging.getLogger(__name__)
 HEADER_S: Final = 10.0
@@ -157,9 +156,10 @@ here: ContextVar[Connection] = ContextVar("here")
 class OneToken(TokenVerifier):
     """Lets in who knows the token that is in the file now."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, value: Callable[[], str]) -> None:
         super().__init__()
         self._path = path
+        self._value = value
         self._read: tuple[os.stat_result, str] | None = None
 
     async def verify_token(self, token: str) -> AccessToken | None:
@@ -175,7 +175,7 @@ class OneToken(TokenVerifier):
             facts = os.lstat(self._path)
             # Read at the start, and when it has changed: there may be no more files to be opened.
             if self._read is None or _version(self._read[0]) != _version(facts):
-                self._read = facts, token_in(self._path)
+                self._read = facts, self._value()
             return self._read[1]
         except (OSError, StateError) as error:
             logger.error("Nobody is let in: %s", error)
@@ -264,14 +264,14 @@ class Server(uvicorn.Server):
             signal.raise_signal(self._signal)
 
 
-def serve(server: FastMCP, place: Place, *, token: Path, names: Iterable[str] = ()) -> None:
+def serve(server: FastMCP, place: Place, *, token: OneToken, names: Iterable[str] = ()) -> None:
     """Serve MCP on /mcp there to who brings the token, until SIGTERM or SIGINT comes.
 
     `names` are hosts, besides those of this machine's loopback and the one it listens on, that a request may name: a
     page in a browser reaches us under a name of its own.
     """
-    server.auth = verifier = OneToken(token)
-    verifier.now()
+    server.auth = token
+    token.now()
     hosts = [*names, *([place.host] if place.host else [])]
     app = server.http_app(host_origin_protection=True, allowed_hosts=hosts)
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
@@ -292,4 +292,4 @@ def serve(server: FastMCP, place: Place, *, token: Path, names: Iterable[str] = 
         server_header=False,
         timeout_graceful_shutdown=GRACE_S,
     )
-    asyncio.run(Server(config, place, verifier).serve(place.sockets))
+    asyncio.run(Server(config, place, token).serve(place.sockets))

@@ -4,11 +4,11 @@ import asyncio
 import os
 import signal
 import sys
-from pathlib import Path
 
 from tmuxjobs.jobs import Jobs
 from tmuxjobs.server import http
 from tmuxjobs.server.address import Place
+from tmuxjobs.server.http import OneToken
 from tmuxjobs.server.tools import build_server
 
 
@@ -28,6 +28,8 @@ def serve(jobs: Jobs) -> None:
     os._exit(0)
 
 
-def serve_http(jobs: Jobs, place: Place, *, token: Path) -> None:
+def serve_http(jobs: Jobs, place: Place) -> None:
     """Serve MCP over HTTP to who brings the token, until SIGTERM or SIGINT comes; the jobs live on."""
-    http.serve(build_server(jobs), place, token=token, names=jobs.settings.http_hosts or ())
+    http.serve(
+        build_server(jobs), place, token=OneToken(jobs.token(), jobs.token_value), names=jobs.settings.http_hosts or ()
+    )

@@ -1,4 +1,4 @@
-"""TODO."""
+"""How answers and errors of the verbs reach a client: text and fields, schemas, one line for what went wrong."""
 
 import asyncio
 import functools
@@ -16,6 +16,7 @@ from mcp_types import CallToolRequestParams, ImageContent, TextContent, ToolAnno
 from mcp_types import Tool as MCPTool
 from pydantic import ValidationError as PydanticValidationError
 
+from tmuxjobs import bugs
 from tmuxjobs.answers import Answer, Screen
 from tmuxjobs.errors import TmuxjobsError
 from tmuxjobs.visible import visible
@@ -52,7 +53,7 @@ def _argument_error(error: PydanticValidationError) -> str:
 
 
 def told(verb: Verb) -> Callable[..., Awaitable[ToolResult]]:
-    """The verb as a tool: its answer as text and fields, our errors as one line each; FastMCP masks all others.
+    """The verb as a tool: its answer as text and fields, our errors as one line each, a bug with its file.
 
     One that is not `async` runs in a thread.
     """
@@ -66,6 +67,10 @@ def told(verb: Verb) -> Callable[..., Awaitable[ToolResult]]:
                 result = await asyncio.to_thread(verb, *args, **kwargs)
         except TmuxjobsError as error:
             raise ToolError(str(error), log_level=logging.DEBUG) from None
+        except Exception as error:  # noqa: BLE001 - the one place of the server where a bug ends
+            where = await asyncio.to_thread(bugs.save, error)
+            said = f"This is a bug in tmuxjobs ({type(error).__name__}); what happened is in {where}."
+            raise ToolError(visible(said), log_level=logging.DEBUG) from None
         return ToolResult(content=content(result), structured_content=result.model_dump(mode="json"))
 
     return call

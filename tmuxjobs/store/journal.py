@@ -11,10 +11,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from tmuxjobs import files
 from tmuxjobs.errors import StateError
+from tmuxjobs.files import Odd
 from tmuxjobs.models import Entry
-from tmuxjobs.system import files
-from tmuxjobs.system.files import Odd
 
 JOURNAL_BYTES = 1 << 18
 READ_BYTES = 1 << 24

@@ -20,12 +20,12 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from tmuxjobs import files
 from tmuxjobs.contract import FORMAT
 from tmuxjobs.errors import JobNotFound, StateError, apart
+from tmuxjobs.files import Newer, Odd
 from tmuxjobs.models import ExitRecord, JobSpec, Model, Record, RunRecord
 from tmuxjobs.store.ids import ID
-from tmuxjobs.system import files
-from tmuxjobs.system.files import Newer, Odd
 
 MARKER = "tmuxjobs.json"
 """Says that a state directory is one, and in which format."""
@@ -42,8 +42,8 @@ IN_JOB = re.compile(
     re.ASCII,
 )
 """Names of all files that we make, beside `jobs/` and in a job's folder. `recorder` is a FIFO, all else is regular."""
-BUG = re.compile(r"bug-\d+\.txt", re.ASCII)
-"""A traceback, which `cli.py` writes beside `jobs/` for a person, who removes it."""
+BUG = re.compile(r"bug-\d+(-[0-9a-f]{6})?\.txt", re.ASCII)
+"""A traceback, which `bugs.py` writes beside `jobs/` for a person, who removes it."""
 ROOM_BYTES = 16384
 TRANSIENT = (
     *("recorder", "run.room", "exit.room", "stop.json", "env", "env.held", "env.ready", "run.json.new"),

@@ -9,8 +9,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from tmuxjobs.system import files
-from tmuxjobs.system.files import Odd
+from tmuxjobs import files
+from tmuxjobs.files import Odd
 
 TYPED_BYTES = 1 << 16
 LINE_BYTES = 4096

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
+from tmuxjobs import files
 from tmuxjobs.errors import StateError
-from tmuxjobs.system import files
-from tmuxjobs.system.files import Odd
+from tmuxjobs.files import Odd
 from tmuxjobs.text.clean import settled
 
 BLOCK: Final = 1 << 20

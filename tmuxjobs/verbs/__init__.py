@@ -19,6 +19,7 @@ from tmuxjobs.verbs import (
     search,
     status,
     task,
+    token,
     wait,
     waiter,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "search",
     "status",
     "task",
+    "token",
     "wait",
     "waiter",
 ]

@@ -15,10 +15,10 @@ from tmuxjobs.answers import Adopted
 from tmuxjobs.arguments import encoded
 from tmuxjobs.contract import LAUNCH_S, PANE, in_pane
 from tmuxjobs.errors import InvalidInput, NotStarted, StateError, TmuxError
+from tmuxjobs.hosts import job_processes
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.models import AdoptedRecord, status_of
 from tmuxjobs.store.ids import ID, slug
-from tmuxjobs.system import job_processes
 from tmuxjobs.tmux.panes import Place
 from tmuxjobs.verbs.execute import create
 from tmuxjobs.verbs.waiter import Watched, run

@@ -13,12 +13,11 @@ from pathlib import Path
 
 from tmuxjobs.answers import Diagnosis, Finding, name_processes
 from tmuxjobs.errors import StateError, TmuxjobsError, apart
+from tmuxjobs.hosts import job_processes
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.models import Lost, Running, Starting
-from tmuxjobs.store import token
-from tmuxjobs.system import job_processes
 from tmuxjobs.tmux.session import UTF8, locale_name
-from tmuxjobs.verbs import execute, kill, status, wait
+from tmuxjobs.verbs import execute, kill, status, token, wait
 
 FREE_BYTES = 200 << 20
 FREE_FILES = 1000
@@ -138,9 +137,9 @@ def state_dir(host: Host) -> Iterator[Finding]:
 
 def http_token(host: Host) -> Iterator[Finding]:
     """Looked at before `--fix` closes it to others, who may know it all the same."""
-    path = host.store.root / token.NAME
+    path = token.token_path(host)
     if os.path.lexists(path):
-        token.token_in(path)
+        token.token_value(host)
         yield Finding(name="http token", ok=True, text=str(path))
 
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from tmuxjobs.errors import StateError, apart
+from tmuxjobs.hosts import job_processes
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.models import Entry, Running, Starting, status_of
-from tmuxjobs.system import job_processes
 
 LOST_S = 2.0
 """Between two looks for jobs whose runner was killed; a record of the end is seen at once."""

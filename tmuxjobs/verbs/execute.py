@@ -18,10 +18,10 @@ from tmuxjobs.answers import Ran, Started, ran
 from tmuxjobs.arguments import CHARS, Conditions, checked_seconds, encoded
 from tmuxjobs.contract import IN_HOOKS, IN_JOBS, LAUNCH_S, MARK_IN_JOBS, PANE, in_pane
 from tmuxjobs.errors import TERMINALS, InvalidInput, LimitReached, NotAllowed, NotStarted, StateError, TmuxError, apart
+from tmuxjobs.hosts import job_processes
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.models import JobSpec, Notify, Record, status_of
 from tmuxjobs.store.ids import slug, suffix
-from tmuxjobs.system import job_processes
 from tmuxjobs.tmux.session import Opening
 from tmuxjobs.verbs import events, kill, prune
 from tmuxjobs.verbs.job_wait import goal

@@ -12,11 +12,12 @@ from tmuxjobs.answers import WaitedJob
 from tmuxjobs.answers import waiting as words
 from tmuxjobs.arguments import CHARS, UNTIL, Until, checked_seconds
 from tmuxjobs.errors import InvalidInput
+from tmuxjobs.hosts import job_processes
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.models import Running, Starting, describe, status_of
 from tmuxjobs.outcome import seconds
 from tmuxjobs.store import typed
-from tmuxjobs.system import job_processes, probes
+from tmuxjobs.system import probes
 from tmuxjobs.system.watch import Watch
 from tmuxjobs.text import matching, paging
 from tmuxjobs.text.log import log_size

@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from tmuxjobs.answers import Kill
 from tmuxjobs.arguments import checked_seconds
 from tmuxjobs.errors import InvalidInput, JobNotFound, TmuxError
+from tmuxjobs.hosts import job_processes
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.models import Lost, ProcessRecord, Record, Running, Starting, State, describe
-from tmuxjobs.system import job_processes, processes
+from tmuxjobs.system import processes
 from tmuxjobs.verbs.waiter import Watched, run
 
 GRACE_S = 5.0

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tmuxjobs.errors import LimitReached, StateError, apart, raised
+from tmuxjobs.hosts import job_processes
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.models import JobSpec, Lost
-from tmuxjobs.system import job_processes
 from tmuxjobs.tmux.panes import Pane
 from tmuxjobs.verbs import events
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from tmuxjobs.answers import JobList, JobStatus, JobSummary
 from tmuxjobs.errors import InvalidInput, apart
+from tmuxjobs.hosts import job_processes
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.models import STATUSES, Lost, Record, Running, State, Status, describe, status_of
-from tmuxjobs.system import job_processes
 from tmuxjobs.text.log import log_size
 from tmuxjobs.verbs import (
     hold,

@@ -158,7 +158,7 @@ JOB: Shape = {
     "nonce": lambda value: isinstance(value, str) and value.isdecimal() and value.isascii(),
     "tmux": is_text,
     "python": is_text,
-    "recorder": is_text,
+    "pane": optional(is_text),
     "session": optional(is_text),
     "notify": optional(is_text),
     "on_end": optional(is_text),

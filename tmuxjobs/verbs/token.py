@@ -1,4 +1,4 @@
-"""The token that clients bring over HTTP: one file in the state directory, and what keeps it a secret."""
+"""`token`: the secret that clients bring over HTTP, in one file of the state directory; and what keeps it a secret."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from tmuxjobs.errors import StateError
-from tmuxjobs.store.store import Store
+from tmuxjobs.hosts.local import Host
 
 NAME: Final = "http-token"
 SHORTEST, LONGEST = 32, 1024
@@ -16,22 +16,28 @@ FORM: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 """What a client can send behind `Bearer`: RFC 6750, section 2.1."""
 
 
-def token_file(store: Store, *, new: bool = False) -> Path:
+def token(host: Host, *, new: bool = False) -> Path:
     """The token's file, made at first use; with `new` there is another token in it. Raises StateError."""
-    path = store.root / NAME
+    path = token_path(host)
     # Under the lock, or two servers that start at once would each believe in a token of their own.
-    with store.lock():
+    with host.store.lock():
         there = _open(path)
         if there is not None:
             os.close(there)
         if new or there is None:
             _write(path, secrets.token_urlsafe(32))
-    token_in(path)
+    token_value(host)
     return path
 
 
-def token_in(path: Path) -> str:
-    """The token in the file; raises StateError when there is none, or others could know it."""
+def token_path(host: Host) -> Path:
+    """Where the token is, or would be."""
+    return host.store.root / NAME
+
+
+def token_value(host: Host) -> str:
+    """The token; raises StateError when there is none, or others could know it."""
+    path = token_path(host)
     fd = _open(path)
     if fd is None:
         raise StateError(f"There is no token in '{path}'; `tmuxjobs token` makes one.")
