@@ -7,13 +7,12 @@ to be used, and for raw output, which was asked for. Lines of ours that stand be
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
-from itertools import groupby
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from tmuxjobs.fence import FENCE, fenced, printed, quoted
 from tmuxjobs.models import Model, ProcessRecord, Status
 from tmuxjobs.outcome import seconds
 from tmuxjobs.visible import visible, visible_lines
@@ -21,9 +20,6 @@ from tmuxjobs.visible import visible, visible_lines
 Line = Annotated[str, AfterValidator(visible)]
 """Of a job or a caller, on one line."""
 Lines = Annotated[str, AfterValidator(visible_lines)]
-FENCE = "=="
-FORGED = re.compile(rf"(?:^|(?<=\r))(?=\\*{FENCE}(?:[\s\u2800]|$))", re.MULTILINE)
-"""Where a line of output begins like ours, whatever kind of blank it has, or like one that has been quoted."""
 
 
 class Answer(Model):
@@ -178,36 +174,6 @@ class Adopted(Started):
             f"Adopted {self.window} as {self.job_id} ({self.status}).\nlog: {visible(self.log_path)} (from now on)\n"
             f"watch: {visible(self.attach)}{note}"
         )
-
-
-REPEATS = 4
-
-
-def printed(stdout: str, stderr: str) -> list[str]:
-    """Both as text, apart; the fields of an answer have every line."""
-    parts = [folded(stdout)] if stdout else []
-    return [*parts, f"{FENCE} stderr\n{folded(stderr)}"] if stderr else parts
-
-
-def quoted(output: str) -> str:
-    """With a backslash before each line that could be taken for one of ours."""
-    return FORGED.sub(r"\\", output)
-
-
-def fenced(parts: list[str], ours: str) -> str:
-    """What a job printed, `==`, and what we say of it; without output there is no `==`."""
-    return "\n".join([*parts, *([FENCE] if parts else []), ours])
-
-
-def folded(output: str) -> str:
-    """Lines that come many times in a row once, with their number, where that is shorter; quoted."""
-    lines: list[str] = []
-    for line, group in groupby(quoted(output.rstrip("\n")).split("\n")):
-        times = sum(1 for _ in group)
-        note = f"{FENCE} this line {times} times"
-        fold = times >= REPEATS and (times - 1) * (len(line) + 1) > len(note)
-        lines += [line, note] if fold else [line] * times
-    return "\n".join(lines)
 
 
 class Restarted(Started):

@@ -41,10 +41,10 @@ def test_argument_holds_nothing_that_tmux_expands(text: str) -> None:
 
 
 def test_start_imports_little() -> None:
-    code = "import sys; path = sys.argv[1]; "
-    code += "exec(open(path).read(), {'__name__': 'x', '__file__': path}); print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", code, RUNNER], capture_output=True, text=True, check=True)
-    slow = {"typing", "subprocess", "ctypes", "asyncio", "logging", "tempfile", "pathlib", "tmuxjobs"}
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import tmuxjobs.pane.runner; print(*sys.modules)"
+    argv = [sys.executable, "-I", "-S", "-c", code, Path(__file__).parents[2]]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    slow = {"typing", "subprocess", "ctypes", "asyncio", "logging", "tempfile", "pathlib", "tmuxjobs.jobs"}
     assert not slow & set(done.stdout.split())
 
 

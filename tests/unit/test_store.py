@@ -294,7 +294,7 @@ def test_state_directory_of_0_1_0_without_jobs_gets_the_marker(
 
 
 def test_folder_is_claimed_once_by_many_at_a_time(tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from tmuxjobs.store import Store; sys.stdin.read(); "
+    code = "import sys; from pathlib import Path; from tmuxjobs.store.store import Store; sys.stdin.read(); "
     code += "store = Store(Path(sys.argv[1])); store.prepare(); print(store.is_marked())"
     argv = [sys.executable, "-c", code, tmp_path / "a" / "state"]
     with contextlib.ExitStack() as stack:
@@ -365,7 +365,7 @@ def test_removal_that_is_killed_anywhere_is_finished_by_the_next(store: Store, r
     again()
     for number in killed_at_each_call(remove):
         other = Store(store.root)
-        if (found := other.host.look("build-3k7q")) is not None:
+        if (found := other.look("build-3k7q")) is not None:
             assert (found.exit is not None) == (record == "exit.json"), number
             remove()
         with other.lock():
@@ -386,7 +386,7 @@ def test_making_that_is_killed_anywhere_leaves_a_job_or_nothing(store: Store) ->
 
     for number in killed_at_each_call(make):
         other = Store(store.root)
-        if other.host.look("build-3k7q") is None:
+        if other.look("build-3k7q") is None:
             with other.lock():
                 for path in other.half_made():
                     other.discard(path)

@@ -1,1 +1,4 @@
-"""TODO."""
+"""The MCP server: tools, tasks, resources, notifications; stdio and HTTP.
+
+Talks to `Jobs` alone. The one user of fastmcp.
+"""

@@ -1,4 +1,4 @@
-"""TODO."""
+"""How the server is served: on stdio, or over HTTP."""
 
 import asyncio
 import os

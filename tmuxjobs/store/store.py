@@ -384,7 +384,11 @@ class Store:
             with contextlib.suppress(OSError, Odd):
                 fields = files.fields_of(files.read(folder / name))
                 job = fields.get("job", fields)
-                if isinstance(job, dict) and {"nonce", "recorder"} <= job.keys() and job.get("job_id") == job_id:
+                if (
+                    isinstance(job, dict)
+                    and {"nonce", "created_monotonic"} <= job.keys()
+                    and job.get("job_id") == job_id
+                ):
                     return name
         return None
 

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What this machine says: processes, terminals, changes of files, ports and URLs. Knows no jobs."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from bisect import bisect_left
 from dataclasses import dataclass, replace
@@ -11,22 +10,30 @@ from typing import Final
 
 from tmuxjobs.errors import InvalidInput
 from tmuxjobs.text.clean import Cleaner, redraws, settled
+from tmuxjobs.text.lines import (
+    PAGE_BYTES,
+    at_line_start,
+    before,
+    cleaner_at,
+    continuation,
+    decoded,
+    lines_back,
+    nth_last_line,
+    rows_of,
+    text_of,
+    within,
+)
 from tmuxjobs.text.log import BLOCK, OVERLAP, READ_S, STEP, Log, lines_of, newlines, steady
 
 CHARS: Final = 20_000
 CHARS_MIN: Final = 200
-PAGE_BYTES: Final = 8 << 20
-"""Raw bytes cleaned for one page at most; a log of more is read at its head and tail."""
 TAIL_BYTES: Final = 4 << 20
-SEEK_BYTES: Final = 256 << 20
 LOOK_BACK: Final = 1 << 18
 NOTE_CHARS: Final = 200
 SLOW_S: Final = 0.1
 """What takes longer to clean is cleaned in smaller pieces, so that a look at the clock comes in time."""
 SEQUENCE_BYTES: Final = 4 * PAGE_BYTES
 """A page ends inside an escape sequence longer than this, and then only when its time is over."""
-_SWITCH: Final = re.compile(rb"\x1b\[\?(?:[0-9]{1,5};){0,8}(?:47|1047|1049)([hl])")
-_ENTER_ALTERNATE: Final = b"\x1b[?1049h"
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,7 @@ def ends(path: Path, *, cursor: int, max_chars: int = CHARS, final: bool = False
 
 def lines_before(path: Path, cursor: int, lines: int) -> int:
     """Where so many lines before the one at *cursor* begin; looks back at most OVERLAP bytes, never across a gap."""
-    return steady(path, lambda log: _lines_before(log, cursor, lines))
+    return steady(path, lambda log: before(log, cursor, lines))
 
 
 def tail(path: Path, *, lines: int, max_chars: int = CHARS) -> Page:
@@ -110,7 +117,7 @@ def _since(log: Log, cursor: int, budget: int, *, raw: bool, final: bool) -> Pag
     start = log.piece(cursor, log.end)[0] if log.gone(cursor, min(cursor + 1, log.end)) else cursor
     partial = ""
     if stop < log.end and not raw and not page.more:
-        partial = _unshown(_text(log, max(stop, begin), log.end), shown if stop <= begin else "")
+        partial = _unshown(text_of(log, max(stop, begin), log.end), shown if stop <= begin else "")
     return replace(page, start=start, partial=partial, unfinished_bytes=_unfinished(log, page))
 
 
@@ -131,7 +138,7 @@ def _line_begun(log: Log, cursor: int) -> tuple[int, str]:
     if newline < 0 and start > floor:
         return cursor, ""
     begin = start + newline + 1
-    return begin, _text(log, begin, cursor) if begin < cursor else ""
+    return begin, text_of(log, begin, cursor) if begin < cursor else ""
 
 
 def _stable_end(log: Log, *, raw: bool, final: bool) -> int:
@@ -188,10 +195,10 @@ def _fill_raw(log: Log, start: int, end: int, room: int, _final: bool) -> tuple[
 
 def _fill(log: Log, start: int, end: int, room: int, final: bool) -> tuple[str, int]:
     """Clean text of whole lines within *room*, from a stretch without gaps, and where it ends."""
-    cleaner = _cleaner_at(log, start)
+    cleaner = cleaner_at(log, start)
     parts: list[str] = []
     position, step, fits, used = start, max(OVERLAP, min(STEP, 2 * room)), True, 0
-    while position < end and (position - start < PAGE_BYTES or not _at_line_start(log, position)):
+    while position < end and (position - start < PAGE_BYTES or not at_line_start(log, position)):
         if position > start and log.late and _may_end(log, cleaner, position - start, position):
             return _cut_late(log, "".join([*parts, cleaner.finish()]), position)
         data, began = log.read(position, min(position + step, end)), time.monotonic()
@@ -248,7 +255,7 @@ def _screen_left(cleaner: Cleaner, room: int) -> str:
     if len(screen) <= room:
         return screen
     rows = screen.split("\n")
-    kept = rows[len(rows) - _lines_within(screen, len(rows), room) :]
+    kept = rows[len(rows) - within(screen, len(rows), room) :]
     return "\n".join(["", f"[... {len(rows) - len(kept)} rows of the screen left out ...]", *kept])
 
 
@@ -263,43 +270,7 @@ def _may_end(log: Log, cleaner: Cleaner, size: int, position: int) -> bool:
     """Whether a page of so many bytes whose time is over may end here."""
     if cleaner.in_sequence:
         return size > SEQUENCE_BYTES
-    return size > 2 * LOOK_BACK or _at_line_start(log, position)
-
-
-def _at_line_start(log: Log, position: int) -> bool:
-    return position == 0 or log.read(position - 1, position) in (b"\n", b"")
-
-
-def _cleaner_at(log: Log, position: int) -> Cleaner:
-    """A cleaner for the stream from *position* on, which knows whether that is on an alternate screen."""
-    cleaner = Cleaner(continued=position > 0)
-    cleaner.shows_alternate = False
-    start = position
-    floor = max(log.floor(position), position - PAGE_BYTES)
-    while start > floor:
-        start = max(floor, start - BLOCK)
-        data = log.read(start, min(position, start + BLOCK + 64))
-        at = data.rfind(b"\x1b[?") if b"49" in data or b"47" in data else -1
-        switch = _last_switch(data) if at >= 0 else None
-        if switch is not None:
-            if switch == b"h":
-                cleaner.feed(_ENTER_ALTERNATE)
-            break
-    return cleaner
-
-
-def _last_switch(data: bytes) -> bytes | None:
-    last = None
-    for match in _SWITCH.finditer(data):
-        last = match[1]
-    return last
-
-
-def _text(log: Log, start: int, end: int, *, alternate: bool = False) -> str:
-    cleaner = _cleaner_at(log, start)
-    cleaner.shows_alternate = alternate
-    data = log.read(start, end)
-    return cleaner.feed(data) + cleaner.finish()
+    return size > 2 * LOOK_BACK or at_line_start(log, position)
 
 
 def _ends(log: Log, cursor: int, budget: int, *, raw: bool, final: bool) -> Page:
@@ -342,7 +313,7 @@ def _omission(page: Page, gone: int) -> str:
 
 
 def _with_partial(log: Log, page: Page, *, raw: bool) -> Page:
-    partial = "" if raw or page.more or page.cursor >= log.end else _text(log, page.cursor, log.end)
+    partial = "" if raw or page.more or page.cursor >= log.end else text_of(log, page.cursor, log.end)
     return replace(page, partial=partial, unfinished_bytes=_unfinished(log, page))
 
 
@@ -376,37 +347,37 @@ def _backward(
         further = max(floor, end - window)
         more = log.read(further, end)
         if further > floor:
-            skip = more.find(b"\n") + 1 or _continuation(more)
+            skip = more.find(b"\n") + 1 or continuation(more)
             further, more = further + skip, more[skip:]
         try:
-            text = _decoded(log, further, more, raw=raw, final=final)
+            text = decoded(log, further, more, raw=raw, final=final)
         except TimeoutError:
             break
         start, data = further, more
-        enough = len(text) > budget or (lines is not None and _rows(text) > lines)
+        enough = len(text) > budget or (lines is not None and rows_of(text) > lines)
         if enough or end - window <= floor or window >= TAIL_BYTES:
             break
         window *= 4
     if not text:
         return _Back("", start, whole=start == floor)
-    asked = min(_rows(text), lines or _rows(text))
-    kept = _lines_within(text, asked, budget)
+    asked = min(rows_of(text), lines or rows_of(text))
+    kept = within(text, asked, budget)
     if kept == 0:
         return _giant_line(log, start, data, budget, raw=raw)
     if lines is not None:
         rows = text.removesuffix("\n").split("\n")[-kept:]
         shown = "\n".join(rows) + ("\n" if text.endswith("\n") else "")
         whole = kept == lines or (kept == asked and start == floor)
-        return _Back(shown, start + _nth_last_line(data, kept), whole)
+        return _Back(shown, start + nth_last_line(data, kept), whole)
     return _fitting(log, start, data, budget, kept, raw=raw, final=final)
 
 
 def _fitting(log: Log, start: int, data: bytes, budget: int, kept: int, *, raw: bool, final: bool) -> _Back:
     """Redrawn rows make clean lines and raw ones differ: drop raw lines until the text fits."""
     while True:
-        skip = _nth_last_line(data, kept)
+        skip = nth_last_line(data, kept)
         try:
-            text = _decoded(log, start + skip, data[skip:], raw=raw, final=final)
+            text = decoded(log, start + skip, data[skip:], raw=raw, final=final)
         except TimeoutError:
             kept //= 8
             continue
@@ -417,84 +388,15 @@ def _fitting(log: Log, start: int, data: bytes, budget: int, kept: int, *, raw: 
 
 def _giant_line(log: Log, start: int, data: bytes, budget: int, *, raw: bool) -> _Back:
     skip = settled(data[: max(0, len(data) - budget)])
-    skip += _continuation(data[skip:])
+    skip += continuation(data[skip:])
     log.allow(READ_S)
     try:
-        text = _decoded(log, start + skip, data[skip:], raw=raw, final=False)
+        text = decoded(log, start + skip, data[skip:], raw=raw, final=False)
     except TimeoutError:
         skip = len(data) - STEP
-        skip += _continuation(data[skip:])
-        text = _decoded(log, start + skip, data[skip:], raw=raw, final=False)
+        skip += continuation(data[skip:])
+        text = decoded(log, start + skip, data[skip:], raw=raw, final=False)
     return _Back(text[-budget:], start + skip, whole=False)
-
-
-def _decoded(log: Log, start: int, data: bytes, *, raw: bool, final: bool) -> str:
-    """Raises TimeoutError when it is late before the last piece, of STEP bytes, is decoded."""
-    if raw:
-        return data.decode("utf-8", "replace")
-    cleaner = _cleaner_at(log, start)
-    cleaner.shows_alternate = final
-    parts = []
-    for at in range(0, len(data), STEP):
-        if at and log.late:
-            raise TimeoutError
-        parts.append(cleaner.feed(data[at : at + STEP]))
-    return "".join([*parts, cleaner.finish()])
-
-
-def _continuation(data: bytes) -> int:
-    """How many bytes at the start belong to a character that began before."""
-    return next((n for n, byte in enumerate(data[:3]) if byte & 0xC0 != 0x80), min(3, len(data)))
-
-
-def _rows(text: str) -> int:
-    return text.count("\n") + (not text.endswith("\n") if text else 0)
-
-
-def _nth_last_line(data: bytes, lines: int) -> int:
-    """Where the last *lines* lines begin."""
-    at = len(data) - data.endswith(b"\n")
-    for _ in range(lines):
-        at = data.rfind(b"\n", 0, at)
-        if at < 0:
-            return 0
-    return at + 1 if lines else len(data)
-
-
-def _lines_back(log: Log, lines: int) -> int:
-    """Where the last *lines* raw lines begin, or the stretch without gaps that they are in. Looks at SEEK_BYTES."""
-    end = log.end
-    floor = max(log.floor(end), end - SEEK_BYTES)
-    if end > floor and log.read(end - 1, end) == b"\n":
-        end -= 1
-    while end > floor:
-        start = max(floor, end - BLOCK)
-        data = log.read(start, end)
-        found = data.count(b"\n")
-        if found >= lines:
-            return start + _nth_last_line(data + b"\n", lines)
-        lines -= found
-        end = start
-    return floor
-
-
-def _lines_before(log: Log, cursor: int, lines: int) -> int:
-    floor = log.floor(cursor)
-    start = max(floor, cursor - OVERLAP)
-    data = log.read(start, cursor)
-    # What begins in the middle of a line is no line.
-    skip = data.find(b"\n") + 1 or len(data) if start > floor else 0
-    return start + max(skip, _nth_last_line(data, lines))
-
-
-def _lines_within(text: str, lines: int, budget: int) -> int:
-    used, kept = 0, 0
-    for row in reversed(text.removesuffix("\n").split("\n")):
-        used += len(row) + 1
-        if used > budget or kept == lines:
-            break
-        kept += 1
-    return kept
 
 
 def _tail(log: Log, lines: int, budget: int) -> Page:
@@ -505,7 +407,7 @@ def _tail(log: Log, lines: int, budget: int) -> Page:
         begin = next(begin for begin, until in log.gaps if until == log.end)
         note = f"[... {log.end - begin:,} bytes are gone at the end ...]\n"
         return replace(page, text=note, gone_bytes=log.end - begin)
-    asked = back.start if back.whole else _lines_back(log, lines)
+    asked = back.start if back.whole else lines_back(log, lines)
     if asked >= back.start:
         return page
     log.allow(READ_S)
@@ -523,4 +425,4 @@ def _line_at_end(log: Log) -> str:
     line = data.rfind(b"\n") + 1
     if not line and start > floor:
         line = data.rfind(b"\r", 0, len(data) - 1) + 1 or len(data) - STEP
-    return _text(log, start + line, log.end).rpartition("\n")[2] if line < len(data) else ""
+    return text_of(log, start + line, log.end).rpartition("\n")[2] if line < len(data) else ""

@@ -6,151 +6,14 @@ Whatever a sequence asks for, it touches at most ROWS rows or the cells of one r
 from __future__ import annotations
 
 import copy
-import re
-from dataclasses import dataclass, replace
 from typing import Final
+
+from tmuxjobs.text.row import GAP, NARROW, TAB, WIDTH, Row, put, room_for, split_wide
 
 ROWS: Final = 200
 """Rows that a redraw can still reach; above them text is final."""
-WIDTH: Final = 16_384
-"""Columns of a row; a longer line goes on in the next row, with no newline between (a terminal wraps the same way)."""
 _REACH: Final = 1_000  # cursor moves end at this column, or a row's end if that is later, as at a screen's right edge
-_MARKS: Final = 64  # characters that a cell holds at most: a terminal keeps fewer combining marks
-_TAB: Final = 8
-_GAP: Final = "\0"  # a cell nobody wrote; NUL never gets this far as text
-_NARROW: Final = re.compile("[ -~\xa0-\xac\xae-\u02ff\u2500-\u25fc\u2800-\u28ff]*")  # one column each, most bars too
-
-
-@dataclass(eq=False, slots=True)
-class _Row:
-    """One row: plain `text` as long as it was only appended to, else `cells`, one a column ("" goes on a wide one).
-
-    `paid` counts the characters of the stream spent on the row, its newline included. Cells that nobody wrote are
-    shown as blanks only as far as this pays for them, so that text never outgrows its stream.
-    """
-
-    text: str = ""
-    cells: list[str] | None = None
-    lead: str = ""
-    paid: int = 0
-    edge: int = 0
-    real: bool = False
-    joined: bool = False
-    wiped: int = 0  # so many cells at the start nobody wrote since they were erased: no need to erase them again
-    bare: bool = False  # found to be blank, and nothing was drawn on it since: wide rows are not looked at again
-
-    def copy(self) -> _Row:
-        cells = None if self.cells is None else self.cells.copy()
-        return replace(self, cells=cells)
-
-    def as_cells(self) -> list[str]:
-        if self.cells is None:
-            self.cells = []
-            _put(self, 0, self.text)
-            self.text = ""
-        return self.cells
-
-    @property
-    def blank(self) -> bool:
-        if self.cells is None:
-            return not self.text
-        self.bare = self.bare or not (self.lead or "".join(self.cells).strip(" " + _GAP))
-        return self.bare
-
-    def render(self, edge: int | None) -> str:
-        """The text; printed blanks right of *edge*, where the cursor left the row, are dropped."""
-        if self.cells is None:
-            return self.text
-        edge = self.edge if edge is None else edge
-        right = "".join(self.cells[edge:]).rstrip(" \t" + _GAP)
-        text = (self.lead + "".join(self.cells[:edge]) + right).rstrip(_GAP)
-        gaps = text.count(_GAP)
-        return _with_gaps(text, gaps, max(0, self.paid - 1 - len(text) + gaps)) if gaps else text
-
-
-def _with_gaps(text: str, gaps: int, room: int) -> str:
-    widest = gaps if gaps <= room else room // len(re.findall(_GAP + "+", text))
-    return re.sub(_GAP + "+", lambda gap: " " * min(len(gap[0]), widest), text)
-
-
-def _room(line: str, more: str) -> int:
-    """How many characters may be added at once to a row of plain text, so that it takes WIDTH columns or a few more."""
-    if "\t" not in more and "\t" not in line:
-        return WIDTH - len(line)
-    room = WIDTH - len(line) - (_TAB - 1) * line.count("\t")
-    return max(1, room // _TAB) if room > 0 else 0
-
-
-def _put(row: _Row, column: int, text: str) -> int:
-    """Draw *text* over the row's cells from *column*; the column after it."""
-    cells = row.as_cells()
-    row.bare, row.wiped = False, min(row.wiped, column)
-    for number, run in enumerate(text.split("\t")):
-        if number:
-            column = _put_tab(cells, column)
-        if _NARROW.fullmatch(run):
-            column = _overwrite(cells, column, list(run)) if run else column
-            continue
-        for character in run:
-            column = _put_character(row, column, character)
-    return column
-
-
-def _put_character(row: _Row, column: int, character: str) -> int:
-    from wcwidth import wcwidth  # takes 30 ms, and few logs draw such characters
-
-    cells = row.as_cells()
-    width = wcwidth(character)
-    if width > 0:
-        return _overwrite(cells, column, [character, *[""] * (width - 1)])
-    if column == 0:
-        _add_mark(row, -1, character)
-        return 0
-    base = min(column, len(cells)) - 1
-    while base > 0 and not cells[base]:
-        base -= 1
-    _add_mark(row, -1 if base < 0 or cells[base] == _GAP else base, character)
-    return column
-
-
-def _add_mark(row: _Row, base: int, character: str) -> None:
-    """Add what takes no column to a cell, or to the start of the row."""
-    cells = row.as_cells()
-    if base < 0:
-        row.lead += character if len(row.lead) < _MARKS else ""
-    elif len(cells[base]) < _MARKS:
-        cells[base] += character
-
-
-def _put_tab(cells: list[str], column: int) -> int:
-    stop = (column // _TAB + 1) * _TAB
-    if column < len(cells):
-        return stop
-    return _overwrite(cells, column, ["\t", *[""] * (stop - column - 1)])
-
-
-def _overwrite(cells: list[str], column: int, new: list[str]) -> int:
-    if column > len(cells):
-        cells.extend([_GAP] * (column - len(cells)))
-    _split_wide(cells, column)
-    _split_wide(cells, column + len(new))
-    cells[column : column + len(new)] = new
-    return column + len(new)
-
-
-def _split_wide(cells: list[str], column: int) -> None:
-    """Blank a wide character or tab that the border before *column* runs through."""
-    if column >= len(cells) or cells[column]:
-        return
-    start = end = column
-    while start > 0 and not cells[start]:
-        start -= 1
-    while end < len(cells) and not cells[end]:
-        end += 1
-    cells[start:end] = [_GAP] * (end - start)
-
-
-_UNTOUCHED: Final = _Row()
+_UNTOUCHED: Final = Row()
 """Stands for each row that nothing was done to; the cursor's row is always one of its own."""
 
 
@@ -160,11 +23,11 @@ class Canvas:
     flows in (apt's status line) stays below it."""
 
     def __init__(self, *, continued: bool, keeps_history: bool = True) -> None:
-        self._rows = [_Row(paid=1)]
+        self._rows = [Row(paid=1)]
         self._row = 0
         self._column: int | None = None  # None: at the end of a row of plain text
         self._page: int | None = None
-        self._saved: tuple[_Row, int] | None = None
+        self._saved: tuple[Row, int] | None = None
         self._homed = False
         self._continued = continued
         self._keeps_history = keeps_history
@@ -206,11 +69,11 @@ class Canvas:
         return text.endswith("\n") or (not text and not self._started)
 
     @property
-    def _here(self) -> _Row:
+    def _here(self) -> Row:
         """The cursor's row."""
         row = self._rows[self._row]
         if row is _UNTOUCHED:
-            row = self._rows[self._row] = _Row()
+            row = self._rows[self._row] = Row()
         return row
 
     def pay(self, length: int) -> None:
@@ -232,7 +95,7 @@ class Canvas:
                 self._emit(row)
             if self._keeps_history:
                 self._final.append(parts[0])
-            self._rows, self._row, self._page = [_Row(real=True, joined=True, paid=1)], 0, None
+            self._rows, self._row, self._page = [Row(real=True, joined=True, paid=1)], 0, None
         else:
             self._append(parts[0])
         for part in parts[1:]:
@@ -254,10 +117,10 @@ class Canvas:
             if self._column > _REACH:
                 self._column = min(self._column, max(_REACH, len(row.as_cells())))
             part, room = text, WIDTH - self._column
-            if len(text) > room // _TAB:
-                part = text[:room] if _NARROW.fullmatch(text, 0, room) else text[: max(1, room // _TAB)]
+            if len(text) > room // TAB:
+                part = text[:room] if NARROW.fullmatch(text, 0, room) else text[: max(1, room // TAB)]
             row.paid += len(part)
-            self._column = _put(row, self._column, part)
+            self._column = put(row, self._column, part)
             text = text[len(part) :]
 
     def control(self, character: str, length: int) -> None:
@@ -322,14 +185,14 @@ class Canvas:
         elif final == "X":
             self._blank(column, column + count)
         elif final == "P":
-            _split_wide(cells, column)
-            _split_wide(cells, column + count)
+            split_wide(cells, column)
+            split_wide(cells, column + count)
             del cells[column : column + count]
             self._here.wiped = min(self._here.wiped, column)
         elif final == "@" and column < len(cells):
-            _split_wide(cells, column)
-            cells[column:column] = [_GAP] * min(count, max(0, _REACH - column))
-            _split_wide(cells, WIDTH)
+            split_wide(cells, column)
+            cells[column:column] = [GAP] * min(count, max(0, _REACH - column))
+            split_wide(cells, WIDTH)
             del cells[WIDTH:]
         elif final == "L":
             self._leave()
@@ -352,7 +215,7 @@ class Canvas:
         row, column = self._here, self._place()
         cells = row.as_cells()
         if how == 0:
-            _split_wide(cells, column)
+            split_wide(cells, column)
             del cells[column:]
         elif how == 1:
             self._blank(0, column + 1)
@@ -368,9 +231,9 @@ class Canvas:
         if start == 0:
             start, row.wiped = row.wiped, max(row.wiped, end)
         if start < end:
-            _split_wide(cells, start)
-            _split_wide(cells, end)
-            cells[start:end] = [_GAP] * (end - start)
+            split_wide(cells, start)
+            split_wide(cells, end)
+            cells[start:end] = [GAP] * (end - start)
 
     def _erase_display(self, how: int, homed: bool) -> None:
         if how == 2 or (how == 0 and homed):
@@ -471,13 +334,13 @@ class Canvas:
     def _append(self, text: str) -> None:
         """Append to a row of plain text."""
         row, start = self._here, 0
-        if text and len(row.text) + len(text) <= WIDTH // _TAB:
+        if text and len(row.text) + len(text) <= WIDTH // TAB:
             row.text += text
             row.paid += len(text)
             row.real = True
             return
         while start < len(text):
-            if (room := _room(row.text, text[start : start + WIDTH])) <= 0:
+            if (room := room_for(row.text, text[start : start + WIDTH])) <= 0:
                 self._wrap()
                 row = self._here
                 continue
@@ -491,7 +354,7 @@ class Canvas:
         self._leave()
         self._shift_page(1)
         self._row += 1
-        self._rows.insert(self._row, _Row(real=True, joined=True, paid=1))
+        self._rows.insert(self._row, Row(real=True, joined=True, paid=1))
         self._column = None
         self._trim()
 
@@ -502,7 +365,7 @@ class Canvas:
         if self._page == self._row:
             self._scroll_above_page()
         elif self._row == len(self._rows):
-            self._rows.append(_Row())
+            self._rows.append(Row())
         row = self._here
         row.real = True
         row.paid += 1
@@ -529,14 +392,14 @@ class Canvas:
         if self._page is not None:
             self._page = self._page - above if self._page >= above else None
 
-    def _emit(self, row: _Row) -> None:
+    def _emit(self, row: Row) -> None:
         if row.real:
             if self._keeps_history:
                 self._final.append(self._separator(row, started=self._started) + row.render(None))
             self._started = True
 
     @staticmethod
-    def _separator(row: _Row, *, started: bool) -> str:
+    def _separator(row: Row, *, started: bool) -> str:
         return "\n" if started and not row.joined else ""
 
 

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Our session on the person's tmux server. Knows panes with a mark, not jobs. The one user of libtmux."""
