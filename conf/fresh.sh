@@ -43,6 +43,8 @@ inside() {
     # shellcheck disable=SC2016,SC2086
     unshare --mount --pid --fork --kill-child $network sh -ec '
         root=$1 places=$2 handed=$3 who=$4 command=$5
+        # Where the root is not a mount itself, `unshare --mount` inside is refused.
+        mount --bind "$root" "$root"
         mount -t proc proc "$root/proc"
         mount -t tmpfs -o mode=1777 tmp "$root/tmp"
         mount -t tmpfs dev "$root/dev"
