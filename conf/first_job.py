@@ -17,7 +17,7 @@ from fastmcp.exceptions import ToolError
 from mcp import MCPError
 
 from tmuxjobs.cli.streams import take_over
-from tmuxjobs.jobs import own_environment
+from tmuxjobs.hosts.local import own_environment
 
 SERVER = Path(sys.executable).with_name("tmuxjobs")
 COMMAND = "for i in 1 2 3; do echo step $i of 3; sleep 0.5; done; echo done"
