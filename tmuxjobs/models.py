@@ -6,6 +6,7 @@ Records are pydantic models, because files cross a boundary. A state is a type w
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any, Literal, assert_never
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
@@ -175,6 +176,15 @@ class Record:
     exit: ExitRecord | None = None
 
     @property
+    def id(self) -> str:
+        return self.job.job_id
+
+    @property
+    def started_monotonic(self) -> float:
+        """When its command started, or else when it was asked for, by CLOCK_MONOTONIC of its boot, in s."""
+        return (self.run.started_monotonic if self.run else None) or self.job.created_monotonic
+
+    @property
     def root(self) -> int | None:
         """The process below which the job lives: its runner; of an adopted job its own first one."""
         return self.job.adopted.pid if self.job.adopted else self.run.pid if self.run else None
@@ -310,6 +320,66 @@ def describe(state: State) -> str:
             return f"lost: {detail}"
         case _:
             assert_never(state)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as it stood at one look: its records, its state, and the folder of its files."""
+
+    record: Record
+    state: State
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+    @property
+    def spec(self) -> JobSpec:
+        return self.record.job
+
+    @property
+    def run(self) -> RunRecord | None:
+        return self.record.run
+
+    @property
+    def exit(self) -> ExitRecord | None:
+        return self.record.exit
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs or is starting."""
+        return isinstance(self.state, Starting | Running)
+
+    @property
+    def runs(self) -> bool:
+        """Whether its runner lives: it can be typed into and asked to end."""
+        return isinstance(self.state, Running)
+
+    @property
+    def lost(self) -> bool:
+        return isinstance(self.state, Lost)
+
+    @property
+    def status(self) -> Status:
+        return status_of(self.state)
+
+    @property
+    def detail(self) -> str:
+        return describe(self.state)
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "output.log"
+
+    @property
+    def stderr(self) -> Path | None:
+        """The log of a separate stderr."""
+        return self.folder / "stderr.log" if self.spec.separate_stderr else None
+
+    @property
+    def logs(self) -> list[Path]:
+        return [self.log, *([self.stderr] if self.stderr else [])]
 
 
 class Entry(Model):

@@ -70,7 +70,7 @@ def test_hook_has_the_facts(tmp_path: Path) -> None:
         "TMUXJOBS_REASON": "exit",
         "TMUXJOBS_COMMAND": "exit 7",
         "TMUXJOBS_CWD": str(tmp_path),
-        "TMUXJOBS_LOG_PATH": str(jobs.host.log_path(jobs.host.store.read(job_id))),
+        "TMUXJOBS_LOG_PATH": str(jobs.host.look(job_id).log),
         "TMUXJOBS_STATE_DIR": str(jobs.settings.state_dir),
         "TMUXJOBS_SESSION": "mcp-jobs",
         "TMUXJOBS_SOCKET_NAME": "default",

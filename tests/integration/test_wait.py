@@ -201,7 +201,7 @@ def test_silence_is_not_read_off_a_wall_clock_that_jumped(jobs: Jobs, days: int,
     job_id = jobs.execute("echo said; sleep 1000").job_id
     wait_until(lambda: jobs.output(job_id).stdout)
     at = time.time() + days * 86400
-    os.utime(jobs.host.log_path(record_of(jobs, job_id)), (at, at))
+    os.utime(jobs.host.look(job_id).log, (at, at))
     assert jobs.wait(job_id, idle=idle, timeout=2).reason == reason
 
 

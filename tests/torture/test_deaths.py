@@ -65,7 +65,7 @@ def test_window_closed_before_its_runner_speaks_is_told_at_once(
 
 
 def stderr_of(jobs: Jobs, job_id: str) -> bytes:
-    return jobs.host.stderr_path(record_of(jobs, job_id)).read_bytes()
+    return (jobs.host.look(job_id).folder / "stderr.log").read_bytes()
 
 
 def at_gate(jobs: Jobs, tmp_path: Path, command: str) -> str:

@@ -13,7 +13,7 @@ from typing import Self
 from tmuxjobs.contract import PANE, in_pane
 from tmuxjobs.errors import TmuxError
 from tmuxjobs.hosts import job_processes
-from tmuxjobs.models import Lost, Record, Running, RunRecord, State, derive_state
+from tmuxjobs.models import Job, Lost, Record, Running, RunRecord, State, derive_state
 from tmuxjobs.settings import Settings
 from tmuxjobs.store.journal import Journal
 from tmuxjobs.store.store import Store
@@ -45,14 +45,14 @@ class Host:
         place = (str(self.store.root), self.settings.session, self.tmux.binary)
         self.tmux.ensure_session(in_pane(sys.executable, PANE, "welcome", *place), status_line.OPTIONS)
 
-    def left(self, record: Record, state: State) -> job_processes.Left:
+    def left(self, job: Job) -> job_processes.Left:
         """Processes of a job whose runner is gone."""
-        run, adopted = record.run, record.job.adopted
-        if not isinstance(state, Lost) or record.exit is not None or run is None or not self.is_here(run):
+        run, adopted = job.run, job.spec.adopted
+        if not job.lost or job.exit is not None or run is None or not self.is_here(run):
             return job_processes.Left()
         if adopted is None:
-            trace = job_processes.Trace.of(record.job, run)
-            return job_processes.of_jobs({record.job.job_id: trace}).get(record.job.job_id, job_processes.Left())
+            trace = job_processes.Trace.of(job.spec, run)
+            return job_processes.of_jobs({job.id: trace}).get(job.id, job_processes.Left())
         pane = job_processes.PaneTrace(
             environment=(run.pane, f"{run.socket},{run.server_pid},"),
             leader=(adopted.pid, adopted.start),
@@ -69,22 +69,23 @@ class Host:
             and run.namespace in ("", job_processes.pid_namespace())
         )
 
-    def look(self, job_id: str) -> tuple[Record, State]:
+    def look(self, job_id: str) -> Job:
+        """The job as it stands. Raises JobNotFound, StateError."""
         return self.settle(self.store.read(job_id))
 
-    def settle(self, record: Record) -> tuple[Record, State]:
-        """The record with its state; read again when it may have ended meanwhile.
+    def settle(self, record: Record) -> Job:
+        """The job of that record as it stands; the record is read again when it may have ended meanwhile.
 
         A living runner does not say that it runs: after the exit record it keeps the finished window.
         """
         state = self.state(record)
-        if isinstance(state, Lost) or (isinstance(state, Running) and self.store.has_ended(record.job.job_id)):
-            record = self.store.look(record.job.job_id) or record
+        if isinstance(state, Lost) or (isinstance(state, Running) and self.store.has_ended(record.id)):
+            record = self.store.look(record.id) or record
             state = self.state(record)
         if isinstance(state, Lost):
             # No runner comes any more that would read it: a server was killed before it opened the window.
-            self.store.forget_environment(record.job.job_id)
-        return record, state
+            self.store.forget_environment(record.id)
+        return Job(record, state, self.store.folder(record.id))
 
     def state(self, record: Record) -> State:
         run = record.run
@@ -97,28 +98,22 @@ class Host:
             namespace=job_processes.pid_namespace(),
         )
 
-    def runtime(self, record: Record, state: State) -> float:
+    def runtime(self, job: Job) -> float:
         """Seconds that the machine was awake (CLOCK_MONOTONIC), however the wall clock jumped.
 
         Of a lost job nothing is known but the last growth of its log, in wall time and no more than has passed.
         """
-        if record.exit is not None:
-            return record.exit.runtime_s
-        since = (record.run.started_monotonic if record.run else None) or record.job.created_monotonic
-        if isinstance(state, Lost):
+        if job.exit is not None:
+            return job.exit.runtime_s
+        since = job.record.started_monotonic
+        if job.lost:
             try:
-                written = self.log_path(record).stat().st_mtime
+                written = job.log.stat().st_mtime
             except OSError:
                 return 0.0
-            known = max(0.0, written - record.job.created_at.timestamp())
-            return min(known, time.monotonic() - since) if record.job.boot == job_processes.boot_id() else known
+            known = max(0.0, written - job.spec.created_at.timestamp())
+            return min(known, time.monotonic() - since) if job.spec.boot == job_processes.boot_id() else known
         return max(0.0, time.monotonic() - since)
-
-    def log_path(self, record: Record) -> Path:
-        return self.store.folder(record.job.job_id) / "output.log"
-
-    def stderr_path(self, record: Record) -> Path:
-        return self.store.folder(record.job.job_id) / "stderr.log"
 
     def attach_argv(self, job_id: str | None = None) -> builtins.list[str]:
         """The command that shows the session, or one job's window, to a person; raises JobNotFound, TmuxError."""
@@ -132,8 +127,8 @@ class Host:
             )
         return self.tmux.attach_argv(pane)
 
-    def attach_line(self, record: Record) -> str:
-        return f"{self.tmux.attach}:{record.job.job_id}"
+    def attach_line(self, job: Job) -> str:
+        return f"{self.tmux.attach}:{job.id}"
 
 
 def own_environment() -> dict[str, str]:

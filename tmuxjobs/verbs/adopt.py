@@ -17,7 +17,7 @@ from tmuxjobs.contract import LAUNCH_S, PANE, in_pane
 from tmuxjobs.errors import InvalidInput, NotStarted, StateError, TmuxError
 from tmuxjobs.hosts import job_processes
 from tmuxjobs.hosts.local import Host
-from tmuxjobs.models import AdoptedRecord, status_of
+from tmuxjobs.models import AdoptedRecord
 from tmuxjobs.store.ids import ID, slug
 from tmuxjobs.tmux.panes import Place
 from tmuxjobs.verbs.execute import create
@@ -54,12 +54,12 @@ def adopt(host: Host, window: str | None = None, *, name: str | None = None) -> 
     called = Path(process.argv[0].lstrip("-")).name if place.auto_named else place.window_name
     job_id = create(host, slug(name or called), asked, {})
     begin(host, job_id, place)
-    record, state = host.look(job_id)
+    job = host.look(job_id)
     return Adopted(
         job_id=job_id,
-        status=status_of(state),
-        log_path=str(host.log_path(record)),
-        attach=host.attach_line(record),
+        status=job.status,
+        log_path=str(job.log),
+        attach=host.attach_line(job),
         window=told(place),
         note=f"of its {place.panes} panes the active one was taken" if place.panes > 1 else "",
     )
@@ -199,7 +199,7 @@ class Attachment(Watched):
     LOOK_S = 0.1  # one that was killed before it wrote anything causes no event
 
     def __init__(self, host: Host, job_id: str) -> None:
-        super().__init__(host.store.folder(job_id), None, logs=False)
+        super().__init__(host.look(job_id), logs=False)
         self.host = host
         self.job_id = job_id
         self.deadline = time.monotonic() + LAUNCH_S

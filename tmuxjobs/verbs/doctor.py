@@ -15,7 +15,6 @@ from tmuxjobs.answers import Diagnosis, Finding, name_processes
 from tmuxjobs.errors import StateError, TmuxjobsError, apart
 from tmuxjobs.hosts import job_processes
 from tmuxjobs.hosts.local import Host
-from tmuxjobs.models import Lost, Running, Starting
 from tmuxjobs.tmux.session import UTF8, locale_name
 from tmuxjobs.verbs import execute, kill, status, token, wait
 
@@ -224,18 +223,18 @@ def leftovers(host: Host, faults: list[str]) -> Iterator[Leftover]:
         yield Leftover(f"{path}, which others may read", lambda path=path: close_to_others(path))  # type: ignore[misc]
     for name in sorted(names):
         with apart(name, faults), suppress(StateError):  # damaged: `records` tells it
-            record, state = host.look(name)
-            if isinstance(state, Starting | Running):
+            job = host.look(name)
+            if job.running:
                 continue
-            if record.job.adopted is not None and isinstance(state, Lost):
+            if job.spec.adopted is not None and job.lost:
                 continue  # lost to us alone: its window and its processes are a person's own
-            if living := host.left(record, state).ours:
+            if living := host.left(job).ours:
                 what = f"{name_processes(living)} of lost job {name}"
                 yield Leftover(what, lambda name=name: kill.kill(host, name, grace=2.0))  # type: ignore[misc]
             for path in store.transient(name):
                 yield Leftover(str(path), lambda path=path: store.discard(path))  # type: ignore[misc]
             # One that runs is of a job with that id in another state directory.
-            if isinstance(state, Lost) and name in panes and panes[name].dead:
+            if job.lost and name in panes and panes[name].dead:
                 yield Leftover(f"window of lost job {name}", lambda name=name: host.tmux.close(panes[name]))  # type: ignore[misc]
     for name in sorted(panes.keys() - names):
         if panes[name].dead and store.look(name) is None:
@@ -245,9 +244,9 @@ def leftovers(host: Host, faults: list[str]) -> Iterator[Leftover]:
 def not_proved(host: Host) -> Iterator[Finding]:
     """Processes that may be of lost jobs: named, for a person to judge."""
     for record in host.store.unfinished():
-        for one in host.left(*host.settle(record)).doubt:
+        for one in host.left(host.settle(record)).doubt:
             text = (
-                f"{one.name} ({one.pid}) may be left of lost job {record.job.job_id}, but nothing proves it, so it was "
+                f"{one.name} ({one.pid}) may be left of lost job {record.id}, but nothing proves it, so it was "
                 f"not touched: look at it, and end it by `kill {one.pid}` if it is."
             )
             yield Finding(name="process", ok=True, text=text)

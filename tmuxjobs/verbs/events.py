@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from tmuxjobs.errors import StateError, apart
 from tmuxjobs.hosts import job_processes
 from tmuxjobs.hosts.local import Host
-from tmuxjobs.models import Entry, Running, Starting, status_of
+from tmuxjobs.models import Entry
 
 LOST_S = 2.0
 """Between two looks for jobs whose runner was killed; a record of the end is seen at once."""
@@ -80,19 +80,18 @@ def _end(host: Host, job_id: str) -> tuple[float, Entry] | None:
         return None
     if record is None:
         return time.monotonic(), Entry(n=0, event="end", job_id=job_id, at=datetime.now(UTC))
-    record, state = host.settle(record)
-    if isinstance(state, Starting | Running):
+    job = host.settle(record)
+    if job.running:
         return None
-    ended, run = record.exit, record.run
+    ended = job.exit
     entry = Entry(
         n=0,
         event="end",
         job_id=job_id,
         at=ended.ended_at if ended else datetime.now(UTC),
-        status=status_of(state),
+        status=job.status,
         exit_code=ended.exit_code if ended else None,
     )
-    if record.job.boot != job_processes.boot_id():
+    if job.spec.boot != job_processes.boot_id():
         return 0.0, entry
-    began = (run.started_monotonic if run else None) or record.job.created_monotonic
-    return began + ended.runtime_s if ended else time.monotonic(), entry
+    return job.record.started_monotonic + ended.runtime_s if ended else time.monotonic(), entry

@@ -83,10 +83,8 @@ def started(host: Host, job_id: str) -> Started:
     """The answer about a job whose command runs or has run."""
     with contextlib.suppress(TmuxError):  # the job runs: whatever tmux says now, its id must be told
         prune.prune_windows(host)
-    record, state = host.look(job_id)
-    return Started(
-        job_id=job_id, status=status_of(state), log_path=str(host.log_path(record)), attach=host.attach_line(record)
-    )
+    job = host.look(job_id)
+    return Started(job_id=job_id, status=job.status, log_path=str(job.log), attach=host.attach_line(job))
 
 
 def checked(
@@ -149,13 +147,13 @@ def create(
     with host.store.lock():
         running = []
         for record in host.store.unfinished():
-            if record.job.job_id == replaces:
+            if record.id == replaces:
                 continue
             status = "running"
-            with apart(record.job.job_id, []):  # it counts; `list` names it
+            with apart(record.id, []):  # it counts; `list` names it
                 status = status_of(host.state(record))
             if status == "running":
-                running.append(record.job.job_id)
+                running.append(record.id)
         if len(running) >= host.settings.max_jobs:
             raise LimitReached(
                 f"{len(running)} jobs run and TMUXJOBS_MAX_JOBS is {host.settings.max_jobs}: wait for one or kill "
@@ -214,7 +212,7 @@ class Launch(Watched):
     LOOK_S = 0.1  # a runner that was killed before it wrote anything causes no event
 
     def __init__(self, host: Host, job_id: str) -> None:
-        super().__init__(host.store.folder(job_id), None, logs=False)
+        super().__init__(host.look(job_id), logs=False)
         self.host = host
         self.job_id = job_id
         self.deadline = time.monotonic() + LAUNCH_S
@@ -265,7 +263,7 @@ def forget(host: Host, job_id: str) -> None:
     """Remove all of a job that did not start; a runner killed at its fork may have left the command behind."""
     record = host.store.look(job_id)
     if record is not None:
-        kill.end_processes(lambda: host.left(*host.settle(record)).ours, "SIGKILL", 0.0)
+        kill.end_processes(lambda: host.left(host.settle(record)).ours, "SIGKILL", 0.0)
     with host.store.lock():
         host.store.remove(job_id)
     deadline = time.monotonic() + CLOSE_S

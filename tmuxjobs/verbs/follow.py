@@ -23,8 +23,7 @@ class Follow(Watched):
     """
 
     def __init__(self, host: Host, job_id: str, *, cursor: int, stderr_cursor: int | None = None, raw: bool = False):
-        record, _ = host.look(job_id)
-        super().__init__(host.store.folder(job_id), record.run.pid if record.run else None, logs=True)
+        super().__init__(host.look(job_id), logs=True)
         self.host = host
         self.job_id = job_id
         self.cursor = cursor
@@ -68,9 +67,7 @@ class LastLine:
         with ExitStack() as stack:
             for job_id in self.seen:
                 with suppress(TmuxjobsError):  # the wait itself reports it
-                    run = self.host.store.read(job_id).run
-                    folder = self.host.store.folder(job_id)
-                    stack.enter_context(Watched(folder, run.pid if run else None, logs=True).watched(wake))
+                    stack.enter_context(Watched(self.host.look(job_id), logs=True).watched(wake))
             yield
 
     def check(self) -> str | None:

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from tmuxjobs.answers import HoldAnswer
 from tmuxjobs.errors import Held, JobEnded, TmuxError
 from tmuxjobs.hosts.local import Host
-from tmuxjobs.models import Running, Starting, describe
 from tmuxjobs.tmux.panes import Client
 
 LOOK_S = 2.0
@@ -34,9 +33,9 @@ def hold(host: Host, job_id: str, *, toggle: bool = False) -> HoldAnswer:
 
     Raises JobNotFound, JobEnded, TmuxError.
     """
-    _, state = host.look(job_id)
-    if not isinstance(state, Running | Starting):
-        raise JobEnded(f"Job '{job_id}' can not be held: {describe(state)}.")
+    job = host.look(job_id)
+    if not job.running:
+        raise JobEnded(f"Job '{job_id}' can not be held: {job.detail}.")
     around = host.tmux.around(job_id)
     if around is None:
         raise TmuxError(f"Job '{job_id}' has no window on this tmux server (socket {host.settings.socket_name}).")

@@ -10,7 +10,7 @@ from tmuxjobs.answers import Output, waiting
 from tmuxjobs.arguments import encoded
 from tmuxjobs.errors import InvalidInput, JobEnded, TmuxError
 from tmuxjobs.hosts.local import Host
-from tmuxjobs.models import Record, Running, describe
+from tmuxjobs.models import Job
 from tmuxjobs.store import typed
 from tmuxjobs.system import terminals
 from tmuxjobs.system.terminals import Terminal
@@ -66,9 +66,9 @@ def begin(
     seek = seeker(pattern) if pattern is not None else None
     nothing, input = input is None, input or ""
     encoded("input", input)
-    record, state = host.look(job_id)
-    if not isinstance(state, Running):
-        raise JobEnded(f"Job '{job_id}' takes no input: {describe(state)}.")
+    job = host.look(job_id)
+    if not job.runs:
+        raise JobEnded(f"Job '{job_id}' takes no input: {job.detail}.")
     if not names and nothing:
         raise InvalidInput("There is nothing to type: give `input` or `keys`; `tail` shows what the job printed.")
     pane = host.tmux.panes().get(job_id)
@@ -77,16 +77,16 @@ def begin(
     text = input if input.endswith("\n") or names or not enter else input + "\n"
     settings = terminals.terminal(pane.tty)
     check_lines(settings, text)
-    hidden = hides(host, record, settings)
+    hidden = hides(host, job, settings)
     if secret and not hidden:
         raise InvalidInput(
             "The job does not hide what is typed now, so the secret would be in its log; nothing was typed. Wait until "
-            f"it asks for a password, or ask the person to type it there: {host.attach_line(record)}"
+            f"it asks for a password, or ask the person to type it there: {host.attach_line(job)}"
         )
     echo = "" if secret or (settings is not None and settings.hides) else text
     return Exchange(
         host,
-        record,
+        job,
         lambda: send(host, pane, text, names),
         seek=seek,
         echo=echo,
@@ -99,14 +99,14 @@ interact = waits(begin)
 interact_async = waits_async(begin)
 
 
-def hides(host: Host, record: Record, settings: Terminal | None) -> bool:
+def hides(host: Host, job: Job, settings: Terminal | None) -> bool:
     """Whether what is typed now is not shown: by the terminal, or by a program that asks for a password."""
     if settings is None or settings.echo:
         return False
     if settings.hides:
         return True
     deadline = time.monotonic() + PROMPT_S
-    while (asked := prompts.prompt(host, record)) is None and time.monotonic() < deadline:
+    while (asked := prompts.prompt(host, job)) is None and time.monotonic() < deadline:
         time.sleep(QUIET_S / 3)
     return asked is not None and asked.waits_for == "password"
 
@@ -155,7 +155,7 @@ class Exchange(Watched):
     def __init__(
         self,
         host: Host,
-        record: Record,
+        job: Job,
         act: Callable[[], None],
         *,
         seek: Seek | None,
@@ -163,10 +163,10 @@ class Exchange(Watched):
         noted: bool,
         wait_s: float,
     ) -> None:
-        self.path = host.log_path(record)
-        super().__init__(self.path.parent, record.run.pid if record.run else None, logs=True)
+        super().__init__(job, logs=True)
         self.host = host
-        self.record = record
+        self.job = job
+        self.path = job.log
         self.act = act
         self.seek = seek
         self.echo = echo
@@ -175,7 +175,7 @@ class Exchange(Watched):
         self.deadline = self.changed_at = 0.0
         self.quiet_in_s = 0.0
         self.attended = self.attends()
-        self.stderr = host.stderr_path(record) if record.job.separate_stderr else None
+        self.stderr = job.stderr
         self.before = log_size(self.path)
         self.stderr_before = log_size(self.stderr) if self.stderr else 0
         self.last_size = self.before + self.stderr_before
@@ -210,17 +210,17 @@ class Exchange(Watched):
     def look(self, quiet: float, size: int, *, grown: bool) -> str | None:
         if self.seek is not None and grown and self.matches(self.seek):
             return "the pattern showed"
-        self.record, state = self.host.settle(self.record)
-        if not isinstance(state, Running):
+        self.job = self.host.settle(self.job.record)
+        if not self.job.runs:
             self.is_over = True
-            return f"the job ended: {describe(state)}"
+            return f"the job ended: {self.job.detail}"
         if self.seek is not None or not grown or quiet < QUIET_S:
             return None
-        prompt = prompts.prompt(self.host, self.record)
+        prompt = prompts.prompt(self.host, self.job)
         if prompt is not None:
             self.is_over = True
             if prompt.waits_for == "password":
-                return "it " + waiting("password", prompt.text, self.host.attach_line(self.record))
+                return "it " + waiting("password", prompt.text, self.host.attach_line(self.job))
             return "it waits for input"
         if quiet < LONG_QUIET_S or (self.attended and not self.attends()):
             return None  # what read the terminal before and does not now is still at work
@@ -229,7 +229,7 @@ class Exchange(Watched):
 
     def attends(self) -> bool:
         """Whether the program in front reads or polls the terminal, as far as that is known."""
-        tty = self.record.run.tty if self.record.run else ""
+        tty = self.job.run.tty if self.job.run else ""
         return terminals.attention([tty], pause_s=0).get(tty) in ("reads", "polls")
 
     def matches(self, seek: Seek) -> bool:
@@ -241,10 +241,10 @@ class Exchange(Watched):
 
     def answer(self, said: str) -> Output:
         """What was printed since, less the echo; of a full-screen program its screen."""
-        self.record, state = self.host.settle(self.record)
+        self.job = self.host.settle(self.job.record)
         screen = None
         try:
-            screen = self.full_screen() if isinstance(state, Running) else None
+            screen = self.full_screen() if self.job.runs else None
         except TmuxError as error:  # what was typed was typed, and the log has the response all the same
             said += f"; it was typed, but what a full-screen program shows now is not known: {error}".removesuffix(".")
         final = self.is_over and screen is None
@@ -252,7 +252,7 @@ class Exchange(Watched):
         err = None
         if self.stderr is not None:
             err = paging.ends(self.stderr, cursor=self.stderr_before, max_chars=CHARS, final=final)
-        answer = answer_of(self.host, self.record, state, page, err)
+        answer = answer_of(self.job, page, err)
         text = visible_lines(without_echo(page.text, self.echo))
         if screen is not None:
             text += screen
@@ -262,7 +262,7 @@ class Exchange(Watched):
 
     def full_screen(self) -> str | None:
         """What a full-screen program shows; None of any other."""
-        job_id = self.record.job.job_id
+        job_id = self.job.id
         pane = self.host.tmux.panes().get(job_id)
         return screen.screen(self.host, job_id).screen if pane is not None and pane.alternate else None
 

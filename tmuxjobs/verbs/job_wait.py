@@ -14,7 +14,6 @@ from tmuxjobs.arguments import CHARS, UNTIL, Until, checked_seconds
 from tmuxjobs.errors import InvalidInput
 from tmuxjobs.hosts import job_processes
 from tmuxjobs.hosts.local import Host
-from tmuxjobs.models import Running, Starting, describe, status_of
 from tmuxjobs.outcome import seconds
 from tmuxjobs.store import typed
 from tmuxjobs.system import probes
@@ -92,7 +91,7 @@ def goal(
 
 
 @dataclass(frozen=True)
-class Verdict:
+class WaitResult:
     """Why a job's wait is over, in one word and in words."""
 
     reason: str
@@ -111,9 +110,9 @@ class JobWait:
         self.job_id = job_id
         self.goal = goal
         self.cursor = cursor
-        self.record, self.state = host.look(job_id)
-        self.path = host.log_path(self.record)
-        self.verdict: Verdict | None = None
+        self.job = host.look(job_id)
+        self.path = self.job.log
+        self.result: WaitResult | None = None
         self.pause_s = LOOK_S
         self._asked_at = -1
         self._size = -1
@@ -123,9 +122,8 @@ class JobWait:
             raise InvalidInput(f"Cursor {cursor} is not in the output, which has {size} bytes; wait on from {size}.")
         self.begin = cursor if cursor is not None else size if begin is None else begin
         starts = {self.path: self.begin}
-        if self.record.job.separate_stderr:
-            errors = host.stderr_path(self.record)
-            starts[errors] = 0 if cursor == 0 else log_size(errors)
+        if self.job.stderr:
+            starts[self.job.stderr] = 0 if cursor == 0 else log_size(self.job.stderr)
         self.paths = list(starts)
         self._good = self._watchers(goal.pattern, starts)
         self._bad = self._watchers(goal.fail_pattern, starts)
@@ -135,40 +133,40 @@ class JobWait:
             return []
         return [matching.Watcher(path, pattern, literal=self.goal.literal, start=at) for path, at in starts.items()]
 
-    def look(self, watch: Watch, *, deadline: float = math.inf) -> Verdict | None:
-        """The verdict if there is one now; else `pause_s` says when to look again though nothing was told.
+    def check(self, watch: Watch, *, deadline: float = math.inf) -> WaitResult | None:
+        """The result if there is one now; else `pause_s` says when to look again though nothing was told.
 
         Patterns are sought until *deadline* (monotonic), or a little longer so that each look comes further.
         """
-        if self.verdict is not None:
-            return self.verdict
+        if self.result is not None:
+            return self.result
         began = time.monotonic()
         self.pause_s = LOOK_S if watch.told else UNTOLD_S
         watch.logs = True
         # The state first: what is read after the end of a job is all of it.
         self.settle()
-        running = isinstance(self.state, Starting | Running)
-        self.verdict = self._patterns(deadline) or self._served(running)
-        if self.verdict is None and not running:
+        running = self.job.running
+        self.result = self._patterns(deadline) or self._served(running)
+        if self.result is None and not running:
             first = "" if self.goal.only_exit else "the job ended first: "
-            self.verdict = Verdict("exit", first + describe(self.state))
-        if self.verdict is None:
-            self.verdict = self._quiet(watch)
+            self.result = WaitResult("exit", first + self.job.detail)
+        if self.result is None:
+            self.result = self._quiet(watch)
         if self.goal.port is not None or self.goal.url is not None:
             self.pause_s = min(self.pause_s, max(PROBE_S, COST * (time.monotonic() - began)))
-        return self.verdict
+        return self.result
 
     def settle(self) -> None:
-        run = self.record.run
+        run = self.job.run
         if (
             run is None
             or run.command_pid is None
             or os.path.lexists(self.path.with_name("exit.json"))
             or not job_processes.alive(run.pid, run.start)
         ):
-            self.record, self.state = self.host.look(self.job_id)
+            self.job = self.host.look(self.job_id)
 
-    def _patterns(self, deadline: float) -> Verdict | None:
+    def _patterns(self, deadline: float) -> WaitResult | None:
         found: list[tuple[int, str, matching.Match, Path]] = []
         for reason, watchers in (("fail_pattern", self._bad), ("pattern", self._good)):
             for watcher in watchers:
@@ -185,7 +183,7 @@ class JobWait:
             return None
         _, reason, match, path = min(found, key=lambda one: one[0])
         where = f"line {match.line}" if match.line else f"at cursor {match.cursor}"
-        return Verdict(reason, f"{where}: {match.text}", match=match, path=path)
+        return WaitResult(reason, f"{where}: {match.text}", match=match, path=path)
 
     @property
     def behind(self) -> int | None:
@@ -193,29 +191,29 @@ class JobWait:
         behind = [watcher.behind for watcher in (*self._good, *self._bad) if watcher.path == self.path]
         return min((at for at in behind if at is not None), default=None)
 
-    def _served(self, running: bool) -> Verdict | None:
-        root = self.record.root
+    def _served(self, running: bool) -> WaitResult | None:
+        root = self.job.record.root
         if self.goal.port is not None and running and root is not None:
             for port, name in sorted(probes.listening(root, self.goal.port).items()):
-                return Verdict("port", f"{name} listens on port {port}")
+                return WaitResult("port", f"{name} listens on port {port}")
         if self.goal.url is not None:
             code = probes.answers(self.goal.url)
             if code is not None and code < 500:
-                return Verdict("url", f"{self.goal.url} answers {code}")
+                return WaitResult("url", f"{self.goal.url} answers {code}")
         return None
 
-    def _quiet(self, watch: Watch) -> Verdict | None:
+    def _quiet(self, watch: Watch) -> WaitResult | None:
         """What silence means: idle, or waiting for input."""
         facts = [path.stat() for path in self.paths if path.exists()]
         size = sum(fact.st_size for fact in facts)
         quiet = self._quiet_s(size, max((fact.st_mtime for fact in facts), default=math.inf))
         if self.goal.idle_s is not None:
             if quiet >= self.goal.idle_s:
-                return Verdict("idle", f"quiet for {seconds(quiet)}")
+                return WaitResult("idle", f"quiet for {seconds(quiet)}")
             self.pause_s = min(self.pause_s, self.goal.idle_s - quiet + 0.001)
         if self.goal.input:
             began = time.monotonic()
-            if (prompt := prompts.prompt(self.host, self.record)) is not None:
+            if (prompt := prompts.prompt(self.host, self.job)) is not None:
                 return self.asks(prompt)
             cost = COST * (time.monotonic() - began)
             settling = QUIET_S + 0.001 - quiet
@@ -227,7 +225,7 @@ class JobWait:
                 self.pause_s = min(self.pause_s, SETTLE_S - quiet + 0.001)
             else:
                 self._asked_at = size
-                if (prompt := prompts.prompt(self.host, self.record)) is not None:
+                if (prompt := prompts.prompt(self.host, self.job)) is not None:
                     return self.asks(prompt)
         return None
 
@@ -235,26 +233,24 @@ class JobWait:
         """Seconds since the last output. The wall clock jumps: it is asked only about output since the last look."""
         now = time.monotonic()
         if size != self._size:
-            run = self.record.run
-            began = (run.started_monotonic if run else None) or self.record.job.created_monotonic
-            since = began if self._size < 0 else self._looked_at
+            since = self.job.record.started_monotonic if self._size < 0 else self._looked_at
             self._quiet_from = now - min(max(0.0, time.time() - written_at), now - since)
             self._size = size
         self._looked_at = now
         return now - self._quiet_from
 
-    def asks(self, prompt: Prompt) -> Verdict:
-        attach = self.host.attach_line(self.record)
-        return Verdict("input", f"it {words(prompt.waits_for, prompt.text, attach)}", prompt)
+    def asks(self, prompt: Prompt) -> WaitResult:
+        attach = self.host.attach_line(self.job)
+        return WaitResult("input", f"it {words(prompt.waits_for, prompt.text, attach)}", prompt)
 
     def news(self, path: Path, cursor: int | None, budget: int) -> paging.Page:
         """What to show of a log: the output since the cursor, else the newest; the match is always in it."""
-        final = not isinstance(self.state, Starting | Running)
+        final = not self.job.running
         if cursor is None:
             page = paging.tail(path, lines=1000, max_chars=budget)
         else:
             page = paging.ends(path, cursor=cursor, max_chars=budget, final=final)
-        match = self.verdict.match if self.verdict is not None and self.verdict.path == path else None
+        match = self.result.match if self.result is not None and self.result.path == path else None
         if match is None or match.bare in page.text:
             return page
         room = budget - NOTE_CHARS
@@ -268,21 +264,21 @@ class JobWait:
             page = replace(page, text=f"{skipped}\n{page.text}")
         return page
 
-    def told(self, budget: int) -> WaitedJob:
+    def summary(self, budget: int) -> WaitedJob:
         """How it stands, for one of several; while its wait is not over with what has come meanwhile."""
-        cursor = None if self.verdict is not None else self.begin
+        cursor = None if self.result is not None else self.begin
         out = err = None
         if budget >= paging.CHARS_MIN:
             out = self.news(self.path, cursor, budget)
-            if self.record.job.separate_stderr:
+            if self.job.stderr:
                 err = self.news(self.paths[1], None, max(0, budget - len(out.text)))
-        notes = [self.verdict.detail] if self.verdict is not None else []
-        notes += output.log_notes(self.host, self.record, self.state)
+        notes = [self.result.detail] if self.result is not None else []
+        notes += output.log_notes(self.job)
         return WaitedJob(
             job_id=self.job_id,
-            reason=self.verdict.reason if self.verdict else None,
-            status=status_of(self.state),
-            exit_code=self.record.exit.exit_code if self.record.exit else None,
+            reason=self.result.reason if self.result else None,
+            status=self.job.status,
+            exit_code=self.job.exit.exit_code if self.job.exit else None,
             note="; ".join(notes),
             stdout=out.text if out else "",
             stderr=err.text if err else "",
@@ -293,12 +289,12 @@ class JobWait:
         """What it has said last."""
         return paging.tail(self.path, lines=1, max_chars=CHARS).text.strip()
 
-    def over(self) -> Verdict:
-        """The verdict when the bound has passed."""
-        self.record, self.state = self.host.look(self.job_id)
-        prompt = prompts.prompt(self.host, self.record) if isinstance(self.state, Running) else None
+    def over(self) -> WaitResult:
+        """The result when the bound has passed."""
+        self.job = self.host.look(self.job_id)
+        prompt = prompts.prompt(self.host, self.job) if self.job.runs else None
         asks = self.asks(prompt) if prompt is not None else None
-        return Verdict("timeout", asks.detail if asks else describe(self.state), prompt)
+        return WaitResult("timeout", asks.detail if asks else self.job.detail, prompt)
 
 
 def _left(deadline: float) -> float:

@@ -11,7 +11,7 @@ from tmuxjobs.arguments import checked_seconds
 from tmuxjobs.errors import InvalidInput, JobNotFound, TmuxError
 from tmuxjobs.hosts import job_processes
 from tmuxjobs.hosts.local import Host
-from tmuxjobs.models import Lost, ProcessRecord, Record, Running, Starting, State, describe
+from tmuxjobs.models import Job, ProcessRecord
 from tmuxjobs.system import processes
 from tmuxjobs.verbs.waiter import Watched, run
 
@@ -26,62 +26,61 @@ def kill(host: Host, job_id: str, *, signal: str = "TERM", grace: float = GRACE_
     name = signal_name(signal)
     grace = max(0.0, min(checked_seconds("grace", grace, least=0.0), GRACE_MAX_S))
     try:
-        record, state = host.look(job_id)
+        job = host.look(job_id)
     except JobNotFound as error:
         runner = job_processes.runners(host.store.jobs).get(job_id)
         if runner is None:
             return Kill(job_id=job_id, status="not_found", detail=str(error).removesuffix("."))
         return end_removed(host, job_id, *runner)
-    if isinstance(state, Starting | Running):
-        return stop(host, record, name, grace)
-    survivors, ended = end_processes(lambda: leftovers(host, record, state), name, grace)
-    doubt = host.left(record, state).doubt
+    if job.running:
+        return stop(host, job, name, grace)
+    survivors, ended = end_processes(lambda: leftovers(host, job), name, grace)
+    doubt = host.left(job).doubt
     words = f"; ended {ended} of its processes that still lived" if ended or survivors else ""
-    status = "killed" if ended and isinstance(state, Lost) else "already_terminated"
-    detail = describe(state) + words
+    status = "killed" if ended and job.lost else "already_terminated"
+    detail = job.detail + words
     return Kill.model_validate(
         {"job_id": job_id, "status": status, "detail": detail, "survivors": survivors, "not_touched": doubt}
     )
 
 
-def stop(host: Host, record: Record, signal: str, grace: float) -> Kill:
+def stop(host: Host, job: Job, signal: str, grace: float) -> Kill:
     """Ask the runner, the one place that kills, and wait for its record."""
-    job_id = record.job.job_id
+    job_id = job.id
     host.store.request_stop(job_id, signal=signal, grace_s=grace)
-    record, state = run(Ending(host, record, grace + ENDING_S))
-    if record.exit is None:
+    job = run(Ending(host, job, grace + ENDING_S))
+    if job.exit is None:
         return kill(host, job_id, signal=signal, grace=grace)
     host.store.withdraw_stop(job_id)
     return Kill(
         job_id=job_id,
-        status="killed" if record.exit.reason not in ("exit", "signal") else "already_terminated",
-        detail=describe(state),
-        survivors=record.exit.survivors,
+        status="killed" if job.exit.reason not in ("exit", "signal") else "already_terminated",
+        detail=job.detail,
+        survivors=job.exit.survivors,
     )
 
 
 class Ending(Watched):
     """A job that was asked to end: over once its runner has written how, or is gone. Signals its runner."""
 
-    def __init__(self, host: Host, record: Record, bound_s: float) -> None:
-        runner = record.run.pid if record.run else None
-        super().__init__(host.store.folder(record.job.job_id), runner, logs=False)
+    def __init__(self, host: Host, job: Job, bound_s: float) -> None:
+        super().__init__(job, logs=False)
         self.host = host
-        self.record = record
+        self.job_id = job.id
         self.bound_s = bound_s
         self.deadline = time.monotonic() + bound_s
         self.signalled = False
 
-    def check(self) -> tuple[Record, State] | None:
-        record, state = self.host.look(self.record.job.job_id)
-        if record.exit is not None or isinstance(state, Lost):
-            return record, state
-        if not self.signalled and isinstance(state, Running) and record.run is not None:
+    def check(self) -> Job | None:
+        job = self.host.look(self.job_id)
+        if job.exit is not None or job.lost:
+            return job
+        if not self.signalled and job.runs and job.run is not None:
             self.signalled = True
-            processes.send(record.run.pid, record.run.start, signals.SIGUSR1)
+            processes.send(job.run.pid, job.run.start, signals.SIGUSR1)
         if time.monotonic() >= self.deadline:
             raise TmuxError(
-                f"Job '{record.job.job_id}' was asked to end and has not after {self.bound_s:.0f} s: tmux may hang; "
+                f"Job '{job.id}' was asked to end and has not after {self.bound_s:.0f} s: tmux may hang; "
                 "`status` says when it has ended."
             )
         return None
@@ -102,18 +101,18 @@ def end_removed(host: Host, job_id: str, runner: int, start: str) -> Kill:
     return Kill(job_id=job_id, status="killed", detail="ended; nothing is known of it, for its folder was removed")
 
 
-def alive_of(host: Host, record: Record, named: Sequence[ProcessRecord]) -> tuple[ProcessRecord, ...]:
+def alive_of(host: Host, job: Job, named: Sequence[ProcessRecord]) -> tuple[ProcessRecord, ...]:
     """Those that still live, of processes that a record of the job names."""
-    if not host.is_here(record.run):
+    if not host.is_here(job.run):
         return ()
     return tuple(one for one in named if one.start and job_processes.alive(one.pid, one.start))
 
 
-def leftovers(host: Host, record: Record, state: State) -> tuple[ProcessRecord, ...]:
+def leftovers(host: Host, job: Job) -> tuple[ProcessRecord, ...]:
     """What lives of a job that has ended."""
-    if record.exit is None:
-        return host.left(record, state).ours
-    return alive_of(host, record, record.exit.left_running + record.exit.survivors)
+    if job.exit is None:
+        return host.left(job).ours
+    return alive_of(host, job, job.exit.left_running + job.exit.survivors)
 
 
 def end_processes(

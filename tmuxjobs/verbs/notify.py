@@ -11,7 +11,7 @@ import time
 
 from tmuxjobs.errors import apart, raised
 from tmuxjobs.hosts.local import Host
-from tmuxjobs.models import Record, Running
+from tmuxjobs.models import Job
 from tmuxjobs.text.log import log_size
 from tmuxjobs.tmux.panes import Asking
 from tmuxjobs.verbs.prompts import Prompt, prompts
@@ -26,38 +26,39 @@ def notice_prompts(host: Host, faults: list[str] | None = None) -> None:
     if faults is None:
         raised(lambda faults: notice_prompts(host, faults))
         return
-    records = running(host, faults)
-    if records and host.tmux.attended():
-        mark(host, records, faults, attended=True)
+    jobs = running(host, faults)
+    if jobs and host.tmux.attended():
+        mark(host, jobs, faults, attended=True)
 
 
-def running(host: Host, faults: list[str]) -> list[Record]:
+def running(host: Host, faults: list[str]) -> list[Job]:
     found = []
     for record in host.store.unfinished():
-        with apart(record.job.job_id, faults):
-            if isinstance(host.settle(record)[1], Running):
-                found.append(record)
+        with apart(record.id, faults):
+            job = host.settle(record)
+            if job.runs:
+                found.append(job)
     return found
 
 
-def mark(host: Host, records: list[Record], faults: list[str], *, attended: bool) -> dict[str, Prompt]:
+def mark(host: Host, jobs: list[Job], faults: list[str], *, attended: bool) -> dict[str, Prompt]:
     """What each waits for, told to the windows; a notice is kept for when someone is there."""
-    asking = prompts(host, records, faults=faults)
+    asking = prompts(host, jobs, faults=faults)
     marks: dict[str, Asking | None] = {}
-    for record in records:
-        prompt = asking.get(record.job.job_id)
-        if record.run is None:
+    for job in jobs:
+        prompt = asking.get(job.id)
+        if job.run is None:
             continue
         if prompt is None:
-            marks[record.run.pane] = None
+            marks[job.run.pane] = None
             continue
         what = "a password" if prompt.waits_for == "password" else "your input"
         # The prompt of a shell that a person opened asks them nothing.
-        silent = record.job.notify == "never" or record.job.adopted is not None or not attended
-        notice = None if silent else f"{record.job.job_id} waits for {what}"
-        with apart(record.job.job_id, faults):
+        silent = job.spec.notify == "never" or job.spec.adopted is not None or not attended
+        notice = None if silent else f"{job.id} waits for {what}"
+        with apart(job.id, faults):
             # What it has printed until now tells this question from the next one.
-            marks[record.run.pane] = Asking(str(log_size(host.log_path(record))), notice)
+            marks[job.run.pane] = Asking(str(log_size(job.log)), notice)
     host.tmux.mark_prompts(marks, at=int(time.time()))
     return asking
 
@@ -65,7 +66,7 @@ def mark(host: Host, records: list[Record], faults: list[str], *, attended: bool
 def main(host: Host) -> None:
     """Look once and print {job id: [what it waits for, prompt]}."""
     faults: list[str] = []
-    records = running(host, faults)
-    asking = mark(host, records, faults, attended=host.tmux.attended()) if records else {}
+    jobs = running(host, faults)
+    asking = mark(host, jobs, faults, attended=host.tmux.attended()) if jobs else {}
     print(json.dumps({job_id: (prompt.waits_for, prompt.text) for job_id, prompt in asking.items()}))
     print(*faults, sep="\n", end="", file=sys.stderr)

@@ -8,7 +8,7 @@ from tmuxjobs.answers import Output
 from tmuxjobs.arguments import OUTPUT_CHARS
 from tmuxjobs.errors import InvalidInput, StateError
 from tmuxjobs.hosts.local import Host
-from tmuxjobs.models import LogRecord, Lost, Record, Running, Starting, State, status_of
+from tmuxjobs.models import Job, LogRecord
 from tmuxjobs.text import paging
 from tmuxjobs.text.log import READ_S, gone_bytes, log_size
 
@@ -26,16 +26,16 @@ def output(
     raw: bool = False,
 ) -> Output:
     """Clean text since `cursor` (a raw offset), or all that fits, else its head and tail. Raises JobNotFound."""
-    record, state = host.look(job_id)
+    job = host.look(job_id)
     budget = max(200, min(max_bytes, CHARS_MAX))
-    final = not isinstance(state, Starting | Running)
+    final = not job.running
 
     def read(path: Path, start: int | None) -> paging.Page:
         return paging.read(path, cursor=start, max_chars=budget, raw=raw, final=final)
 
-    err = read(host.stderr_path(record), stderr_cursor) if record.job.separate_stderr else None
-    out = read(host.log_path(record), cursor)
-    answer = answer_of(host, record, state, out, err)
+    err = read(job.stderr, stderr_cursor) if job.stderr else None
+    out = read(job.log, cursor)
+    answer = answer_of(job, out, err)
     # Raw is raw: nothing is made visible in it.
     return answer.model_copy(update={"stdout": out.text, "stderr": err.text if err else ""}) if raw else answer
 
@@ -44,12 +44,12 @@ def tail(host: Host, job_id: str, *, lines: int = 50) -> Output:
     """The last `lines` (1 to 1,000) clean lines. Raises JobNotFound."""
     if not 1 <= lines <= 1000:
         raise InvalidInput(f"lines must be 1 to 1000, not {lines}.")
-    record, state = host.look(job_id)
-    err = paging.tail(host.stderr_path(record), lines=lines) if record.job.separate_stderr else None
-    return answer_of(host, record, state, paging.tail(host.log_path(record), lines=lines), err)
+    job = host.look(job_id)
+    err = paging.tail(job.stderr, lines=lines) if job.stderr else None
+    return answer_of(job, paging.tail(job.log, lines=lines), err)
 
 
-def answer_of(host: Host, record: Record, state: State, out: paging.Page, err: paging.Page | None) -> Output:
+def answer_of(job: Job, out: paging.Page, err: paging.Page | None) -> Output:
     gone = out.gone_bytes + (err.gone_bytes if err else 0)
     notes = []
     if out.omitted_bytes:
@@ -60,13 +60,13 @@ def answer_of(host: Host, record: Record, state: State, out: paging.Page, err: p
         notes += held_back(page, name) if page is not None else ()
     if gone:
         notes.append(f"{gone} bytes are gone")
-    notes += log_notes(host, record, state)
+    notes += log_notes(job)
     return Output(
         stdout=out.text,
         stderr=err.text if err else "",
         cursor=out.cursor,
         stderr_cursor=err.cursor if err else None,
-        status=status_of(state),
+        status=job.status,
         more=out.more or (err.more if err else False),
         omitted_bytes=out.omitted_bytes,
         omitted_lines=out.omitted_lines,
@@ -76,47 +76,44 @@ def answer_of(host: Host, record: Record, state: State, out: paging.Page, err: p
     )
 
 
-def log_state(host: Host, record: Record, state: State) -> str:
+def log_state(job: Job) -> str:
     """Whether the log is whole, in one or few words."""
-    if record.exit is not None and record.exit.log is not None:
-        log = record.exit.log
-        wrong = [*([log.why or "it is not known why"] if log.complete is False else []), *_changed(host, record, log)]
+    if job.exit is not None and job.exit.log is not None:
+        log = job.exit.log
+        wrong = [*([log.why or "it is not known why"] if log.complete is False else []), *_changed(job, log)]
         if wrong:
             return f"incomplete: {'; '.join(wrong)}"
         return "complete" if log.complete else f"not known whether complete: {log.why}"
-    if isinstance(state, Lost):
+    if job.lost:
         return "cut off where the job was lost"
-    if record.run is not None and not record.run.recording:
+    if job.run is not None and not job.run.recording:
         return "no longer recorded"
     facts = ["recording"]
-    if record.run is not None and record.run.recorder_restarts:
-        facts.append(f"its recorder was replaced {record.run.recorder_restarts} times, output may be missing")
+    if job.run is not None and job.run.recorder_restarts:
+        facts.append(f"its recorder was replaced {job.run.recorder_restarts} times, output may be missing")
     try:
-        gone = sum(gone_bytes(path) for path, _ in _logs(host, record))
+        gone = sum(gone_bytes(path) for path, _ in _sizes(job))
     except StateError as error:
         return "; ".join([*facts, str(error).rstrip(".")])
     return "; ".join([*facts, *([f"{gone} bytes are gone"] if gone else [])])
 
 
-def log_notes(host: Host, record: Record, state: State) -> list[str]:
+def log_notes(job: Job) -> list[str]:
     """What an answer with output says of a log that may not be whole; of an adopted job's nobody ever knows."""
-    told = log_state(host, record, state) if record.exit is not None and record.exit.log is not None else "complete"
-    is_usual = told == "complete" or (record.job.adopted is not None and not told.startswith("incomplete"))
-    return [] if is_usual else [f"the log is {told}"]
+    said = log_state(job) if job.exit is not None and job.exit.log is not None else "complete"
+    is_usual = said == "complete" or (job.spec.adopted is not None and not said.startswith("incomplete"))
+    return [] if is_usual else [f"the log is {said}"]
 
 
-def _logs(host: Host, record: Record, log: LogRecord | None = None) -> list[tuple[Path, int | None]]:
+def _sizes(job: Job, log: LogRecord | None = None) -> list[tuple[Path, int | None]]:
     """The job's logs, each with the size that it had at the end."""
-    found = [(host.log_path(record), log.bytes if log else None)]
-    if record.job.separate_stderr:
-        found.append((host.stderr_path(record), log.stderr_bytes if log else None))
-    return found
+    return list(zip(job.logs, (log.bytes, log.stderr_bytes) if log else (None, None), strict=False))
 
 
-def _changed(host: Host, record: Record, log: LogRecord) -> list[str]:
+def _changed(job: Job, log: LogRecord) -> list[str]:
     """What has been done to the logs since the end of the job, in words."""
     said, gone = [], 0
-    for path, size in _logs(host, record, log):
+    for path, size in _sizes(job, log):
         try:
             has = log_size(path)
             gone += gone_bytes(path)

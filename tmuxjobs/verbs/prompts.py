@@ -6,12 +6,11 @@ import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from tmuxjobs.answers import WaitsFor
 from tmuxjobs.errors import TmuxError, apart, raised
 from tmuxjobs.hosts.local import Host
-from tmuxjobs.models import Record
+from tmuxjobs.models import Job
 from tmuxjobs.system import terminals
 from tmuxjobs.system.terminals import Terminal
 from tmuxjobs.text import paging
@@ -34,32 +33,32 @@ class Prompt:
     text: str
 
 
-def prompt(host: Host, record: Record) -> Prompt | None:
+def prompt(host: Host, job: Job) -> Prompt | None:
     """What the job waits for now; None when it does not, and when that can not be known."""
-    return raised(lambda faults: prompts(host, [record], faults=faults)).get(record.job.job_id)
+    return raised(lambda faults: prompts(host, [job], faults=faults)).get(job.id)
 
 
-def prompts(host: Host, records: Iterable[Record], *, faults: list[str]) -> dict[str, Prompt]:
+def prompts(host: Host, jobs: Iterable[Job], *, faults: list[str]) -> dict[str, Prompt]:
     """{job id: what it waits for} of those running jobs that do, at the price of one look at the process table.
 
     A fault in one job's log or terminal is named in *faults*.
     """
-    ttys: dict[str, Record] = {}
+    ttys: dict[str, Job] = {}
     settings: dict[str, Terminal] = {}
-    for record in records:
-        with apart(record.job.job_id, faults):
-            if record.run is not None and not _is_printing(host, record):
-                terminal = terminals.terminal(record.run.tty)
+    for job in jobs:
+        with apart(job.id, faults):
+            if job.run is not None and not _is_printing(job):
+                terminal = terminals.terminal(job.run.tty)
                 if terminal is not None:
-                    ttys[record.run.tty], settings[record.run.tty] = record, terminal
+                    ttys[job.run.tty], settings[job.run.tty] = job, terminal
     found: dict[str, Prompt] = {}
     screens: Mapping[str, bool] | None = None
     for tty, attention in (terminals.attention(settings) if settings else {}).items():
-        record, job_id = ttys[tty], ttys[tty].job.job_id
+        job, job_id = ttys[tty], ttys[tty].id
         if attention == "none" or (attention == "unknown" and not settings[tty].hides):
             continue
         with apart(job_id, faults):
-            line = _last_line(host, record)
+            line = _last_line(host, job)
             if not line and attention != "unknown":
                 if screens is None:
                     screens = _screens(host)
@@ -67,19 +66,14 @@ def prompts(host: Host, records: Iterable[Record], *, faults: list[str]) -> dict
                     found[job_id] = Prompt("input", _line_of_cursor(host, job_id))
                     continue
             if line or attention == "reads":
-                text = line or _line_before(host, record)
+                text = line or _line_before(job)
                 secret = (settings[tty].hides and line) or SECRET.search(text)
                 found[job_id] = Prompt("password" if secret else "input", text[-PROMPT_CHARS:])
     return found
 
 
-def _logs(host: Host, record: Record) -> list[Path]:
-    """Those that a prompt may be in: bash writes that of `read -p` to stderr."""
-    return [host.log_path(record), *([host.stderr_path(record)] if record.job.separate_stderr else [])]
-
-
-def _is_printing(host: Host, record: Record) -> bool:
-    for path in _logs(host, record):
+def _is_printing(job: Job) -> bool:
+    for path in job.logs:
         try:
             # A log from the future is of before the wall clock was set back.
             if -SKEW_S < time.time() - path.stat().st_mtime < QUIET_S:
@@ -89,16 +83,16 @@ def _is_printing(host: Host, record: Record) -> bool:
     return False
 
 
-def _last_line(host: Host, record: Record) -> str:
-    line = next(filter(None, map(paging.last_line, _logs(host, record))), "")
-    if not line and record.job.adopted and not log_size(host.log_path(record)):
-        return _line_of_cursor(host, record.job.job_id)  # it had been asked before the log began
+def _last_line(host: Host, job: Job) -> str:
+    line = next(filter(None, map(paging.last_line, job.logs)), "")
+    if not line and job.spec.adopted and not log_size(job.log):
+        return _line_of_cursor(host, job.id)  # it had been asked before the log began
     return line
 
 
-def _line_before(host: Host, record: Record) -> str:
+def _line_before(job: Job) -> str:
     """The last line that is not blank, as a question may end with a newline."""
-    lines = paging.tail(host.log_path(record), lines=5, max_chars=PROMPT_CHARS * 5).text.split("\n")
+    lines = paging.tail(job.log, lines=5, max_chars=PROMPT_CHARS * 5).text.split("\n")
     return next((line for line in reversed(lines) if line.strip()), "")
 
 

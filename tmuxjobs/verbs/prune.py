@@ -10,7 +10,7 @@ from pathlib import Path
 from tmuxjobs.errors import LimitReached, StateError, apart, raised
 from tmuxjobs.hosts import job_processes
 from tmuxjobs.hosts.local import Host
-from tmuxjobs.models import JobSpec, Lost
+from tmuxjobs.models import JobSpec
 from tmuxjobs.tmux.panes import Pane
 from tmuxjobs.verbs import events
 
@@ -47,17 +47,19 @@ def ended_unseen(host: Host, faults: list[str]) -> set[str]:
     """Lost jobs of which nothing lives. A look at all processes takes long: never under the lock."""
     settled, adopted = [], set()
     for unfinished in host.store.unfinished():
-        with apart(unfinished.job.job_id, faults):
-            record, state = host.settle(unfinished)
-            if record.job.adopted and host.left(record, state).ours:
-                adopted.add(record.job.job_id)
-            settled.append((record, state))
-    lost = [r for r, state in settled if isinstance(state, Lost) and r.job.job_id not in adopted]
+        with apart(unfinished.id, faults):
+            job = host.settle(unfinished)
+            if job.spec.adopted and host.left(job).ours:
+                adopted.add(job.id)
+            settled.append(job)
+    lost = [job for job in settled if job.lost and job.id not in adopted]
     traces = {
-        r.job.job_id: job_processes.Trace.of(r.job, r.run) for r in lost if r.run is not None and host.is_here(r.run)
+        job.id: job_processes.Trace.of(job.spec, job.run)
+        for job in lost
+        if job.run is not None and host.is_here(job.run)
     }
     living = {job_id for job_id, left in job_processes.of_jobs(traces).items() if left.ours}
-    return {record.job.job_id for record in lost} - living
+    return {job.id for job in lost} - living
 
 
 def ages_of(host: Host, lost: set[str], faults: list[str]) -> dict[str, float]:
@@ -65,10 +67,10 @@ def ages_of(host: Host, lost: set[str], faults: list[str]) -> dict[str, float]:
     ended = {name: mtime(host.store.jobs / name / "exit.json") for name in host.store.ids()}
     written = {name: at for name, at in ended.items() if at and host.store.owns(host.store.jobs / name)}
     for record in host.store.unfinished():
-        if record.job.job_id in lost:
-            for path in host.store.transient(record.job.job_id):
+        if record.id in lost:
+            for path in host.store.transient(record.id):
                 host.store.discard(path)
-            written[record.job.job_id] = record.job.created_at.timestamp()
+            written[record.id] = record.job.created_at.timestamp()
     ages = {}
     for name, at in written.items():
         with apart(name, faults):
@@ -85,8 +87,7 @@ def age_of(host: Host, job_id: str, written_at: float) -> float:
     with contextlib.suppress(StateError):
         record = host.store.look(job_id)
         if record is not None and record.job.boot == job_processes.boot_id():
-            began = (record.run.started_monotonic if record.run else None) or record.job.created_monotonic
-            return time.monotonic() - began - (record.exit.runtime_s if record.exit else 0.0)
+            return time.monotonic() - record.started_monotonic - (record.exit.runtime_s if record.exit else 0.0)
     return max(time.time() - written_at, time.monotonic())
 
 
@@ -107,8 +108,8 @@ def make_room(host: Host, wanted: int, lost: set[str], faults: list[str], *, rep
     ages = ages_of(host, lost, faults)
     taken = {name: host.store.size(name) for name in host.store.ids()}
     for record in host.store.unfinished():
-        if record.job.job_id not in ages and record.job.job_id != replaces:
-            taken[record.job.job_id] = max(taken[record.job.job_id], reserved(record.job))
+        if record.id not in ages and record.id != replaces:
+            taken[record.id] = max(taken[record.id], reserved(record.job))
     removed = []
     for name in sorted(ages, key=lambda name: -ages[name]):
         if sum(taken.values()) + wanted <= total:

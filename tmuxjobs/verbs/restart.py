@@ -9,7 +9,7 @@ from tmuxjobs.answers import Restarted, name_processes
 from tmuxjobs.contract import LAUNCH_S
 from tmuxjobs.errors import InvalidInput, LimitReached, NotAllowed, NotStarted, StateError, TmuxError
 from tmuxjobs.hosts.local import Host
-from tmuxjobs.models import JobSpec, Lost, Running, Starting, describe
+from tmuxjobs.models import JobSpec
 from tmuxjobs.store.ids import slug
 from tmuxjobs.verbs import execute, kill
 
@@ -24,21 +24,21 @@ def restart(host: Host, job_id: str, *, env: Mapping[str, str] | None = None) ->
     variables that were given then and are not now. Raises JobNotFound, InvalidInput for an adopted job, and what
     `execute` raises.
     """
-    record, state = host.look(job_id)
-    if record.job.adopted is not None:
+    job = host.look(job_id)
+    if job.spec.adopted is not None:
         raise InvalidInput(
             f"Job '{job_id}' was adopted, so its environment is not known and it can not be run again as it was: "
             "`execute` starts what you need."
         )
-    runs = isinstance(state, Starting | Running)
+    runs = job.running
     try:
-        new = ready(host, record.job, env or {}, held=runs)
+        new = ready(host, job.spec, env or {}, held=runs)
     except REFUSED as error:
         raise type(error)(f"{error} Job '{job_id}' was not ended.") if runs else error from None
     if runs:
         hand_over(host, job_id, new)
     started = execute.started(host, new)
-    missing = [name for name in record.job.env_names if name not in (env or {})]
+    missing = [name for name in job.spec.env_names if name not in (env or {})]
     note = f"{', '.join(missing)} had been given in env and must be given again" if missing else ""
     return Restarted(**dict(started), restarted=job_id, note=note)
 
@@ -86,10 +86,10 @@ def let_go(host: Host, job_id: str) -> str | None:
         return str(error)
     deadline = time.monotonic() + LAUNCH_S
     while time.monotonic() < deadline:
-        record, state = host.look(job_id)
-        if isinstance(state, Lost) or (record.exit is not None and record.exit.reason == "not-started"):
-            return describe(state)
-        if record.exit is not None or (record.run is not None and record.run.command_pid is not None):
+        job = host.look(job_id)
+        if job.lost or (job.exit is not None and job.exit.reason == "not-started"):
+            return job.detail
+        if execute.has_run(job.record):
             return None
         time.sleep(0.005)
     return f"it did not begin within {LAUNCH_S:.0f} s"
@@ -97,7 +97,7 @@ def let_go(host: Host, job_id: str) -> str | None:
 
 def withdraw(host: Host, job_id: str) -> None:
     """Take back a job that was held back."""
-    record, state = host.look(job_id)
-    if isinstance(state, Starting | Running):
-        kill.stop(host, record, "SIGTERM", 0.0)
+    job = host.look(job_id)
+    if job.running:
+        kill.stop(host, job, "SIGTERM", 0.0)
     execute.forget(host, job_id)

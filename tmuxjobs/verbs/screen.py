@@ -5,7 +5,6 @@ from __future__ import annotations
 from tmuxjobs.answers import Screen
 from tmuxjobs.errors import TmuxError
 from tmuxjobs.hosts.local import Host
-from tmuxjobs.models import status_of
 from tmuxjobs.text.clean import clean
 
 
@@ -14,7 +13,7 @@ def screen(host: Host, job_id: str) -> Screen:
 
     Raises JobNotFound, and TmuxError when there is no window.
     """
-    _, state = host.look(job_id)
+    job = host.look(job_id)
     pane = host.tmux.panes().get(job_id)
     if pane is None:
         raise TmuxError(f"The window of job '{job_id}' is closed; `output` has what it printed.")
@@ -28,7 +27,7 @@ def screen(host: Host, job_id: str) -> Screen:
         rows=seen.rows,
         alternate=seen.alternate,
         mode=seen.mode,
-        status=status_of(state),
+        status=job.status,
         styled=seen.lines,
         cursor_visible=seen.cursor_visible,
     )

@@ -7,7 +7,6 @@ from typing import Any
 from tmuxjobs.answers import Found, FoundLine
 from tmuxjobs.errors import InvalidInput
 from tmuxjobs.hosts.local import Host
-from tmuxjobs.models import status_of
 from tmuxjobs.text import matching
 from tmuxjobs.verbs import output
 
@@ -37,10 +36,10 @@ def search(
     """
     if not 1 <= limit <= LIMIT_MAX:
         raise InvalidInput(f"limit must be 1 to {LIMIT_MAX}, not {limit}.")
-    record, state = host.look(job_id)
-    logs_of = {"stdout": (host.log_path(record), cursor)}
-    if record.job.separate_stderr:
-        logs_of["stderr"] = (host.stderr_path(record), stderr_cursor)
+    job = host.look(job_id)
+    logs_of = {"stdout": (job.log, cursor)}
+    if job.stderr:
+        logs_of["stderr"] = (job.stderr, stderr_cursor)
     asked: dict[str, Any] = {"literal": literal, "ignore_case": ignore_case, "context": context}
     kept: list[FoundLine] = []
     room, total, exact, more, gone = CHARS, 0, True, False, 0
@@ -78,6 +77,6 @@ def search(
         cursor=ends["stdout"],
         stderr_cursor=ends.get("stderr"),
         gone_bytes=gone,
-        status=status_of(state),
-        note="; ".join(output.log_notes(host, record, state)),
+        status=job.status,
+        note="; ".join(output.log_notes(job)),
     )

@@ -11,7 +11,7 @@ from tmuxjobs.answers import JobList, JobStatus, JobSummary
 from tmuxjobs.errors import InvalidInput, apart
 from tmuxjobs.hosts import job_processes
 from tmuxjobs.hosts.local import Host
-from tmuxjobs.models import STATUSES, Lost, Record, Running, State, Status, describe, status_of
+from tmuxjobs.models import STATUSES, Job, Lost, Status
 from tmuxjobs.text.log import log_size
 from tmuxjobs.verbs import (
     hold,
@@ -27,55 +27,53 @@ def list(host: Host, *, status: Status | None = None, limit: int = 20, name: str
         raise InvalidInput(f"'{status}' is no status; there are {', '.join(STATUSES)}.")
     if limit < 1:
         raise InvalidInput("limit must be 1 or more.")
-    found: builtins.list[tuple[Record, State]] = []
+    found: builtins.list[Job] = []
     damaged: builtins.list[str] = []
     for job_id in host.store.ids():
         with apart(job_id, damaged):
             record = host.store.look(job_id)
             if record is None or (name and name.lower() not in f"{job_id} {record.job.command}".lower()):
                 continue
-            record, state = host.settle(record)
-            if status is None or status_of(state) == status:
-                found.append((record, state))
-    found.sort(key=lambda pair: pair[0].job.number, reverse=True)
+            job = host.settle(record)
+            if status is None or job.status == status:
+                found.append(job)
+    found.sort(key=lambda job: job.spec.number, reverse=True)
     shown = found[:limit]
-    running = [record for record, state in shown if isinstance(state, Running)]
-    asked = prompts.prompts(host, running, faults=damaged)
+    asked = prompts.prompts(host, [job for job in shown if job.runs], faults=damaged)
     jobs = []
-    for record, state in shown:
-        with apart(record.job.job_id, damaged):
-            prompt = asked.get(record.job.job_id)
-            waits_for = prompt.waits_for if prompt else None
-            jobs.append(JobSummary(**_summary(host, record, state), waits_for=waits_for))
+    for job in shown:
+        with apart(job.id, damaged):
+            prompt = asked.get(job.id)
+            jobs.append(JobSummary(**_summary(host, job), waits_for=prompt.waits_for if prompt else None))
     return JobList(jobs=tuple(jobs), total=len(found), damaged=tuple(damaged))
 
 
 def status(host: Host, job_id: str) -> JobStatus:
     """Everything known of one job. Raises JobNotFound."""
-    record, state = host.look(job_id)
-    ended, run = record.exit, record.run
-    prompt = prompts.prompt(host, record) if isinstance(state, Running) else None
-    people = hold.people(host, job_id) if isinstance(state, Running) else hold.People()
-    left = host.left(record, state)
+    job = host.look(job_id)
+    ended, run = job.exit, job.run
+    prompt = prompts.prompt(host, job) if job.runs else None
+    people = hold.people(host, job_id) if job.runs else hold.People()
+    left = host.left(job)
     return JobStatus(
-        **_summary(host, record, state),
-        detail=describe(state),
+        **_summary(host, job),
+        detail=job.detail,
         pid=run.command_pid if run else None,
-        cwd=record.job.cwd,
-        log_path=str(host.log_path(record)),
-        stderr_path=str(host.stderr_path(record)) if record.job.separate_stderr else None,
-        attach=host.attach_line(record),
-        log=output.log_state(host, record, state),
-        log_bytes=ended.log.bytes if ended and ended.log else log_size(host.log_path(record)),
+        cwd=job.spec.cwd,
+        log_path=str(job.log),
+        stderr_path=str(job.stderr) if job.stderr else None,
+        attach=host.attach_line(job),
+        log=output.log_state(job),
+        log_bytes=ended.log.bytes if ended and ended.log else log_size(job.log),
         waiting_for_input=prompt is not None,
         waits_for=prompt.waits_for if prompt else None,
         prompt=prompt.text if prompt else None,
-        timeout=record.job.timeout_s,
+        timeout=job.spec.timeout_s,
         # Of an adopted process they were told to tmux, its parent, alone.
-        cpu=ended.cpu_user_s + ended.cpu_system_s if ended and not record.job.adopted else None,
-        max_rss_bytes=ended.max_rss_bytes if ended and not record.job.adopted else None,
-        left_running=kill.alive_of(host, record, ended.left_running) if ended else (),
-        survivors=kill.alive_of(host, record, ended.survivors) if ended else left.ours,
+        cpu=ended.cpu_user_s + ended.cpu_system_s if ended and not job.spec.adopted else None,
+        max_rss_bytes=ended.max_rss_bytes if ended and not job.spec.adopted else None,
+        left_running=kill.alive_of(host, job, ended.left_running) if ended else (),
+        survivors=kill.alive_of(host, job, ended.survivors) if ended else left.ours,
         not_touched=left.doubt,
         watchers=people.watchers,
         typed_ago=people.typed_ago,
@@ -83,19 +81,19 @@ def status(host: Host, job_id: str) -> JobStatus:
     )
 
 
-def _summary(host: Host, record: Record, state: State) -> dict[str, Any]:
-    started = (record.run.started_at if record.run else None) or record.job.created_at
+def _summary(host: Host, job: Job) -> dict[str, Any]:
+    started = (job.run.started_at if job.run else None) or job.spec.created_at
     return {
-        "job_id": record.job.job_id,
-        "status": status_of(state),
-        "command": record.job.command,
+        "job_id": job.id,
+        "status": job.status,
+        "command": job.spec.command,
         "started": started,
-        "ended": record.exit.ended_at if record.exit else None,
-        "exit_code": record.exit.exit_code if record.exit else None,
-        "signal": record.exit.signal if record.exit else None,
-        "reason": state.reason if isinstance(state, Lost) else record.exit.reason if record.exit else None,
-        "runtime": host.runtime(record, state),
-        "adopted": record.job.created_at if record.job.adopted else None,
+        "ended": job.exit.ended_at if job.exit else None,
+        "exit_code": job.exit.exit_code if job.exit else None,
+        "signal": job.exit.signal if job.exit else None,
+        "reason": job.state.reason if isinstance(job.state, Lost) else job.exit.reason if job.exit else None,
+        "runtime": host.runtime(job),
+        "adopted": job.spec.created_at if job.spec.adopted else None,
     }
 
 

@@ -36,7 +36,7 @@ class Tasks:
 
     def sizes(self, job_ids: Sequence[str]) -> dict[str, int]:
         """{job: bytes of its log now}, where what counts as new begins. Raises JobNotFound."""
-        return {job_id: log_size(self._host.log_path(self._host.store.read(job_id))) for job_id in job_ids}
+        return {job_id: log_size(self._host.look(job_id).log) for job_id in job_ids}
 
     def create(
         self, tool: str, arguments: Mapping[str, Any], *, begins: dict[str, int], bound_s: float | None
@@ -127,9 +127,9 @@ class Tasks:
     def _answer(self, task: TaskRecord, waited: Waited) -> Waited:
         if task.tool != "execute":
             return waited
-        record = self._host.store.read(waited.job_id)
-        log_path, attach = str(self._host.log_path(record)), self._host.attach_line(record)
-        return ran(Started(job_id=waited.job_id, status=waited.status, log_path=log_path, attach=attach), waited)
+        job = self._host.look(waited.job_id)
+        attach = self._host.attach_line(job)
+        return ran(Started(job_id=job.id, status=waited.status, log_path=str(job.log), attach=attach), waited)
 
     def _path(self, task_id: str) -> Path:
         """Where the record is; raises JobNotFound for what is not an id of a task."""

@@ -15,7 +15,6 @@ from tmuxjobs.answers import Waited, WaitedJob
 from tmuxjobs.arguments import CHARS, WAIT_S, Conditions, Mode, checked_seconds
 from tmuxjobs.errors import InvalidInput
 from tmuxjobs.hosts.local import Host
-from tmuxjobs.models import status_of
 from tmuxjobs.system.watch import Watch, watching
 from tmuxjobs.text import matching
 from tmuxjobs.verbs import output
@@ -52,35 +51,35 @@ class Wait:
         with contextlib.ExitStack() as stack:
             self.watches = []
             for one in self.all:
-                pid = one.record.run.pid if one.record.run else None
-                self.watches.append(stack.enter_context(watching(one.path.parent, pid, wake)))
+                pid = one.job.run.pid if one.job.run else None
+                self.watches.append(stack.enter_context(watching(one.job.folder, pid, wake)))
             yield
 
     def check(self) -> Waited | None:
         """The answer if the wait is over."""
         late = time.monotonic() >= self.deadline
         for one, watch in zip(self.all, self.watches, strict=True):
-            one.look(watch, deadline=self.deadline)
-        met = [one for one in self.all if one.verdict is not None]
-        failed = [one for one in met if one.verdict is not None and one.verdict.reason == "fail_pattern"]
+            one.check(watch, deadline=self.deadline)
+        met = [one for one in self.all if one.result is not None]
+        failed = [one for one in met if one.result is not None and one.result.reason == "fail_pattern"]
         if failed or (met and (self.mode == "any" or len(met) == len(self.all))):
             return self.answer((failed or met)[0] if self.mode == "any" or failed else met[-1])
         if late:
-            waiting = [one for one in self.all if one.verdict is None]
+            waiting = [one for one in self.all if one.result is None]
             return self.answer(waiting[0], over=True)
         return None
 
     @property
     def pause_s(self) -> float:
-        pauses = [one.pause_s for one in self.all if one.verdict is None]
+        pauses = [one.pause_s for one in self.all if one.result is None]
         return max(0.0, min([*pauses, self.deadline - time.monotonic()]))
 
     def answer(self, one: JobWait, *, over: bool = False) -> Waited:
-        verdict = one.verdict or one.over()
-        record, state = one.record, one.state
+        result = one.result or one.over()
+        job = one.job
         out = one.news(one.path, one.cursor, self.budget)
-        err = one.news(one.paths[1], None, self.budget) if record.job.separate_stderr else None
-        notes = [verdict.detail] if verdict.detail else []
+        err = one.news(one.paths[1], None, self.budget) if job.stderr else None
+        notes = [result.detail] if result.detail else []
         cursor = out.cursor
         if over:
             if (behind := one.behind) is not None:
@@ -89,32 +88,32 @@ class Wait:
             on = "`wait` again" if len(self.all) > 1 else f"`wait` with cursor={cursor}"
             notes.insert(0, f"not so after {self.timeout:g} s; {on} goes on")
             notes += one_time_notes(one)
-        notes += output.log_notes(self.host, record, state)
+        notes += output.log_notes(job)
         notes += output.held_back(out)
         return Waited(
             job_id=one.job_id,
-            reason=verdict.reason,
-            status=status_of(state),
-            exit_code=record.exit.exit_code if record.exit else None,
+            reason=result.reason,
+            status=job.status,
+            exit_code=job.exit.exit_code if job.exit else None,
             stdout=out.text,
             stderr=err.text if err else "",
             cursor=cursor,
-            waits_for=verdict.prompt.waits_for if verdict.prompt else None,
-            prompt=verdict.prompt.text if verdict.prompt else None,
+            waits_for=result.prompt.waits_for if result.prompt else None,
+            prompt=result.prompt.text if result.prompt else None,
             note="; ".join(notes),
-            runtime=self.host.runtime(record, state),
-            jobs=self.told(one) if len(self.all) > 1 else (),
+            runtime=self.host.runtime(job),
+            jobs=self.summaries(one) if len(self.all) > 1 else (),
         )
 
-    def told(self, one: JobWait) -> tuple[WaitedJob, ...]:
+    def summaries(self, one: JobWait) -> tuple[WaitedJob, ...]:
         """Each of them with its share of what may be shown; the one that ended the wait gets what the others leave."""
         room = self.budget
-        told: dict[str, WaitedJob] = {}
-        for each in sorted(self.all, key=lambda each: (each is one, each.verdict is not None)):
-            job = each.told(room // (len(self.all) - len(told)))
+        found: dict[str, WaitedJob] = {}
+        for each in sorted(self.all, key=lambda each: (each is one, each.result is not None)):
+            job = each.summary(room // (len(self.all) - len(found)))
             room -= len(job.stdout) + len(job.stderr)
-            told[each.job_id] = job
-        return tuple(told[each.job_id] for each in self.all)
+            found[each.job_id] = job
+        return tuple(found[each.job_id] for each in self.all)
 
 
 def _unheard() -> None:

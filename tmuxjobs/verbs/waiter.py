@@ -7,10 +7,10 @@ import functools
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import ParamSpec, Protocol, TypeVar
 
+from tmuxjobs.models import Job
 from tmuxjobs.system.watch import Watch, watching
 
 P = ParamSpec("P")
@@ -40,9 +40,9 @@ class Watched:
     UNWATCHED_S = 0.02
     """Likewise where nothing can be watched."""
 
-    def __init__(self, folder: Path, runner: int | None, *, logs: bool) -> None:
-        self.folder = folder
-        self.runner = runner
+    def __init__(self, job: Job, *, logs: bool) -> None:
+        self.folder = job.folder
+        self.runner = job.run.pid if job.run else None
         self.wake: Callable[[], None] = _unheard
         self.watch = Watch(_unheard, logs=logs)
 
