@@ -24,7 +24,7 @@ SHOWN = 5
 CLIENTS = 1000
 
 
-class Told:
+class Reported:
     """How far one client has been told, by number in the journal, and which ends it knows from other answers."""
 
     def __init__(self, number: int) -> None:
@@ -37,20 +37,20 @@ class EndsTold(Middleware):
 
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
-        self._clients: dict[str, Told] = {}
+        self._clients: dict[str, Reported] = {}
         self._lock = threading.Lock()
 
     def connected(self, key: str = "") -> None:
         """A client that is new starts at now."""
         with contextlib.suppress(StateError), self._lock:  # the first call of a tool tells it to someone who can act
-            self._told(key)
+            self._reported(key)
 
-    def _told(self, key: str) -> Told:
+    def _reported(self, key: str) -> Reported:
         if key not in self._clients:
             entries = self._jobs.events()
             while len(self._clients) >= CLIENTS:
                 del self._clients[next(iter(self._clients))]
-            self._clients[key] = Told(entries[-1].n if entries else 0)
+            self._clients[key] = Reported(entries[-1].n if entries else 0)
         return self._clients[key]
 
     async def on_call_tool(
@@ -78,16 +78,16 @@ class EndsTold(Middleware):
 
     def news(self, key: str, known: set[str]) -> list[Entry]:
         """What is told now, and not again."""
-        with contextlib.suppress(StateError), self._lock:  # told later; the answer itself matters more
-            told = self._told(key)
-            entries = self._jobs.events(told.number)
+        with contextlib.suppress(StateError), self._lock:  # reported later; the answer itself matters more
+            reported = self._reported(key)
+            entries = self._jobs.events(reported.number)
             if entries:
-                told.number = entries[-1].n
+                reported.number = entries[-1].n
             ends = [one for one in entries if one.event == "end"]
-            told.known |= known
-            news = [one for one in ends if one.status is not None and one.job_id not in told.known]
+            reported.known |= known
+            news = [one for one in ends if one.status is not None and one.job_id not in reported.known]
             # What has ended and is in the journal is not told again: only of the others it matters who knows.
-            told.known &= set(self._jobs.host.journal.open_jobs())
+            reported.known &= set(self._jobs.host.journal.open_jobs())
             return news
         return []
 

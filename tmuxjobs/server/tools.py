@@ -34,7 +34,7 @@ from tmuxjobs.picture import png
 from tmuxjobs.server.notifications import EndsTold, progress
 from tmuxjobs.server.resources import add_prompts, add_resources
 from tmuxjobs.server.tasks import Tasks, inline
-from tmuxjobs.server.wire import ACTS, READS, PlainArgumentErrors, Tool, Verb, brief, list_of, schema, told
+from tmuxjobs.server.wire import ACTS, READS, PlainArgumentErrors, Tool, Verb, as_tool, brief, list_of, schema
 
 os.environ.setdefault("FASTMCP_CHECK_FOR_UPDATES", "off")
 
@@ -100,7 +100,7 @@ def build_server(jobs: Jobs) -> FastMCP:
 
     def tool(model: type[Answer], hints: ToolAnnotations) -> Callable[[Verb], Any]:
         def add(verb: Verb) -> Any:
-            made = Tool.from_function(told(verb), output_schema=schema(model), annotations=hints)
+            made = Tool.from_function(as_tool(verb), output_schema=schema(model), annotations=hints)
             return server.add_tool(made.model_copy(update={"parameters": brief(made.parameters)}))
 
         return add

@@ -52,7 +52,7 @@ def _argument_error(error: PydanticValidationError) -> str:
     return "; ".join(parts) + "."
 
 
-def told(verb: Verb) -> Callable[..., Awaitable[ToolResult]]:
+def as_tool(verb: Verb) -> Callable[..., Awaitable[ToolResult]]:
     """The verb as a tool: its answer as text and fields, our errors as one line each, a bug with its file.
 
     One that is not `async` runs in a thread.

@@ -32,7 +32,7 @@ class Watch:
     call: Callable[[], None]
     logs: bool = True
     """Whether growth of the log wakes it; set it anew at any time."""
-    told: bool = True
+    active: bool = True
     """False when watching is not to be had: look now and then."""
 
 
@@ -51,11 +51,11 @@ def watching(folder: Path, pid: int | None, call: Callable[[], None], *, logs: b
     """Within it, `call` comes after each change: a record renamed into place, a log grown, process `pid` ended."""
     watch = Watch(call, logs=logs)
     watcher = _watcher()
-    watch.told = watcher is not None and watcher.add(folder, pid, watch)
+    watch.active = watcher is not None and watcher.add(folder, pid, watch)
     try:
         yield watch
     finally:
-        if watcher is not None and watch.told:
+        if watcher is not None and watch.active:
             watcher.remove(folder, watch)
 
 

@@ -29,11 +29,11 @@ def count(condition: str, style: str, mark: str, words: str) -> str:
     """How many windows it is true of, with the words or, on a narrow line, the mark; nothing for none."""
     found = f"#{{W:{case(condition, 'x')}}}"
     # `n:` counts what the loop prints.
-    told = f"  {style}{case(NARROW, mark)}#{{n:{found}}}{case(NARROW, '', f' {words}')}{OVER}"
-    return case(found, told)
+    text = f"  {style}{case(NARROW, mark)}#{{n:{found}}}{case(NARROW, '', f' {words}')}{OVER}"
+    return case(found, text)
 
 
-# A window's process that died before it told its end was the runner: nobody knows the end.
+# A window's process that died before it text its end was the runner: nobody knows the end.
 LOST = f"#{{||:{both(is_state('running'), '#{pane_dead}')},{is_state('lost')}}}"
 
 

@@ -34,7 +34,7 @@ def adopt(host: Host, window: str | None = None, *, name: str | None = None) -> 
     place = chosen(host, window)
     process = job_processes.look(place.pid)
     if process is None:
-        raise InvalidInput(f"The process of {told(place)} has ended, or is another user's: it can not be adopted.")
+        raise InvalidInput(f"The process of {described(place)} has ended, or is another user's: it can not be adopted.")
     asked = {
         "command": shlex.join(process.argv).removeprefix("-"),
         "cwd": process.cwd,
@@ -60,12 +60,12 @@ def adopt(host: Host, window: str | None = None, *, name: str | None = None) -> 
         status=job.status,
         log_path=str(job.log),
         attach=host.attach_line(job),
-        window=told(place),
+        window=described(place),
         note=f"of its {place.panes} panes the active one was taken" if place.panes > 1 else "",
     )
 
 
-def told(place: Place) -> str:
+def described(place: Place) -> str:
     return f"window {place.index}" + ("" if place.auto_named else f" '{place.window_name}'")
 
 
@@ -104,7 +104,7 @@ def only_one(host: Host, ours: Sequence[Place]) -> Place:
     if len(free) == 1:
         return free[0]
     if free:
-        raise InvalidInput(f"Which window? {', '.join(map(told, free))} are no jobs; give an index or a name.")
+        raise InvalidInput(f"Which window? {', '.join(map(described, free))} are no jobs; give an index or a name.")
     raise InvalidInput(
         f"There is no window to adopt: all of {host.settings.session} are jobs. Open one there, or bring one: "
         f"tmux move-window -t {host.settings.session}:"
@@ -125,7 +125,9 @@ def named(host: Host, window: str, places: Sequence[Place]) -> Place:
         case []:
             pass
         case several:
-            raise InvalidInput(f"'{window}' may be {' or '.join(f'{told(one)} ({one.window_id})' for one in several)}.")
+            raise InvalidInput(
+                f"'{window}' may be {' or '.join(f'{described(one)} ({one.window_id})' for one in several)}."
+            )
     if elsewhere := found(places):
         raise InvalidInput(
             f"'{window}' is a window of session '{elsewhere[0].session}'; bring it over first: tmux move-window -s "
@@ -146,15 +148,15 @@ def is_job(host: Host, place: Place) -> bool:
 
 def refuse_what_can_not_be(host: Host, place: Place) -> None:
     if is_job(host, place):
-        raise InvalidInput(f"{told(place).capitalize()} is job '{place.job_id}' already.")
+        raise InvalidInput(f"{described(place).capitalize()} is job '{place.job_id}' already.")
     if place.is_welcome:
-        raise InvalidInput(f"{told(place).capitalize()} is the page with the jobs; open another to adopt.")
+        raise InvalidInput(f"{described(place).capitalize()} is the page with the jobs; open another to adopt.")
     if place.over:
-        raise InvalidInput(f"The process of {told(place)} has ended; only one that runs can be adopted.")
+        raise InvalidInput(f"The process of {described(place)} has ended; only one that runs can be adopted.")
     if place.piped:
         raise InvalidInput(
-            f"The output of {told(place)} goes into a pipe already, and tmux has one for a pane; `tmux pipe-pane -t "
-            f"{place.pane_id}` ends it."
+            f"The output of {described(place)} goes into a pipe already, and tmux has one for a pane; `tmux pipe-pane "
+            f"-t {place.pane_id}` ends it."
         )
 
 
@@ -190,13 +192,13 @@ def begin(host: Host, job_id: str, place: Place) -> None:
         host.tmux.give_back(place)
     with host.store.lock():
         host.store.remove(job_id)
-    raise NotStarted(f"{told(place).capitalize()} was not adopted, and is as it was: {why.rstrip('.')}.")
+    raise NotStarted(f"{described(place).capitalize()} was not adopted, and is as it was: {why.rstrip('.')}.")
 
 
 class Attachment(Watched):
     """The start of an adopter: over, with an empty text, once it records; else with why it does not."""
 
-    LOOK_S = 0.1  # one that was killed before it wrote anything causes no event
+    RECHECK_S = 0.1  # one that was killed before it wrote anything causes no event
 
     def __init__(self, host: Host, job_id: str) -> None:
         super().__init__(host.look(job_id), logs=False)

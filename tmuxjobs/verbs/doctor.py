@@ -46,7 +46,7 @@ def doctor(host: Host, *, fix: bool = False) -> Diagnosis:
             leftover.remove()
             fixed.append(leftover.what)
         left = look_for_leftovers(host, [])
-    findings.append(told("leftovers", [one.what for one in left]))
+    findings.append(summed_up("leftovers", [one.what for one in left]))
     findings += found(host, not_proved)
     findings += found(host, trial)
     return Diagnosis(healthy=all(one.ok for one in findings), checks=tuple(findings), fixed=tuple(fixed))
@@ -75,7 +75,7 @@ def look_for_leftovers(host: Host, findings: list[Finding]) -> list[Leftover]:
     return left
 
 
-def told(name: str, left: list[str]) -> Finding:
+def summed_up(name: str, left: list[str]) -> Finding:
     if not left:
         return Finding(name=name, ok=True, text="none")
     return Finding(name=name, ok=False, text=f"{'; '.join(left)}. `tmuxjobs doctor --fix` removes them.")
@@ -267,7 +267,7 @@ def trial(host: Host) -> Iterator[Finding]:
         data = Path(seen.log_path).read_bytes()
     finally:
         kill.kill(host, started.job_id, grace=0.0)
-        execute.forget(host, started.job_id)
+        execute.discard_failed_start(host, started.job_id)
     good = seen.exit_code == 7 and seen.log == "complete" and data == TRIED
     text = f"started, recorded and ended in {seen.runtime:.1f} s, {len(data)} bytes as printed"
     if not good:

@@ -81,7 +81,7 @@ def execute(
 
 def started(host: Host, job_id: str) -> Started:
     """The answer about a job whose command runs or has run."""
-    with contextlib.suppress(TmuxError):  # the job runs: whatever tmux says now, its id must be told
+    with contextlib.suppress(TmuxError):  # the job runs: whatever tmux says now, its id must reach the caller
         prune.prune_windows(host)
     job = host.look(job_id)
     return Started(job_id=job_id, status=job.status, log_path=str(job.log), attach=host.attach_line(job))
@@ -199,7 +199,7 @@ def launch(host: Host, job_id: str) -> None:
     except TmuxError as error:  # the session went, and can not be made again
         why = str(error)
     if why:
-        forget(host, job_id)
+        discard_failed_start(host, job_id)
         raise NotStarted(f"The command did not start: {why.rstrip('.')}.")
 
 
@@ -209,7 +209,7 @@ class Launch(Watched):
     A window that cannot get a terminal makes the oldest finished windows close, one by one.
     """
 
-    LOOK_S = 0.1  # a runner that was killed before it wrote anything causes no event
+    RECHECK_S = 0.1  # a runner that was killed before it wrote anything causes no event
 
     def __init__(self, host: Host, job_id: str) -> None:
         super().__init__(host.look(job_id), logs=False)
@@ -259,7 +259,7 @@ def has_run(record: Record) -> bool:
     return record.exit is not None or (record.run is not None and record.run.command_pid is not None)
 
 
-def forget(host: Host, job_id: str) -> None:
+def discard_failed_start(host: Host, job_id: str) -> None:
     """Remove all of a job that did not start; a runner killed at its fork may have left the command behind."""
     record = host.store.look(job_id)
     if record is not None:

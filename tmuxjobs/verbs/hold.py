@@ -15,7 +15,7 @@ from tmuxjobs.errors import Held, JobEnded, TmuxError
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.tmux.panes import Client
 
-LOOK_S = 2.0
+TMUX_S = 2.0
 """A tmux that hangs must not hold up `status`."""
 
 
@@ -68,7 +68,7 @@ def release(host: Host, job_id: str) -> HoldAnswer:
 def people(host: Host, job_id: str) -> People:
     """Who is at the job now; nobody when tmux does not say."""
     try:
-        around = host.tmux.around(job_id, timeout=LOOK_S)
+        around = host.tmux.around(job_id, timeout=TMUX_S)
     except TmuxError:
         return People()
     if around is None:

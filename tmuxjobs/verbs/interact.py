@@ -30,7 +30,7 @@ QUIET_S = 0.06
 """Since the log grew, until it is asked whether the program waits for input."""
 LONG_QUIET_S = 1.0
 """Until a program that shows no prompt has answered."""
-LOOK_S = 0.1
+RECHECK_S = 0.1
 PROMPT_S = 0.2
 """A prompt that has come just now is not known as one yet."""
 LINE_BYTES = 4095
@@ -201,7 +201,7 @@ class Exchange(Watched):
             return self.answer(said)
         if now > self.deadline:
             return self.answer(f"the wait of {self.wait_s:g} s is over; `output` with the cursor goes on")
-        self.quiet_in_s = QUIET_S if grown and quiet < QUIET_S else LOOK_S
+        self.quiet_in_s = QUIET_S if grown and quiet < QUIET_S else RECHECK_S
         return None
 
     def size(self) -> int:

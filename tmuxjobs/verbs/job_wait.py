@@ -28,9 +28,9 @@ NOTE_CHARS = 100
 AROUND = 3
 """Lines shown before a match that is not among the newest output."""
 IDLE_S = 2.0
-LOOK_S = 10.0
+RECHECK_S = 10.0
 """Between two looks when nothing was told: it makes up for what the kernel could not tell."""
-UNTOLD_S = 0.1
+UNWATCHED_S = 0.1
 """Likewise where watching is not to be had at all."""
 PROBE_S = 0.015
 SEEK_S = 5.0
@@ -113,7 +113,7 @@ class JobWait:
         self.job = host.look(job_id)
         self.path = self.job.log
         self.result: WaitResult | None = None
-        self.pause_s = LOOK_S
+        self.pause_s = RECHECK_S
         self._asked_at = -1
         self._size = -1
         self._looked_at = self._quiet_from = 0.0
@@ -141,7 +141,7 @@ class JobWait:
         if self.result is not None:
             return self.result
         began = time.monotonic()
-        self.pause_s = LOOK_S if watch.told else UNTOLD_S
+        self.pause_s = RECHECK_S if watch.active else UNWATCHED_S
         watch.logs = True
         # The state first: what is read after the end of a job is all of it.
         self.settle()

@@ -19,7 +19,7 @@ from tmuxjobs.text.log import log_size
 QUIET_S = 0.05
 SKEW_S = 5.0
 """The log is this far behind at the most; until then the prompt may not be whole."""
-LOOK_S = 1.0
+TMUX_S = 1.0
 """For tmux to say which programs are full-screen: a job's state is told without it."""
 PROMPT_CHARS = 300
 SECRET = re.compile(r"(password|passphrase|passcode|\bpin\b|verification code)[^\n]{0,80}[:?>]\s*$", re.IGNORECASE)
@@ -97,16 +97,16 @@ def _line_before(job: Job) -> str:
 
 
 def _screens(host: Host) -> Mapping[str, bool]:
-    """{job id: whether a full-screen program has its window}; empty when tmux does not say within LOOK_S."""
+    """{job id: whether a full-screen program has its window}; empty when tmux does not say within TMUX_S."""
     try:
-        return {pane.job_id: pane.alternate for pane in host.tmux.panes(timeout=LOOK_S).values()}
+        return {pane.job_id: pane.alternate for pane in host.tmux.panes(timeout=TMUX_S).values()}
     except TmuxError:
         return {}
 
 
 def _line_of_cursor(host: Host, job_id: str) -> str:
     try:
-        pane = host.tmux.panes(timeout=LOOK_S).get(job_id)
+        pane = host.tmux.panes(timeout=TMUX_S).get(job_id)
         if pane is None:
             return ""
         screen = host.tmux.screen(pane)

@@ -74,7 +74,7 @@ def hand_over(host: Host, old: str, new: str) -> None:
         raise
     why = let_go(host, new)
     if why is not None:
-        execute.forget(host, new)
+        execute.discard_failed_start(host, new)
         raise NotStarted(f"Job '{old}' was ended, and then its command did not start again: {why.rstrip('.')}.")
 
 
@@ -100,4 +100,4 @@ def withdraw(host: Host, job_id: str) -> None:
     job = host.look(job_id)
     if job.running:
         kill.stop(host, job, "SIGTERM", 0.0)
-    execute.forget(host, job_id)
+    execute.discard_failed_start(host, job_id)

@@ -35,7 +35,7 @@ class Check(Protocol[Answer_co]):
 class Watched:
     """What checks of one job share: they are woken by changes in its folder and by the end of its runner."""
 
-    LOOK_S = 1.0
+    RECHECK_S = 1.0
     """Between two checks without an event: it makes up for what the kernel did not report."""
     UNWATCHED_S = 0.02
     """Likewise where nothing can be watched."""
@@ -48,7 +48,7 @@ class Watched:
 
     @property
     def pause_s(self) -> float:
-        return self.LOOK_S if self.watch.told else self.UNWATCHED_S
+        return self.RECHECK_S if self.watch.active else self.UNWATCHED_S
 
     @contextlib.contextmanager
     def watched(self, wake: Callable[[], None]) -> Iterator[None]:
