@@ -393,7 +393,7 @@ def test_wrong_setting_is_one_line(run: Run) -> None:
 
 
 def test_bug_leaves_a_traceback_in_a_file(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text("import tmuxjobs.store as s\ns.Store.ids = lambda self: 1 / 0\n")
+    (tmp_path / "sitecustomize.py").write_text("import tmuxjobs.store.store as s\ns.Store.ids = lambda self: 1 / 0\n")
     places = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
     done = run("list", env=os.environ | {"PYTHONPATH": places})
     assert done.returncode == 3

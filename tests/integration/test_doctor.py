@@ -13,7 +13,6 @@ from pathlib import Path
 import psutil
 import pytest
 from support import Group, NotHere, Person, Tmux, ended, record_of, wait_until, with_few_terminals
-from tmuxjobs.store.token import token_file
 
 from tmuxjobs import Jobs, Settings
 from tmuxjobs.answers import Diagnosis
@@ -59,7 +58,7 @@ def test_locale_is_one_that_there_is(
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    [finding] = doctor.locale(Jobs.open())
+    [finding] = doctor.locale(Jobs.open().host)
     assert (finding.ok, finding.text[: len(text)]) == (ok, text)
 
 
@@ -75,7 +74,7 @@ def test_option_that_would_end_all_jobs_is_told_with_its_cure(
 
 
 def test_token_that_others_may_know_is_told(jobs: Jobs) -> None:
-    path = token_file(jobs.host.store)
+    path = jobs.token()
     assert said(jobs.doctor(), "http token") == (True, str(path))
     path.chmod(0o644)
     answer = jobs.doctor()

@@ -11,7 +11,7 @@ from support import ended, record_of, wait_until
 
 from tmuxjobs import Jobs, Settings
 from tmuxjobs.server.notifications import EndsTold
-from tmuxjobs.server.tasks import Tasks
+from tmuxjobs.server.tasks import complete
 from tmuxjobs.server.tools import build_server
 
 
@@ -112,7 +112,7 @@ def test_journal_begins_with_the_jobs_that_run(jobs: Jobs) -> None:
     ended(jobs, jobs.execute("true").job_id)
     jobs.host.journal.path.unlink()
     fresh = Jobs.open(Settings.load(max_jobs=40))
-    assert [(one.event, one.job_id) for one in fresh.journal_since()] == [("start", running)]
+    assert [(one.event, one.job_id) for one in fresh.events()] == [("start", running)]
 
 
 def test_pruned_job_was_told_before_it_went(jobs: Jobs) -> None:
@@ -134,10 +134,10 @@ def test_server_does_not_remember_ends_for_ever(jobs: Jobs) -> None:
 
 
 async def test_server_does_not_remember_waits_for_removed_jobs(jobs: Jobs) -> None:
-    tasks = Tasks(jobs, EndsTold(jobs))
+    tasks = jobs.tasks
     for _ in range(3):
         job_id = jobs.execute("sleep 1000").job_id
-        await tasks._look(tasks._create("wait", {}, {job_id: 0}, 600))
+        tasks.check(tasks.create("wait", {}, begins={job_id: 0}, bound_s=600), complete)
         assert list(tasks._waits) == [job_id]
         await asyncio.to_thread(jobs.kill, job_id, grace=0)
         with jobs.host.store.lock():

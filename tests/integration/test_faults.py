@@ -13,6 +13,7 @@ from support import ended, wait_until
 from tmuxjobs import Jobs
 from tmuxjobs.cli.table import Listing
 from tmuxjobs.errors import StateError
+from tmuxjobs.hosts.local import Host
 from tmuxjobs.pane import welcome
 from tmuxjobs.text import paging
 from tmuxjobs.verbs import notify
@@ -32,14 +33,14 @@ def pair(jobs: Jobs) -> tuple[str, str]:
 @pytest.fixture
 def break_settle(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     def break_it(job_id: str) -> None:
-        settle = Jobs.settle
+        settle = Host.settle
 
-        def settling(jobs: Jobs, record: Any) -> Any:
+        def settling(host: Host, record: Any) -> Any:
             if record.job.job_id == job_id:
                 raise RecursionError("too deep")
-            return settle(jobs, record)
+            return settle(host, record)
 
-        monkeypatch.setattr(Jobs, "settle", settling)
+        monkeypatch.setattr(Host, "settle", settling)
 
     return break_it
 
@@ -123,7 +124,7 @@ def test_prompts_of_others_are_noticed_beside_a_job_with_a_fault(
     faults: list[str] = []
     jobs.notice_prompts(faults)
     assert [bad in said for said in faults] == [True]
-    notify.main(jobs)
+    notify.main(jobs.host)
     said = capsys.readouterr()
     assert list(json.loads(said.out)) == [good]
     assert bad in said.err
@@ -134,7 +135,7 @@ def test_prune_keeps_a_job_with_a_fault_and_removes_the_others(jobs: Jobs, break
     gone = [jobs.execute("true", name="gone").job_id for _ in range(2)]
     for job_id in gone:
         ended(jobs, job_id)
-    jobs.settings = jobs.settings.model_copy(update={"keep_jobs": 0})
+    jobs.host.settings = jobs.settings.model_copy(update={"keep_jobs": 0})
     break_settle(bad)
     faults: list[str] = []
     assert sorted(jobs.prune(faults)) == sorted(gone)
@@ -160,14 +161,14 @@ def test_welcome_page_shows_the_others_beside_a_job_with_a_fault(
     jobs: Jobs, pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad, good = pair
-    read_json = welcome.read_json
+    read_record = welcome.read_record
 
-    def reading(path: str) -> Any:
-        if path.endswith(f"{bad}/run.json"):
+    def reading(folder: str, name: str, shape: Any) -> Any:
+        if folder.endswith(bad) and name == "run.json":
             raise ValueError("odd")
-        return read_json(path)
+        return read_record(folder, name, shape)
 
-    monkeypatch.setattr(welcome, "read_json", reading)
+    monkeypatch.setattr(welcome, "read_record", reading)
     told = {job.job_id: job.told() for job in welcome.Board(str(jobs.host.store.root)).look()}
     assert told[bad] == "not readable: ValueError"
     assert told[good].startswith("running")

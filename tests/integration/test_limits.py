@@ -128,11 +128,11 @@ def test_window_of_a_running_job_is_not_that_of_a_lost_one_in_another_state_dire
     job_id = one.execute("sleep 1000", name="same").job_id
     os.kill(record_of(one, job_id).run.pid, signal.SIGKILL)  # type: ignore[union-attr]
     assert ended(one, job_id).status == "lost"
-    wait_until(lambda: one.tmux.panes()[job_id].dead)
-    one.tmux.close(one.tmux.panes()[job_id])
+    wait_until(lambda: one.host.tmux.panes()[job_id].dead)
+    one.host.tmux.close(one.host.tmux.panes()[job_id])
     assert two.execute("sleep 1000", name="same").job_id == job_id
     assert not [what for what in one.doctor(fix=True).fixed if what.startswith("window")]
-    assert not two.tmux.panes()[job_id].dead
+    assert not two.host.tmux.panes()[job_id].dead
 
 
 def test_logs_together_stay_within_their_total_and_the_newest_are_kept() -> None:

@@ -26,7 +26,7 @@ def test_matches_come_with_numbers_and_the_total(jobs: Jobs) -> None:
 def test_context_is_shown_once_where_it_overlaps(jobs: Jobs) -> None:
     job_id = finished(jobs, LINES)
     shown = jobs.search(job_id, "line (3|5|9)$", context=1).text().splitlines()
-    assert shown[:-1] == [
+    assert shown[:-2] == [
         *("2-line 2", "3:line 3", "4-line 4", "5:line 5", "6-line 6"),
         *("--", "8-line 8", "9:line 9", "10-line 10"),
     ]

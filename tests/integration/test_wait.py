@@ -16,7 +16,7 @@ from support import PYTHON, ended, record_of, wait_until
 
 from tmuxjobs import Jobs
 from tmuxjobs.answers import Ran, Waited
-from tmuxjobs.cli import main
+from tmuxjobs.cli.app import WAIT_OVER
 from tmuxjobs.errors import InvalidInput, JobNotFound
 from tmuxjobs.server.tools import build_server
 from tmuxjobs.system import watch
@@ -452,7 +452,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     [
         ("exit 0", [], 0),
         ("exit 3", [], 1),
-        ("sleep 1000", ["--timeout", "0.1"], main.WAIT_OVER),
+        ("sleep 1000", ["--timeout", "0.1"], WAIT_OVER),
         ("echo ready; sleep 1000", ["--pattern", "ready", "--cursor", "0"], 0),
         ("exit 0", ["--pattern", "ready"], 1),
     ],

@@ -15,6 +15,7 @@ from tmuxjobs.answers import Diagnosis, Finding, name_processes
 from tmuxjobs.errors import StateError, TmuxjobsError, apart
 from tmuxjobs.hosts import job_processes
 from tmuxjobs.hosts.local import Host
+from tmuxjobs.models import ProcessRecord
 from tmuxjobs.tmux.session import UTF8, locale_name
 from tmuxjobs.verbs import execute, kill, status, token, wait
 
@@ -244,7 +245,10 @@ def leftovers(host: Host, faults: list[str]) -> Iterator[Leftover]:
 def not_proved(host: Host) -> Iterator[Finding]:
     """Processes that may be of lost jobs: named, for a person to judge."""
     for record in host.store.unfinished():
-        for one in host.left(host.settle(record)).doubt:
+        doubt: tuple[ProcessRecord, ...] = ()
+        with apart(record.id, []):  # `records` names the fault
+            doubt = host.left(host.settle(record)).doubt
+        for one in doubt:
             text = (
                 f"{one.name} ({one.pid}) may be left of lost job {record.id}, but nothing proves it, so it was "
                 f"not touched: look at it, and end it by `kill {one.pid}` if it is."
