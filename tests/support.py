@@ -21,7 +21,9 @@ import pytest
 
 from tmuxjobs import Jobs
 from tmuxjobs.answers import JobStatus, Started
+from tmuxjobs.contract import IN_OURS
 from tmuxjobs.models import Record
+from tmuxjobs.store import units
 
 T = TypeVar("T")
 PYTHON = shlex.quote(sys.executable)
@@ -42,6 +44,27 @@ def wait_until(look: Callable[[], T], done: Callable[[T], object] = bool, *, tim
 def ended(jobs: Jobs, job_id: str) -> JobStatus:
     """The job's status once it does not run any more."""
     return wait_until(lambda: jobs.status(job_id), lambda status: status.status != "running", timeout=60)
+
+
+def in_panes(jobs: Jobs, role: str, job_id: str = "") -> list[psutil.Process]:
+    """Our live processes in the panes of these jobs, of that role and, where one is named, for that job."""
+    programs = f"{jobs.host.store.pane}/"
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            argv = process.cmdline()
+            ours = argv[6:7] == [role] and argv[0].startswith(programs)
+            if ours and job_id in ("", process.environ().get(IN_OURS)):
+                found.append(process)
+    return found
+
+
+def change_pane(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, change: Callable[[str], str]) -> None:
+    """Lets all `Jobs` that are opened from now on run a changed file of the pane's programs."""
+    package = Path(shutil.copytree(units.PACKAGE, folder / "tmuxjobs", ignore=shutil.ignore_patterns("__pycache__")))
+    path = package / "pane" / name
+    path.write_text(change(path.read_text()))
+    monkeypatch.setattr(units, "PACKAGE", package)
 
 
 class NotHere(Exception):

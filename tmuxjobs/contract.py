@@ -18,20 +18,24 @@ WINDOW = {
 FORMAT = 1
 """Version of the records on disk; a newer one is refused."""
 MARKS = {"running": "▸", "asks": "?", "done": "✓", "failed": "✗", "killed": "!", "lost": "~"}
-"""How each job stands, in every list that a person sees; `pages.py` has the same."""
+"""How each job stands, in every list that a person sees."""
 MARK_IN_JOBS = "TMUXJOBS_JOB_MARK"
 """The variable with `JobSpec.mark`; no setting."""
 LAUNCH_S = 60.0
-"""A job without a runner is starting for this long; `runner.py` refuses to start a later one."""
+"""A job without a runner is starting for this long; the runner refuses to start a later one."""
 IN_JOBS = "TMUXJOBS_JOB_ID"
 """Set in every job's environment, beside `MARK_IN_JOBS`; neither is a setting."""
+PROGRAM = "tmuxjobs-job"
+"""The name of the link to Python that runs in panes. `comm` and argv[0] follow it: `pkill python` does not hit us."""
+IN_OURS = "TMUXJOBS_RUN"
+"""The job's id, set for our own processes in panes, whose arguments name no job; no setting, and not set in jobs."""
 IN_HOOKS = {
     f"TMUXJOBS_{name}"
     for name in ("STATUS", "EXIT_CODE", "SIGNAL", "REASON", "RUNTIME", "SUMMARY", "COMMAND", "CWD", "LOG_PATH")
 }
-"""Set for the `on_end` command by `runner.py`, beside IN_JOBS; no settings either."""
+"""Set for the `on_end` command by the runner, beside IN_JOBS; no settings either."""
 PANE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pane", "__main__.py")
-"""The program that runs in panes."""
+"""The program that runs in panes, here; jobs are run by a copy of it, see `store/units.py`."""
 
 
 def in_pane(python: str, program: str, role: str, *arguments: str) -> list[str]:

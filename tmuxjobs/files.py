@@ -157,8 +157,6 @@ JOB: Shape = {
     "boot": is_text,
     "nonce": lambda value: isinstance(value, str) and value.isdecimal() and value.isascii(),
     "tmux": is_text,
-    "python": is_text,
-    "pane": optional(is_text),
     "session": optional(is_text),
     "notify": optional(is_text),
     "on_end": optional(is_text),
@@ -187,6 +185,14 @@ EXIT: Shape = {
     "job": lambda value: is_object(value) and all(fits(value.get(name)) for name, fits in JOB.items()),
 }
 """Of `exit.json`, likewise."""
+
+
+def is_argv(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(is_text, value))
+
+
+INSTALLED: Shape = {"command": is_argv, "notice": is_argv, "needs": is_argv}
+"""Of `pane/installed.json`: what runs `tmuxjobs` and a look for prompts, and the files without which neither does."""
 
 
 STOP: Shape = {"signal": is_text, "grace_s": is_seconds}

@@ -69,8 +69,10 @@ class JobSpec(Model):
     """Random, and in the environment of what the job starts: whoever carries it came from this job and no other."""
     tmux: Text
     python: Text
+    recorder: Text = ""
+    """As `pane`, for a server of 0.1.0 that still runs: it takes a record without this field for damaged."""
     pane: Text = ""
-    """The program of the pane's processes; 0.1.0 had one for each, in `recorder`."""
+    """The program of the pane's processes, which stays while a record names it; 0.1.0 had none."""
     session: Text = "mcp-jobs"
     notify: Notify = "always"
     on_end: Text | None = None

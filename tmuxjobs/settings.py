@@ -11,7 +11,7 @@ import platformdirs
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tmuxjobs import files
-from tmuxjobs.contract import IN_HOOKS, IN_JOBS, MARK_IN_JOBS
+from tmuxjobs.contract import IN_HOOKS, IN_JOBS, IN_OURS, MARK_IN_JOBS
 from tmuxjobs.errors import SettingsError
 from tmuxjobs.files import Odd
 from tmuxjobs.models import Notify
@@ -164,5 +164,5 @@ def refuse_unknown(environ: Mapping[str, str]) -> None:
     """A misspelt variable must not be a restriction that silently is none."""
     known = {ours(name) for name in Settings.model_fields}
     for name in sorted(environ):
-        if name.startswith("TMUXJOBS_") and name not in known | IN_HOOKS | {IN_JOBS, MARK_IN_JOBS}:
+        if name.startswith("TMUXJOBS_") and name not in known | IN_HOOKS | {IN_JOBS, IN_OURS, MARK_IN_JOBS}:
             raise SettingsError(f"{name} is no setting; there are {', '.join(sorted(known))}.")

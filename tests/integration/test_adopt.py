@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import shutil
 import signal
 import threading
 from collections.abc import Callable
@@ -10,14 +9,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support import PYTHON, Person, Screen, Tmux, ended, log_of, record_of, sleeping, wait_until
+from support import PYTHON, Person, Screen, Tmux, change_pane, ended, log_of, record_of, sleeping, wait_until
 
 from tmuxjobs import Jobs
-from tmuxjobs.contract import PANE
 from tmuxjobs.errors import InvalidInput, LimitReached, NotStarted, TmuxjobsError
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.settings import Settings
-from tmuxjobs.verbs import adopt, execute, prune
+from tmuxjobs.verbs import prune
 
 PROMPT = "PS1='> ' exec sh -i"
 """A person's shell, with a prompt to wait for."""
@@ -113,11 +111,11 @@ def test_killed_tmux_server_is_told_as_its_end(jobs: Jobs, tmux: Tmux) -> None:
 def test_end_that_nobody_tells_is_lost_and_a_new_process_there_is_no_job(
     jobs: Jobs, tmux: Tmux, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    here = Path(shutil.copytree(Path(PANE).parents[1], tmp_path / "older" / "tmuxjobs")) / "pane"
-    newer_linux = (here / "adopter.py").read_text()
-    older_linux = newer_linux.replace("0xC040FF0B", "0").replace("TELL_S = 5.0", "TELL_S = 0.1").replace('b"Z"', 'b"-"')
-    (here / "adopter.py").write_text(older_linux)
-    monkeypatch.setattr(adopt, "PANE", str(here / "__main__.py"))
+    def on_older_linux(text: str) -> str:
+        return text.replace("0xC040FF0B", "0").replace("TELL_S = 5.0", "TELL_S = 0.1").replace('b"Z"', 'b"-"')
+
+    change_pane(monkeypatch, tmp_path, "adopter.py", on_older_linux)
+    jobs = Jobs.open(Settings.load())
     pane = opened(tmux)
     job_id = jobs.adopt("mine").job_id
     tmux("set-hook", "-w", "-t", pane, "pane-died", f"respawn-pane -t {pane} 'sleep 1000'")
@@ -215,7 +213,7 @@ def test_its_log_begins_with_its_adoption_and_says_so(jobs: Jobs, tmux: Tmux) ->
     assert "before" not in output
     assert "before" in jobs.screen(job_id).screen
     assert "its log begins there" in jobs.status(job_id).text()
-    assert ", adopted  " in jobs.list().text()
+    assert ", adopted" in jobs.list().text()
 
 
 def test_it_has_run_since_its_process_began(jobs: Jobs, tmux: Tmux) -> None:
@@ -389,9 +387,9 @@ def test_window_whose_output_can_not_be_recorded_is_as_it_was(
     tmux("rename-window", "-t", pane, "##(touch pwned) 'x'\\;")
     before = tmux("display-message", "-p", "-t", pane, look)
     assert before.startswith("#(touch pwned) 'x'; ")
-    monkeypatch.setattr(execute, "PANE", str(tmp_path / "gone"))
+    change_pane(monkeypatch, tmp_path, "recorder.py", lambda _: "raise SystemExit(1)")
     with pytest.raises(NotStarted, match="was not adopted, and is as it was: the recorder"):
-        jobs.adopt(pane)
+        Jobs.open(Settings.load()).adopt(pane)
     assert tmux("display-message", "-p", "-t", pane, look) == before
     assert jobs.list().total == 0
     monkeypatch.undo()

@@ -140,18 +140,23 @@ def test_finished_window_says_how_it_ended_and_closes_by_x(jobs: Jobs, screen: O
     assert jobs.status(job_id).exit_code == 3
 
 
-def test_welcome_page_outlives_what_it_can_not_start(
+def test_key_of_a_window_says_when_the_installation_is_gone(
     jobs: Jobs, screen: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    python = tmp_path / "python"
-    python.symlink_to(os.path.realpath(sys.executable))
+    real, python = sys.executable, tmp_path / "python"
+    python.symlink_to(real)
     monkeypatch.setattr(sys, "executable", str(python))
+    jobs = Jobs.open(Settings.load())
     job_id = jobs.execute("true").job_id
     person = screen()
     person.until("Enter go to it", f"✓ {job_id}  done")
     python.unlink()
     person.press("r")
-    person.until(f"{python}: No such file or directory", "r run again")
+    person.until("tmuxjobs was moved or removed: install it, run `tmuxjobs list`, press again", "r run again")
+    monkeypatch.setattr(sys, "executable", real)
+    Jobs.open(Settings.load())
+    person.press("r")
+    wait_until(lambda: jobs.list().total, lambda total: total == 2)
 
 
 def test_text_typed_for_the_program_is_no_key_of_the_finished_window(jobs: Jobs, screen: Open, tmux: Tmux) -> None:

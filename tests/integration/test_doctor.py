@@ -90,12 +90,17 @@ def test_leftovers_are_told_and_fixed_and_running_jobs_stay(jobs: Jobs) -> None:
     (half_made / "run.room").touch(mode=0o600)
     half_written = jobs.host.store.root / "sequence.1.0123abcd"
     half_written.touch(mode=0o600)
-    os.utime(half_written, (1, 1))
+    half_copied = jobs.host.store.pane / ".new-0123456789abcdef"
+    half_copied.mkdir(mode=0o700)
+    (half_copied / "tmuxjobs-job").symlink_to("nowhere")
+    for path in (half_written, half_copied):
+        os.utime(path, (1, 1))
     (jobs.host.store.root / "sequence.fasta").touch()
     (jobs.host.store.jobs / "nightly").mkdir(mode=0o755)
     found = jobs.doctor()
     assert not found.healthy
-    for part in ("half-made-1234", "sequence.1.0123abcd", f"lost job {gone}", f"{gone}/recorder", f"{gone}/exit.room"):
+    parts = ("half-made-1234", "sequence.1.0123abcd", half_copied.name)
+    for part in (*parts, f"lost job {gone}", f"{gone}/recorder", f"{gone}/exit.room"):
         assert part in said(found, "leftovers")[1]
     assert stays not in said(found, "leftovers")[1]
     fixed = jobs.doctor(fix=True)
@@ -104,6 +109,7 @@ def test_leftovers_are_told_and_fixed_and_running_jobs_stay(jobs: Jobs) -> None:
     assert jobs.status(gone).survivors == ()
     assert not half_made.exists()
     assert not half_written.exists()
+    assert not half_copied.exists()
     assert (jobs.host.store.root / "sequence.fasta").exists()
     assert (jobs.host.store.jobs / "nightly").stat().st_mode & 0o777 == 0o755
     assert gone not in jobs.host.tmux.panes()
@@ -113,10 +119,16 @@ def test_leftovers_are_told_and_fixed_and_running_jobs_stay(jobs: Jobs) -> None:
 
 def test_files_open_to_others_are_told_and_closed(jobs: Jobs) -> None:
     log = Path(ended(jobs, jobs.execute("echo secret").job_id).log_path)
-    log.chmod(0o644)
-    assert "which others may read" in said(jobs.doctor(), "leftovers")[1]
+    program = Path(jobs.host.unit().main)
+    notes = program.with_name("notes.txt")
+    notes.touch()
+    for path in (log, program, notes):
+        path.chmod(0o644)
+    found = said(jobs.doctor(), "leftovers")[1]
+    assert f"{log}, which others may read" in found
+    assert f"{program}, which others may read" in found
     assert jobs.doctor(fix=True).healthy
-    assert log.stat().st_mode & 0o777 == 0o600
+    assert [path.stat().st_mode & 0o777 for path in (log, program, notes)] == [0o600, 0o600, 0o644]
 
 
 def test_damaged_record_is_named(jobs: Jobs) -> None:

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 from fastmcp import Client
-from support import Tmux, ended, record_of, wait_until
+from support import Tmux, change_pane, ended, record_of, wait_until
 
 from tmuxjobs import Jobs, Settings
 from tmuxjobs.answers import Kill
 from tmuxjobs.errors import InvalidInput, JobNotFound, NotStarted, StateError, TmuxError, TmuxjobsError
 from tmuxjobs.models import Record
 from tmuxjobs.server.tools import build_server
-from tmuxjobs.verbs import execute, kill
+from tmuxjobs.verbs import kill
 
 
 def test_restart_ends_a_running_job_and_starts_its_command_anew(jobs: Jobs) -> None:
@@ -93,10 +93,8 @@ def test_job_whose_output_could_not_be_recorded_again_is_not_ended(
     jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = jobs.execute("sleep 1000").job_id
-    here = Path(shutil.copytree(execute.HERE, tmp_path / "broken"))
-    (here / "recorder.py").write_text("raise SystemExit(1)")
-    monkeypatch.setattr(execute, "PANE", str(here / "__main__.py"))
-    unharmed(jobs, job_id, NotStarted, "the recorder of its output was killed")
+    change_pane(monkeypatch, tmp_path, "recorder.py", lambda _: "raise SystemExit(1)")
+    unharmed(Jobs.open(Settings.load()), job_id, NotStarted, "the recorder of its output was killed")
     assert set(jobs.host.tmux.panes()) == {job_id}
 
 

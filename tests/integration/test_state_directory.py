@@ -156,14 +156,20 @@ def test_job_whose_folder_was_removed_is_named_and_can_be_ended(jobs: Jobs, sepa
 def test_only_a_runner_of_this_state_directory_is_taken_for_one(jobs: Jobs, tmp_path: Path) -> None:
     script = tmp_path / "runner.py"
     script.write_text("import time; time.sleep(1000)")
+    here = jobs.host.store.pane / "other.py"
+    here.symlink_to(script)
     job_id = jobs.execute("read x").job_id
+    python = [sys.executable, "-I", "-S", "-X", "utf8"]
     folders = [str(tmp_path / "jobs" / "other-1"), str(jobs.host.store.jobs), f"{jobs.host.store.jobs}/a/b"]
-    lines = [[sys.executable, "-I", "-S", "-X", "utf8", str(script), folder] for folder in folders]
+    lines = [[*python, str(script), folder] for folder in folders]
     lines.append([sys.executable, str(script), str(jobs.host.store.jobs / "other-2")])
-    others = [subprocess.Popen(line, start_new_session=True) for line in lines]
+    lines += [[*python, str(script), "runner"], [*python, str(here), "finished"], [*python, str(here), "runner", "x"]]
+    older = [*python, str(script), str(jobs.host.store.jobs / "older-1")]
+    env = os.environ | {"TMUXJOBS_RUN": "other-3"}
+    others = [subprocess.Popen(line, env=env, start_new_session=True) for line in (*lines, older)]
     try:
-        wait_until(lambda: all(str(script) in psutil.Process(other.pid).cmdline() for other in others))
-        assert list(job_processes.runners(jobs.host.store.jobs)) == [job_id]
+        wait_until(lambda: all(psutil.Process(other.pid).cmdline() == other.args for other in others))
+        assert job_processes.runners(jobs.host.store.jobs).keys() == {job_id, "older-1"}
     finally:
         for other in others:
             other.kill()

@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from support import Tmux, ended, log_of, record_of, wait_until
+from support import Tmux, ended, in_panes, log_of, record_of, wait_until
 
 from tmuxjobs import Jobs
 from tmuxjobs.errors import JobNotFound
@@ -131,12 +131,8 @@ def test_job_of_an_earlier_boot_is_lost(jobs: Jobs) -> None:
 def test_killed_recorder_is_replaced_and_told(jobs: Jobs, tmux: Tmux) -> None:
     job_id = running(jobs, "read x; echo after; read x")
     pane = run_of(jobs, job_id).pane
-    recorders = [
-        p
-        for p in job_processes.psutil.process_iter(["cmdline"])
-        if _is_recorder(p.info["cmdline"], jobs.host.store.folder(job_id))
-    ]
-    recorders[0].kill()
+    (recorder,) = in_panes(jobs, "recorder", job_id)
+    recorder.kill()
     wait_until(lambda: jobs.status(job_id).log, lambda log: "replaced 1 times" in log)
     tmux("send-keys", "-t", pane, "Enter")
     wait_until(lambda: jobs.output(job_id).stdout, lambda text: "after" in text)
@@ -144,11 +140,6 @@ def test_killed_recorder_is_replaced_and_told(jobs: Jobs, tmux: Tmux) -> None:
     status = ended(jobs, job_id)
     assert status.exit_code == 0
     assert status.log.startswith("incomplete: the recorder ended")
-
-
-def _is_recorder(cmdline: list[str] | None, folder: Path) -> bool:
-    """By its folder: another run of these tests, beside this one, has a job of the same id."""
-    return str(folder) in (cmdline or ()) and any(part == "recorder" for part in cmdline or ())
 
 
 def test_usage_is_that_of_the_whole_tree(jobs: Jobs) -> None:

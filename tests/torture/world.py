@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from support import PYTHON
+from support import PYTHON, in_panes
 
 from tmuxjobs import Jobs, Settings
 from tmuxjobs.answers import JobStatus
@@ -201,12 +201,7 @@ class World:
         return run.pane
 
     def recorder(self, job_id: str) -> psutil.Process | None:
-        for process in self.processes():
-            with contextlib.suppress(psutil.Error):
-                line = process.cmdline()
-                if any(part == "recorder" for part in line) and any(job_id in part for part in line):
-                    return process
-        return None
+        return next(iter(in_panes(self.jobs, "recorder", job_id)), None)
 
     # What is left
 
@@ -250,7 +245,7 @@ class World:
             if extra := {entry.name for entry in folder.iterdir()} - RECORDS:
                 self.left(f"in {name}: {', '.join(sorted(extra))}")
         usual_of = {
-            self.jobs.host.store.root: {"jobs", "journal", "lock", "sequence"},
+            self.jobs.host.store.root: {"jobs", "journal", "lock", "pane", "sequence"},
             Path(os.environ["TMPDIR"]): set(),
         }
         for place, usual in usual_of.items():

@@ -13,7 +13,6 @@ from tmuxjobs.answers import JobList, JobStatus, JobSummary, Kill, Output, Start
 from tmuxjobs.cli import table
 from tmuxjobs.models import ProcessRecord
 from tmuxjobs.outcome import seconds
-from tmuxjobs.pane import welcome
 from tmuxjobs.visible import visible
 
 SOME = (ProcessRecord(pid=7, name="vite", start="1"), ProcessRecord(pid=8, name="esbuild", start="2"))
@@ -55,7 +54,6 @@ def test_line_of_a_job_says_how_it_ended(facts: dict[str, Any], said: str) -> No
 
 
 def test_every_list_has_the_same_marks() -> None:
-    assert welcome.MARKS.items() <= contract.MARKS.items()
     assert {word for word, _ in table.LOOKS.values()} | {"asks"} == contract.MARKS.keys()
 
 

@@ -5,7 +5,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -13,10 +12,10 @@ from pathlib import Path
 import pytest
 from support import wait_until
 
-from tmuxjobs.pane import recording, runner, window
+from tmuxjobs.pane import recording, records, window
+from tmuxjobs.store import units
 from tmuxjobs.system import processes
 
-RUNNER = Path(runner.__file__)
 HOSTILE = [
     "plain", "with space", "", "it's", "'#", "#'", '"', "`touch x`", "$(touch x)", "$HOME", "a;b|c&d", "a\\", "-n",
     "日本", "line\nbreak", "#{session_name}", "#(touch x)", "#[fg=red]", "##(x)", "###", "#", "%H:%M", "%%", "%",
@@ -40,18 +39,19 @@ def test_argument_holds_nothing_that_tmux_expands(text: str) -> None:
     assert re.search(r"#[^#']", quoted) is None
 
 
-def test_start_imports_little() -> None:
+def test_start_imports_little(tmp_path: Path) -> None:
+    unit = units.prepare(tmp_path)
     code = "import sys; sys.path.insert(0, sys.argv[1]); import tmuxjobs.pane.runner; print(*sys.modules)"
-    argv = [sys.executable, "-I", "-S", "-c", code, Path(__file__).parents[2]]
+    argv = [unit.python, "-I", "-S", "-c", code, unit.folder]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
-    slow = {"typing", "subprocess", "ctypes", "asyncio", "logging", "tempfile", "pathlib", "tmuxjobs.jobs"}
+    slow = {"typing", "subprocess", "ctypes", "asyncio", "logging", "tempfile", "pathlib", "dataclasses"}
     assert not slow & set(done.stdout.split())
 
 
 def test_file_is_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
-    runner.write_json(str(path), {"pid": 1})
-    runner.write_json(str(path), {"pid": 2})
+    records.write_json(str(path), {"pid": 1})
+    records.write_json(str(path), {"pid": 2})
     assert path.read_text() == '{"pid": 2}'
     assert os.listdir(tmp_path) == ["run.json"]
 

@@ -175,3 +175,9 @@ def test_variable_that_only_is_called_like_a_setting_is_not_ours(monkeypatch: py
     monkeypatch.setenv(name, "1")
     assert Settings.load().model_dump() == Settings().model_dump()
     assert (Settings.load().session, Settings.load().max_jobs) == ("mcp-jobs", 10)
+
+
+def test_variables_of_our_own_processes_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TMUXJOBS_RUN", "TMUXJOBS_JOB_ID", "TMUXJOBS_JOB_MARK", "TMUXJOBS_LOG_PATH"):
+        monkeypatch.setenv(name, "build-3k7q")
+    assert Settings.load() == Settings()

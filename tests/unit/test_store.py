@@ -261,6 +261,7 @@ def older(root: Path) -> Store:
     store = Store(root)
     store.prepare()
     (root / MARKER).unlink()
+    store.pane.rmdir()
     return store
 
 
@@ -538,7 +539,7 @@ def test_replaced_file_stays_whole_when_writing_fails(store: Store) -> None:
     with no_file_longer_than(0), pytest.raises(StateError):
         store.next_number()
     assert (store.root / "sequence").read_text() == "1"
-    assert sorted(os.listdir(store.root)) == ["jobs", "sequence", MARKER]
+    assert sorted(os.listdir(store.root)) == ["jobs", "pane", "sequence", MARKER]
 
 
 def test_older_request_to_stop_is_not_taken_for_one_that_can_not_be_written(store: Store) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from tmuxjobs.contract import MARK_IN_JOBS
+from tmuxjobs.contract import IN_OURS, MARK_IN_JOBS
 from tmuxjobs.errors import StateError
 from tmuxjobs.models import JobSpec, ProcessRecord, RunRecord
 from tmuxjobs.system import processes
@@ -349,17 +349,28 @@ def _children_s(pid: int) -> float:
 
 
 def runners(jobs: Path) -> dict[str, tuple[int, str]]:
-    """{job id: (pid, start)} of this user's live runners of jobs in that folder, told by the arguments we gave them."""
+    """{job id: (pid, start)} of this user's live runners of jobs in that folder, by what we started them with."""
     found = {}
     for pid in psutil.pids():
         with contextlib.suppress(OSError, psutil.Error):  # it ended, or is another user's
-            argv = psutil.Process(pid).cmdline()
-            if argv[1:-2] != ["-I", "-S", "-X", "utf8"]:
-                continue
-            script, folder = Path(argv[-2]), Path(argv[-1])
-            is_runner = script.name in ("runner.py", "adopter.py") and folder.parent == jobs
+            process = psutil.Process(pid)
+            job_id = _run_by(process, jobs)
             # Each leads its session; what it has just forked has its arguments too.
-            start = start_of(pid) if is_runner and os.getsid(pid) == pid else None
-            if start is not None and psutil.Process(pid).uids().real == os.getuid():
-                found[folder.name] = pid, start
+            start = start_of(pid) if job_id and os.getsid(pid) == pid else None
+            if start is not None and process.uids().real == os.getuid():
+                found[job_id] = pid, start
     return found
+
+
+def _run_by(process: psutil.Process, jobs: Path) -> str:
+    """Which job of that folder the process is the runner of, empty when it is none."""
+    argv = process.cmdline()
+    if argv[1:5] != ["-I", "-S", "-X", "utf8"] or len(argv) != 7:
+        return ""
+    program, last = Path(argv[5]), argv[6]
+    if program.name in ("runner.py", "adopter.py"):  # of 0.1.0
+        return Path(last).name if Path(last).parent == jobs else ""
+    if last not in ("runner", "adopter") or jobs.parent / "pane" not in program.parents:
+        return ""
+    ours = f"{IN_OURS}=".encode()
+    return next((os.fsdecode(one[len(ours) :]) for one in _environment_of(process.pid) if one.startswith(ours)), "")

@@ -10,15 +10,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from tmuxjobs.contract import PANE, in_pane
 from tmuxjobs.errors import TmuxError
 from tmuxjobs.hosts import job_processes
 from tmuxjobs.models import Job, Lost, Record, Running, RunRecord, State, derive_state
 from tmuxjobs.settings import Settings
+from tmuxjobs.store import units
 from tmuxjobs.store.journal import Journal
 from tmuxjobs.store.store import Store
 from tmuxjobs.tmux import status_line
 from tmuxjobs.tmux.session import Tmux
+
+RUN = "import sys; sys.path.insert(0, sys.argv.pop(1)); "
+COMMAND = f"{RUN}from tmuxjobs.cli.main import main; main()"
+NOTICE = f"{RUN}from tmuxjobs.hosts.local import Host; from tmuxjobs.verbs import notify; notify.main(Host.open())"
+"""What our windows run of the installed package, with its place as the first argument."""
 
 
 class Host:
@@ -31,6 +36,7 @@ class Host:
         self.store = Store(settings.state_dir)
         self.journal = Journal(settings.state_dir / "journal")
         self.looked_for_lost_at = -math.inf
+        self._unit: units.Unit | None = None
         self.tmux = Tmux(socket_name=settings.socket_name, session=settings.session, environ=environ)
 
     @classmethod
@@ -38,12 +44,21 @@ class Host:
         """Ready for every verb; raises SettingsError or StateError. tmux is asked for when a verb needs it."""
         host = cls(settings or Settings.load(), environ=own_environment(), cwd=Path.cwd())
         host.store.prepare()
+        place = str(units.PACKAGE.parent)
+        command, notice = ([sys.executable, "-c", code, place] for code in (COMMAND, NOTICE))
+        units.tell_installed(host.store.pane, command, notice)
         return host
+
+    def unit(self) -> units.Unit:
+        """The copy of the pane's programs that jobs are run by; raises StateError."""
+        if self._unit is None or not self._unit.use():
+            self._unit = units.prepare(self.store.pane)
+        return self._unit
 
     def ensure_session(self) -> None:
         """Our session with its welcome page and its look; one call of tmux when all is there."""
-        place = (str(self.store.root), self.settings.session, self.tmux.binary)
-        self.tmux.ensure_session(in_pane(sys.executable, PANE, "welcome", *place), status_line.OPTIONS)
+        welcome = self.unit().argv("welcome", self.settings.session, self.tmux.binary)
+        self.tmux.ensure_session(welcome, status_line.OPTIONS)
 
     def left(self, job: Job) -> job_processes.Left:
         """Processes of a job whose runner is gone."""

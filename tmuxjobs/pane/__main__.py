@@ -1,10 +1,30 @@
-"""The one program that runs in panes: `__main__.py ROLE ...`, by path and with `python -I -S`."""
+"""The one program that runs in panes: `__main__.py ROLE ...`, by path and with `python -I -S`.
+
+It is `STATE/pane/UNIT/tmuxjobs/pane/__main__.py`, which is how it knows the state directory. Which job it is for stands
+in the environment: a `pkill -f` with the job's name would find it in the arguments.
+"""
 
 import os
 import sys
 
+UNIT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+STATE = os.path.dirname(os.path.dirname(UNIT))
+
 if not __package__:
-    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+    sys.path.insert(0, UNIT)
+
+
+def folder() -> str:
+    """The job's. What we start does not inherit its name."""
+    from tmuxjobs.contract import IN_OURS
+
+    job_id = os.environ.pop(IN_OURS, None)
+    if job_id is None:  # a person had tmux respawn the window
+        with os.popen("tmux display-message -p -t \"$TMUX_PANE\" '#{@tmuxjobs_job}'") as pipe:
+            job_id = pipe.read().strip()
+    if not job_id or os.path.basename(job_id) != job_id:
+        sys.exit("This window's job is not known; `tmuxjobs list` shows all.")
+    return os.path.join(STATE, "jobs", job_id)
 
 
 def main() -> None:
@@ -13,23 +33,23 @@ def main() -> None:
     if role == "runner":
         from tmuxjobs.pane.runner import Runner
 
-        sys.exit(Runner(rest[0], os.ttyname(0)).main())
+        sys.exit(Runner(folder(), os.ttyname(0)).main())
     elif role == "recorder":
         from tmuxjobs.pane import recorder
 
-        recorder.main(*rest)
+        recorder.main(folder(), *rest)
     elif role == "adopter":
         from tmuxjobs.pane import adopter
 
-        adopter.detached(rest[0])
+        adopter.detached(folder())
     elif role == "finished":
         from tmuxjobs.pane import window
 
-        window.ended(rest[0])
+        window.ended(folder())
     elif role == "welcome":
         from tmuxjobs.pane import welcome
 
-        welcome.welcome(*rest)
+        welcome.welcome(STATE, *rest)
     else:
         sys.exit(f"no role {role!r}")
 

@@ -15,10 +15,12 @@ import sys
 import time
 
 from tmuxjobs import files
-from tmuxjobs.contract import WINDOW
-from tmuxjobs.pane.recording import Refused, readable
-from tmuxjobs.pane.runner import Runner, Stop, now
-from tmuxjobs.system.processes import LINUX, Process, all_processes, send, start_of
+from tmuxjobs.contract import IN_OURS, WINDOW
+from tmuxjobs.pane.command import Command, Stop
+from tmuxjobs.pane.recording import Recorder, Refused, readable
+from tmuxjobs.pane.records import now, write_in_room
+from tmuxjobs.pane.runner import Runner
+from tmuxjobs.system.processes import LINUX, Process, all_processes, is_alive, send, start_of
 
 TYPE_CHECKING = False  # `typing` takes 2 ms
 
@@ -33,130 +35,21 @@ TAIL = "tmux closes the window's terminal as its process ends, so the very last 
 # ioctl_pidfd(2), Linux 6.15
 PIDFD_GET_INFO = 0xC040FF0B
 PIDFD_INFO_EXIT = 8
+PIDFD = hasattr(os, "pidfd_open")  # Linux, from Python 3.9 on
 
 
-class Adopter(Runner):
-    def __init__(self, folder: str) -> None:
-        super().__init__(folder, "")
-        self.adopted: dict[str, Any] = self.job["adopted"]
-        self.tty = self.adopted["tty"]
+class Adopted(Command):
+    """The first process of an adopted window, and what came from it."""
+
+    def __init__(self, job: dict[str, Any], recorder: Recorder) -> None:
+        self.adopted: dict[str, Any] = job["adopted"]
+        super().__init__(job, self.adopted["tty"])
+        self.recorder = recorder
         self.pid = self.adopted["pid"]
-        self.ended_fd = -1
+        self.since = start_of(os.getpid())
         self.gone = False
         self.gone_ticks = 0
         self.met: dict[int, str] = {}
-        self.last_line = ""
-
-    # Start
-
-    def start(self) -> None:
-        self.refuse_late_start()
-        os.unlink(self.path("env"))
-        if LINUX:
-            self.ended_fd = os.pidfd_open(self.pid)
-        if start_of(self.pid) != self.adopted["start"]:
-            raise Refused("its process has ended")
-        self.recorder.since = str(int(time.time() - time.monotonic() + self.adopted["started_monotonic"]))
-        self.record()
-        self.recorder.tmux(["set-option", "-w", "-t", self.recorder.pane, "@tmuxjobs_adopted", "1"])
-        self.run.update(command_pid=self.pid, command_start=self.adopted["start"])
-        self.run.update({name: self.adopted[name] for name in ("started_at", "started_monotonic")})
-        self.write_in_room("run", self.run)
-
-    def take_back(self) -> None:
-        """Leave the window as it was, but for its name, which who asked gives back."""
-        pane = ["-t", self.recorder.pane]
-        names = [*WINDOW, *(f"@tmuxjobs_{name}" for name in ("state", "at", "adopted", "end"))]
-        unset = [["set-option", "-wu", *pane, name] for name in names]
-        with contextlib.suppress(Refused, OSError):  # it was closed
-            self.recorder.tmux(["pipe-pane", *pane], ["set-option", "-pu", *pane, "@tmuxjobs_job"], *unset)
-
-    # While it runs
-
-    def watched(self) -> list[int]:
-        return [*super().watched(), *([self.ended_fd] if LINUX and not self.gone else [])]
-
-    def patience(self) -> float:
-        return super().patience() if LINUX else min(super().patience(), END_S)
-
-    def step(self) -> None:
-        super().step()
-        if not self.gone and self.has_ended():
-            self.gone = True
-            self.gone_ticks = ticks()
-            self.ended_at, self.ended_monotonic = now(), time.monotonic()
-            self.learn_status()
-
-    def has_ended(self) -> bool:
-        if LINUX:
-            return readable(self.ended_fd, time.monotonic())
-        return bool(start_of(self.pid) != self.adopted["start"])
-
-    def over(self) -> bool:
-        """With its first process its terminal is gone, and nobody who outlives it can write into the log."""
-        if self.stop and time.monotonic() > self.stop.give_up:
-            return True
-        return self.gone and not (self.stop and self.members())
-
-    def learn_status(self) -> None:
-        """How it ended; None stays when nobody tells. Returns when tmux has handed all that it read to the recorder."""
-        self.give_up_at = time.monotonic() + TELL_S
-        while self.waits_for_tmux():
-            self.status = self.kernel_status() if self.status is None else self.status
-            facts = self.ask_tmux()
-            if facts == [] or (facts is None and not self.recorder.server_lives()):
-                self.hang_up()
-                return
-            if facts and facts[0] == "1":
-                # A pane is dead when its terminal is closed, and tmux may hear of the process a moment later.
-                self.status = wait_status(*facts[1:]) if self.status is None else self.status
-                if self.status is not None:
-                    return
-            time.sleep(0.02)
-
-    def kernel_status(self) -> int | None:
-        """From proc_pid_stat(5) while tmux has not reaped it, later from its pidfd where Linux tells."""
-        if not LINUX:
-            return None
-        with contextlib.suppress(OSError):
-            with contextlib.suppress(FileNotFoundError):
-                os.readlink(f"/proc/{self.pid}/cwd")  # a zombie has none; who may not know its end may not ask either
-            with open(f"/proc/{self.pid}/stat", "rb") as file:
-                fields = file.read().rsplit(b")", 1)[1].split()
-            if fields[0] == b"Z" and fields[19].decode() == self.adopted["start"]:
-                return int(fields[49])
-        info = bytearray(struct.pack("Q56x", PIDFD_INFO_EXIT))
-        with contextlib.suppress(OSError):
-            fcntl.ioctl(self.ended_fd, PIDFD_GET_INFO, info)
-            if struct.unpack_from("Q", info)[0] & PIDFD_INFO_EXIT:
-                return int(struct.unpack_from("i", info, 60)[0])
-        return None
-
-    def ask_tmux(self) -> list[str] | None:
-        """Of our pane: whether it is dead, its exit code, its signal; [] when it was closed, None without an answer."""
-        command = ["list-panes", "-a", "-F", "#{pane_id}:#{pane_dead}:#{pane_dead_status}:#{pane_dead_signal}"]
-        try:
-            said = self.recorder.tmux(command, bound_s=ASK_S).decode(errors="replace")
-        except Refused:
-            return None
-        panes = [line.split(":") for line in said.splitlines()]
-        return next((facts for pane, *facts in panes if pane == self.recorder.pane), [])
-
-    def hang_up(self) -> None:
-        """The window was closed, or tmux ended: so does the job."""
-        self.closed = True
-        self.stop = self.stop or Stop("hangup", signal.SIGHUP, 1.0)
-        self.signal_all(signal.SIGHUP)
-        self.signal_all(signal.SIGCONT)
-
-    def recorder_gone(self) -> None:
-        facts = self.ask_tmux()
-        if facts == [] or (facts is None and not self.recorder.server_lives()):
-            self.last_report = self.recorder.report(0) or {"why": "gone"}
-            self.watch_no_recorder()
-            self.hang_up()
-        else:
-            super().recorder_gone()
 
     def signal_all(self, number: int) -> None:
         super().signal_all(number)
@@ -186,7 +79,7 @@ class Adopter(Runner):
         return {pid: facts for pid, facts in found.items() if facts.state not in "ZX"}
 
     def is_marked(self, pid: int, facts: Process) -> bool:
-        if not LINUX or int(facts.start) < int(self.run["start"]):
+        if not LINUX or int(facts.start) < int(self.since):
             return False
         if self.gone and int(facts.start) > self.gone_ticks:
             return False
@@ -198,6 +91,129 @@ class Adopter(Runner):
         tmux = f"TMUX={self.recorder.socket},{self.recorder.server_pid},".encode()
         return f"TMUX_PANE={self.recorder.pane}".encode() in environ and any(one.startswith(tmux) for one in environ)
 
+
+class Adopter(Runner):
+    def __init__(self, folder: str) -> None:
+        super().__init__(folder, "")
+        self.command: Adopted = Adopted(self.job, self.recorder)
+        self.adopted = self.command.adopted
+        self.tty = self.command.tty
+        self.ended_fd = -1
+        self.last_line = ""
+
+    # Start
+
+    def start(self) -> None:
+        self.refuse_late_start()
+        os.unlink(self.path("env"))
+        if PIDFD:
+            self.ended_fd = os.pidfd_open(self.command.pid)
+        if start_of(self.command.pid) != self.adopted["start"]:
+            raise Refused("its process has ended")
+        self.recorder.since = str(int(time.time() - time.monotonic() + self.adopted["started_monotonic"]))
+        self.record()
+        self.recorder.tmux(["set-option", "-w", "-t", self.recorder.pane, "@tmuxjobs_adopted", "1"])
+        self.run.update(command_pid=self.command.pid, command_start=self.adopted["start"])
+        self.run.update({name: self.adopted[name] for name in ("started_at", "started_monotonic")})
+        write_in_room(self.folder, "run", self.run)
+
+    def take_back(self) -> None:
+        """Leave the window as it was, but for its name, which who asked gives back."""
+        pane = ["-t", self.recorder.pane]
+        names = [*WINDOW, *(f"@tmuxjobs_{name}" for name in ("state", "at", "adopted", "end"))]
+        unset = [["set-option", "-wu", *pane, name] for name in names]
+        with contextlib.suppress(Refused, OSError):  # it was closed
+            self.recorder.tmux(["pipe-pane", *pane], ["set-option", "-pu", *pane, "@tmuxjobs_job"], *unset)
+
+    # While it runs
+
+    def watched(self) -> list[int]:
+        return [*super().watched(), *([self.ended_fd] if PIDFD and not self.command.gone else [])]
+
+    def patience(self) -> float:
+        return super().patience() if PIDFD else min(super().patience(), END_S)
+
+    def step(self) -> None:
+        super().step()
+        if not self.command.gone and self.has_ended():
+            self.command.gone = True
+            self.command.gone_ticks = ticks()
+            self.command.ended_at, self.command.ended_monotonic = now(), time.monotonic()
+            self.learn_status()
+
+    def has_ended(self) -> bool:
+        if PIDFD:
+            return readable(self.ended_fd, time.monotonic())
+        return not is_alive(self.command.pid, self.adopted["start"])
+
+    def over(self) -> bool:
+        """With its first process its terminal is gone, and nobody who outlives it can write into the log."""
+        if self.stop and time.monotonic() > self.stop.give_up:
+            return True
+        return self.command.gone and not (self.stop and self.command.members())
+
+    def learn_status(self) -> None:
+        """How it ended; None stays when nobody tells. Returns when tmux has handed all that it read to the recorder."""
+        self.give_up_at = time.monotonic() + TELL_S
+        while self.waits_for_tmux():
+            self.command.status = self.kernel_status() if self.command.status is None else self.command.status
+            facts = self.ask_tmux()
+            if facts == [] or (facts is None and not self.recorder.server_lives()):
+                self.hang_up()
+                return
+            if facts and facts[0] == "1":
+                # A pane is dead when its terminal is closed, and tmux may hear of the process a moment later.
+                self.command.status = wait_status(*facts[1:]) if self.command.status is None else self.command.status
+                if self.command.status is not None:
+                    return
+            time.sleep(0.02)
+
+    def kernel_status(self) -> int | None:
+        """From proc_pid_stat(5) while tmux has not reaped it, later from its pidfd where Linux tells."""
+        if not LINUX:
+            return None
+        with contextlib.suppress(OSError):
+            with contextlib.suppress(FileNotFoundError):
+                os.readlink(
+                    f"/proc/{self.command.pid}/cwd"
+                )  # a zombie has none; who may not know its end may not ask either
+            with open(f"/proc/{self.command.pid}/stat", "rb") as file:
+                fields = file.read().rsplit(b")", 1)[1].split()
+            if fields[0] == b"Z" and fields[19].decode() == self.adopted["start"]:
+                return int(fields[49])
+        info = bytearray(struct.pack("Q56x", PIDFD_INFO_EXIT))
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(self.ended_fd, PIDFD_GET_INFO, info)
+            if struct.unpack_from("Q", info)[0] & PIDFD_INFO_EXIT:
+                return int(struct.unpack_from("i", info, 60)[0])
+        return None
+
+    def ask_tmux(self) -> list[str] | None:
+        """Of our pane: whether it is dead, its exit code, its signal; [] when it was closed, None without an answer."""
+        command = ["list-panes", "-a", "-F", "#{pane_id}:#{pane_dead}:#{pane_dead_status}:#{pane_dead_signal}"]
+        try:
+            said = self.recorder.tmux(command, bound_s=ASK_S).decode(errors="replace")
+        except Refused:
+            return None
+        panes = [line.split(":") for line in said.splitlines()]
+        return next((facts for pane, *facts in panes if pane == self.recorder.pane), [])
+
+    def hang_up(self) -> None:
+        """The window was closed, or tmux ended: so does the job."""
+        self.closed = True
+        self.stop = self.stop or Stop("hangup", signal.SIGHUP, 1.0)
+        self.command.signal_all(signal.SIGHUP)
+        self.command.signal_all(signal.SIGCONT)
+
+    def recorder_gone(self) -> None:
+        facts = self.ask_tmux()
+        if facts == [] or (facts is None and not self.recorder.server_lives()):
+            self.last_report = self.recorder.report(0) or {"why": "gone"}
+            self.watch_no_recorder()
+            self.hang_up()
+        else:
+            super().recorder_gone()
+
     # The end
 
     def send_mark(self) -> bool:
@@ -207,7 +223,7 @@ class Adopter(Runner):
 
     def end_log(self) -> dict[str, Any]:
         log = super().end_log()
-        return log | {"complete": None, "why": TAIL} if log["complete"] else log
+        return {**log, "complete": None, "why": TAIL} if log["complete"] else log
 
     def show_end(self, line: str) -> None:
         self.last_line = line  # no terminal any more: `stay` makes another
@@ -225,7 +241,8 @@ class Adopter(Runner):
             text = b"\n".join(shown[:-1] if facts and any(facts[1:]) else shown).rstrip()
             with open(files.opened(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
                 file.write(b"\r\n".join([*text.split(b"\n"), self.last_line.encode()]))
-            self.recorder.tmux(["respawn-pane", *pane, "-c", "/", *self.keeper()])
+            ours = ["-e", f"{IN_OURS}={self.job['job_id']}"]
+            self.recorder.tmux(["respawn-pane", *pane, "-c", "/", *ours, *self.keeper()])
             deadline = time.monotonic() + SHOW_S
             while os.path.exists(path) and self.ask_tmux() and time.monotonic() < deadline:
                 time.sleep(0.02)

@@ -19,8 +19,8 @@ import sys
 import termios
 import time
 
-from tmuxjobs.contract import WINDOW, in_pane
-from tmuxjobs.system.processes import LINUX, is_stopped, send, start_of, stat_of
+from tmuxjobs.contract import IN_OURS, PANE, WINDOW, in_pane
+from tmuxjobs.system.processes import LINUX, ending_code, is_alive, is_stopped, send, start_of
 
 TYPE_CHECKING = False  # `typing` takes 2 ms
 
@@ -80,13 +80,14 @@ class Recorder:
         os.mkfifo(self.path, 0o600)
         self.fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
         self.text = b""
-        argv = in_pane(self.job["python"], self.job["pane"], "recorder", self.folder, self.job["nonce"])
-        argv += [str(self.job["max_output_bytes"]), "1" if self.job["separate_stderr"] else "0"]
+        facts = self.job["nonce"], str(self.job["max_output_bytes"]), "1" if self.job["separate_stderr"] else "0"
+        argv = in_pane(sys.executable, PANE, "recorder", *facts)
         # The shell opens the FIFO, long before the recorder can: from then on its death is seen at once. To read as
         # well: it would wait for a reader for ever if we were killed now.
-        pipe = f"exec {' '.join(map(tmux_format, argv))} {SHELL_FD}<>{tmux_format(self.path)}"
+        ours = f"{IN_OURS}={tmux_format(self.job['job_id'])}"
+        pipe = f"{ours} exec {' '.join(map(tmux_format, argv))} {SHELL_FD}<>{tmux_format(self.path)}"
         target = ["-t", self.pane]
-        options = WINDOW | {"@tmuxjobs_state": "running", "@tmuxjobs_at": self.since}
+        options = {**WINDOW, "@tmuxjobs_state": "running", "@tmuxjobs_at": self.since}
         self.tmux(
             ["set-option", "-p", *target, "@tmuxjobs_job", self.job["job_id"]],
             *(["set-option", "-w", *target, name, value] for name, value in options.items()),
@@ -161,7 +162,7 @@ class Recorder:
         else:
             os.kill(pid, signal.SIGKILL)
         os.close(read)
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        code = ending_code(os.waitpid(pid, 0)[1])
         if code == -signal.SIGKILL:
             raise Refused(f"tmux did not answer within {bound_s:.0f} s")
         if code:
@@ -170,14 +171,7 @@ class Recorder:
 
     def server_lives(self) -> bool:
         """Whether the tmux server that opened our window does, and not another process with its pid."""
-        try:
-            if LINUX:
-                facts = stat_of(self.server_pid)
-                return facts.state != "Z" and facts.start == self.server_start
-            os.kill(self.server_pid, 0)
-        except (ProcessLookupError, FileNotFoundError):
-            return False
-        return True
+        return is_alive(self.server_pid, self.server_start)
 
     def report(self, bound_s: float) -> dict[str, Any] | None:
         """The recorder's next report, {"why": "gone"} when it died, None when the bound in seconds has passed."""

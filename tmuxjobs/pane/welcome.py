@@ -1,8 +1,7 @@
-"""What our own processes show in a window: the welcome page with the jobs, and the keys of a finished job.
+"""The welcome page: what this session is, its jobs, and the keys to go about.
 
-Run by path with `python -I -S`, for one of them lives in each finished window: stdlib only, with `files.py` and, for
-the welcome page, `terminals.py` from beside it. That page looks at the job folders every TICK_S and writes only what
-changed, and it notices who waits for input when no server does; nothing here is asked for the truth about a job.
+It looks at the job folders every TICK_S and writes only what changed, and it notices who waits for input when no server
+does; nothing here is asked for the truth about a job.
 """
 
 from __future__ import annotations
@@ -10,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 import time
 
 from tmuxjobs import files
-from tmuxjobs.pane.window import DOWN, PATH, UP, Place, Terminal, alive, called, read_record, write
+from tmuxjobs.contract import MARKS
+from tmuxjobs.outcome import End, seconds
+from tmuxjobs.pane.window import DOWN, UP, Place, Terminal, read_record, without_name, write
 from tmuxjobs.system import terminals
+from tmuxjobs.system.processes import boot_id, is_alive
 from tmuxjobs.visible import visible
 
 TYPE_CHECKING = False  # `typing` takes 2 ms
@@ -28,7 +29,6 @@ TICK_S = 2.0
 QUIET_S = 1.0
 COST, NOTICE_COST = 400, 20
 """Looks at who reads a terminal, and runs of `noticing.py`, take at most one part in so many of a processor."""
-NOTICE = f"{PATH}from tmuxjobs.hosts.local import Host; from tmuxjobs.verbs import notify; notify.main(Host.open())"
 RING = "\a"
 """Ctrl-G: who has a notice for the people here presses it, and tmux rings for them. See `Tmux.mark_prompt`."""
 SHOWN = "\f"
@@ -74,13 +74,14 @@ class Job:
             return
         record = read_record(self.folder, "exit.json", files.EXIT)
         if record is not None:
-            self.state, self.detail = end_of(record)
+            end = End(record)
+            self.state, self.detail = end.state, end.detail
             return
         self.run = self.run or read_record(self.folder, "run.json", files.RUN)
         if self.run is not None:
             # One that was adopted has run since before.
             self.since = self.run.get("started_monotonic") or self.since
-        if self.boot != boot or (self.run is not None and not alive(self.run)):
+        if self.boot != boot or (self.run is not None and not is_alive(self.run["pid"], self.run["start"])):
             # Its runner's last act is the exit record, which may have come between the two looks.
             if read_record(self.folder, "exit.json", files.EXIT) is None:
                 self.state, self.detail = "lost", "end not known"
@@ -92,7 +93,10 @@ class Job:
             return self.fault
         if self.asks:
             return f"waits for {self.asks[0]}"
-        return f"{self.state} {age(time.monotonic() - self.since) if self.state == 'running' else self.detail}"
+        if self.state != "running":
+            return f"{self.state} {self.detail}"
+        # The page must not be written anew for a second of an hour.
+        return f"running {seconds(time.monotonic() - self.since, coarse=True)}"
 
     def is_quiet(self) -> bool:
         """Whether it runs and has printed nothing for a while; learns how much it has, and whether a line is open."""
@@ -100,46 +104,14 @@ class Job:
             return False
         self.size, self.open_line, written = 0, False, 0.0
         for name in ("output.log", "stderr.log"):
-            with (
-                contextlib.suppress(OSError, files.Odd),
-                open(files.opened(os.path.join(self.folder, name)), "rb") as log,
-            ):
-                facts = os.fstat(log.fileno())
+            with contextlib.suppress(OSError, files.Odd):
+                log = files.opened(os.path.join(self.folder, name))
+                facts = os.fstat(log)
                 self.size += facts.st_size
                 written = max(written, facts.st_mtime)
-                self.open_line |= os.pread(log.fileno(), 1, max(0, facts.st_size - 1)) not in (b"\n", b"")
+                self.open_line |= os.pread(log, 1, max(0, facts.st_size - 1)) not in (b"\n", b"")
+                os.close(log)
         return time.time() - written >= QUIET_S
-
-
-def end_of(record: dict[str, Any]) -> tuple[str, str]:
-    reason, code = record.get("reason"), record.get("exit_code")
-    if reason == "not-started":
-        return "failed", "not started"
-    if reason == "exit":
-        took = age(record.get("runtime_s") or 0.0)
-        return ("done", took) if code == 0 else ("failed", f"exit {code}, {took}")
-    if reason == "unknown":
-        return "lost", "end not known"
-    return "killed", {"kill": "on request", "signal": record.get("signal") or "signal"}.get(str(reason), str(reason))
-
-
-def boot_id() -> str:
-    if not sys.platform.startswith("linux"):
-        return called(["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"])[0]
-    with open("/proc/sys/kernel/random/boot_id") as file:
-        return file.read().strip()
-
-
-def age(value: float) -> str:
-    """To the second for a minute, then to the minute: the page must not be written for a second of an hour."""
-    whole = max(0, int(value))
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m"
-    if whole < 86400:
-        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
 
 
 class Board:
@@ -207,7 +179,7 @@ class Ear:
                 self.place.tmux("set-option", "-w", "-t", job.run["pane"] if job.run else "", "@tmuxjobs_input", "")
         if now >= self.notice_at and any(job.size != job.noticed_size for job in reading):
             before = sum(os.times()[2:4])
-            said = self.place.command(code=NOTICE)[0]
+            said = self.place.command(kind="notice")[0]
             with contextlib.suppress(ValueError):  # what went wrong is told to the next who asks
                 asking = json.loads(said)  # from our own command
                 for job in jobs:
@@ -232,9 +204,6 @@ class Ear:
 
 
 COLOURS = {"asks": "33", "running": "34", "done": "32", "failed": "31", "killed": "35", "lost": "31"}
-
-
-MARKS = {"asks": "?", "running": "▸", "done": "✓", "failed": "✗", "killed": "!", "lost": "~"}
 
 
 COMING = "session-window-changed"
@@ -392,7 +361,7 @@ class Welcome:
             self.said = self.place.run_again(job.job_id) if job.state != "running" else "It runs."
         elif key == "h":
             said, error = self.place.command("hold", "--toggle", job.job_id)
-            self.said = (error or said).removeprefix("tmuxjobs: ")
+            self.said = without_name(error) or said
 
 
 def welcome(state_dir: str, session: str, tmux: str) -> None:

@@ -12,6 +12,7 @@ import termios
 import time
 
 from tmuxjobs import files
+from tmuxjobs.system.processes import is_alive
 from tmuxjobs.visible import visible
 
 TYPE_CHECKING = False  # `typing` takes 2 ms
@@ -21,9 +22,7 @@ if TYPE_CHECKING:
 
 ALONE_S = 0.05
 CALL_S = 20.0
-PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-PATH = "import sys; sys.path.insert(0, sys.argv.pop(1)); "
-CLI = f"{PATH}from tmuxjobs.cli.main import main; main()"
+GONE = "tmuxjobs was moved or removed: install it, run `tmuxjobs list`, press again"
 UP, DOWN = ("\x1b[A", "\x1bOA", "k"), ("\x1b[B", "\x1bOB", "j")
 
 
@@ -151,18 +150,23 @@ class Place:
 
     def is_server(self, run: dict[str, Any]) -> bool:
         """Whether our tmux server is the one of that record, and not a later one with its pid."""
-        server = {"pid": run["server_pid"], "start": run.get("server_start", "")}
-        return server["pid"] == self.server_pid and alive(server)
+        return bool(run["server_pid"] == self.server_pid and is_alive(self.server_pid, run.get("server_start", "")))
 
     def tmux(self, *arguments: str) -> tuple[str, str]:
         return called([self.binary, "-u", "-S", self.socket, *arguments])
 
-    def command(self, *arguments: str, code: str = CLI) -> tuple[str, str]:
-        """`tmuxjobs ARGUMENTS`, or other code of ours, over these very jobs."""
+    def command(self, *arguments: str, kind: str = "command") -> tuple[str, str]:
+        """What `tmuxjobs ARGUMENTS` says over these very jobs, or another program of the installed package.
+
+        It is the installation that was used last: ours may have been upgraded, moved or removed since.
+        """
+        installed = read_record(os.path.join(self.state_dir, "pane"), "installed.json", files.INSTALLED)
+        if installed is None or not all(map(os.path.exists, installed["needs"])):
+            return "", GONE
         places = {"STATE_DIR": self.state_dir, "SESSION": self.session, "SOCKET_NAME": os.path.basename(self.socket)}
         ours = {f"TMUXJOBS_{name}": value for name, value in places.items()}
-        env = {name: value for name, value in os.environ.items() if not name.startswith("TMUXJOBS_")} | ours
-        return called([sys.executable, "-c", code, PACKAGE_PARENT, *arguments], env)
+        env = {name: value for name, value in os.environ.items() if not name.startswith("TMUXJOBS_")}
+        return called([*installed[kind], *arguments], {**env, **ours})
 
     def show(self, job_id: str) -> str:
         """Bring the job's window to the front; what is in the way, if anything."""
@@ -179,7 +183,13 @@ class Place:
         try:
             return self.show(json.loads(started)["job_id"])
         except (ValueError, KeyError):
-            return error.removeprefix("tmuxjobs: ") or started or "it could not be started"
+            return without_name(error) or started or "it could not be started"
+
+
+def without_name(error: str) -> str:
+    """The last line of what our command wrote on stderr, without its own name before it."""
+    last = error.rpartition("\n")[2]
+    return last[len("tmuxjobs: ") :] if last.startswith("tmuxjobs: ") else last
 
 
 def read_record(folder: str, name: str, shape: files.Shape) -> dict[str, Any] | None:
@@ -217,18 +227,3 @@ def ended(folder: str) -> None:
             write("\r\n running it again ...")
             error = place.run_again(job["job_id"])
             write(f"\r\x1b[K {visible(error)}" if error else "\r\x1b[K it runs again in a window of its own")
-
-
-def alive(run: dict[str, Any]) -> bool:
-    """Whether the runner lives: pid and start time, so that no later process is taken for it."""
-    try:
-        os.kill(run["pid"], 0)
-        if sys.platform.startswith("linux"):
-            with open(f"/proc/{run['pid']}/stat", "rb") as file:
-                fields = file.read().rsplit(b")", 1)[1].split()
-            return fields[19].decode() == run["start"] and fields[0] not in (b"Z", b"X")
-    except PermissionError:
-        return False
-    except OSError:
-        return False
-    return True

@@ -25,6 +25,7 @@ from tmuxjobs.contract import FORMAT
 from tmuxjobs.errors import JobNotFound, StateError, apart
 from tmuxjobs.files import Newer, Odd
 from tmuxjobs.models import ExitRecord, JobSpec, Model, Record, RunRecord
+from tmuxjobs.store import units
 from tmuxjobs.store.ids import ID
 
 MARKER = "tmuxjobs.json"
@@ -64,6 +65,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.jobs = root / "jobs"
+        self.pane = root / "pane"
         self._ended: dict[str, Record] = {}
 
     def prepare(self) -> None:
@@ -80,10 +82,11 @@ class Store:
                 )
             if not self.is_marked():
                 self._claim()
-            self.jobs.mkdir(mode=0o700, exist_ok=True)
-            if not _is_own_folder(self.jobs):
-                raise StateError(f"'{self.jobs}' is a link or another user's, not a folder of tmuxjobs; move it away.")
-            for folder in (self.root, self.jobs):
+            for folder in (self.jobs, self.pane):
+                folder.mkdir(mode=0o700, exist_ok=True)
+                if not _is_own_folder(folder):
+                    raise StateError(f"'{folder}' is a link or another user's, not a folder of tmuxjobs; move it away.")
+            for folder in (self.root, self.jobs, self.pane):
                 if folder.lstat().st_mode & 0o077:
                     folder.chmod(0o700)
             if not os.access(self.jobs, os.R_OK | os.W_OK | os.X_OK):
@@ -384,11 +387,7 @@ class Store:
             with contextlib.suppress(OSError, Odd):
                 fields = files.fields_of(files.read(folder / name))
                 job = fields.get("job", fields)
-                if (
-                    isinstance(job, dict)
-                    and {"nonce", "created_monotonic"} <= job.keys()
-                    and job.get("job_id") == job_id
-                ):
+                if isinstance(job, dict) and {"nonce", "boot"} <= job.keys() and job.get("job_id") == job_id:
                     return name
         return None
 
@@ -397,6 +396,7 @@ class Store:
         before = time.time() - MAKING_S
         beside = [path for path in self.root.iterdir() if re.search(rf"[a-z]{BESIDE[:-1]}$", path.name)]
         found = [path for path in beside if self._is_ours(path) and not _is_exposed(path) and _mtime(path) < before]
+        found += units.half_made(self.pane)
         return found + [Path(entry.path) for entry in os.scandir(self.jobs) if self._is_half_made(entry)]
 
     def _is_half_made(self, entry: os.DirEntry[str]) -> bool:
@@ -415,10 +415,13 @@ class Store:
         return private and (aside is not None or any(path.suffix == ".room" for path in inside))
 
     def discard(self, path: Path) -> None:
-        """Remove a file or a job's folder, as far as they are ours; what cannot be removed stays for a later look.
+        """Remove a file, a unit or a job's folder, as far as they are ours; what cannot be removed stays for later.
 
         Killed at any point, what is left is seen by `half_made`.
         """
+        if path.parent == self.pane:
+            units.remove(path)
+            return
         if not _is_own_folder(path):
             if self._is_ours(path):
                 _unlink(path)
@@ -457,7 +460,7 @@ class Store:
 
     def exposed(self) -> list[Path]:
         """Our files and folders that others on this machine may look into."""
-        found = [self.root, self.jobs, *filter(self._is_ours, self.root.iterdir())]
+        found = [self.root, self.jobs, *units.content(self.pane), *filter(self._is_ours, self.root.iterdir())]
         for job_id in self.ids():
             folder = self.jobs / job_id
             if self.owns(folder):

@@ -60,6 +60,18 @@ def send(pid: int, start: str, number: int) -> None:
             os.close(fd)
 
 
+def is_alive(pid: int, start: str) -> bool:
+    """Whether that very process lives, not a later one with its pid."""
+    try:
+        if LINUX:
+            facts = stat_of(pid)
+            return facts.state not in "ZX" and facts.start == start
+        os.kill(pid, 0)
+    except (ProcessLookupError, FileNotFoundError, PermissionError):
+        return False
+    return True
+
+
 def output_of(argv: list[str]) -> str:
     with os.popen("TZ=UTC LC_ALL=C " + shlex.join(argv)) as pipe:
         return pipe.read()
@@ -168,6 +180,11 @@ def ending_of(status: int) -> str:
     if os.WIFSIGNALED(status):
         return signal_name(os.WTERMSIG(status))
     return f"exit code {os.WEXITSTATUS(status)}"
+
+
+def ending_code(status: int) -> int:
+    """A wait status as `subprocess` has it: the exit code, or the negative number of the signal."""
+    return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 
 def signal_name(number: int) -> str:

@@ -5,6 +5,8 @@ be looked at (another user's process, or Yama), wchan and the open files tell it
 Elsewhere nothing is known, and nothing is said.
 """
 
+from __future__ import annotations
+
 import os
 import struct
 import sys
@@ -163,21 +165,19 @@ def _sleeps_in(folder: str) -> list[int]:
 def _of_call(pid: int, call: list[int], tty: str) -> Attention:
     """From the exact call; raises OSError when its arguments may not be looked at."""
     kind = CALLS[os.uname().machine].get(call[0]) if call else None
-    match kind:
-        case 0:
-            return "reads" if _is_terminal(pid, call[1], tty) else "none"
-        case 1:
-            size = min(call[2], DESCRIPTORS_MAX) * 8
-            polled = struct.iter_unpack("iHH", _memory(pid, call[1], size))
-            waits = any(events & POLLIN and _is_terminal(pid, fd, tty) for fd, events, _ in polled)
-        case 2:
-            bits = _memory(pid, call[2], (min(call[1], DESCRIPTORS_MAX) + 7) // 8) if call[2] else b""
-            chosen = [place * 8 + bit for place, byte in enumerate(bits) for bit in range(8) if byte >> bit & 1]
-            waits = any(_is_terminal(pid, fd, tty) for fd in chosen)
-        case 3:
-            waits = _epoll_has(pid, call[1], tty)
-        case _:
-            waits = False
+    if kind == READS:
+        return "reads" if _is_terminal(pid, call[1], tty) else "none"
+    waits = False
+    if kind == POLLS:
+        size = min(call[2], DESCRIPTORS_MAX) * 8
+        polled = struct.iter_unpack("iHH", _memory(pid, call[1], size))
+        waits = any(events & POLLIN and _is_terminal(pid, fd, tty) for fd, events, _ in polled)
+    elif kind == SELECTS:
+        bits = _memory(pid, call[2], (min(call[1], DESCRIPTORS_MAX) + 7) // 8) if call[2] else b""
+        chosen = [place * 8 + bit for place, byte in enumerate(bits) for bit in range(8) if byte >> bit & 1]
+        waits = any(_is_terminal(pid, fd, tty) for fd in chosen)
+    elif kind == EPOLLS:
+        waits = _epoll_has(pid, call[1], tty)
     return "polls" if waits else "none"
 
 

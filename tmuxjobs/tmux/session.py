@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tmuxjobs.contract import IN_OURS
 from tmuxjobs.errors import TmuxError
 from tmuxjobs.tmux.panes import FORMAT, MARK, OVER, PLACE, PLACE_FORMAT, WELCOME, Around, Asking, Client, Pane, Place
 
@@ -195,12 +196,12 @@ class Tmux:
             self.server.cmd(*dress[1:])
 
     def open_window(self, name: str, argv: Sequence[str], *, answered: Callable[[], None]) -> Opening:
-        """Start a window of that name that runs `argv`; `answered` is called, from a thread, when tmux has answered.
+        """Start a window that runs `argv` for the job of that name; a thread calls `answered` once tmux has answered.
 
         A user's hook may hold up that answer; nobody waits for it.
         """
         opening = Opening(answered)
-        where = ("-d", "-a", "-t", f"={self.session}:$", "-n", name, "-c", "/")
+        where = ("-d", "-a", "-t", f"={self.session}:$", "-n", name, "-c", "/", "-e", f"{IN_OURS}={name}")
         command = ("new-window", "-P", "-F", "#{pane_pid}", *where, "--", *argv)
         thread = threading.Thread(target=opening.call, args=(self, command), daemon=True)
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shlex
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from tmuxjobs.answers import Adopted
 from tmuxjobs.arguments import encoded
-from tmuxjobs.contract import LAUNCH_S, PANE, in_pane
+from tmuxjobs.contract import IN_OURS, LAUNCH_S
 from tmuxjobs.errors import InvalidInput, NotStarted, StateError, TmuxError
 from tmuxjobs.hosts import job_processes
 from tmuxjobs.hosts.local import Host
@@ -165,16 +164,14 @@ def refuse_what_can_not_be(host: Host, place: Place) -> None:
 
 def begin(host: Host, job_id: str, place: Place) -> None:
     """Start the adopter and wait until it records; on failure leave all as it was and raise."""
-    folder = host.store.folder(job_id)
-    adopter = in_pane(sys.executable, PANE, "adopter", str(folder))
-    around = {"TMUX": f"{place.socket},{place.server_pid},0", "TMUX_PANE": place.pane_id}
+    around = {"TMUX": f"{place.socket},{place.server_pid},0", "TMUX_PANE": place.pane_id, IN_OURS: job_id}
     why = "another has adopted it meanwhile"
     claimed = False
     try:
         claimed = host.tmux.claim(place, job_id)
         if claimed:
             subprocess.run(
-                adopter,
+                host.unit().argv("adopter"),
                 env=host.environ | around,
                 cwd="/",
                 stdin=subprocess.DEVNULL,
@@ -186,7 +183,7 @@ def begin(host: Host, job_id: str, place: Place) -> None:
             why = run(Attachment(host, job_id))
             if not why:
                 return
-    except (TmuxError, OSError, subprocess.SubprocessError) as error:
+    except (TmuxError, StateError, OSError, subprocess.SubprocessError) as error:
         why = str(error)
     if claimed:
         host.tmux.give_back(place)

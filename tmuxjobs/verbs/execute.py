@@ -7,7 +7,6 @@ import os
 import re
 import secrets
 import shutil
-import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from typing import Any, Unpack
 
 from tmuxjobs.answers import Ran, Started, ran
 from tmuxjobs.arguments import CHARS, Conditions, checked_seconds, encoded
-from tmuxjobs.contract import IN_HOOKS, IN_JOBS, LAUNCH_S, MARK_IN_JOBS, PANE, in_pane
+from tmuxjobs.contract import IN_HOOKS, IN_JOBS, IN_OURS, LAUNCH_S, MARK_IN_JOBS
 from tmuxjobs.errors import TERMINALS, InvalidInput, LimitReached, NotAllowed, NotStarted, StateError, TmuxError, apart
 from tmuxjobs.hosts import job_processes
 from tmuxjobs.hosts.local import Host
@@ -37,6 +36,7 @@ FREED_S = 1.0
 REOPEN = 3
 """So often a window is opened anew because the session went."""
 OF_THE_TERMINAL = {"TMUX", "TMUX_PANE", "TERM", "TERM_PROGRAM", "TERM_PROGRAM_VERSION", "COLUMNS", "LINES", "STY"}
+NOT_FOR_JOBS = OF_THE_TERMINAL | IN_HOOKS | {IN_OURS}
 
 
 def execute(
@@ -117,7 +117,7 @@ def environment_of(host: Host, given: Mapping[str, str]) -> dict[str, str]:
         if not key or "=" in key or not key.isprintable():
             raise InvalidInput(f"{key!r} in env is no name for a variable.")
         encoded(f"value of '{key}' in env", value)
-    ours: dict[str, str] = {key: value for key, value in host.environ.items() if key not in OF_THE_TERMINAL | IN_HOOKS}
+    ours: dict[str, str] = {key: value for key, value in host.environ.items() if key not in NOT_FOR_JOBS}
     return ours | {"PAGER": "cat", "GIT_PAGER": "cat"} | dict(given)
 
 
@@ -159,6 +159,7 @@ def create(
                 f"{len(running)} jobs run and TMUXJOBS_MAX_JOBS is {host.settings.max_jobs}: wait for one or kill "
                 f"one of {', '.join(sorted(running)[:10])}."
             )
+        unit = host.unit()
         number = host.store.next_number()
         job_id = f"{short}-{suffix(number)}"
         spec = JobSpec(
@@ -174,8 +175,9 @@ def create(
             nonce=str(secrets.randbits(63)),
             mark=secrets.token_hex(12),
             tmux=host.tmux.binary,
-            python=sys.executable,
-            pane=PANE,
+            python=unit.python,
+            recorder=unit.main,
+            pane=unit.main,
             session=host.settings.session,
             # A job that a hook started does not run the hook again, for ever.
             on_end=None if IN_HOOKS & host.environ.keys() else host.settings.on_end,
@@ -250,8 +252,7 @@ class Launch(Watched):
         return None
 
     def open(self) -> Opening:
-        runner = in_pane(sys.executable, PANE, "runner", str(self.folder))
-        return self.host.tmux.open_window(self.job_id, runner, answered=self.wake)
+        return self.host.tmux.open_window(self.job_id, self.host.unit().argv("runner"), answered=self.wake)
 
 
 def has_run(record: Record) -> bool:

@@ -11,6 +11,7 @@ from tmuxjobs.errors import LimitReached, StateError, apart, raised
 from tmuxjobs.hosts import job_processes
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.models import JobSpec
+from tmuxjobs.store import units
 from tmuxjobs.tmux.panes import Pane
 from tmuxjobs.verbs import events
 
@@ -31,7 +32,7 @@ def prune(host: Host, faults: list[str] | None = None) -> list[str]:
         limit = host.settings.keep_jobs_for
         old = [name for place, (name, age) in enumerate(ages) if place >= host.settings.keep_jobs or age >= limit]
         remove(host, old)
-        for path in host.store.half_made():
+        for path in (*host.store.half_made(), *unused_units(host)):
             host.store.discard(path)
         if host.settings.max_total_size is not None:
             old += make_room(host, 0, lost, faults)
@@ -41,6 +42,17 @@ def prune(host: Host, faults: list[str] | None = None) -> list[str]:
             host.tmux.close(panes[name])
     prune_windows(host)
     return old
+
+
+def unused_units(host: Host) -> list[Path]:
+    """Copies of the pane's programs that no job's record names any more; call it under the lock."""
+    old = units.unused(host.store.pane)
+    try:
+        records = [host.store.look(name) for name in (host.store.ids() if old else ())]
+    except StateError:
+        return []  # one that cannot be read may be of a job that runs
+    named = {record.job.pane for record in records if record is not None}
+    return [path for path in old if units.main_of(path) not in named]
 
 
 def ended_unseen(host: Host, faults: list[str]) -> set[str]:

@@ -1,0 +1,214 @@
+"""The command of a job and all that came from it: how it starts, who belongs to it, and how all of it is signalled."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import time
+
+from tmuxjobs.pane.recording import Refused, Stderr
+from tmuxjobs.pane.records import now
+from tmuxjobs.system import processes
+
+TYPE_CHECKING = False  # `typing` takes 2 ms
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from tmuxjobs.pane.recording import Recorder
+
+LOOKS = 5
+KILL_S = 5.0
+
+
+class Stop:
+    """A wish to end the job: why, by which signal, and when patience ends (monotonic s)."""
+
+    def __init__(self, reason: str, number: int, grace_s: float) -> None:
+        self.reason = reason
+        self.number = number
+        self.deadline = time.monotonic() + grace_s
+        self.give_up = self.deadline + KILL_S
+
+
+class Command:
+    """The command's process and its descendants; `status` is its wait status once it has ended."""
+
+    def __init__(self, job: dict[str, Any], tty: str) -> None:
+        self.job = job
+        self.tty = tty
+        self.pid = 0
+        self.stderr: Stderr | None = None
+        self.status: int | None = None
+        self.ended_at: str | None = None
+        self.ended_monotonic: float | None = None
+        self.cpu_user_s = self.cpu_system_s = 0.0
+        self.max_rss_bytes = 0
+        self.unmet = False
+        """Whether somebody of it lives whom no look at the process table meets."""
+        self.hunting = 0
+
+    def launch(self, env: dict[bytes, bytes], recorder: Recorder) -> None:
+        """Start the command in a foreground process group of its own; raises Refused when it can not be."""
+        self.stderr = Stderr(recorder, self.tty) if self.job["separate_stderr"] else None
+        told, tell = os.pipe()
+        gate, go = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                os.close(go)
+                if not os.read(gate, 1):
+                    os._exit(127)
+                os.setpgid(0, 0)
+                os.tcsetpgrp(0, os.getpid())
+                self.become_command(env)
+            except OSError as error:
+                os.write(tell, f"{error.strerror}: {os.fsdecode(error.filename or self.job['shell'])}".encode())
+            finally:
+                os._exit(127)
+        with contextlib.suppress(OSError):  # the child does the same: whoever comes first
+            os.setpgid(self.pid, self.pid)
+        for fd in (tell, gate):
+            os.close(fd)
+        if self.stderr:
+            os.close(self.stderr.input)
+            try:
+                self.stderr.start()
+            except RuntimeError:  # the machine is out of processes, which threads are too: pthread_create(3), EAGAIN
+                raise Refused(f"its stderr cannot be recorded ({os.strerror(errno.EAGAIN)})") from None
+        with contextlib.suppress(BrokenPipeError):  # it was killed before it began
+            os.write(go, b"1")
+        os.close(go)
+        said = b""
+        while chunk := os.read(told, 4096):
+            said += chunk
+        os.close(told)
+        if said:
+            raise Refused(said.decode(errors="replace"))
+
+    def become_command(self, env: dict[bytes, bytes]) -> None:
+        signal.set_wakeup_fd(-1)
+        for number in set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}:
+            with contextlib.suppress(OSError, ValueError):  # the C library keeps a few for itself
+                signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        if self.stderr:
+            os.dup2(self.stderr.input, 2)
+        os.chdir(self.job["cwd"])
+        env[b"PWD"] = os.fsencode(self.job["cwd"])
+        os.umask(self.job["umask"])
+        shell = self.job["shell"]
+        os.execve(shell, [os.path.basename(shell), "-c", self.job["command"]], env)
+
+    def reap(self) -> dict[int, processes.Process]:
+        """Take in who has ended or stopped; on Linux {pid: facts} of those that have ended."""
+        ended: dict[int, processes.Process] = {}
+        while True:
+            try:
+                wanted = self.next_to_reap(ended) if processes.LINUX else -1
+                if wanted == 0:
+                    return ended
+                pid, status, usage = os.wait4(wanted, os.WNOHANG | os.WUNTRACED)
+            except ChildProcessError:
+                return ended
+            if pid == 0 and wanted == -1:
+                return ended
+            if pid == 0:
+                continue  # it had stopped and goes on
+            if os.WIFSTOPPED(status):
+                # Ctrl-Z: no shell is above the job that could bring it back.
+                if pid == self.pid and os.WSTOPSIG(status) == signal.SIGTSTP:
+                    os.killpg(pid, signal.SIGCONT)
+                continue
+            self.cpu_user_s += usage.ru_utime
+            self.cpu_system_s += usage.ru_stime
+            self.max_rss_bytes = max(self.max_rss_bytes, usage.ru_maxrss * (1024 if processes.LINUX else 1))
+            if pid == self.pid:
+                self.status = status
+                self.ended_at, self.ended_monotonic = now(), time.monotonic()
+
+    def next_to_reap(self, ended: dict[int, processes.Process]) -> int:
+        """A child that has ended or stopped, 0 when there is none; adds its facts to `ended`.
+
+        Until it is reaped its pid and the number of its process group are given to nobody else: what is hunted is
+        signalled by that group, at once and all together.
+        """
+        child = os.waitid(os.P_ALL, 0, os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT)
+        if child is None:
+            return 0
+        if child.si_code != os.CLD_STOPPED:
+            ended[child.si_pid] = processes.Process(name="?", state="Z", ppid=os.getpid())
+            with contextlib.suppress(OSError):  # another user's may be hidden, proc(5)
+                ended[child.si_pid] = processes.stat_of(child.si_pid)
+            with contextlib.suppress(OSError):  # it was the last of its group, or another user's are in it
+                group = os.getpgid(child.si_pid)
+                if self.hunting and group != os.getpgrp():
+                    os.killpg(group, self.hunting)
+        return child.si_pid
+
+    def signal_all(self, number: int) -> None:
+        for pid, facts in self.members().items():
+            processes.send(pid, facts.start, number)  # one of another user's is named as a survivor later
+        if number != signal.SIGCONT and (self.unmet or number == signal.SIGKILL):
+            self.hunting = number
+            self.hunt()
+
+    def hunt(self) -> None:
+        """Signal those that no look at the process table meets: a chain of forks, each of which ends at once."""
+        for pid in processes.children():
+            with contextlib.suppress(OSError):  # another user's
+                os.kill(pid, self.hunting)  # we alone reap it, so its pid is its own
+        self.reap()
+
+    def members(self) -> dict[int, processes.Process]:
+        """{pid: facts} of every live process that came from the job, whatever it did to get away.
+
+        A look at the process table misses one that ends meanwhile. On Linux all orphans come to us, so that when
+        nobody is met somebody of theirs has ended as our child, or there was nobody. Those of a chain of forks are
+        named by a link that has ended (`unmet`).
+        """
+        self.unmet = False
+        for _ in range(LOOKS):
+            self.reap()
+            if processes.LINUX and self.status is not None and not processes.has_children():
+                return {}
+            found = self.found_members()
+            if found or not processes.LINUX:
+                return found
+            passed = self.reap()
+            if not passed:
+                return {}
+        self.unmet = True
+        return passed
+
+    def found_members(self) -> dict[int, processes.Process]:
+        table = processes.all_processes()
+        found: dict[int, processes.Process] = {}
+        grown = {os.getpid()}
+        while grown:
+            grown = {pid for pid, facts in table.items() if facts.ppid in grown and pid not in found}
+            found.update({pid: table[pid] for pid in grown})
+        if not processes.LINUX:
+            ours = os.path.basename(self.tty)
+            own = os.getpid()
+            found.update({p: f for p, f in table.items() if f.tty and ours.endswith(f.tty) and p != own})
+        # A zombie is dead, but whom it leaves behind may still name it as parent.
+        return {pid: facts for pid, facts in found.items() if facts.state not in "ZX"}
+
+    def holders(self) -> dict[int, processes.Process]:
+        """Those of `members` that still have the job's terminal or stderr, and so may still write into its logs."""
+        members = self.members()
+        # Of those that are not met nobody knows.
+        return {pid: facts for pid, facts in members.items() if self.unmet or self.holds_terminal(pid, facts)}
+
+    def holds_terminal(self, pid: int, facts: processes.Process) -> bool:
+        if not processes.LINUX or facts.session == os.getsid(0):
+            return True
+        try:
+            return processes.has_open(pid, self.tty) or bool(self.stderr and processes.has_open(pid, self.stderr.name))
+        except PermissionError:  # another user's: it can not have our terminal open
+            return False
+        except OSError:  # it has ended since, and may have left another
+            return True
