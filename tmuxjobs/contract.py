@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 
 WINDOW = {
     "remain-on-exit": "on",
@@ -36,6 +37,11 @@ IN_HOOKS = {
 """Set for the `on_end` command by the runner, beside IN_JOBS; no settings either."""
 PANE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pane", "__main__.py")
 """The program that runs in panes, here; jobs are run by a copy of it, see `store/units.py`."""
+
+
+def mark_of(root: str) -> str:
+    """What panes carry to tell whose job is in them: two state directories may have given the same id."""
+    return f"{zlib.crc32(os.fsencode(os.path.realpath(root))):08x}"
 
 
 def in_pane(python: str, program: str, role: str, *arguments: str) -> list[str]:

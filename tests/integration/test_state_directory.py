@@ -55,6 +55,38 @@ def test_welcome_page_finds_the_jobs_of_a_directory_with_any_name(
     screen(columns=120).until(f"▸ {job_id}")
 
 
+def test_job_of_another_directory_with_the_same_id_is_another_job(tmp_path: Path) -> None:
+    kept = {"one": 0, "two": 1000}
+    both = [Jobs.open(Settings.load(state_dir=tmp_path / name, keep_windows_for=s)) for name, s in kept.items()]
+    mine, theirs = [[jobs.execute(line, name="x").job_id for line in ("read x; echo $x", "true")] for jobs in both]
+    assert mine == theirs
+    for jobs in both:
+        ended(jobs, mine[1])
+    assert both[0].interact(mine[0], "swordfish", pattern="sw").stdout == "swordfish\n"
+    assert both[1].output(mine[0]).stdout == ""
+    assert both[1].hold(mine[0]).held
+    assert both[0].status(mine[0]).held_since is None
+    ended(both[0], mine[0])
+    both[0].prune()
+    assert both[1].status(mine[0]).status == "running"
+    assert set(both[1].host.tmux.panes()) == set(theirs)
+
+
+def test_welcome_page_goes_to_the_job_of_its_own_directory(
+    tmp_path: Path, screen: Callable[..., Screen], tmux: Callable[..., str]
+) -> None:
+    mine, theirs = [Jobs.open(Settings.load(state_dir=tmp_path / name)) for name in ("mine", "theirs")]
+    mine.host.ensure_session()
+    both = [jobs.execute("read x", name="x").job_id for jobs in (theirs, mine)]
+    assert both[0] == both[1]
+    terminal = screen()
+    terminal.until("Enter go to it", both[0])
+    terminal.press("Enter")
+    shown = ("display-message", "-p", "-t", "=mcp-jobs:", "#{pane_id}")
+    pane = mine.host.tmux.panes()[both[0]].pane_id
+    assert wait_until(lambda: tmux(*shown).strip(), lambda seen: seen != "%0") == pane
+
+
 def foreign(folder: Path) -> Path:
     for name in (
         "jobs/nightly/data.csv",

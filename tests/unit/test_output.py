@@ -204,6 +204,14 @@ def test_read_that_ends_early_says_how_far_it_came(log: Path, line: bytes) -> No
     assert last.omitted_bytes == last.start - (last.omitted_at or 0)
 
 
+@pytest.mark.usefixtures("late")
+def test_lines_are_counted_no_longer_than_there_is_time_where_there_are_none(log: Path) -> None:
+    write(log, b"")
+    os.truncate(log, 16 << 30)
+    with logs.Log(log) as one, pytest.raises(TimeoutError):
+        logs.newlines(one, 0, one.end)
+
+
 def test_cut_in_a_giant_sequence_is_looked_for_few_times(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looks = []
     monkeypatch.setattr(pages, "settled", lambda data: looks.append(len(data)) or settled(data))
@@ -555,6 +563,11 @@ def test_search_goes_on_where_its_time_was_over(log: Path) -> None:
         assert results[-1].cursor > results[-2].cursor
     lines = [match.line for result in results for match in result.matches]
     assert lines == list(range(1, 6001))
+
+
+def test_one_match_takes_no_longer_than_it_may_however_long_the_search(log: Path) -> None:
+    result = search(write(log, b"a" * 100_000 + b"!\n"), "(a+)+$", timeout=3600)
+    assert (result.matches, result.total_at_least) == ((), True)
 
 
 @pytest.mark.usefixtures("late")

@@ -298,6 +298,16 @@ def test_state_directory_of_0_1_0_without_jobs_gets_the_marker(
     assert (store.root / MARKER).exists()
 
 
+@pytest.mark.parametrize(("name", "text"), [("journal", "Dear diary\n"), ("sequence", "ACGT\n"), ("lock", "mine")])
+def test_private_file_of_a_person_is_not_taken_for_one_of_0_1_0(tmp_path: Path, name: str, text: str) -> None:
+    store = older(tmp_path / "state")
+    (store.root / name).touch(mode=0o600)
+    (store.root / name).write_text(text)
+    with pytest.raises(StateError, match="nothing was changed there"):
+        Store(store.root).prepare()
+    assert {path.name: path.is_dir() or path.read_text() for path in store.root.iterdir()} == {"jobs": True, name: text}
+
+
 def test_folder_is_claimed_once_by_many_at_a_time(tmp_path: Path) -> None:
     code = "import sys; from pathlib import Path; from tmuxjobs.store.store import Store; sys.stdin.read(); "
     code += "store = Store(Path(sys.argv[1])); store.prepare(); print(store.is_marked())"

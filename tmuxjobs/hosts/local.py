@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
+from tmuxjobs.contract import mark_of
 from tmuxjobs.errors import TmuxError
 from tmuxjobs.hosts import job_processes
 from tmuxjobs.models import Job, Lost, Record, Running, RunRecord, State, derive_state
@@ -37,7 +38,8 @@ class Host:
         self.journal = Journal(settings.state_dir / "journal")
         self.looked_for_lost_at = -math.inf
         self._unit: units.Unit | None = None
-        self.tmux = Tmux(socket_name=settings.socket_name, session=settings.session, environ=environ)
+        root = mark_of(str(settings.state_dir))
+        self.tmux = Tmux(socket_name=settings.socket_name, session=settings.session, root=root, environ=environ)
 
     @classmethod
     def open(cls, settings: Settings | None = None) -> Self:

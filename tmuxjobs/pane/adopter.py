@@ -123,7 +123,8 @@ class Adopter(Runner):
         names = [*WINDOW, *(f"@tmuxjobs_{name}" for name in ("state", "at", "adopted", "end"))]
         unset = [["set-option", "-wu", *pane, name] for name in names]
         with contextlib.suppress(Refused, OSError):  # it was closed
-            self.recorder.tmux(["pipe-pane", *pane], ["set-option", "-pu", *pane, "@tmuxjobs_job"], *unset)
+            marks = [["set-option", "-pu", *pane, name] for name in ("@tmuxjobs_job", "@tmuxjobs_root")]
+            self.recorder.tmux(["pipe-pane", *pane], *marks, *unset)
 
     # While it runs
 

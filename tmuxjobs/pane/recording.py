@@ -19,7 +19,7 @@ import sys
 import termios
 import time
 
-from tmuxjobs.contract import IN_OURS, PANE, WINDOW, in_pane
+from tmuxjobs.contract import IN_OURS, PANE, WINDOW, in_pane, mark_of
 from tmuxjobs.system.processes import LINUX, ending_code, is_alive, is_stopped, send, start_of
 
 TYPE_CHECKING = False  # `typing` takes 2 ms
@@ -90,6 +90,7 @@ class Recorder:
         options = {**WINDOW, "@tmuxjobs_state": "running", "@tmuxjobs_at": self.since}
         self.tmux(
             ["set-option", "-p", *target, "@tmuxjobs_job", self.job["job_id"]],
+            ["set-option", "-p", *target, "@tmuxjobs_root", mark_of(os.path.dirname(os.path.dirname(self.folder)))],
             *(["set-option", "-w", *target, name, value] for name, value in options.items()),
             ["rename-window", *target, self.job["job_id"]],
             ["pipe-pane", *target, pipe],

@@ -12,7 +12,7 @@ import os
 import time
 
 from tmuxjobs import files
-from tmuxjobs.contract import MARKS
+from tmuxjobs.contract import MARKS, mark_of
 from tmuxjobs.outcome import End, seconds
 from tmuxjobs.pane.window import DOWN, UP, Place, Terminal, read_record, without_name, write
 from tmuxjobs.system import terminals
@@ -293,8 +293,9 @@ class Welcome:
     def choose_last(self) -> None:
         """The job whose window the person has come from: its keys are the next they press."""
         windows = ("list-windows", "-t", f"={self.place.session}:", "-f", "#{window_last_flag}")
-        last = self.place.tmux(*windows, "-F", "#{@tmuxjobs_job}")[0]
-        self.chosen = last or self.chosen
+        root, _, last = self.place.tmux(*windows, "-F", "#{@tmuxjobs_root} #{@tmuxjobs_job}")[0].rpartition(" ")
+        if last and root in ("", mark_of(self.place.state_dir)):
+            self.chosen = last
 
     def draw(self) -> None:
         columns, rows = self.terminal.size()

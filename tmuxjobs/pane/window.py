@@ -12,6 +12,7 @@ import termios
 import time
 
 from tmuxjobs import files
+from tmuxjobs.contract import mark_of
 from tmuxjobs.system.processes import is_alive
 from tmuxjobs.visible import visible
 
@@ -170,10 +171,11 @@ class Place:
 
     def show(self, job_id: str) -> str:
         """Bring the job's window to the front; what is in the way, if anything."""
-        listed, error = self.tmux("list-panes", "-s", "-t", f"={self.session}:", "-F", "#{@tmuxjobs_job} #{pane_id}")
+        facts = "#{@tmuxjobs_job} #{@tmuxjobs_root} #{pane_id}"
+        listed, error = self.tmux("list-panes", "-s", "-t", f"={self.session}:", "-F", facts)
         for line in listed.splitlines():
-            name, _, pane = line.rpartition(" ")
-            if name == job_id:
+            ours, _, pane = line.rpartition(" ")
+            if ours in (f"{job_id} ", f"{job_id} {mark_of(self.state_dir)}"):
                 return self.tmux("select-window", "-t", pane)[1]
         return error or f"its window is closed: `tmuxjobs output {job_id}` shows what it printed"
 

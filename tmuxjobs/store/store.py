@@ -52,6 +52,7 @@ TRANSIENT = (
 )
 """What a job's folder holds only while it runs."""
 IN_RUN = re.compile(rf"({'|'.join(map(re.escape, TRANSIENT))}){BESIDE}|job\.json\.\d+\.[0-9a-f]{{8}}", re.ASCII)
+JOURNAL_BYTES = 1 << 24
 LOCK_S = 10.0
 MAKING_S = 60.0
 """A file that was begun this long ago and has not got its name never will: seconds."""
@@ -144,7 +145,7 @@ class Store:
         return (
             all(map(self._is_half_made, inside))
             and not any(map(_is_exposed, (self.root, self.jobs, *others)))
-            and all(self._is_ours(path) or BUG.fullmatch(path.name) for path in others)
+            and all((self._is_ours(path) and _reads_as_ours(path)) or BUG.fullmatch(path.name) for path in others)
         )
 
     @contextlib.contextmanager
@@ -488,6 +489,28 @@ class Store:
             for entry in os.scandir(self.folder(job_id)):
                 total += entry.stat(follow_symlinks=False).st_blocks * 512
         return total
+
+
+def _reads_as_ours(path: Path) -> bool:
+    """Whether a file beside `jobs/` holds what 0.1.0 wrote there; a person's may have the same name."""
+    try:
+        match path.name:
+            case "lock":
+                return path.lstat().st_size == 0
+            case "sequence":
+                return files.read(path).isdigit()
+            case "journal":
+                lines = files.read(path, JOURNAL_BYTES).splitlines()
+                return not lines or any(map(_is_entry, lines))  # one may be cut off
+    except (OSError, Odd):
+        return False
+    return True
+
+
+def _is_entry(line: bytes) -> bool:
+    with contextlib.suppress(Odd):
+        return {"n", "event", "job_id"} <= files.fields_of(line).keys()
+    return False
 
 
 def _unlink(path: Path) -> bool:

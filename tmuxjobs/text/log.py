@@ -179,7 +179,7 @@ def newlines(log: Log, start: int, end: int) -> int:
     count = 0
     for begin, until, gone in log.pieces(start, end):
         while begin < until and not gone:
-            if count and log.late:
+            if begin > start and log.late:
                 raise TimeoutError
             data = log.read(begin, min(begin + BLOCK, until))
             count += data.count(b"\n")

@@ -26,6 +26,8 @@ _NEEDS_LINES: Final = re.compile(r"\(\?(?!:|P?<[^\W\d]|P=|[aimsux]+[:)])|[*+?}]\
 _NOISE: Final = bytes(set(range(0x20)) - set(b"\t\n\r")) + b"\x7f"
 _SLOW_S: Final = 0.1
 """Seconds that a block should take at most: a look at the clock comes after each."""
+_SEEK_S: Final = 2.0
+"""Seconds for one match; `regex` counts those of the processor, on a busy machine a fraction of the clock's."""
 _GRACE_S: Final = 0.5
 """Seconds to seek in a block that was read in time."""
 # Moves before the first character of a line, as in each row of a frame, do not change its text.
@@ -278,7 +280,7 @@ class _Scan:
         left = self._until - time.monotonic()
         if left <= 0:
             raise TimeoutError
-        return self._seek.search(text, position, timeout=left, concurrent=True)
+        return self._seek.search(text, position, timeout=min(left, _SEEK_S), concurrent=True)
 
 
 def _line_for_line(data: bytes) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MARK = "@tmuxjobs_job"
+ROOT = "@tmuxjobs_root"
+"""The mark of the job's state directory; 0.1.0 set none."""
 WELCOME = "@tmuxjobs_welcome"
 """The pane of the welcome page."""
 OVER = "#{||:#{pane_dead},#{@tmuxjobs_end}}"
@@ -13,6 +15,7 @@ FORMAT = "\t".join(
     f"#{{{name}}}"
     for name in (
         MARK,
+        ROOT,
         "pane_id",
         "window_id",
         "pane_tty",

@@ -20,7 +20,20 @@ from typing import TYPE_CHECKING
 
 from tmuxjobs.contract import IN_OURS
 from tmuxjobs.errors import TmuxError
-from tmuxjobs.tmux.panes import FORMAT, MARK, OVER, PLACE, PLACE_FORMAT, WELCOME, Around, Asking, Client, Pane, Place
+from tmuxjobs.tmux.panes import (
+    FORMAT,
+    MARK,
+    OVER,
+    PLACE,
+    PLACE_FORMAT,
+    ROOT,
+    WELCOME,
+    Around,
+    Asking,
+    Client,
+    Pane,
+    Place,
+)
 
 if TYPE_CHECKING:
     from tmuxjobs.tmux.command import Server
@@ -74,9 +87,10 @@ def locale_name(environ: Mapping[str, str]) -> str:
 class Tmux:
     """Our session. Nothing is asked of tmux before a method needs it."""
 
-    def __init__(self, *, socket_name: str, session: str, environ: Mapping[str, str]) -> None:
+    def __init__(self, *, socket_name: str, session: str, root: str, environ: Mapping[str, str]) -> None:
         self.socket_name = socket_name
         self.session = session
+        self.root = root
         self.environ = environ
         self._server: Server | None = None
 
@@ -211,7 +225,10 @@ class Tmux:
         return opening
 
     def panes(self, *, timeout: float | None = None) -> dict[str, Pane]:
-        """{job id: pane} of every pane with a job's mark, in whatever session; empty without a server or a session."""
+        """{job id: pane} of every pane with a mark of a job of ours; empty without a server or a session.
+
+        Whatever session it is in. One of another state directory may have the same id.
+        """
         call = self.server.cmd("list-panes", "-a", "-f", f"#{{{MARK}}}", "-F", FORMAT, timeout=timeout)
         if call.returncode:
             if re.search("no server|error connecting|no current target", " ".join(call.stderr)):
@@ -219,7 +236,9 @@ class Tmux:
             raise TmuxError(f"tmux refused list-panes: {self._said(call.stderr)}")
         panes = {}
         for line in call.stdout:
-            job_id, pane_id, window_id, tty, dead, piped, in_mode, viewers, alternate = line.split("\t")
+            job_id, root, pane_id, window_id, tty, dead, piped, in_mode, viewers, alternate = line.split("\t")
+            if root not in ("", self.root):
+                continue
             panes[job_id] = Pane(
                 job_id=job_id,
                 pane_id=pane_id,
@@ -235,7 +254,7 @@ class Tmux:
 
     def around(self, job_id: str, *, timeout: float | None = None) -> Around | None:
         """The job's window and every attached client, None when the job has no window."""
-        facts = "\t".join(f"#{{{name}}}" for name in (MARK, "pane_id", "window_id", "@tmuxjobs_held"))
+        facts = "\t".join(f"#{{{name}}}" for name in (MARK, ROOT, "pane_id", "window_id", "@tmuxjobs_held"))
         who = "\t".join(
             f"#{{{name}}}"
             for name in ("client_control_mode", "client_pid", "client_activity", "window_id", "session_name")
@@ -256,7 +275,7 @@ class Tmux:
         panes = [line.split("\t")[1:] for line in call.stdout if line.startswith("pane\t")]
         clients = [line.split("\t")[1:] for line in call.stdout if line.startswith("client\t")]
         # Compared here: a job id that a model made up must not get into a format, which may run commands.
-        mine = [pane[1:] for pane in panes if pane[0] == job_id]
+        mine = [pane[2:] for pane in panes if pane[0] == job_id and pane[1] in ("", self.root)]
         if not mine:
             return None
         pane_id, window_id, held = mine[0]
@@ -295,17 +314,31 @@ class Tmux:
         """Mark the pane as the job's, in one act; False when another has marked it since."""
         same = f"#{{==:#{{{MARK}}},{place.job_id}}}"
         set_it = f"set-option -p -t {place.pane_id} {MARK} {job_id}"
+        set_it += f" ; set-option -p -t {place.pane_id} {ROOT} {self.root}"
         show = ("show-options", "-pv", "-t", place.pane_id, MARK)
         return self.run("if-shell", "-F", "-t", place.pane_id, same, set_it, ";", *show) == [job_id]
 
     def give_back(self, place: Place) -> None:
         """Take our mark from a pane that was not adopted after all, and give its window its own name."""
         automatic = ("set-option", "-wu", "-t", place.pane_id, "automatic-rename")
-        mark = ("set-option", "-pu", "-t", place.pane_id, MARK)
+        mark = [
+            ";",
+            "set-option",
+            "-pu",
+            "-t",
+            place.pane_id,
+            MARK,
+            ";",
+            "set-option",
+            "-pu",
+            "-t",
+            place.pane_id,
+            ROOT,
+        ]
         # tmux runs `#(...)` in a name.
         name = place.window_name.replace("#", "##")
         rename = ("rename-window", "-t", place.pane_id, "--", name)
-        self.server.cmd(*mark, ";", *rename, *((";", *automatic) if place.auto_named else ()))
+        self.server.cmd(*mark[1:], ";", *rename, *((";", *automatic) if place.auto_named else ()))
 
     def attended(self) -> bool:
         """Whether anybody is attached to our session."""
