@@ -12,7 +12,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -266,3 +266,71 @@ class Screen:
 
     def resize(self, rows: int, columns: int) -> None:
         self._tmux("resize-window", "-t", self.name, "-x", str(columns), "-y", str(rows))
+
+
+_watched: list[tuple[int, str, list[str]]] = []
+_hooks: list[object] = []
+
+
+def _note_look(event: str, arguments: tuple[object, ...]) -> None:
+    for thread, folder, seen in _watched:
+        path = str(arguments[0]) if event in ("open", "os.listdir", "os.scandir") else ""
+        if path.startswith(folder) and threading.get_ident() == thread:
+            seen.append(os.path.relpath(path, folder))
+
+
+@contextlib.contextmanager
+def looks_at(folder: Path) -> Iterator[list[str]]:
+    """What this thread opens and lists in the folder within it, as the interpreter tells it (PEP 578)."""
+    if _note_look not in _hooks:
+        _hooks.append(_note_look)
+        sys.addaudithook(_note_look)  # it cannot be taken away
+    watched = (threading.get_ident(), str(folder), list[str]())
+    _watched.append(watched)
+    try:
+        yield watched[2]
+    finally:
+        _watched.remove(watched)
+
+
+def write_finished(jobs: Jobs, count: int, command: str = "true") -> list[str]:
+    """Records of that many jobs that have ended, one like the other, as if they had run; their ids, oldest first."""
+    store = jobs.host.store
+    first = record_of(jobs, ended(jobs, jobs.execute(command, name="first").job_id).job_id)
+    assert first.exit is not None
+    ids = []
+    with store.lock():
+        for _ in range(count):
+            number = store.next_number()
+            ids.append(f"old-{store.index.suffix(number)}")
+            job = first.job.model_copy(update={"number": number, "job_id": ids[-1]})
+            folder = store.folder(ids[-1])
+            folder.mkdir(mode=0o700)
+            (folder / "exit.json").write_text(first.exit.model_copy(update={"job": job}).model_dump_json())
+    return ids
+
+
+def on_another_machine(folder: Path, *argv: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run it where the machine id, the boot id, the host name, the pids and the tmux server are other ones.
+
+    It has our files, as over NFS; with it all ends that it has started.
+    """
+    place = folder / "b"
+    place.mkdir(exist_ok=True)
+    for name, text in (
+        ("machine", "0123456789abcdef0123456789abcdef"),
+        ("boot", "11111111-2222-4333-8444-555555555555"),
+    ):
+        (place / name).write_text(f"{text}\n")
+    mounts = f"mount --bind {place}/machine /etc/machine-id && hostname machine-b"
+    mounts += f" && mount --bind {place}/boot /proc/sys/kernel/random/boot_id"
+
+    def run(*inside: str) -> subprocess.CompletedProcess[str]:
+        line = ["unshare", "--mount", "--uts", "--pid", "--fork", "--mount-proc", "--kill-child"]
+        line += ["sh", "-c", f'{mounts} && exec "$@"', "sh", *inside]
+        environment = os.environ | {"TMUX_TMPDIR": str(place)} | variables
+        return subprocess.run(line, env=environment, capture_output=True, text=True, cwd="/", timeout=100)
+
+    if not shutil.which("unshare") or run("true").returncode:
+        raise NotHere("namespaces of one's own are made by root on Linux")
+    return run(*argv)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tmuxjobs.errors import SettingsError, StateError
 from tmuxjobs.settings import Settings
-from tmuxjobs.store.store import Store
+from tmuxjobs.store import marker
 
 PACKAGES = ("tmuxjobs", "fastmcp", "mcp", "libtmux", "pydantic")
 VERSION_S = 2.0
@@ -24,9 +24,9 @@ def save(error: BaseException) -> str:
     name = f"bug-{os.getpid()}-{os.urandom(3).hex()}.txt"
     path = Path(tempfile.gettempdir()) / f"tmuxjobs-{name}"
     with contextlib.suppress(SettingsError, StateError):
-        store = Store(Settings.load().state_dir)
-        if store.is_marked():
-            path = store.root / name
+        root = Settings.load().state_dir
+        if marker.is_there(root):
+            path = root / name
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with open(fd, "w", encoding="utf-8", errors="backslashreplace") as file:

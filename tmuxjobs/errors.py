@@ -7,6 +7,7 @@ TmuxjobsError
 ├── TmuxError         tmux is missing, too old, refuses or does not answer
 ├── JobNotFound       no job of that id
 ├── JobEnded          the job is not running any more
+├── OtherHost         another machine with this state directory runs the job
 ├── Held              a person has taken the job over
 ├── NotAllowed        the command matches no allowed pattern
 ├── LimitReached      as many jobs as may run are running
@@ -84,6 +85,14 @@ class JobNotFound(TmuxjobsError):
 
 class JobEnded(TmuxjobsError):
     """The job is not running any more."""
+
+
+class OtherHost(TmuxjobsError):
+    """Another machine with this state directory runs the job: its processes and its window are there."""
+
+    def __init__(self, job_id: str, host: str) -> None:
+        self.job_id = job_id
+        super().__init__(f"Job '{job_id}' runs on host '{host}': nothing was done to it here; do this on that host.")
 
 
 class Held(TmuxjobsError):

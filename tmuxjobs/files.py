@@ -155,6 +155,8 @@ JOB: Shape = {
     "umask": lambda value: is_whole(value) and value <= 0o777,
     "created_monotonic": is_seconds,
     "boot": is_text,
+    "machine": optional(is_text),
+    "host": optional(is_text),
     "nonce": lambda value: isinstance(value, str) and value.isdecimal() and value.isascii(),
     "tmux": is_text,
     "session": optional(is_text),

@@ -26,13 +26,29 @@ def _verb(function: Callable[Concatenate[Host, P], R]) -> Callable[Concatenate[J
     return method
 
 
-def _act(function: Callable[Concatenate[Host, P], R]) -> Callable[Concatenate[Jobs, P], R]:
-    """A verb that acts on the job it names first: an agent's is refused (Held) while a person holds that job."""
+def _here(function: Callable[Concatenate[Host, P], R]) -> Callable[Concatenate[Jobs, P], R]:
+    """A verb about the window of the job it names first: refused (OtherHost) for a job of another machine."""
 
     @functools.wraps(function)
     def method(self: Jobs, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        self.host.refuse_elsewhere(str(args[0] if args else kwargs["job_id"]))
+        return function(self.host, *args, **kwargs)
+
+    return method
+
+
+def _act(function: Callable[Concatenate[Host, P], R]) -> Callable[Concatenate[Jobs, P], R]:
+    """A verb that acts on the job it names first: refused (OtherHost) for a job of another machine.
+
+    An agent's is refused (Held) while a person holds that job.
+    """
+
+    @functools.wraps(function)
+    def method(self: Jobs, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        job_id = str(args[0] if args else kwargs["job_id"])
+        self.host.refuse_elsewhere(job_id)
         if self.caller == "agent":
-            verbs.hold.refuse_if_held(self.host, str(args[0] if args else kwargs["job_id"]))
+            verbs.hold.refuse_if_held(self.host, job_id)
         return function(self.host, *args, **kwargs)
 
     return method
@@ -67,13 +83,13 @@ class Jobs:
     follow = _verb(verbs.follow.Follow)
     last_lines = _verb(verbs.follow.last_lines)
     search = _verb(verbs.search.search)
-    screen = _verb(verbs.screen.screen)
+    screen = _here(verbs.screen.screen)
     interact = _act(verbs.interact.interact)
     interact_async = _act_async(verbs.interact.interact_async)
     kill = _act(verbs.kill.kill)
     restart = _act(verbs.restart.restart)
-    hold = _verb(verbs.hold.hold)
-    release = _verb(verbs.hold.release)
+    hold = _here(verbs.hold.hold)
+    release = _here(verbs.hold.release)
     wait = _verb(verbs.wait.wait)
     wait_async = _verb(verbs.wait.wait_async)
     prune = _verb(verbs.prune.prune)

@@ -64,6 +64,11 @@ class JobSpec(Model):
     created_at: Moment
     created_monotonic: float
     boot: Text
+    machine: Text = ""
+    """The one it belongs to, see `processes.machine_id`; 0.1.0 did not record it."""
+    host: Text = ""
+    """The name of that machine."""
+    """What tells its state directory from others, see `Index.name`."""
     nonce: Text
     mark: Text = ""
     """Random, and in the environment of what the job starts: whoever carries it came from this job and no other."""
@@ -209,6 +214,13 @@ class Running:
 
 
 @dataclass(frozen=True)
+class Elsewhere(Running):
+    """It has no exit record and belongs to another machine with this state directory: only that one knows more."""
+
+    host: str = ""
+
+
+@dataclass(frozen=True)
 class Exited:
     """The command ended by itself."""
 
@@ -242,13 +254,17 @@ class Lost:
 State = Starting | Running | Exited | Killed | NotStarted | Lost
 
 
-def derive_state(record: Record, *, runner_alive: bool, boot: str, monotonic: float, namespace: str = "") -> State:
+def derive_state(
+    record: Record, *, runner_alive: bool, boot: str, monotonic: float, namespace: str = "", machine: str = ""
+) -> State:
     """The state of a job from its records and facts of now: its runner's life, the boot id, the clock in s.
 
-    `namespace` is ours of pids; empty where there is none.
+    `namespace` is ours of pids, `machine` our machine's id; each is empty where there is none.
     """
     if record.exit is not None:
         return _ended(record.exit)
+    if _is_elsewhere(record, machine, boot, namespace):
+        return Elsewhere(host=record.job.host or record.job.machine)
     if record.job.boot != boot:
         return Lost("reboot", "the machine was restarted while it ran")
     if record.run is not None and record.run.namespace and record.run.namespace != namespace:
@@ -260,6 +276,18 @@ def derive_state(record: Record, *, runner_alive: bool, boot: str, monotonic: fl
     if runner_alive:
         return Running(record.run.command_ended, record.run.awaits_tmux)
     return Lost("runner-died", "its runner was killed, so how the command ended is not known")
+
+
+def _is_elsewhere(record: Record, machine: str, boot: str, namespace: str) -> bool:
+    """Whether the job belongs to another machine that may run now.
+
+    Another container is another machine: whether one that cannot be seen from here lives is not known. It is this one
+    when we see its pids all the same: its id, or the host name in place of one, was changed while the job ran.
+    """
+    if record.job.machine in ("", machine):
+        return False
+    theirs = record.run.namespace if record.run is not None else ""
+    return record.job.boot != boot or theirs not in ("", namespace)
 
 
 def _ended(record: ExitRecord) -> State:
@@ -304,6 +332,8 @@ def describe(state: State) -> str:
     match state:
         case Starting():
             return "starting"
+        case Elsewhere(host=host):
+            return f"running on host '{host}'"
         case Running(None):
             return "running"
         case Running(ended, True):

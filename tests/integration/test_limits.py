@@ -123,16 +123,54 @@ def test_finished_windows_make_room_when_no_terminal_is_free(isolated: Path) -> 
     assert jobs.list(status="running").total == 2
 
 
-def test_window_of_a_running_job_is_not_that_of_a_lost_one_in_another_state_directory(tmp_path: Path) -> None:
-    one, two = (Jobs.open(Settings.load(state_dir=tmp_path / name)) for name in ("one", "two"))
-    job_id = one.execute("sleep 1000", name="same").job_id
-    os.kill(record_of(one, job_id).run.pid, signal.SIGKILL)  # type: ignore[union-attr]
-    assert ended(one, job_id).status == "lost"
-    wait_until(lambda: one.host.tmux.panes()[job_id].dead)
-    one.host.tmux.close(one.host.tmux.panes()[job_id])
-    assert two.execute("sleep 1000", name="same").job_id == job_id
-    assert not [what for what in one.doctor(fix=True).fixed if what.startswith("window")]
-    assert not two.host.tmux.panes()[job_id].dead
+def finished_window(jobs: Jobs) -> tuple[str, str]:
+    """A job that has ended, and the pane of its window, which stays."""
+    job_id = ended(jobs, jobs.execute("true", name="same").job_id).job_id
+    pane = wait_until(lambda: jobs.host.tmux.panes()[job_id], lambda pane: pane.dead)
+    return job_id, pane.pane_id
+
+
+def panes(tmux: Tmux) -> list[str]:
+    return tmux("list-panes", "-s", "-t", "=mcp-jobs", "-F", "#{pane_id}").split()
+
+
+def test_finished_windows_of_another_state_directory_stay(tmux: Tmux, tmp_path: Path) -> None:
+    one = Jobs.open(Settings.load(state_dir=tmp_path / "one"))
+    two = Jobs.open(Settings.load(state_dir=tmp_path / "two"))
+    (job_id, pane), (other, other_pane) = finished_window(one), finished_window(two)
+    assert job_id != other
+    assert set(one.host.tmux.panes()) == {job_id}
+    assert one.doctor(fix=True).fixed == ()
+    Jobs.open(Settings.load(state_dir=tmp_path / "one", keep_windows=0)).prune()
+    assert other_pane in panes(tmux)
+    assert pane not in panes(tmux)
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_finished_window_of_0_1_0_stays_unless_the_record_names_it(
+    tmux: Tmux, tmp_path: Path, *, removed: bool
+) -> None:
+    """Its ids were the same in every state directory, and its windows do not say which is theirs."""
+    one = Jobs.open(Settings.load(state_dir=tmp_path / "one"))
+    two = Jobs.open(Settings.load(state_dir=tmp_path / "two"))
+    job_id, pane = finished_window(one)
+    _, other_pane = finished_window(two)
+    tmux("set-option", "-pu", "-t", pane, "@tmuxjobs_root")
+    tmux("set-option", "-pu", "-t", other_pane, "@tmuxjobs_root")
+    tmux("set-option", "-p", "-t", other_pane, "@tmuxjobs_job", job_id)
+    tmux("set-option", "-p", "-t", pane, "@tmuxjobs_job", "moved-0000" if removed else job_id)
+    if removed:
+        one.host.store.remove(job_id)
+    assert one.doctor(fix=True).fixed == ()
+    Jobs.open(Settings.load(state_dir=tmp_path / "one", keep_windows=0)).prune()
+    assert other_pane in panes(tmux)
+
+
+def test_finished_window_of_0_1_0_is_closed_in_time(jobs: Jobs, tmux: Tmux) -> None:
+    _, pane = finished_window(jobs)
+    tmux("set-option", "-pu", "-t", pane, "@tmuxjobs_root")
+    Jobs.open(Settings.load(keep_windows=0)).prune()
+    assert pane not in panes(tmux)
 
 
 def test_logs_together_stay_within_their_total_and_the_newest_are_kept() -> None:

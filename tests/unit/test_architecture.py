@@ -59,7 +59,7 @@ STDLIB_ONLY = {
     "pane",
     "recorder",
     "pages",
-    "system.files",
+    "files",
     "system.processes",
     "system.terminals",
 }

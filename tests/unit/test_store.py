@@ -15,15 +15,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support import wait_until
+from support import looks_at, wait_until
 
 from tmuxjobs.contract import FORMAT
 from tmuxjobs.errors import JobNotFound, StateError
 from tmuxjobs.files import RECORD_BYTES
 from tmuxjobs.models import ExitRecord, JobSpec
 from tmuxjobs.store import store as store_module
-from tmuxjobs.store.ids import slug, suffix
-from tmuxjobs.store.store import MARKER, Store
+from tmuxjobs.store.disk import MARKER, discard, unusable
+from tmuxjobs.store.ids import number_of, slug, suffix
+from tmuxjobs.store.marker import is_there
+from tmuxjobs.store.store import Store
 
 FORMAT_1 = Path(__file__).parent / "data" / "format-1"
 EXIT = ExitRecord.model_validate_json((FORMAT_1 / "exit.json").read_bytes())
@@ -93,6 +95,41 @@ def test_suffix_grows_before_it_would_repeat() -> None:
     assert len(set(around)) == 2000
     assert {len(one) for one in around} == {4, 5}
     assert len(suffix(32**4 + 32**5)) == 6
+
+
+@pytest.mark.parametrize("salt", [0, 1, 0xFFFFFFFF, 1 << 32, 0x9A3F_0000_71B2_44C5])
+def test_suffix_with_any_salt_is_never_given_twice_and_tells_its_number(salt: int) -> None:
+    numbers = [*range(50_000), *range(32**4 - 1000, 32**4 + 1000), *range(32**5, 32**5 + 1000), 10**12]
+    given = [suffix(number, salt) for number in numbers]
+    assert len(set(given)) == len(numbers)
+    assert [number_of(one, salt) for one in given] == numbers
+
+
+@pytest.mark.parametrize("text", ["", "3k7", "3k7i", "none", "3K7Q", "x" * 40, "日本語x"])
+def test_what_is_no_suffix_has_no_number(text: str) -> None:
+    assert {number_of(text), number_of(text, 5)} == {-1}
+
+
+def test_two_state_directories_give_different_ids(tmp_path: Path) -> None:
+    given = []
+    for name in ("one", "two"):
+        store = Store(tmp_path / name)
+        store.prepare()
+        given.append({store.index.suffix(store.next_number()) for _ in range(200)})
+    assert len(given[0]) == len(given[1]) == 200
+    assert len(given[0] & given[1]) < 10
+
+
+def test_directory_with_unsalted_ids_goes_on_with_others_that_were_never_given(tmp_path: Path) -> None:
+    store = Store(tmp_path / "state")
+    store.prepare()
+    (store.root / "sequence").write_text("30000")  # as 0.1.0 left it: every id up to here may have been used
+    old = {suffix(number) for number in range(1, 30_001)}
+    new = [store.index.suffix(number) for number in (store.next_number() for _ in range(300))]
+    assert not old & set(new)
+    ids = [f"job-{one}" for one in (suffix(1), suffix(29_999), suffix(30_000), *new)]
+    assert [store.index.number(one) for one in ids] == sorted(map(store.index.number, ids))
+    assert Store(store.root).index.suffix(29_999) == suffix(29_999)
 
 
 def test_number_is_never_given_twice_by_another_store_or_after_a_removal(store: Store) -> None:
@@ -278,15 +315,11 @@ def test_state_directory_of_0_1_0_gets_the_marker_by_a_record(tmp_path: Path) ->
     "leave",
     [
         lambda store: None,
-        lambda store: [
-            store.next_number(),
-            (store.root / "http-token").touch(mode=0o600),
-            (store.root / "journal").touch(mode=0o600),
-        ],
+        lambda store: [store.next_number(), (store.root / "journal").touch(mode=0o600)],
         lambda store: [(store.jobs / "x-1").mkdir(mode=0o700), (store.jobs / "x-1" / "run.room").touch(mode=0o600)],
         lambda store: (store.root / "bug-17.txt").touch(mode=0o600),
     ],
-    ids=["new", "no job", "half made", "bug"],
+    ids=["new", "no job", "token", "half made", "bug"],
 )
 def test_state_directory_of_0_1_0_without_jobs_gets_the_marker(
     tmp_path: Path, leave: Callable[[Store], object]
@@ -309,8 +342,9 @@ def test_private_file_of_a_person_is_not_taken_for_one_of_0_1_0(tmp_path: Path, 
 
 
 def test_folder_is_claimed_once_by_many_at_a_time(tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from tmuxjobs.store.store import Store; sys.stdin.read(); "
-    code += "store = Store(Path(sys.argv[1])); store.prepare(); print(store.is_marked())"
+    code = "import sys; from pathlib import Path; from tmuxjobs.store.marker import is_there; "
+    code += "from tmuxjobs.store.store import Store; sys.stdin.read(); "
+    code += "store = Store(Path(sys.argv[1])); store.prepare(); print(is_there(store.root))"
     argv = [sys.executable, "-c", code, tmp_path / "a" / "state"]
     with contextlib.ExitStack() as stack:
         many = [
@@ -356,7 +390,7 @@ def test_preparing_that_is_killed_anywhere_can_be_done_again(tmp_path: Path) -> 
     root = tmp_path / "state"
     for number in killed_at_each_call(lambda: Store(root).prepare()):
         Store(root).prepare()
-        assert Store(root).is_marked(), number
+        assert is_there(root), number
         shutil.rmtree(root)
     assert number > 5
 
@@ -385,7 +419,7 @@ def test_removal_that_is_killed_anywhere_is_finished_by_the_next(store: Store, r
             remove()
         with other.lock():
             for path in other.half_made():
-                other.discard(path)
+                discard(other.root, path)
         left = [str(path.relative_to(store.jobs)) for path in store.jobs.rglob("*") if path.is_file()]
         assert left == ["build-3k7q/notes.txt"] * theirs, number
         assert other.ids() == ["build-3k7q"] * theirs, number
@@ -404,7 +438,7 @@ def test_making_that_is_killed_anywhere_leaves_a_job_or_nothing(store: Store) ->
         if other.look("build-3k7q") is None:
             with other.lock():
                 for path in other.half_made():
-                    other.discard(path)
+                    discard(other.root, path)
             assert list(store.jobs.iterdir()) == [], number
         else:
             with other.lock():
@@ -458,14 +492,13 @@ def test_only_our_own_files_are_told_as_open_to_others(store: Store) -> None:
     assert store.exposed() == [folder / "output.log"]
 
 
-def test_a_server_forgets_the_jobs_that_others_removed(store: Store) -> None:
+def test_a_server_remembers_a_bounded_number_of_ended_jobs(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "CACHED", 5)
     for number in range(20):
-        job_id = f"build-{number}"
-        write_exit(store.create(spec(job_id), {}))
-        store.read(job_id)
-        Store(store.root).remove(job_id)
-    store.ids()
-    assert len(store._ended) == 0
+        write_exit(store.create(spec(f"build-{number}"), {}))
+        store.read("build-0")
+        store.read(f"build-{number}")
+    assert list(store._ended) == ["build-16", "build-17", "build-18", "build-0", "build-19"]
 
 
 # Records
@@ -537,6 +570,99 @@ def test_unfinished_jobs_are_those_without_an_exit_record(store: Store) -> None:
     assert [record.job.job_id for record in store.unfinished()] == ["runs-2"]
 
 
+# Jobs that have not ended
+
+
+def finished(store: Store, count: int) -> None:
+    for _ in range(count):
+        folder = store.jobs / f"done-{store.index.suffix(store.next_number())}"
+        folder.mkdir(mode=0o700)
+        write_exit(folder)
+
+
+def made(store: Store) -> str:
+    """A job that has not ended, as `execute` makes it."""
+    job_id = f"runs-{store.index.suffix(store.next_number())}"
+    store.create(spec(job_id), {})
+    return job_id
+
+
+@pytest.mark.parametrize("count", [0, 100])
+def test_unfinished_jobs_are_found_without_a_look_at_the_others(store: Store, count: int) -> None:
+    finished(store, count)
+    runs = made(store)
+    ids: list[str] = []
+    with looks_at(store.jobs) as seen:
+        ids.extend(record.job.job_id for record in store.unfinished())
+    assert ids == [runs]
+    assert seen == [f"{runs}/{name}" for name in ("exit.json", "job.json", "run.json", "exit.json")]
+
+
+def test_new_job_is_made_without_a_look_at_the_others(store: Store) -> None:
+    made(store)
+    finished(store, 100)
+    with looks_at(store.jobs) as seen:
+        made(store)
+    assert "." not in seen
+    assert not [path for path in seen if path.startswith("done-")]
+
+
+def test_mark_goes_when_its_job_has_ended_or_is_removed(store: Store) -> None:
+    ended, removed, runs = made(store), made(store), made(store)
+    write_exit(store.folder(ended))
+    store.remove(removed)
+    assert store.unfinished_ids() == [runs] == store.index.marked()
+
+
+def test_job_that_two_machines_marked_is_one(store: Store) -> None:
+    runs = made(store)
+    store.index.mark(runs, "0" * 16)
+    store.complete_index(anew=True)
+    assert store.unfinished_ids() == [runs]
+    write_exit(store.folder(runs))
+    assert (store.unfinished_ids(), store.index.marked()) == ([], [])
+
+
+def test_jobs_of_an_older_tmuxjobs_are_found(store: Store) -> None:
+    """It makes no marks, and it may go on beside this one."""
+    finished(store, 3)
+    old = made(store)
+    shutil.rmtree(store.root / "open")
+    for name in ("indexed", "salt"):
+        (store.root / name).unlink()
+    other = Store(store.root)
+    assert other.unfinished_ids() == [old]
+    new = made(other)
+    assert set(other.unfinished_ids()) == {old, new} == set(other.index.marked())
+    assert other.index.is_complete()
+    other.create(spec("beside-1"), {})
+    other.index.unmark("beside-1")
+    (store.root / "sequence").write_text(str(int((store.root / "sequence").read_text()) + 1))
+    assert set(other.unfinished_ids()) == {old, new, "beside-1"}
+    third = made(other)
+    assert set(other.unfinished_ids()) == {old, new, "beside-1", third} == set(other.index.marked())
+
+
+def test_job_that_runs_has_a_mark_wherever_its_maker_was_killed(store: Store) -> None:
+    def make() -> None:
+        with store.lock():
+            made(store)
+
+    make()
+    for number in killed_at_each_call(make):
+        other = Store(store.root)
+        running = {name for name in other.ids() if other.look(name) is not None}
+        assert set(other.unfinished_ids()) == running, number
+        assert not other.index.is_complete() or running <= set(other.index.marked()), number
+        with other.lock():
+            running.add(made(other))
+        assert running == set(other.unfinished_ids()) == set(other.index.marked()) == set(other.ids()), number
+        assert not [path for path in other.jobs.iterdir() if path.name.startswith(".")], number
+        for name in running:
+            other.remove(name)
+    assert number > 20
+
+
 @pytest.mark.parametrize("env", [{"A": "\ud800"}, {"A": "x" * 200}], ids=["no UTF-8", "no room"])
 def test_creation_that_fails_leaves_nothing(store: Store, env: dict[str, str]) -> None:
     with no_file_longer_than(100), pytest.raises((StateError, UnicodeEncodeError)):
@@ -549,7 +675,7 @@ def test_replaced_file_stays_whole_when_writing_fails(store: Store) -> None:
     with no_file_longer_than(0), pytest.raises(StateError):
         store.next_number()
     assert (store.root / "sequence").read_text() == "1"
-    assert sorted(os.listdir(store.root)) == ["jobs", "pane", "sequence", MARKER]
+    assert sorted(os.listdir(store.root)) == ["indexed", "jobs", "pane", "salt", "sequence", MARKER]
 
 
 def test_older_request_to_stop_is_not_taken_for_one_that_can_not_be_written(store: Store) -> None:
@@ -565,7 +691,7 @@ def test_full_disk_is_told_as_such(store: Store) -> None:
         pytest.skip("no /dev/full here")
     with open("/dev/full", "wb", buffering=0) as full, pytest.raises(OSError, match="space") as caught:
         full.write(b"x")
-    assert "is full; free some space" in str(store_module._unusable(store.root, caught.value))
+    assert "is full; free some space" in str(unusable(store.root, caught.value))
 
 
 # Removal

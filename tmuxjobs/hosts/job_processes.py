@@ -30,6 +30,12 @@ def boot_id() -> str:
     return _output_of("/usr/sbin/sysctl", "-n", "kern.bootsessionuuid")
 
 
+@cache
+def machine_id() -> str:
+    """What tells this machine from others that share a state directory."""
+    return processes.machine_id()
+
+
 def start_of(pid: int) -> str | None:
     """What tells a process from a later one with its pid, as `runner.py` records it; None if there is none.
 

@@ -8,12 +8,12 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from tmuxjobs.contract import mark_of
-from tmuxjobs.errors import TmuxError
+from tmuxjobs.errors import JobNotFound, OtherHost, TmuxError
 from tmuxjobs.hosts import job_processes
-from tmuxjobs.models import Job, Lost, Record, Running, RunRecord, State, derive_state
+from tmuxjobs.models import Elsewhere, Job, Lost, Record, Running, RunRecord, State, derive_state
 from tmuxjobs.settings import Settings
 from tmuxjobs.store import units
 from tmuxjobs.store.journal import Journal
@@ -27,6 +27,13 @@ NOTICE = f"{RUN}from tmuxjobs.hosts.local import Host; from tmuxjobs.verbs impor
 """What our windows run of the installed package, with its place as the first argument."""
 
 
+class End(NamedTuple):
+    """When a job ended, by the clock that does not jump; None when that was in another boot. Known for good."""
+
+    here: bool
+    monotonic: float | None
+
+
 class Host:
     """One state directory and one session of one tmux server. Holds nothing that a second process could not see."""
 
@@ -37,6 +44,7 @@ class Host:
         self.store = Store(settings.state_dir)
         self.journal = Journal(settings.state_dir / "journal")
         self.looked_for_lost_at = -math.inf
+        self.ends: dict[str, End] = {}
         self._unit: units.Unit | None = None
         root = mark_of(str(settings.state_dir))
         self.tmux = Tmux(socket_name=settings.socket_name, session=settings.session, root=root, environ=environ)
@@ -86,6 +94,13 @@ class Host:
             and run.namespace in ("", job_processes.pid_namespace())
         )
 
+    def refuse_elsewhere(self, job_id: str) -> None:
+        """For all that needs the job's processes or its window; raises OtherHost when another machine has them."""
+        with contextlib.suppress(JobNotFound):  # `kill` ends a job whose folder was removed
+            state = self.look(job_id).state
+            if isinstance(state, Elsewhere):
+                raise OtherHost(job_id, state.host)
+
     def look(self, job_id: str) -> Job:
         """The job as it stands. Raises JobNotFound, StateError."""
         return self.settle(self.store.read(job_id))
@@ -113,16 +128,21 @@ class Host:
             boot=job_processes.boot_id(),
             monotonic=time.monotonic(),
             namespace=job_processes.pid_namespace(),
+            machine=job_processes.machine_id(),
         )
 
     def runtime(self, job: Job) -> float:
         """Seconds that the machine was awake (CLOCK_MONOTONIC), however the wall clock jumped.
 
-        Of a lost job nothing is known but the last growth of its log, in wall time and no more than has passed.
+        Of another machine's job it is wall time. Of a lost job nothing is known but the last growth of its log, in wall
+        time and no more than has passed.
         """
         if job.exit is not None:
             return job.exit.runtime_s
         since = job.record.started_monotonic
+        if isinstance(job.state, Elsewhere):  # its clock is another one
+            started = (job.run.started_at if job.run else None) or job.spec.created_at
+            return max(0.0, time.time() - started.timestamp())
         if job.lost:
             try:
                 written = job.log.stat().st_mtime
@@ -132,10 +152,18 @@ class Host:
             return min(known, time.monotonic() - since) if job.spec.boot == job_processes.boot_id() else known
         return max(0.0, time.monotonic() - since)
 
+    def end_of(self, record: Record) -> End:
+        """Of a job that has ended; of a lost one the time of its start."""
+        here = record.job.machine in ("", job_processes.machine_id())
+        if record.job.boot != job_processes.boot_id():
+            return End(here, None)
+        return End(here, record.started_monotonic + (record.exit.runtime_s if record.exit else 0.0))
+
     def attach_argv(self, job_id: str | None = None) -> builtins.list[str]:
         """The command that shows the session, or one job's window, to a person; raises JobNotFound, TmuxError."""
         if job_id is not None:
             self.store.read(job_id)
+            self.refuse_elsewhere(job_id)
         self.ensure_session()
         pane = self.tmux.panes().get(job_id) if job_id is not None else None
         if job_id is not None and pane is None:

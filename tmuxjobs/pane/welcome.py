@@ -15,7 +15,7 @@ from tmuxjobs import files
 from tmuxjobs.contract import MARKS, mark_of
 from tmuxjobs.outcome import End, seconds
 from tmuxjobs.pane.window import DOWN, UP, Place, Terminal, read_record, without_name, write
-from tmuxjobs.system import terminals
+from tmuxjobs.system import processes, terminals
 from tmuxjobs.system.processes import boot_id, is_alive
 from tmuxjobs.visible import visible
 
@@ -59,8 +59,10 @@ class Job:
         self.detail = self.fault = ""
         self.since: float = asked["created_monotonic"]
         self.boot: str = asked["boot"]
+        self.machine: str = asked.get("machine") or ""
+        self.host: str = asked.get("host") or ""
         self.is_adopted = bool(asked.get("adopted"))
-        self.is_marked_lost = False
+        self.is_marked_lost = self.is_elsewhere = False
         self.run: dict[str, Any] | None = None
         self.asks: tuple[str, str] | None = None
         """What it waits for, and at which prompt."""
@@ -68,8 +70,8 @@ class Job:
         self.misses = 0
         self.open_line = False
 
-    def look(self, boot: str) -> None:
-        """Learn whether it has ended; nothing is read again once it has."""
+    def look(self, boot: str, machine: str) -> None:
+        """Learn whether it has ended; nothing is read again once it has. `boot` and `machine` are ours."""
         if self.state != "running":
             return
         record = read_record(self.folder, "exit.json", files.EXIT)
@@ -81,16 +83,26 @@ class Job:
         if self.run is not None:
             # One that was adopted has run since before.
             self.since = self.run.get("started_monotonic") or self.since
+        self.is_elsewhere = self.machine not in ("", machine) and (self.boot != boot or not self.is_in_namespace())
+        if self.is_elsewhere:
+            return
         if self.boot != boot or (self.run is not None and not is_alive(self.run["pid"], self.run["start"])):
             # Its runner's last act is the exit record, which may have come between the two looks.
             if read_record(self.folder, "exit.json", files.EXIT) is None:
                 self.state, self.detail = "lost", "end not known"
             else:
-                self.look(boot)
+                self.look(boot, machine)
+
+    def is_in_namespace(self) -> bool:
+        """Whether its pids are ours; as `derive_state` has it."""
+        theirs = self.run.get("namespace") if self.run is not None else ""
+        return theirs in (None, "", processes.pid_namespace())
 
     def told(self) -> str:
         if self.fault:
             return self.fault
+        if self.is_elsewhere and self.state == "running":
+            return f"running on {visible(self.host)}"
         if self.asks:
             return f"waits for {self.asks[0]}"
         if self.state != "running":
@@ -100,7 +112,7 @@ class Job:
 
     def is_quiet(self) -> bool:
         """Whether it runs and has printed nothing for a while; learns how much it has, and whether a line is open."""
-        if self.state != "running" or self.run is None:
+        if self.state != "running" or self.run is None or self.is_elsewhere:
             return False
         self.size, self.open_line, written = 0, False, 0.0
         for name in ("output.log", "stderr.log"):
@@ -114,14 +126,20 @@ class Job:
         return time.time() - written >= QUIET_S
 
 
+PAGE_JOBS = 200
+"""Jobs that have ended stay on the page as long as it has no more than so many."""
+
+
 class Board:
     """The jobs of a state directory, kept fresh with one `stat` of it and one look at each running job."""
 
     def __init__(self, state_dir: str) -> None:
         self.folder = os.path.join(state_dir, "jobs")
-        self.boot = boot_id()
+        self.boot, self.machine = boot_id(), processes.machine_id()
         self.changed = -1
         self.jobs: dict[str, Job] = {}
+        self.older: set[str] = set()
+        """Jobs that have ended and are not shown any more."""
 
     def look(self) -> list[Job]:
         """Running jobs first, newest first."""
@@ -129,15 +147,24 @@ class Board:
             changed = os.stat(self.folder).st_mtime_ns
             if changed != self.changed:
                 names = [name for name in os.listdir(self.folder) if not name.startswith(".")]
-                self.jobs = {name: job for name, job in self.jobs.items() if name in names}
-                unread = [name for name in names if name not in self.jobs and not self.add(name)]
+                there = set(names)
+                self.jobs = {name: job for name, job in self.jobs.items() if name in there}
+                self.older &= there
+                unread = [name for name in names if not self.knows(name) and not self.add(name)]
                 # A folder without a record is one in the making: look again.
                 self.changed = -1 if unread and time.time_ns() - changed < 60e9 else changed
         for job in self.jobs.values():
             job.fault = ""
             with apart(job):
-                job.look(self.boot)
-        return sorted(self.jobs.values(), key=lambda job: (job.state != "running", -job.number))
+                job.look(self.boot, self.machine)
+        shown = sorted(self.jobs.values(), key=lambda job: (job.state != "running", -job.number))
+        while len(shown) > PAGE_JOBS and shown[-1].state != "running":
+            self.older.add(os.path.basename(shown[-1].folder))
+            del self.jobs[os.path.basename(shown.pop().folder)]
+        return shown
+
+    def knows(self, name: str) -> bool:
+        return name in self.jobs or name in self.older
 
     def add(self, name: str) -> bool:
         folder = os.path.join(self.folder, name)

@@ -19,6 +19,7 @@ from tmuxjobs.models import Entry
 JOURNAL_BYTES = 1 << 18
 READ_BYTES = 1 << 24
 """More than any journal of ours; what is larger is something else."""
+TAIL_BYTES = 4096
 KEPT = 500
 """How many of the newest entries stay when the file is made small again, beside the starts of jobs that run."""
 
@@ -71,6 +72,13 @@ class Journal:
         return list(started)
 
     def last(self) -> int:
+        """The number of the newest entry; all of the file is read only when its end does not tell it."""
+        if not self._read[2]:
+            with contextlib.suppress(OSError, Odd), open(files.opened(self.path), "rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
+                newest = [entry for entry in map(_entry, file.read().splitlines()[-10:]) if entry is not None]
+                if newest:
+                    return newest[-1].n
         entries = self.read()
         return entries[-1].n if entries else 0
 
@@ -80,7 +88,7 @@ class Journal:
         numbered = [entry.model_copy(update={"n": number + at}) for at, entry in enumerate(entries, 1)]
         data = b"".join(entry.model_dump_json(exclude_none=True).encode() + b"\n" for entry in numbered)
         try:
-            if self._read[1] + len(data) > JOURNAL_BYTES:
+            if self.exists and self.path.stat().st_size + len(data) > JOURNAL_BYTES:
                 self._shrink()
             fd = files.opened(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
             with open(fd, "r+b", buffering=0) as file:

@@ -38,6 +38,7 @@ PLACE = (
     OVER[2:-1],
     "pane_pipe",
     MARK,
+    ROOT,
     "pid",
     "socket_path",
     WELCOME,
@@ -51,7 +52,8 @@ PLACE_FORMAT = "\t".join(f"#{{{name}}}" for name in PLACE)
 class Pane:
     """What tmux says of a pane that carries a job's mark.
 
-    `dead` says that its job has ended; `viewers` is how many clients see its window.
+    `dead` says that its job has ended; `viewers` is how many clients see its window. `root` is the mark of its state
+    directory, empty for a job of 0.1.0: another state directory may have a job of that id.
     """
 
     job_id: str
@@ -63,6 +65,7 @@ class Pane:
     in_mode: bool
     viewers: int
     alternate: bool
+    root: str
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ class Place:
     over: bool
     piped: bool
     job_id: str
+    root: str
     server_pid: int
     socket: str
     is_welcome: bool
@@ -116,3 +120,36 @@ class Around:
     window_id: str
     held: str
     clients: tuple[Client, ...]
+
+
+@dataclass(frozen=True)
+class Screen:
+    """What a pane shows; `lines` come without trailing blanks, `mode` is tmux's (copy-mode) or empty."""
+
+    lines: tuple[str, ...]
+    columns: int
+    rows: int
+    cursor_column: int
+    cursor_row: int
+    cursor_visible: bool
+    alternate: bool
+    mode: str
+    title: str
+
+
+SCREEN_FORMAT = "\t".join(
+    f"#{{{name}}}"
+    for name in (
+        "pane_width",
+        "pane_height",
+        "cursor_x",
+        "cursor_y",
+        "cursor_flag",
+        "alternate_on",
+        "pane_mode",
+        "scroll_position",
+        "copy_cursor_x",
+        "copy_cursor_y",
+        "pane_title",
+    )
+)

@@ -15,7 +15,6 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tmuxjobs.contract import IN_OURS
@@ -27,12 +26,14 @@ from tmuxjobs.tmux.panes import (
     PLACE,
     PLACE_FORMAT,
     ROOT,
+    SCREEN_FORMAT,
     WELCOME,
     Around,
     Asking,
     Client,
     Pane,
     Place,
+    Screen,
 )
 
 if TYPE_CHECKING:
@@ -41,39 +42,6 @@ if TYPE_CHECKING:
 MINIMUM = (3, 2)
 SIZE = (220, 50)
 LOOK = "@tmuxjobs_look"
-
-
-@dataclass(frozen=True)
-class Screen:
-    """What a pane shows; `lines` come without trailing blanks, `mode` is tmux's (copy-mode) or empty."""
-
-    lines: tuple[str, ...]
-    columns: int
-    rows: int
-    cursor_column: int
-    cursor_row: int
-    cursor_visible: bool
-    alternate: bool
-    mode: str
-    title: str
-
-
-SCREEN_FORMAT = "\t".join(
-    f"#{{{name}}}"
-    for name in (
-        "pane_width",
-        "pane_height",
-        "cursor_x",
-        "cursor_y",
-        "cursor_flag",
-        "alternate_on",
-        "pane_mode",
-        "scroll_position",
-        "copy_cursor_x",
-        "copy_cursor_y",
-        "pane_title",
-    )
-)
 
 
 UTF8 = re.compile("utf-?8", re.IGNORECASE)
@@ -85,7 +53,10 @@ def locale_name(environ: Mapping[str, str]) -> str:
 
 
 class Tmux:
-    """Our session. Nothing is asked of tmux before a method needs it."""
+    """Our session. Nothing is asked of tmux before a method needs it.
+
+    `root` is the mark of our state directory: panes of the jobs of another are not ours.
+    """
 
     def __init__(self, *, socket_name: str, session: str, root: str, environ: Mapping[str, str]) -> None:
         self.socket_name = socket_name
@@ -171,20 +142,8 @@ class Tmux:
         version = f"look-{zlib.crc32(repr(look_of_it).encode()):x}"
         facts = (";", "show-options", "-sv", "exit-unattached", ";", "show-options", "-qv", "-t", f"{target}:", LOOK)
         look = ("has-session", "-t", target, *facts)
-        make = (
-            "new-session",
-            "-d",
-            "-s",
-            self.session,
-            "-x",
-            str(SIZE[0]),
-            "-y",
-            str(SIZE[1]),
-            "-n",
-            "jobs",
-            "-c",
-            "/",
-        )
+        size = ("-x", str(SIZE[0]), "-y", str(SIZE[1]))
+        make = ("new-session", "-d", "-s", self.session, *size, "-n", "jobs", "-c", "/")
         options = (("destroy-unattached", "off"), ("history-limit", "20000"), ("default-size", f"{SIZE[0]}x{SIZE[1]}"))
         # In the creating call: a global `destroy-unattached on` would end it at once.
         keep = (*_setting(f"{target}:", options), ";", "set-option", "-F", "-t", f"{target}:", WELCOME, "#{pane_id}")
@@ -227,17 +186,17 @@ class Tmux:
     def panes(self, *, timeout: float | None = None) -> dict[str, Pane]:
         """{job id: pane} of every pane with a mark of a job of ours; empty without a server or a session.
 
-        Whatever session it is in. One of another state directory may have the same id.
+        Whatever session it is in. One of another state directory may have the same id; one of 0.1.0 names no directory.
         """
         call = self.server.cmd("list-panes", "-a", "-f", f"#{{{MARK}}}", "-F", FORMAT, timeout=timeout)
         if call.returncode:
             if re.search("no server|error connecting|no current target", " ".join(call.stderr)):
                 return {}
             raise TmuxError(f"tmux refused list-panes: {self._said(call.stderr)}")
-        panes = {}
+        panes: dict[str, Pane] = {}
         for line in call.stdout:
             job_id, root, pane_id, window_id, tty, dead, piped, in_mode, viewers, alternate = line.split("\t")
-            if root not in ("", self.root):
+            if root not in ("", self.root) or (not root and job_id in panes):
                 continue
             panes[job_id] = Pane(
                 job_id=job_id,
@@ -249,6 +208,7 @@ class Tmux:
                 in_mode=in_mode not in ("", "0"),
                 viewers=int(viewers or 0),
                 alternate=alternate == "1",
+                root=root,
             )
         return panes
 
@@ -301,6 +261,7 @@ class Tmux:
                     over=facts[OVER[2:-1]] == "1",
                     piped=facts["pane_pipe"] == "1",
                     job_id=facts[MARK],
+                    root=facts[ROOT],
                     server_pid=int(facts["pid"]),
                     socket=facts["socket_path"],
                     is_welcome=facts["pane_id"] == facts[WELCOME],
@@ -321,24 +282,11 @@ class Tmux:
     def give_back(self, place: Place) -> None:
         """Take our mark from a pane that was not adopted after all, and give its window its own name."""
         automatic = ("set-option", "-wu", "-t", place.pane_id, "automatic-rename")
-        mark = [
-            ";",
-            "set-option",
-            "-pu",
-            "-t",
-            place.pane_id,
-            MARK,
-            ";",
-            "set-option",
-            "-pu",
-            "-t",
-            place.pane_id,
-            ROOT,
-        ]
+        marks = [word for name in (MARK, ROOT) for word in (";", "set-option", "-pu", "-t", place.pane_id, name)]
         # tmux runs `#(...)` in a name.
         name = place.window_name.replace("#", "##")
         rename = ("rename-window", "-t", place.pane_id, "--", name)
-        self.server.cmd(*mark[1:], ";", *rename, *((";", *automatic) if place.auto_named else ()))
+        self.server.cmd(*marks[1:], ";", *rename, *((";", *automatic) if place.auto_named else ()))
 
     def attended(self) -> bool:
         """Whether anybody is attached to our session."""

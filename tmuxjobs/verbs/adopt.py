@@ -140,6 +140,8 @@ def is_job(host: Host, place: Place) -> bool:
     """Whether it has a job's mark; not that of a job that was removed."""
     if not ID.fullmatch(place.job_id):
         return bool(place.job_id)  # of another program: it must not get into a command of tmux
+    if place.root not in ("", host.tmux.root):
+        return not place.over  # of another state directory
     with contextlib.suppress(StateError):  # damaged, and yet a job
         return host.store.look(place.job_id) is not None
     return True

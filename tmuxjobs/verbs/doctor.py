@@ -15,9 +15,9 @@ from tmuxjobs.answers import Diagnosis, Finding, name_processes
 from tmuxjobs.errors import StateError, TmuxjobsError, apart
 from tmuxjobs.hosts import job_processes
 from tmuxjobs.hosts.local import Host
-from tmuxjobs.models import ProcessRecord
+from tmuxjobs.models import Elsewhere, ProcessRecord
 from tmuxjobs.tmux.session import UTF8, locale_name
-from tmuxjobs.verbs import execute, kill, status, token, wait
+from tmuxjobs.verbs import execute, kill, prune, status, token, wait
 
 FREE_BYTES = 200 << 20
 FREE_FILES = 1000
@@ -39,7 +39,19 @@ class Leftover:
 
 def doctor(host: Host, *, fix: bool = False) -> Diagnosis:
     """Look at everything that jobs need. With `fix` remove what was left behind, but nothing of a running job."""
-    checks = (tmux, options, locale, state_dir, http_token, open_files, terminals, room_for_processes, records, removed)
+    checks = (
+        tmux,
+        options,
+        locale,
+        state_dir,
+        http_token,
+        open_files,
+        terminals,
+        room_for_processes,
+        records,
+        other_hosts,
+        removed,
+    )
     findings = [finding for check in checks for finding in found(host, check)]
     left, fixed = look_for_leftovers(host, findings), []
     if fix:
@@ -188,9 +200,32 @@ def room_for_processes(host: Host) -> Iterator[Finding]:
 
 
 def records(host: Host) -> Iterator[Finding]:
-    listed = status.list(host, limit=1)
-    text = " ".join(listed.damaged) or f"{listed.total} jobs, all readable"
-    yield Finding(name="records", ok=not listed.damaged, text=text)
+    damaged: list[str] = []
+    names = [name for name in host.store.ids() if is_readable(host, name, damaged)]
+    text = " ".join(damaged) or f"{len(names)} jobs, all readable"
+    yield Finding(name="records", ok=not damaged, text=text)
+
+
+def is_readable(host: Host, job_id: str, damaged: list[str]) -> bool:
+    """Whether it is a job with a state; what is wrong with one is named in *damaged*."""
+    with apart(job_id, damaged):
+        host.look(job_id)
+        return True
+    return False
+
+
+def other_hosts(host: Host) -> Iterator[Finding]:
+    """Jobs that only another machine knows more of. It may be gone for good: then a person has to say so."""
+    found = []
+    for record in host.store.unfinished():
+        with apart(record.job.job_id, []):  # `records` tells it
+            state = host.state(record)
+            if isinstance(state, Elsewhere):
+                found.append(f"{record.job.job_id} on '{state.host}'")
+    if found:
+        names = ", ".join(sorted(found))
+        text = f"{names}; of a host that is gone for good, remove the folders of its jobs in {host.store.jobs}."
+        yield Finding(name="jobs of other hosts", ok=True, text=text)
 
 
 def removed(host: Host) -> Iterator[Finding]:
@@ -234,11 +269,10 @@ def leftovers(host: Host, faults: list[str]) -> Iterator[Leftover]:
                 yield Leftover(what, lambda name=name: kill.kill(host, name, grace=2.0))  # type: ignore[misc]
             for path in store.transient(name):
                 yield Leftover(str(path), lambda path=path: store.discard(path))  # type: ignore[misc]
-            # One that runs is of a job with that id in another state directory.
-            if job.lost and name in panes and panes[name].dead:
+            if job.lost and name in panes and panes[name].dead and prune.is_ours(host, panes[name]):
                 yield Leftover(f"window of lost job {name}", lambda name=name: host.tmux.close(panes[name]))  # type: ignore[misc]
     for name in sorted(panes.keys() - names):
-        if panes[name].dead and store.look(name) is None:
+        if panes[name].dead and panes[name].root and store.look(name) is None:
             yield Leftover(f"window of removed job {name}", lambda name=name: host.tmux.close(panes[name]))  # type: ignore[misc]
 
 

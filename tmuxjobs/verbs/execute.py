@@ -19,8 +19,8 @@ from tmuxjobs.contract import IN_HOOKS, IN_JOBS, IN_OURS, LAUNCH_S, MARK_IN_JOBS
 from tmuxjobs.errors import TERMINALS, InvalidInput, LimitReached, NotAllowed, NotStarted, StateError, TmuxError, apart
 from tmuxjobs.hosts import job_processes
 from tmuxjobs.hosts.local import Host
-from tmuxjobs.models import JobSpec, Notify, Record, status_of
-from tmuxjobs.store.ids import slug, suffix
+from tmuxjobs.models import Elsewhere, JobSpec, Notify, Record, status_of
+from tmuxjobs.store.ids import slug
 from tmuxjobs.tmux.session import Opening
 from tmuxjobs.verbs import events, kill, prune
 from tmuxjobs.verbs.job_wait import goal
@@ -145,13 +145,14 @@ def create(
     """
     lost = prune.ended_unseen(host, []) if host.settings.max_total_size is not None else set()
     with host.store.lock():
-        running = []
+        running = []  # on this machine: it is its terminals and processes that are limited
         for record in host.store.unfinished():
             if record.id == replaces:
                 continue
-            status = "running"
+            status: str = "running"
             with apart(record.id, []):  # it counts; `list` names it
-                status = status_of(host.state(record))
+                state = host.state(record)
+                status = "" if isinstance(state, Elsewhere) else status_of(state)
             if status == "running":
                 running.append(record.id)
         if len(running) >= host.settings.max_jobs:
@@ -161,7 +162,7 @@ def create(
             )
         unit = host.unit()
         number = host.store.next_number()
-        job_id = f"{short}-{suffix(number)}"
+        job_id = f"{short}-{host.store.index.suffix(number)}"
         spec = JobSpec(
             number=number,
             job_id=job_id,
@@ -172,6 +173,8 @@ def create(
             created_at=datetime.now(UTC),
             created_monotonic=time.monotonic(),
             boot=job_processes.boot_id(),
+            machine=job_processes.machine_id(),
+            host=os.uname().nodename,
             nonce=str(secrets.randbits(63)),
             mark=secrets.token_hex(12),
             tmux=host.tmux.binary,

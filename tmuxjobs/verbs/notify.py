@@ -32,11 +32,12 @@ def notice_prompts(host: Host, faults: list[str] | None = None) -> None:
 
 
 def running(host: Host, faults: list[str]) -> list[Job]:
+    """Those whose windows and terminals are on this machine."""
     found = []
     for record in host.store.unfinished():
         with apart(record.id, faults):
             job = host.settle(record)
-            if job.runs:
+            if job.runs and host.is_here(job.run):
                 found.append(job)
     return found
 

@@ -47,7 +47,7 @@ def prompts(host: Host, jobs: Iterable[Job], *, faults: list[str]) -> dict[str, 
     settings: dict[str, Terminal] = {}
     for job in jobs:
         with apart(job.id, faults):
-            if job.run is not None and not _is_printing(job):
+            if job.run is not None and host.is_here(job.run) and not _is_printing(job):
                 terminal = terminals.terminal(job.run.tty)
                 if terminal is not None:
                     ttys[job.run.tty], settings[job.run.tty] = job, terminal

@@ -11,7 +11,7 @@ from tmuxjobs.errors import LimitReached, StateError, apart, raised
 from tmuxjobs.hosts import job_processes
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.models import JobSpec
-from tmuxjobs.store import units
+from tmuxjobs.store import disk, units
 from tmuxjobs.tmux.panes import Pane
 from tmuxjobs.verbs import events
 
@@ -27,7 +27,10 @@ def prune(host: Host, faults: list[str] | None = None) -> list[str]:
         return raised(lambda faults: prune(host, faults))
     events.journal(host)
     lost = ended_unseen(host, faults)
+    ages_of(host, set(), [])  # reads what is not known yet, which may take long
+    windows = {name: pane for name, pane in host.tmux.panes().items() if is_ours(host, pane)}
     with host.store.lock():
+        host.store.complete_index(anew=True)
         ages = sorted(ages_of(host, lost, faults).items(), key=lambda item: item[1])
         limit = host.settings.keep_jobs_for
         old = [name for place, (name, age) in enumerate(ages) if place >= host.settings.keep_jobs or age >= limit]
@@ -36,10 +39,9 @@ def prune(host: Host, faults: list[str] | None = None) -> list[str]:
             host.store.discard(path)
         if host.settings.max_total_size is not None:
             old += make_room(host, 0, lost, faults)
-    panes = host.tmux.panes() if old else {}
     for name in old:
-        if name in panes:
-            host.tmux.close(panes[name])
+        if name in windows:
+            host.tmux.close(windows[name])
     prune_windows(host)
     return old
 
@@ -76,8 +78,11 @@ def ended_unseen(host: Host, faults: list[str]) -> set[str]:
 
 def ages_of(host: Host, lost: set[str], faults: list[str]) -> dict[str, float]:
     """{job id: seconds since its end} of every job that has ended; `lost` is from `ended_unseen`."""
-    ended = {name: mtime(host.store.jobs / name / "exit.json") for name in host.store.ids()}
-    written = {name: at for name, at in ended.items() if at and host.store.owns(host.store.jobs / name)}
+    names = host.store.ids()
+    ended = {name: mtime(host.store.jobs / name / "exit.json") for name in names}
+    written = {name: at for name, at in ended.items() if at}
+    for name in host.ends.keys() - written.keys():
+        host.ends.pop(name, None)
     for record in host.store.unfinished():
         if record.id in lost:
             for path in host.store.transient(record.id):
@@ -86,7 +91,8 @@ def ages_of(host: Host, lost: set[str], faults: list[str]) -> dict[str, float]:
     ages = {}
     for name, at in written.items():
         with apart(name, faults):
-            ages[name] = age_of(host, name, at)
+            if name in host.ends or disk.owns(host.store.jobs / name):
+                ages[name] = age_of(host, name, at)
     return ages
 
 
@@ -94,13 +100,18 @@ def age_of(host: Host, job_id: str, written_at: float) -> float:
     """Seconds since it ended. The wall clock jumps, so that a job of this boot is asked by the other one.
 
     That one stands still while the machine is suspended: a job may stay for longer, never for less. A job of an earlier
-    boot ended before this one began.
+    boot of this machine ended before this one began.
     """
+    end = host.ends.get(job_id)
     with contextlib.suppress(StateError):
-        record = host.store.look(job_id)
-        if record is not None and record.job.boot == job_processes.boot_id():
-            return time.monotonic() - record.started_monotonic - (record.exit.runtime_s if record.exit else 0.0)
-    return max(time.time() - written_at, time.monotonic())
+        if end is None and (record := host.store.look(job_id)) is not None:
+            end = host.end_of(record)
+            if record.exit is not None:
+                host.ends[job_id] = end
+    if end is not None and end.monotonic is not None:
+        return time.monotonic() - end.monotonic
+    age = time.time() - written_at
+    return age if end is not None and not end.here else max(age, time.monotonic())
 
 
 def remove(host: Host, names: Sequence[str]) -> None:
@@ -160,7 +171,7 @@ def close_oldest_window(host: Host) -> bool:
 
 def finished_windows(host: Host) -> list[tuple[Pane, float]]:
     """The windows of finished jobs, the last ended first, and how many seconds ago that was."""
-    dead = {name: pane for name, pane in host.tmux.panes().items() if pane.dead}
+    dead = {name: pane for name, pane in host.tmux.panes().items() if pane.dead and is_ours(host, pane)}
     folders = {name: host.store.jobs / name for name in dead}
     # A lost job has no exit record; its window, where a person sees that it is lost, stays as long as another's.
     written = {name: mtime(folder / "exit.json") or mtime(folder / "output.log") for name, folder in folders.items()}
@@ -169,6 +180,17 @@ def finished_windows(host: Host) -> list[tuple[Pane, float]]:
         with apart(name, []):  # `list` names it
             ages[name] = age_of(host, name, at)
     return sorted(((dead[name], age) for name, age in ages.items()), key=lambda one: one[1])
+
+
+def is_ours(host: Host, pane: Pane) -> bool:
+    """Whether its job is of this state directory; a window of 0.1.0 does not say, but the job's record names its pane.
+
+    Job ids of 0.1.0 were the same in each state directory.
+    """
+    with contextlib.suppress(StateError):
+        record = None if pane.root else host.store.look(pane.job_id)
+        return bool(pane.root) or (record is not None and record.run is not None and record.run.pane == pane.pane_id)
+    return False
 
 
 def mtime(path: Path) -> float:

@@ -22,14 +22,22 @@ from tmuxjobs.verbs import (
 
 
 def list(host: Host, *, status: Status | None = None, limit: int = 20, name: str | None = None) -> JobList:
-    """Jobs newest first; `name` is a part of the id or the command."""
+    """Jobs newest first; `name` is a part of the id or the command.
+
+    Without `status` and `name` no more jobs are read than are shown, and of others no damage is told.
+    """
     if status is not None and status not in STATUSES:
         raise InvalidInput(f"'{status}' is no status; there are {', '.join(STATUSES)}.")
     if limit < 1:
         raise InvalidInput("limit must be 1 or more.")
     found: builtins.list[Job] = []
     damaged: builtins.list[str] = []
-    for job_id in host.store.ids():
+    ids = host.store.unfinished_ids() if status == "running" else host.store.newest()
+    total, whole = len(ids), status is None and not name
+    for job_id in ids:
+        if whole and len(found) == limit:
+            break
+        total -= 1
         with apart(job_id, damaged):
             record = host.store.look(job_id)
             if record is None or (name and name.lower() not in f"{job_id} {record.job.command}".lower()):
@@ -37,6 +45,7 @@ def list(host: Host, *, status: Status | None = None, limit: int = 20, name: str
             job = host.settle(record)
             if status is None or job.status == status:
                 found.append(job)
+                total += 1
     found.sort(key=lambda job: job.spec.number, reverse=True)
     shown = found[:limit]
     asked = prompts.prompts(host, [job for job in shown if job.runs], faults=damaged)
@@ -45,7 +54,7 @@ def list(host: Host, *, status: Status | None = None, limit: int = 20, name: str
         with apart(job.id, damaged):
             prompt = asked.get(job.id)
             jobs.append(JobSummary(**_summary(host, job), waits_for=prompt.waits_for if prompt else None))
-    return JobList(jobs=tuple(jobs), total=len(found), damaged=tuple(damaged))
+    return JobList(jobs=tuple(jobs), total=total if whole else len(found), damaged=tuple(damaged))
 
 
 def status(host: Host, job_id: str) -> JobStatus:
