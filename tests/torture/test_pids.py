@@ -25,7 +25,8 @@ ctypes.CDLL(None).pthread_exit(None)
 """A process whose first thread has ended is a zombie to those who look no further."""
 TRIAL = """
 import json, os, sys, time
-from tmuxjobs import Jobs, trees
+from tmuxjobs import Jobs
+from tmuxjobs.system import processes
 jobs = Jobs.open()
 job_id = jobs.execute(sys.argv[1], separate_stderr=sys.argv[2] == "apart").job_id
 deadline = time.monotonic() + 30
@@ -36,7 +37,7 @@ while (run := jobs.host.store.read(job_id).run) is None or run.command_ended is 
 since = time.monotonic()
 while time.monotonic() - since < 0.5:
     status = jobs.status(job_id)
-below = [pid for pid, facts in trees.all_processes().items() if facts.ppid == jobs.host.store.read(job_id).run.pid]
+below = [pid for pid, facts in processes.all_processes().items() if facts.ppid == jobs.host.store.read(job_id).run.pid]
 killed = jobs.kill(job_id, grace=0.5)
 left = [pid for pid in below if os.path.exists(f"/proc/{pid}")]
 for pid in filter(str.isdigit, os.listdir("/proc")):
@@ -53,7 +54,7 @@ forks += int(last_pid.read())
 left += ["a chain that no look has met"] * (forks > 20)
 print(json.dumps([status.detail, killed.status, len(killed.survivors), left]))
 """
-BEHIND = "the command ended with exit code 0, and processes that it started still use the terminal"
+BEHIND = "the command ended with exit code 0, and processes that it started can still print"
 
 
 def tried(command: str, name: str, *, stderr: str = "together") -> Any:

@@ -55,7 +55,7 @@ class Unit:
         return in_pane(self.python, self.main, role, *arguments)
 
     def use(self) -> bool:
-        """Whether it is still there, and its interpreter too; `is_unused` counts from now on."""
+        """Whether it is still there, and its interpreter too; `unused` counts from now on."""
         try:
             os.utime(self.folder)
         except OSError:
