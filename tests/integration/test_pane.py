@@ -127,8 +127,13 @@ def test_search_for_python_or_for_a_job_finds_nothing_of_ours(jobs: Jobs, tmux: 
     assert found_by("tmuxjobs-job") >= {one.pid for one in in_panes(jobs, "runner")}
 
 
-def test_variable_of_ours_is_not_in_a_jobs_environment(jobs: Jobs) -> None:
-    assert "TMUXJOBS_RUN" not in jobs.output(jobs.execute("env; exit", wait=30).job_id).stdout  # type: ignore[union-attr]
+def test_variable_of_ours_is_not_in_a_jobs_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMUXJOBS_RUN", "another-1")
+    jobs = Jobs.open(Settings.load())
+    job_id = jobs.execute("env").job_id
+    ended(jobs, job_id)
+    assert "TMUXJOBS_JOB_ID=" in jobs.output(job_id).stdout
+    assert "TMUXJOBS_RUN" not in jobs.output(job_id).stdout
 
 
 def test_next_job_makes_anew_what_a_person_removed(jobs: Jobs) -> None:
