@@ -45,3 +45,7 @@ def __getattr__(name: str) -> object:
 
     home = {"Jobs": "jobs", "Settings": "settings"}.get(name, "errors")
     return getattr(import_module(f"tmuxjobs.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

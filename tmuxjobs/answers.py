@@ -269,16 +269,13 @@ class Waited(Answer):
         return fenced(parts, f"[{self.reason}{note}; {facts}]")
 
 
-class Ran(Waited):
+class Ran(Waited, Started):
     """The answer of `execute` with `wait`: what `wait` answers, and what `execute` does."""
-
-    log_path: str
-    attach: str
 
     def text(self) -> str:
         """As of `wait`, and where to look while it runs on."""
         more = f"\n{where(self.log_path, self.attach)}" if self.status == "running" else ""
-        return super().text() + more
+        return Waited.text(self) + more
 
 
 class FoundLine(Model):
@@ -431,6 +428,6 @@ def name_processes(processes: tuple[ProcessRecord, ...]) -> str:
     return ", ".join(f"{visible(process.name)} ({process.pid})" for process in processes)
 
 
-def ran(begun: Started | Ran, waited: Waited) -> Ran:
+def ran(begun: Started, waited: Waited) -> Ran:
     """The answer of `execute` with `wait`."""
     return Ran(**dict(waited), log_path=begun.log_path, attach=begun.attach)

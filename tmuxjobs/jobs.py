@@ -115,6 +115,7 @@ class Jobs:
 
     @property
     def settings(self) -> Settings:
+        """Those that it was opened with."""
         return self.host.settings
 
     def attach_argv(self, job_id: str | None = None) -> builtins.list[str]:

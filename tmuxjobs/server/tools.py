@@ -122,7 +122,7 @@ def build_server(jobs: Jobs) -> FastMCP:
         until: Annotated[Until | None, Field(description="End the wait at this instead")] = None,
         pattern: Annotated[str | None, Field(description="Or at this regex in the output")] = None,
         url: Annotated[str | None, Field(description="Or when this HTTP URL answers")] = None,
-    ) -> Started | Ran:
+    ) -> Started:
         """Start a command as a background job in its own tmux window; returns its job_id at once, or after `wait`.
 
         With `wait` the answer has output and exit code, so a short command is one call; if it takes longer, it runs on.

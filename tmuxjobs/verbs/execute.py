@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Unpack, overload
 
 from tmuxjobs.answers import Ran, Started, ran
 from tmuxjobs.arguments import CHARS, Conditions, checked_seconds, encoded
@@ -39,6 +39,7 @@ OF_THE_TERMINAL = {"TMUX", "TMUX_PANE", "TERM", "TERM_PROGRAM", "TERM_PROGRAM_VE
 NOT_FOR_JOBS = OF_THE_TERMINAL | IN_HOOKS | {IN_OURS}
 
 
+@overload
 def execute(
     host: Host,
     command: str,
@@ -50,18 +51,53 @@ def execute(
     shell: str | None = None,
     separate_stderr: bool = False,
     notify: Notify | None = None,
-    wait: float = 0,
+    wait: None = None,
     max_bytes: int = CHARS,
     **conditions: Unpack[Conditions],
-) -> Started | Ran:
+) -> Started: ...
+
+
+@overload
+def execute(
+    host: Host,
+    command: str,
+    *,
+    name: str | None = None,
+    cwd: str | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+    shell: str | None = None,
+    separate_stderr: bool = False,
+    notify: Notify | None = None,
+    wait: float,
+    max_bytes: int = CHARS,
+    **conditions: Unpack[Conditions],
+) -> Ran: ...
+
+
+def execute(
+    host: Host,
+    command: str,
+    *,
+    name: str | None = None,
+    cwd: str | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+    shell: str | None = None,
+    separate_stderr: bool = False,
+    notify: Notify | None = None,
+    wait: float | None = None,
+    max_bytes: int = CHARS,
+    **conditions: Unpack[Conditions],
+) -> Started:
     """Start a shell command line in a window of its own; answers when it runs.
 
-    `timeout` is in seconds; it and `notify` are the configured ones by default. With `wait` (s) it answers as `wait`
-    does, when the job has ended or a condition is met in any of its output. Raises InvalidInput, NotAllowed,
-    LimitReached, TmuxError, StateError, or NotStarted; after each of them nothing is left behind.
+    `timeout` is in seconds; it and `notify` are the configured ones by default. With `wait` (s) the answer is a Ran: it
+    has what `wait` answers too, when the job has ended or a condition is met in any of its output. Raises InvalidInput,
+    NotAllowed, LimitReached, TmuxError, StateError, or NotStarted; after each of them nothing is left behind.
     """
     goal(**conditions)
-    checked_seconds("wait", wait, least=0.0)
+    checked_seconds("wait", wait or 0.0, least=0.0)
     environment = environment_of(host, env or {})
     asked = {
         **checked(host, command, cwd, shell, environment),
@@ -74,9 +110,9 @@ def execute(
     job_id = create(host, slug(name or command), asked, environment)
     launch(host, job_id)
     answer = started(host, job_id)
-    if not wait and answer.status == "running":
+    if wait is None and answer.status == "running":
         return answer
-    return ran(answer, wait_for(host, job_id, cursor=0, timeout=wait, max_bytes=max_bytes, **conditions))
+    return ran(answer, wait_for(host, job_id, cursor=0, timeout=wait or 0.0, max_bytes=max_bytes, **conditions))
 
 
 def started(host: Host, job_id: str) -> Started:
