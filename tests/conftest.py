@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import Phase, settings
 from support import Person, Screen, Tmux, wait_until
 
 from tmuxjobs import Jobs, Settings
@@ -24,6 +25,13 @@ MARKS = ("unit", "integration", "end_to_end", "torture", "bench")
 NO_TMUX = "tmux is not installed, and this test needs the real one: install tmux 3.2a or newer."
 XDG = ("STATE", "CONFIG", "CACHE", "DATA")
 SESSION_FOLDER = pytest.StashKey[Path]()
+
+# The long form is `python -m pytest tests/unit --hypothesis-profile=long --timeout=0`.
+# No explanations: they parse source, which Python before 3.11.8 may answer with a SystemError (its issue 106905).
+SEARCH = [Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink]
+settings.register_profile("short", deadline=None, max_examples=20, phases=SEARCH)
+settings.register_profile("long", deadline=None, max_examples=1000, phases=SEARCH)
+settings.load_profile("short")
 
 # FastMCP reads these when it is imported.
 os.environ["FASTMCP_MCP_CAMELCASE_COMPAT"] = "false"

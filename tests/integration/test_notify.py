@@ -3,17 +3,19 @@
 import asyncio
 import os
 import shlex
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from fastmcp import Client
-from support import PYTHON, Person, Screen, Tmux, ended, wait_until
+from support import PYTHON, Person, Screen, Tmux, ended, in_panes, record_of, wait_until
 
 from tmuxjobs import Jobs
 from tmuxjobs.server.tools import build_server
 from tmuxjobs.settings import Settings
 from tmuxjobs.system import terminals
+from tmuxjobs.verbs import notify
 
 Open = Callable[..., Screen]
 
@@ -123,16 +125,14 @@ def test_waiting_for_input_is_told_once(jobs: Jobs, person: Callable[..., Person
     before = someone.seen.count("\a")
     job_id = jobs.execute("printf 'name? '; read x; printf 'age? '; read y; sleep 1000").job_id
     wait_until(lambda: jobs.status(job_id).waiting_for_input)
-    jobs.notice_prompts()
+    wait_until(lambda: jobs.notice_prompts() or someone.seen.count("\a"), lambda rings: rings == before + 1)
     terminal.until(f"?{job_id} your input", f"{job_id} waits for your input", "1 for you")
-    wait_until(lambda: someone.seen.count("\a"), lambda rings: rings == before + 1)
     for _ in range(3):
         jobs.notice_prompts()
     assert someone.seen.count("\a") == before + 1
     jobs.interact(job_id, "ada", pattern="age")
     wait_until(lambda: jobs.status(job_id).prompt, lambda prompt: prompt == "age? ")
-    jobs.notice_prompts()
-    wait_until(lambda: someone.seen.count("\a"), lambda rings: rings == before + 2)
+    wait_until(lambda: jobs.notice_prompts() or someone.seen.count("\a"), lambda rings: rings == before + 2)
     jobs.interact(job_id, "36", wait=0)
     wait_until(lambda: jobs.status(job_id).waiting_for_input, lambda waiting: not waiting)
     jobs.notice_prompts()
@@ -172,6 +172,33 @@ def test_server_and_welcome_page_together_tell_it_once(jobs: Jobs, person: Calla
     before = someone.seen.count("\a")
     job_id = jobs.execute("printf 'name? '; read x; sleep 1000").job_id
     wait_until(lambda: jobs.status(job_id).waiting_for_input)
-    jobs.notice_prompts()
+    wait_until(lambda: jobs.notice_prompts() or someone.seen.count("\a"), lambda rings: rings > before)
     terminal.until(f"? {job_id}  waits for input  ", "name?")
     assert someone.seen.count("\a") == before + 1
+
+
+@pytest.mark.skipif(not terminals.LINUX, reason="elsewhere nothing tells who reads a terminal")
+def test_question_that_comes_after_its_read_is_told_once(
+    jobs: Jobs, tmux: Tmux, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notify, "SETTLED_S", 600.0)
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    job_id = jobs.execute(f"read x < {gate}; printf 'name? '; read x").job_id
+    log = Path(jobs.status(job_id).log_path)
+    [recorder] = in_panes(jobs, "recorder", job_id)
+
+    def told() -> str:
+        notify.mark(jobs.host, [record_of(jobs, job_id)], [], attended=True)
+        return tmux("show-options", "-qv", "-t", "=mcp-jobs:", "@tmuxjobs_notice").strip()
+
+    recorder.suspend()
+    gate.write_text("go\n")
+    wait_until(lambda: jobs.status(job_id).waiting_for_input)
+    assert told() == ""
+    recorder.resume()
+    wait_until(log.read_bytes)
+    os.utime(log, (0, time.time() - 700))
+    assert told() == f"{job_id} waits for your input"
+    tmux("set-option", "-u", "-t", "=mcp-jobs:", "@tmuxjobs_notice")
+    assert told() == ""

@@ -159,7 +159,7 @@ HOSTILE = [
     "\r\x1b[65535X", "\r\x1b[P", "\t\r", "\x1b[65535A\x1b[65535B", "x\x1b[2J", "\x1b[H\x1b[J", "x\b\u0301", "日\b",
     "\x1b[999Cx\r\x1b[2K", "\x1b[A\n\n", "\x1b7\x1b8", "\x1bM\x1bD", "\x1b[H\n\x1b[5;1H\x1b[A", "\x1b[9;9;9;9;9H",
 ]  # fmt: skip
-PROPERTIES = settings(deadline=None, max_examples=60)
+PROPERTIES = settings()
 
 
 def fed(data: bytes, cuts: list[int]) -> str:

@@ -342,21 +342,22 @@ def test_private_file_of_a_person_is_not_taken_for_one_of_0_1_0(tmp_path: Path, 
 
 
 def test_folder_is_claimed_once_by_many_at_a_time(tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from tmuxjobs.store.marker import is_there; "
-    code += "from tmuxjobs.store.store import Store; sys.stdin.read(); "
-    code += "store = Store(Path(sys.argv[1])); store.prepare(); print(is_there(store.root))"
-    argv = [sys.executable, "-c", code, tmp_path / "a" / "state"]
-    with contextlib.ExitStack() as stack:
-        many = [
-            stack.enter_context(subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
-            for _ in range(6)
-        ]
-        for one in many:
-            assert one.stdin is not None
-            one.stdin.close()
-        for one in many:
-            assert one.stdout is not None
-            assert one.stdout.read() == "True\n"
+    closed, gate = os.pipe()
+    children = []
+    for _ in range(6):
+        if (pid := os.fork()) == 0:
+            try:
+                os.close(gate)
+                os.read(closed, 1)
+                store = Store(tmp_path / "a" / "state")
+                store.prepare()
+                os._exit(0 if is_there(store.root) else 1)
+            finally:
+                os._exit(2)
+        children.append(pid)
+    os.close(closed)
+    os.close(gate)
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 6
 
 
 def killer(number: int) -> Callable[[object, str, object], None]:

@@ -14,7 +14,10 @@ from tmuxjobs.hosts.local import Host
 from tmuxjobs.models import Job
 from tmuxjobs.text.log import log_size
 from tmuxjobs.tmux.panes import Asking
-from tmuxjobs.verbs.prompts import Prompt, prompts
+from tmuxjobs.verbs.prompts import Prompt, is_printing, prompts
+
+SETTLED_S = 1.0
+"""How long a log must not have grown before people are told: on a busy machine the question comes after its read."""
 
 
 def notice_prompts(host: Host, faults: list[str] | None = None) -> None:
@@ -56,8 +59,9 @@ def mark(host: Host, jobs: list[Job], faults: list[str], *, attended: bool) -> d
         what = "a password" if prompt.waits_for == "password" else "your input"
         # The prompt of a shell that a person opened asks them nothing.
         silent = job.spec.notify == "never" or job.spec.adopted is not None or not attended
-        notice = None if silent else f"{job.id} waits for {what}"
         with apart(job.id, faults):
+            silent = silent or is_printing(job, within=SETTLED_S)
+            notice = None if silent else f"{job.id} waits for {what}"
             # What it has printed until now tells this question from the next one.
             marks[job.run.pane] = Asking(str(log_size(job.log)), notice)
     host.tmux.mark_prompts(marks, at=int(time.time()))

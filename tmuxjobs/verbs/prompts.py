@@ -47,7 +47,7 @@ def prompts(host: Host, jobs: Iterable[Job], *, faults: list[str]) -> dict[str, 
     settings: dict[str, Terminal] = {}
     for job in jobs:
         with apart(job.id, faults):
-            if job.run is not None and host.is_here(job.run) and not _is_printing(job):
+            if job.run is not None and host.is_here(job.run) and not is_printing(job):
                 terminal = terminals.terminal(job.run.tty)
                 if terminal is not None:
                     ttys[job.run.tty], settings[job.run.tty] = job, terminal
@@ -72,11 +72,12 @@ def prompts(host: Host, jobs: Iterable[Job], *, faults: list[str]) -> dict[str, 
     return found
 
 
-def _is_printing(job: Job) -> bool:
+def is_printing(job: Job, *, within: float = QUIET_S) -> bool:
+    """Whether its log has grown in that time (s)."""
     for path in job.logs:
         try:
             # A log from the future is of before the wall clock was set back.
-            if -SKEW_S < time.time() - path.stat().st_mtime < QUIET_S:
+            if -SKEW_S < time.time() - path.stat().st_mtime < within:
                 return True
         except OSError:
             continue
