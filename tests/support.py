@@ -41,9 +41,9 @@ def wait_until(look: Callable[[], T], done: Callable[[T], object] = bool, *, tim
     return last
 
 
-def ended(jobs: Jobs, job_id: str) -> JobStatus:
+def ended(jobs: Jobs, job_id: str, *, timeout: float = 60) -> JobStatus:
     """The job's status once it does not run any more."""
-    return wait_until(lambda: jobs.status(job_id), lambda status: status.status != "running", timeout=60)
+    return wait_until(lambda: jobs.status(job_id), lambda status: status.status != "running", timeout=timeout)
 
 
 def in_panes(jobs: Jobs, role: str, job_id: str = "") -> list[psutil.Process]:

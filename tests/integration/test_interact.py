@@ -114,10 +114,10 @@ def test_response_of_a_repl_is_one_call(jobs: Jobs) -> None:
     assert jobs.status(job_id).exit_code == 6
 
 
-def at_prompt(jobs: Jobs, command: str, **options: Any) -> str:
-    """A job that waits for input."""
+def at_prompt(jobs: Jobs, command: str, *, prompt: str = "", **options: Any) -> str:
+    """A job that waits for input; with *prompt*, which may reach the log after the read, once that shows."""
     job_id = jobs.execute(command, **options).job_id
-    wait_until(lambda: jobs.status(job_id).waits_for)
+    wait_until(lambda: jobs.status(job_id), lambda status: status.waits_for and prompt in (status.prompt or ""))
     return job_id
 
 
@@ -128,7 +128,7 @@ BLOCK = "for n in range(3):\n    if n:\n        print(n * 7)\n\n"
 
 @pytest.mark.parametrize("python", PYTHONS)
 def test_turn_of_a_python_repl_answers_with_the_answer_alone(jobs: Jobs, python: str) -> None:
-    job_id = at_prompt(jobs, f"{python} -q")
+    job_id = at_prompt(jobs, f"{python} -q", prompt=">>>")
     turns = {"21 * 2": "42\n", BLOCK: "7\n14\n", "def f(a):\n    return a\n\n": "", "f(5)": "5\n", LONG: f"{LONG}\n"}
     for said, answer in turns.items():
         assert jobs.interact(job_id, said).stdout.replace(" \\\n", "") == f"{answer}>>> "
@@ -150,30 +150,30 @@ def test_turn_of_a_python_repl_answers_with_the_answer_alone(jobs: Jobs, python:
 )
 def test_turn_of_other_repls_does_too(jobs: Jobs, program: str, command: str, turns: dict[str, str]) -> None:
     needs(program)
-    job_id = at_prompt(jobs, command)
+    job_id = at_prompt(jobs, command, prompt=next(iter(turns.values())).split()[-1])
     assert [jobs.interact(job_id, said).stdout for said in turns] == list(turns.values())
 
 
 def test_repl_that_is_silent_for_long_is_waited_for(jobs: Jobs) -> None:
-    job_id = at_prompt(jobs, "python3 -q")
+    job_id = at_prompt(jobs, "python3 -q", prompt=">>>")
     answer = jobs.interact(job_id, "import time; time.sleep(2); print('done')", wait=30)
     assert (answer.stdout, answer.note) == ("done\n>>> ", "it waits for input")
 
 
 def test_password_prompt_is_answered_with_what_to_do(jobs: Jobs) -> None:
-    job_id = at_prompt(jobs, "read -p 'User: ' x; python3 -c 'import getpass; getpass.getpass()'")
+    job_id = at_prompt(jobs, "read -p 'User: ' x; python3 -c 'import getpass; getpass.getpass()'", prompt="User:")
     answer = jobs.interact(job_id, "me", wait=20)
     assert answer.stdout == "Password: "
     assert f"ask the person to type it there: tmux attach -t mcp-jobs:{job_id}" in answer.note
 
 
 def test_what_the_terminal_hides_is_no_echo(jobs: Jobs) -> None:
-    job_id = at_prompt(jobs, "stty -echo; printf 'Again: '; read x; echo $x; read y")
+    job_id = at_prompt(jobs, "stty -echo; printf 'Again: '; read x; echo $x; read y", prompt="Again:")
     assert jobs.interact(job_id, "yes").stdout == "yes\n"
 
 
 def test_separate_stderr_is_answered_too(jobs: Jobs) -> None:
-    job_id = at_prompt(jobs, "printf '> '; read x; echo bad $x >&2; read y", separate_stderr=True)
+    job_id = at_prompt(jobs, "printf '> '; read x; echo bad $x >&2; read y", prompt=">", separate_stderr=True)
     answer = jobs.interact(job_id, "input", pattern="bad")
     assert (answer.stdout, answer.stderr) == ("", "bad input\n")
 
@@ -188,7 +188,7 @@ def test_full_screen_program_answers_with_its_screen(jobs: Jobs, tmp_path: Path)
 
 
 def test_keys_may_be_one_string(jobs: Jobs) -> None:
-    job_id = at_prompt(jobs, "PS1='$ ' bash --norc -i")
+    job_id = at_prompt(jobs, "PS1='$ ' bash --norc -i", prompt="$")
     jobs.interact(job_id, "echo ab")
     assert jobs.interact(job_id, keys="Up BSpace Enter").stdout.endswith("\na\n$ ")
 

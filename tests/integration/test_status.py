@@ -13,9 +13,9 @@ from tmuxjobs.errors import JobNotFound
 from tmuxjobs.hosts import job_processes
 
 
-def running(jobs: Jobs, command: str, **options: object) -> str:
-    """A job that has printed `ready`."""
-    job_id = jobs.execute(f"echo ready; {command}", **options).job_id  # type: ignore[arg-type]
+def running(jobs: Jobs, command: str, *, first: str = ":", cwd: str | None = None) -> str:
+    """A job that has printed `ready`, after the first command."""
+    job_id = jobs.execute(f"{first}; echo ready; {command}", cwd=cwd).job_id
     wait_until(lambda: jobs.output(job_id).stdout, lambda text: "ready" in text)
     return job_id
 
@@ -85,7 +85,7 @@ def test_closed_window_ends_the_job_and_is_told(jobs: Jobs, tmux: Tmux) -> None:
 
 
 def test_killed_tmux_server_ends_the_job_and_is_told(jobs: Jobs, tmux: Tmux) -> None:
-    job_id = running(jobs, "trap '' HUP; setsid -f sleep 1000; sleep 1000")
+    job_id = running(jobs, "setsid -f sleep 1000; sleep 1000", first="trap '' HUP")
     os.kill(int(tmux("display-message", "-p", "#{pid}")), signal.SIGKILL)
     status = ended(jobs, job_id)
     assert (status.status, status.reason) == ("killed", "tmux-ended")
@@ -101,7 +101,7 @@ def test_next_job_runs_after_the_tmux_server_was_killed(jobs: Jobs, tmux: Tmux) 
 
 
 def test_job_whose_runner_was_killed_is_lost(jobs: Jobs) -> None:
-    job_id = running(jobs, "trap '' HUP; while :; do sleep 1; done")
+    job_id = running(jobs, "while :; do sleep 1; done", first="trap '' HUP")
     os.kill(run_of(jobs, job_id).pid, signal.SIGKILL)
     status = ended(jobs, job_id)
     assert (status.status, status.reason, status.exit_code) == ("lost", "runner-died", None)
@@ -111,7 +111,7 @@ def test_job_whose_runner_was_killed_is_lost(jobs: Jobs) -> None:
 
 
 def test_kill_of_a_lost_job_reaches_what_is_born_meanwhile(jobs: Jobs) -> None:
-    job_id = running(jobs, "trap '' HUP; while :; do sleep 1000 & sleep 0.01; done")
+    job_id = running(jobs, "while :; do sleep 1000 & sleep 0.01; done", first="trap '' HUP")
     os.kill(run_of(jobs, job_id).pid, signal.SIGKILL)
     ended(jobs, job_id)
     assert jobs.kill(job_id, grace=0.1).survivors == ()

@@ -28,6 +28,8 @@ WAIT_S = 5.0
 WAIT_MAX_S = 50.0
 QUIET_S = 0.06
 """Since the log grew, until it is asked whether the program waits for input."""
+SETTLED_S = 0.25
+"""Since it was first seen to wait without a prompt."""
 LONG_QUIET_S = 1.0
 """Until a program that shows no prompt has answered."""
 RECHECK_S = 0.1
@@ -174,6 +176,7 @@ class Exchange(Watched):
         self.wait_s = wait_s
         self.deadline = self.changed_at = 0.0
         self.quiet_in_s = 0.0
+        self.waits_since: float | None = None
         self.attended = self.attends()
         self.stderr = job.stderr
         self.before = log_size(self.path)
@@ -217,7 +220,11 @@ class Exchange(Watched):
         if self.seek is not None or not grown or quiet < QUIET_S:
             return None
         prompt = prompts.prompt(self.host, self.job)
-        if prompt is not None:
+        self.waits_since = (self.waits_since or time.monotonic()) if prompt is not None else None
+        if prompt is not None and self.waits_since is not None:
+            # No prompt yet: what it printed before it began to read may reach the log after that.
+            if not paging.last_line(self.path) and time.monotonic() - self.waits_since < SETTLED_S:
+                return None
             self.is_over = True
             if prompt.waits_for == "password":
                 return "it " + waiting("password", prompt.text, self.host.attach_line(self.job))

@@ -123,7 +123,8 @@ def end_processes(
     for number, bound in ((signals.Signals[signal], grace), (signals.SIGKILL, KILL_S)):
         deadline = time.monotonic() + bound
         signalled: set[ProcessRecord] = set()
-        while living := look():
+        # Twice: a process that is starting a program has no environment for a moment, so one look may miss it.
+        while living := look() or look():
             for one in set(living) - signalled:
                 if one.start:
                     processes.send(one.pid, one.start, number)
