@@ -61,35 +61,6 @@ def test_command_that_matches_no_pattern_is_refused_with_the_list() -> None:
     ended(jobs, jobs.execute("GIT --version").job_id)
 
 
-def test_prune_keeps_the_newest_and_whatever_runs() -> None:
-    jobs = Jobs.open(Settings.load(keep_jobs=2))
-    running = jobs.execute("sleep 1000").job_id
-    ids = [jobs.execute("true").job_id for _ in range(4)]
-    for job_id in ids:
-        ended(jobs, job_id)
-    assert len(jobs.prune()) == 2
-    assert {job.job_id for job in jobs.list().jobs} == {running, *ids[2:]}
-
-
-def test_prune_removes_what_is_older_than_configured() -> None:
-    jobs = Jobs.open(Settings.load(keep_jobs_for=0))
-    ended(jobs, jobs.execute("true").job_id)
-    running = jobs.execute("sleep 1000").job_id
-    jobs.prune()
-    assert [job.job_id for job in jobs.list().jobs] == [running]
-
-
-def test_removed_id_is_not_reused() -> None:
-    jobs = Jobs.open(Settings.load(keep_jobs=0))
-    seen = set()
-    for _ in range(5):
-        job_id = jobs.execute("true", name="same").job_id
-        assert job_id not in seen
-        seen.add(job_id)
-        ended(jobs, job_id)
-        jobs.prune()
-
-
 def test_windows_of_finished_jobs_stay_and_are_bounded(tmux: Tmux) -> None:
     jobs = Jobs.open(Settings.load(keep_windows=2))
     ids = []

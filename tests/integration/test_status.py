@@ -6,9 +6,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from support import Tmux, ended, in_panes, log_of, looks_at, record_of, wait_until, write_finished
+from support import Tmux, ended, in_panes, log_of, record_of, wait_until
 
-from tmuxjobs import Jobs, Settings
+from tmuxjobs import Jobs
 from tmuxjobs.errors import JobNotFound
 from tmuxjobs.hosts import job_processes
 
@@ -161,71 +161,6 @@ def test_unknown_id_names_the_nearest(jobs: Jobs) -> None:
     job_id = jobs.execute("true", name="build").job_id
     with pytest.raises(JobNotFound, match=f"Did you mean '{job_id}'"):
         jobs.status(job_id.replace("build", "buidl"))
-
-
-def test_list_is_newest_first_and_filters(jobs: Jobs) -> None:
-    ids = [jobs.execute(command).job_id for command in ("true", "exit 1", "sleep 1000")]
-    for job_id in ids[:2]:
-        ended(jobs, job_id)
-    assert [job.job_id for job in jobs.list().jobs] == ids[::-1]
-    assert [job.job_id for job in jobs.list(status="failed").jobs] == [ids[1]]
-    assert [job.job_id for job in jobs.list(name="SLEEP").jobs] == [ids[2]]
-    limited = jobs.list(limit=1)
-    assert (len(limited.jobs), limited.total) == (1, 3)
-
-
-def records_read(seen: list[str]) -> set[str]:
-    return {os.path.dirname(path) for path in seen} - {""}
-
-
-def test_list_reads_no_more_jobs_than_it_shows(jobs: Jobs) -> None:
-    ids = write_finished(jobs, 10_000)
-    newest = ended(jobs, jobs.execute("true", name="newest").job_id).job_id
-    fresh = Jobs.open(jobs.settings)
-    with looks_at(jobs.host.store.jobs) as seen:
-        listed = fresh.list(limit=20)
-    assert [job.job_id for job in listed.jobs] == [newest, *reversed(ids[-19:])]
-    assert listed.total == 10_002
-    assert len(records_read(seen)) == 20
-    running = jobs.execute("sleep 1000").job_id
-    with looks_at(jobs.host.store.jobs) as seen:
-        listed = fresh.list(status="running")
-    assert ([job.job_id for job in listed.jobs], listed.total) == ([running], 1)
-    assert records_read(seen) == {running}
-
-
-def test_idle_server_and_a_start_read_no_finished_job(jobs: Jobs) -> None:
-    ids = set(write_finished(jobs, 10_000))
-    jobs.execute("true")  # makes the index that the records which were laid down here have not
-    fresh = Jobs.open(jobs.settings)
-    with looks_at(jobs.host.store.jobs) as seen:
-        fresh.notice_prompts()
-        fresh.events()
-        fresh.execute("true")
-        fresh.notice_prompts()
-        fresh.events()
-    assert not records_read(seen) & ids
-    assert "." not in seen
-
-
-def test_prune_reads_each_finished_job_once(jobs: Jobs) -> None:
-    ids = set(write_finished(jobs, 300))
-    many = Jobs.open(Settings.load(keep_jobs=1000))
-    many.prune()
-    with looks_at(jobs.host.store.jobs) as seen:
-        many.prune()
-    assert not records_read(seen) & ids
-    assert len(Jobs.open(Settings.load(keep_jobs=20)).prune()) == 281
-    assert jobs.list().total == 20
-
-
-def test_filtered_list_finds_jobs_wherever_they_are(jobs: Jobs) -> None:
-    odd = jobs.execute("exit 3", name="odd").job_id
-    ended(jobs, odd)
-    write_finished(jobs, 50)
-    for filtered in (jobs.list(status="failed", limit=5), jobs.list(name="ODD", limit=5)):
-        assert ([job.job_id for job in filtered.jobs], filtered.total) == ([odd], 1)
-    assert jobs.list(name="old-", limit=5).total == 50
 
 
 def test_respawned_window_does_not_run_the_job_again(jobs: Jobs, tmux: Tmux, tmp_path: Path) -> None:
