@@ -361,6 +361,12 @@ def test_short_command_costs_one_call(jobs: Jobs) -> None:
     assert answer.text().startswith(f"out\n==\n[exit: exit code 5; {answer.job_id} failed, ")
 
 
+def test_wait_of_no_time_answers_as_any_wait_does(jobs: Jobs) -> None:
+    answer = jobs.execute("read x", wait=0)
+    assert (answer.status, answer.exit_code, answer.stdout) == ("running", None, "")
+    assert answer.attach in answer.text()
+
+
 def test_execute_waits_for_what_serves(jobs: Jobs) -> None:
     answer = jobs.execute("echo starting; echo ready; sleep 1000", wait=30, pattern="ready")
     assert isinstance(answer, Ran)
