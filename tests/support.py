@@ -103,7 +103,7 @@ class Group:
         self.limit(None)
         deadline = time.monotonic() + 30
         while left := self.members.read_text().split():
-            assert time.monotonic() < deadline, f"{left} can not be moved"
+            assert time.monotonic() < deadline, f"{left} cannot be moved"
             for pid in left:
                 with contextlib.suppress(OSError):  # it ended
                     (self._top / "cgroup.procs").write_text(pid)

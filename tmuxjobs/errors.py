@@ -1,9 +1,9 @@
 """What can go wrong and is ours to tell, each with a message that says what to do next.
 
 TmuxjobsError
-├── InvalidInput      an argument that can not be used
-├── SettingsError     a setting that can not be used; nothing starts
-├── StateError        the state directory can not be used
+├── InvalidInput      an argument that cannot be used
+├── SettingsError     a setting that cannot be used; nothing starts
+├── StateError        the state directory cannot be used
 ├── TmuxError         tmux is missing, too old, refuses or does not answer
 ├── JobNotFound       no job of that id
 ├── JobEnded          the job is not running any more
@@ -12,7 +12,7 @@ TmuxjobsError
 ├── NotAllowed        the command matches no allowed pattern
 ├── LimitReached      as many jobs as may run are running
 ├── NotStarted        the command could not be started; nothing is left of it
-└── InstallError      a client's configuration can not be changed; it is as it was
+└── InstallError      a client's configuration cannot be changed; it is as it was
 """
 
 import contextlib
@@ -58,15 +58,15 @@ class TmuxjobsError(Exception):
 
 
 class InvalidInput(TmuxjobsError):
-    """An argument that can not be used."""
+    """An argument that cannot be used."""
 
 
 class SettingsError(TmuxjobsError):
-    """A setting that can not be used."""
+    """A setting that cannot be used."""
 
 
 class StateError(TmuxjobsError):
-    """The state directory can not be used."""
+    """The state directory cannot be used."""
 
 
 class TmuxError(TmuxjobsError):
@@ -120,7 +120,7 @@ class NotStarted(TmuxjobsError):
 
 
 class InstallError(TmuxjobsError):
-    """A client's configuration can not be changed; it is as it was."""
+    """A client's configuration cannot be changed; it is as it was."""
 
     lines = True
 

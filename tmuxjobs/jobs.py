@@ -106,7 +106,7 @@ class Jobs:
 
     @classmethod
     def open(cls, settings: Settings | None = None) -> Self:
-        """Ready for every verb; raises SettingsError or StateError. tmux is asked for when a verb needs it."""
+        """Ready for every verb; raises SettingsError or StateError. tmux is called only when a verb needs it."""
         return cls(Host.open(settings))
 
     def called_by(self, caller: Caller) -> Jobs:

@@ -23,7 +23,7 @@ Start = Annotated[str, Field(pattern=r"^[0-9]{1,19}$" if sys.platform.startswith
 """What tells a process from a later one with its pid, see `processes.start_of`."""
 OTHER_NAMESPACE = "it was started in another pid namespace: in another container, or before this one was restarted"
 Notify = Literal["always", "failure", "never"]
-"""When a job's end is told by a message, a bell and the hook; a failure is any end but exit code 0."""
+"""Which job endings trigger a message, a bell and the hook; a failure is any end but exit code 0."""
 Status = Literal["running", "completed", "failed", "killed", "lost"]
 STATUSES: tuple[Status, ...] = ("running", "completed", "failed", "killed", "lost")
 

@@ -1,4 +1,4 @@
-"""How a job's end is told to people: in words, in the last line of its window, by the hook. Stdlib only."""
+"""How a job ended, in words: for answers, the last line of its window, and the hook. Stdlib only."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def config_file() -> Path:
 
 
 def in_file() -> dict[str, Any]:
-    """What the person's file sets; a file that can not be read must not be a restriction that silently is none."""
+    """What the person's file sets; a file that cannot be read must not be a restriction that silently is none."""
     try:
         # It may be a link into someone's dotfiles.
         return tomllib.loads(files.read(config_file(), follow=True).decode())
@@ -157,7 +157,7 @@ def ours(name: str) -> str:
 
 def refusal(name: str, given: Mapping[str, Any], said: str) -> SettingsError:
     where = name if name in given else in_variables(os.environ).get(name, f"{name} in {config_file()}")
-    return SettingsError(f"{where} can not be used: {said}.")
+    return SettingsError(f"{where} cannot be used: {said}.")
 
 
 def refuse_unknown(environ: Mapping[str, str]) -> None:
@@ -165,4 +165,4 @@ def refuse_unknown(environ: Mapping[str, str]) -> None:
     known = {ours(name) for name in Settings.model_fields}
     for name in sorted(environ):
         if name.startswith("TMUXJOBS_") and name not in known | IN_HOOKS | {IN_JOBS, IN_OURS, MARK_IN_JOBS}:
-            raise SettingsError(f"{name} is no setting; there are {', '.join(sorted(known))}.")
+            raise SettingsError(f"{name} is not a setting; there are {', '.join(sorted(known))}.")

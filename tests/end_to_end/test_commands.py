@@ -253,7 +253,7 @@ STATUS = f"{SUMMARY} detail signal pid cwd log_path stderr_path attach log log_b
 STATUS += "cpu max_rss_bytes left_running survivors watchers typed_ago held_since"
 WAITED = "job_id reason status exit_code runtime stdout stderr cursor waits_for prompt note jobs"
 STARTED = "job_id status log_path attach"
-# command: its arguments, the answer's type, and the fields that scripts may count on for ever
+# command: its arguments, the answer's type, and the fields that scripts may count on forever
 JSON: dict[str, tuple[str, type[Model] | None, str]] = {
     "execute": ("-- sleep 1000", answers.Started, STARTED),
     "execute --wait": ("-- true", answers.Ran, f"{WAITED} log_path attach"),
@@ -363,7 +363,7 @@ def test_every_command_with_quiet_is_among_them() -> None:
         (["list", "--status"], 2, "--status needs a value."),
         (["list", "--limit", "many"], 2, "--limit takes a whole number, not 'many'."),
         (["wait", "a", "--timeout", "soon"], 2, "--timeout takes a number, not 'soon'."),
-        (["execute", "--wiat", "--", "true"], 2, "'--wiat' is no option of `execute`"),
+        (["execute", "--wiat", "--", "true"], 2, "'--wiat' is not an option of `execute`"),
         (["serve", "--http", "192.0.2.1:8765"], 2, "add --allow-remote."),
         (["serve", "--http", "192.0.2.1:8765", "--allow-remote"], 2, "cannot be served on (Cannot assign requested"),
         (["list", "--limit", "0"], 2, "limit must be 1 or more."),
@@ -383,13 +383,13 @@ def test_errors_are_one_line_and_a_code(run: Run, arguments: list[str], code: in
 
 def test_picture_that_can_not_be_written_is_told_in_one_line(run: Run, jobs: Jobs, tmp_path: Path) -> None:
     done = run("screen", jobs.execute("cat").job_id, "--png", str(tmp_path))
-    assert (done.returncode, done.stderr) == (2, f"tmuxjobs: '{tmp_path}' can not be written: Is a directory.\n")
+    assert (done.returncode, done.stderr) == (2, f"tmuxjobs: '{tmp_path}' cannot be written: Is a directory.\n")
 
 
 def test_wrong_setting_is_one_line(run: Run) -> None:
     done = run("list", env=os.environ | {"TMUXJOBS_MAX_JOBS": "many"})
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert done.stderr.startswith("tmuxjobs: TMUXJOBS_MAX_JOBS can not be used: ")
+    assert done.stderr.startswith("tmuxjobs: TMUXJOBS_MAX_JOBS cannot be used: ")
 
 
 def test_bug_leaves_a_traceback_in_a_file(run: Run, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_hold_ends_after_a_time_without_a_key(isolated: object) -> None:
 def test_finished_job_can_not_be_held(jobs: Jobs) -> None:
     job_id = jobs.execute("true").job_id
     wait_until(lambda: jobs.status(job_id).status, lambda status: status == "completed")
-    with pytest.raises(JobEnded, match="can not be held: exit code 0"):
+    with pytest.raises(JobEnded, match="cannot be held: exit code 0"):
         jobs.hold(job_id)
 
 

@@ -210,5 +210,5 @@ def test_running_job_is_never_removed_for_the_total() -> None:
 
 
 def test_total_that_can_not_hold_two_logs_is_refused() -> None:
-    with pytest.raises(SettingsError, match="max_total_size can not be used"):
+    with pytest.raises(SettingsError, match="max_total_size cannot be used"):
         Settings.load(max_total_size="64MB")

@@ -50,7 +50,7 @@ def test_damaged_record_is_named_beside_the_others(jobs: Jobs) -> None:
 
 
 def test_wrong_filter_is_refused_with_those_there_are(jobs: Jobs) -> None:
-    with pytest.raises(InvalidInput, match="'done' is no status; there are running, completed"):
+    with pytest.raises(InvalidInput, match="'done' is not a status; there are running, completed"):
         jobs.list(status="done")  # type: ignore[arg-type]
     with pytest.raises(InvalidInput, match="limit must be 1 or more"):
         jobs.list(limit=0)

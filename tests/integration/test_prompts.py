@@ -1,4 +1,4 @@
-"""Who waits for input is told, with the prompt; who does not is not, and what can not be known is not guessed."""
+"""Who waits for input is told, with the prompt; who does not is not, and what cannot be known is not guessed."""
 
 import os
 import signal

@@ -89,7 +89,7 @@ def full_disk(world: World) -> None:
 
 
 def read_only(world: World) -> None:
-    """The state directory can not be written: starts are refused with the reason, and what runs ends."""
+    """The state directory cannot be written: starts are refused with the reason, and what runs ends."""
     with small_disk(world, 4) as disk:
         jobs = world.another(state_dir=disk / "state")
         done = world.check(world.start(largest=1000, jobs=jobs), jobs=jobs)
@@ -101,7 +101,7 @@ def read_only(world: World) -> None:
             for act in (lambda: jobs.execute("true"), jobs.prune):
                 with contextlib.suppress(TmuxjobsError):
                     act()
-                    world.tally.wrong("a directory that can not be written was written")
+                    world.tally.wrong("a directory that cannot be written was written")
             if jobs.status(done.job_id).status != done.status:
                 world.tally.wrong("an ended job is told otherwise on a read-only disk")
         finally:

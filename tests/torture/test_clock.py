@@ -19,7 +19,7 @@ from support import Tmux, ended, log_of, wait_until
 from tmuxjobs import Jobs
 
 DAY_S = 86400
-# The wall clock can not be another for some processes, as the monotonic one can: time_namespaces(7).
+# The wall clock cannot be another for some processes, as the monotonic one can: time_namespaces(7).
 PRELOAD = """
 #define _GNU_SOURCE
 #include <errno.h>

@@ -554,7 +554,7 @@ def test_folder_removed_by_a_person_while_it_runs_ends_quietly(jobs: Jobs, tmux:
 
 
 def test_out_of_files_nothing_is_guessed() -> None:
-    """A job whose runner can not be looked at is neither lost nor removed, and each message says what is used up."""
+    """A job whose runner cannot be looked at is neither lost nor removed, and each message says what is used up."""
     script = (
         "import resource; from tmuxjobs import Jobs; from tmuxjobs.errors import TmuxjobsError\n"
         "jobs = Jobs.open(); job_id = jobs.execute('read x').job_id; record = jobs.host.store.read(job_id)\n"

@@ -110,13 +110,13 @@ def test_bad_value_stops_with_one_line_that_names_its_variable(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
     monkeypatch.setenv(variable, value)
-    assert refusal().startswith(f"{variable} can not be used: ")
+    assert refusal().startswith(f"{variable} cannot be used: ")
 
 
 @pytest.mark.parametrize("line", ["max_jobs = 'x'", "allowed_commands = []", "allowed_commands = [1]", "session = 1"])
 def test_bad_value_in_the_file_stops_with_one_line_that_names_the_file(line: str) -> None:
     path = write_toml(line)
-    assert refusal().startswith(f"{line.split()[0]} in {path} can not be used: ")
+    assert refusal().startswith(f"{line.split()[0]} in {path} cannot be used: ")
 
 
 def test_file_that_is_no_toml_stops() -> None:
@@ -162,7 +162,7 @@ def test_unknown_name_in_the_file_stops() -> None:
 
 def test_misspelt_variable_stops_and_shows_the_right_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMUXJOBS_ALOWED_COMMANDS", "^ls")
-    assert refusal().startswith("TMUXJOBS_ALOWED_COMMANDS is no setting; there are TMUXJOBS_ALLOWED_COMMANDS, ")
+    assert refusal().startswith("TMUXJOBS_ALOWED_COMMANDS is not a setting; there are TMUXJOBS_ALLOWED_COMMANDS, ")
 
 
 def test_variable_of_a_job_is_no_misspelt_setting(monkeypatch: pytest.MonkeyPatch) -> None:

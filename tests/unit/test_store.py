@@ -316,6 +316,7 @@ def test_state_directory_of_0_1_0_gets_the_marker_by_a_record(tmp_path: Path) ->
     [
         lambda store: None,
         lambda store: [store.next_number(), (store.root / "journal").touch(mode=0o600)],
+        lambda store: (store.root / "http-token").touch(mode=0o600),
         lambda store: [(store.jobs / "x-1").mkdir(mode=0o700), (store.jobs / "x-1" / "run.room").touch(mode=0o600)],
         lambda store: (store.root / "bug-17.txt").touch(mode=0o600),
     ],

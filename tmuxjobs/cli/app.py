@@ -1,4 +1,4 @@
-"""What all commands share: the app, the parameters that many take, how answers and wrong usage are told, exit codes."""
+"""What all commands share: the app, common parameters, how answers and wrong usage are printed, exit codes."""
 
 from difflib import get_close_matches
 from typing import Annotated, Any

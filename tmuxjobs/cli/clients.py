@@ -71,7 +71,7 @@ def _entry(client: Client, command: Sequence[str]) -> dict[str, Any]:
 def write(client: Client, command: Sequence[str], home: Path, environ: Mapping[str, str]) -> str:
     """Add it to the client's configuration, once; what was done, in a sentence. Raises InstallError.
 
-    An entry of that name that says something else, and a file that can not be read, are left as they are.
+    An entry of that name that says something else, and a file that cannot be read, are left as they are.
     """
     path = config_path(client, home, environ)
     if path is None:

@@ -188,7 +188,7 @@ def screen(job_id: JobId, *, png: Path | None = None, json: Json = False) -> Non
         try:
             png.write_bytes(picture.png(seen))
         except OSError as error:
-            raise InvalidInput(f"'{png}' can not be written: {error.strerror}.") from None
+            raise InvalidInput(f"'{png}' cannot be written: {error.strerror}.") from None
 
 
 @app.command

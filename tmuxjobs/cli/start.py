@@ -102,7 +102,7 @@ def execute(
         Which ends to tell by a message, a bell and the on_end command; as configured by default.
     """
     if command and command[0].startswith("-"):
-        raise InvalidInput(f"'{command[0]}' is no option of `execute`: see --help, and put a command behind `--`.")
+        raise InvalidInput(f"'{command[0]}' is not an option of `execute`: see --help, and put a command behind `--`.")
     line = command[0] if len(command) == 1 else shlex.join(command)
     jobs = Jobs.open()
     pressed = Pressed(ctrl_c if wait and not json else "leave")

@@ -106,7 +106,7 @@ class TerminalFilter:
         if char in "\a\n" or self._state == "sixel":
             self._state = "text"
             return self(char)
-        # A picture's data may hold newlines; it is told by how its string begins.
+        # A picture's data may hold newlines; it is recognised by how its string begins.
         if self._state == "header" and not (char.isdecimal() or char == ";"):
             self._state = "sixel" if char == "q" else "string"
         return ""

@@ -39,7 +39,7 @@ def machine_id() -> str:
 def start_of(pid: int) -> str | None:
     """What tells a process from a later one with its pid, as `runner.py` records it; None if there is none.
 
-    A zombie has ended: pid 1 may leave one for ever.
+    A zombie has ended: pid 1 may leave one forever.
     """
     if not LINUX:
         return _output_of("/bin/ps", "-o", "lstart=", "-p", str(pid)) or None
@@ -48,8 +48,8 @@ def start_of(pid: int) -> str | None:
     except (FileNotFoundError, ProcessLookupError, PermissionError, IndexError):
         return None
     except OSError as error:
-        # Out of file descriptors: a job whose runner can not be looked at is not lost.
-        raise StateError(f"The process table can not be read ({error.strerror}); try again.") from None
+        # Out of file descriptors: a job whose runner cannot be looked at is not lost.
+        raise StateError(f"The process table cannot be read ({error.strerror}); try again.") from None
     # A zombie with threads is a process whose first one has ended, and it lives.
     return None if fields[0] in (b"Z", b"X") and int(fields[17]) < 2 else fields[19].decode()
 

@@ -51,7 +51,7 @@ class Host:
 
     @classmethod
     def open(cls, settings: Settings | None = None) -> Self:
-        """Ready for every verb; raises SettingsError or StateError. tmux is asked for when a verb needs it."""
+        """Ready for every verb; raises SettingsError or StateError. tmux is called only when a verb needs it."""
         host = cls(settings or Settings.load(), environ=own_environment(), cwd=Path.cwd())
         host.store.prepare()
         place = str(units.PACKAGE.parent)

@@ -218,7 +218,7 @@ class Adopter(Runner):
     # The end
 
     def send_mark(self) -> bool:
-        """The recorder is told instead; all that tmux has read is with it."""
+        """The recorder is asked instead; it has all that tmux has read."""
         self.recorder.signal(signal.SIGUSR1)
         return True
 
@@ -254,7 +254,7 @@ class Adopter(Runner):
 
 
 def ticks() -> int:
-    """Now, as the start of a process is told by proc_pid_stat(5); only for Linux."""
+    """Now, in the unit of a process's start (proc_pid_stat(5)); Linux only."""
     return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK")) if LINUX else 0
 
 

@@ -51,7 +51,7 @@ class Command:
         self.hunting = 0
 
     def launch(self, env: dict[bytes, bytes], recorder: Recorder) -> None:
-        """Start the command in a foreground process group of its own; raises Refused when it can not be."""
+        """Start the command in a foreground process group of its own; raises Refused when it cannot be."""
         self.stderr = Stderr(recorder, self.tty) if self.job["separate_stderr"] else None
         told, tell = os.pipe()
         gate, go = os.pipe()
@@ -208,7 +208,7 @@ class Command:
             return True
         try:
             return processes.has_open(pid, self.tty) or bool(self.stderr and processes.has_open(pid, self.stderr.name))
-        except PermissionError:  # another user's: it can not have our terminal open
+        except PermissionError:  # another user's: it cannot have our terminal open
             return False
         except OSError:  # it has ended since, and may have left another
             return True

@@ -64,7 +64,7 @@ class Recorded:
                 return self.recorder.attach()
 
     def watch_no_recorder(self) -> None:
-        """Poll a pipe that never speaks in place of the FIFO that hangs up for ever."""
+        """Poll a pipe that never speaks in place of the FIFO that hangs up forever."""
         os.close(self.recorder.fd)
         self.recorder.fd, self.silent = os.pipe()
         self.recorder.pid = 0
@@ -166,7 +166,7 @@ class Recorded:
     def waits_for_tmux(self) -> bool:
         """Whether to wait on for the end of the log: MARK_S, but of a stopped tmux until it goes on.
 
-        It has the output and hands it over then. Nobody waits for us who can not ask us to end.
+        It has the output and hands it over then. Nobody waits for us who cannot ask us to end.
         """
         self.recorder.carry_on()
         if self.stop is None and processes.is_stopped(self.recorder.server_pid):

@@ -227,7 +227,7 @@ def has_name(fd: int, path: str) -> bool:
 
 
 def punch(fd: int, start: int, end: int) -> None:
-    """Give the blocks from `start` to `end` back to the file system; raises OSError where that is not to be had."""
+    """Give the blocks from `start` to `end` back to the file system; raises OSError where that is not supported."""
     if sys.platform == "darwin":
         import fcntl
         import struct
@@ -365,7 +365,7 @@ def drain(queue: Queue, splitter: Splitter, fifo: int, asked: int) -> str:
             poll.unregister(asked)
             wait_ms = 0
         if fifo in events:
-            # A pane that stays after its process keeps our input open for ever: the runner's end must be seen here.
+            # A pane that stays after its process keeps our input open forever: the runner's end must be seen here.
             poll.unregister(fifo)
             wait_ms = ORPHANED_QUIET_MS if wait_ms is None else wait_ms
         if 0 in events:
@@ -421,7 +421,7 @@ def main(folder: str, nonce: str, limit: str, separate: str) -> None:
         sys.exit(1)
     try:
         os.write(fifo, json.dumps({"why": "ready", "pid": os.getpid()}).encode() + b"\n")
-    except OSError:  # its runner was killed meanwhile; the writer would wait for ever
+    except OSError:  # its runner was killed meanwhile; the writer would wait forever
         os._exit(1)
     why = "eof"
     with contextlib.suppress(OSError):  # an input that fails has ended

@@ -72,7 +72,7 @@ class Recorder:
         self.since = str(int(time.time()))
 
     def attach(self) -> None:
-        """Start a recorder and wait until it is ready; raises Refused when it is not to be had."""
+        """Start a recorder and wait until it is ready; raises Refused when it does not start."""
         if self.fd >= 0:
             os.close(self.fd)
         with contextlib.suppress(FileNotFoundError):
@@ -83,7 +83,7 @@ class Recorder:
         facts = self.job["nonce"], str(self.job["max_output_bytes"]), "1" if self.job["separate_stderr"] else "0"
         argv = in_pane(sys.executable, PANE, "recorder", *facts)
         # The shell opens the FIFO, long before the recorder can: from then on its death is seen at once. To read as
-        # well: it would wait for a reader for ever if we were killed now.
+        # well: opened for writing alone it would block forever if we were killed now.
         ours = f"{IN_OURS}={tmux_format(self.job['job_id'])}"
         pipe = f"{ours} exec {' '.join(map(tmux_format, argv))} {SHELL_FD}<>{tmux_format(self.path)}"
         target = ["-t", self.pane]
@@ -101,7 +101,7 @@ class Recorder:
         if report["why"] == "gone":
             raise RecorderGone("the recorder of its output was killed")
         if report["why"] != "ready":
-            raise Refused(f"its output can not be recorded ({report.get('error', report['why'])})")
+            raise Refused(f"its output cannot be recorded ({report.get('error', report['why'])})")
         self.ready = True
         self.pid = report["pid"]
         with contextlib.suppress(OSError):  # it has just ended

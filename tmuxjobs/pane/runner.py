@@ -164,7 +164,7 @@ class Runner(Recorded):
         """Say once that the command itself has ended and the job runs on in the background."""
         if "command_ended" not in self.run and self.command.status is not None:
             self.run["command_ended"] = processes.ending_of(self.command.status)
-            with contextlib.suppress(OSError):  # a full disk: it is told in the exit record
+            with contextlib.suppress(OSError):  # a full disk: the exit record says it
                 write_json(self.path("run.json"), self.run)
 
     def step(self) -> None:
@@ -349,7 +349,7 @@ class Runner(Recorded):
         argv = self.keeper()
         if processes.LINUX:
             processes.become_subreaper(on=False)  # nobody would reap the orphans of what was left running
-        with contextlib.suppress(OSError):  # no more Python there: the window is told as dead by tmux
+        with contextlib.suppress(OSError):  # no Python any more: tmux reports the window as dead
             # In the job's own environment, which is kept nowhere else: there it is run again.
             os.execve(argv[0], argv, {**self.env, os.fsencode(IN_OURS): os.fsencode(self.job["job_id"])})
 

@@ -207,7 +207,7 @@ class Ear:
         if now >= self.notice_at and any(job.size != job.noticed_size for job in reading):
             before = sum(os.times()[2:4])
             said = self.place.command(kind="notice")[0]
-            with contextlib.suppress(ValueError):  # what went wrong is told to the next who asks
+            with contextlib.suppress(ValueError):  # the next caller reports what went wrong
                 asking = json.loads(said)  # from our own command
                 for job in jobs:
                     job.asks = tuple(asking[job.job_id]) if job.job_id in asking else None

@@ -195,7 +195,7 @@ def without_name(error: str) -> str:
 
 
 def read_record(folder: str, name: str, shape: files.Shape) -> dict[str, Any] | None:
-    """The record, None when there is none; one that is damaged is told by `list`, and hides no other here."""
+    """The record, None when there is none; `list` names a damaged one, which hides no other here."""
     try:
         return files.record(os.path.join(folder, name), shape)
     except (OSError, files.Odd):

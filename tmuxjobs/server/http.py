@@ -107,7 +107,7 @@ class Connection(H11Protocol):
         self._unread_since = None
 
     def overdue(self, now: float) -> bool:
-        """Whether it has had its time for what it does, which it may for ever only while it is answered."""
+        """Whether it has had its time for what it does, which it may forever only while it is answered."""
         if self.transport.is_closing():
             # Closing waits until what was written has been read.
             self._closing_since = self._closing_since or now

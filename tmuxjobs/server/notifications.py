@@ -25,7 +25,7 @@ CLIENTS = 1000
 
 
 class Reported:
-    """How far one client has been told, by number in the journal, and which ends it knows from other answers."""
+    """Last journal entry reported to this client, and the ends it knows from other answers."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -71,13 +71,13 @@ class EndsTold(Middleware):
         return result
 
     def knows(self, context: Context | None, job_ids: set[str]) -> None:
-        """The client has been told of these ends in another way."""
+        """The client knows these ends from another answer."""
         key = client_of(context)
         if key in self._clients:
             self._clients[key].known |= job_ids
 
     def news(self, key: str, known: set[str]) -> list[Entry]:
-        """What is told now, and not again."""
+        """What to report now, and never again."""
         with contextlib.suppress(StateError), self._lock:  # reported later; the answer itself matters more
             reported = self._reported(key)
             entries = self._jobs.events(reported.number)
@@ -86,7 +86,7 @@ class EndsTold(Middleware):
             ends = [one for one in entries if one.event == "end"]
             reported.known |= known
             news = [one for one in ends if one.status is not None and one.job_id not in reported.known]
-            # What has ended and is in the journal is not told again: only of the others it matters who knows.
+            # What has ended and is in the journal is not reported again: only of the others it matters who knows.
             reported.known &= set(self._jobs.host.journal.open_jobs())
             return news
         return []

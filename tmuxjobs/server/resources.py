@@ -24,7 +24,7 @@ with `interact`; for a password ask the person to attach with the line given.
 SERVE = """\
 Start this server in the background with tmuxjobs and use it: {command}
 
-1. `execute` it with wait=50, and url={url!r} to be told when it answers (or pattern, for the line that says so).
+1. `execute` it with wait=50, and url={url!r} to learn when it answers (or pattern, for the line that says so).
 2. If it ended instead, read the reason in the answer, mend it, start again.
 3. Tell the person its job id and how to watch it. `kill` it when it is not needed any more.
 """

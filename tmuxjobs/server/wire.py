@@ -47,7 +47,7 @@ def _argument_error(error: PydanticValidationError) -> str:
     parts = []
     for fault in error.errors(include_url=False, include_context=False, include_input=False):
         where = ".".join(map(str, fault["loc"]))
-        what = {"missing_argument": "is required", "unexpected_keyword_argument": "is no parameter of this tool"}
+        what = {"missing_argument": "is required", "unexpected_keyword_argument": "is not a parameter of this tool"}
         parts.append(f"`{where}` {what.get(fault['type']) or fault['msg'][0].lower() + fault['msg'][1:]}")
     return "; ".join(parts) + "."
 

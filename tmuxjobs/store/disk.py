@@ -177,7 +177,7 @@ def discard(root: Path, path: Path) -> None:
 
 def unusable(root: Path, error: OSError) -> StateError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    what = "is full" if full else f"can not be used ({error.strerror})"
+    what = "is full" if full else f"cannot be used ({error.strerror})"
     advice = "set TMUXJOBS_STATE_DIR to another"
     if full:
         advice = "free some space"

@@ -21,7 +21,7 @@ LINUX = sys.platform.startswith("linux")
 IDLE_S = 0.02
 """Between two looks at a process that polls: one that works meanwhile does not wait for anybody."""
 Attention = Literal["reads", "polls", "unknown", "none"]
-"""What the processes in front do about their terminal: are blocked in a read, poll it, can not be looked at."""
+"""What the processes in front do about their terminal: are blocked in a read, poll it, cannot be looked at."""
 READS, POLLS, SELECTS, EPOLLS = range(4)
 CALLS: dict[str, dict[int, int]] = {
     "x86_64": {0: READS, 19: READS, 7: POLLS, 271: POLLS, 23: SELECTS, 270: SELECTS, 232: EPOLLS, 281: EPOLLS},

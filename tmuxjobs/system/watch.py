@@ -33,7 +33,7 @@ class Watch:
     logs: bool = True
     """Whether growth of the log wakes it; set it anew at any time."""
     active: bool = True
-    """False when watching is not to be had: look now and then."""
+    """False when no watch could be set: the caller must poll."""
 
 
 @dataclass(eq=False)

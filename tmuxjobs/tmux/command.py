@@ -26,7 +26,7 @@ class Call(tmux_cmd):
                 self.cmd, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(env)
             )
         except OSError as error:
-            raise TmuxError(f"tmux can not be called: {error.strerror}; see to it and try again.") from None
+            raise TmuxError(f"tmux cannot be called: {error.strerror}; see to it and try again.") from None
         timeout = timeout or CALL_S
         try:
             out, err = self.process.communicate(stdin or None, timeout=timeout)  # type: ignore[arg-type]
@@ -36,7 +36,7 @@ class Call(tmux_cmd):
             self.process.wait()
             for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
                 if pipe is not None:
-                    with contextlib.suppress(OSError):  # what was not written can not be
+                    with contextlib.suppress(OSError):  # what was not written cannot be
                         pipe.close()
             raise TmuxError(
                 f"tmux did not answer within {timeout:.0f} s: its server hangs or is stopped; see to it and try again."

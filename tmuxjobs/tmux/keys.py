@@ -51,5 +51,5 @@ def key_name(key: str) -> str:
     if len(rest) == 1 and rest.isprintable():
         return modifiers + (rest.lower() if "C-" in modifiers else rest)
     raise InvalidInput(
-        f"'{key}' is no key; use names like Enter, Escape, Tab, Up, PageDown, F5, C-c, M-x or one character."
+        f"'{key}' is not a key; use names like Enter, Escape, Tab, Up, PageDown, F5, C-c, M-x or one character."
     )

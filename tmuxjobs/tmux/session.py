@@ -158,7 +158,7 @@ class Tmux:
                 break
             time.sleep(0.02 * attempt)
         else:
-            raise TmuxError(f"tmux can not hold the session {self.session}: {self._said(made.stderr)}")
+            raise TmuxError(f"tmux cannot hold the session {self.session}: {self._said(made.stderr)}")
         if "on" in answer.stdout:
             self.server.cmd("kill-session", "-t", target)
             raise TmuxError(
@@ -417,7 +417,7 @@ def _version(path: str) -> str:
     try:
         done = subprocess.run([path, "-V"], capture_output=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise TmuxError(f"'{path}' can not be run: {error}.") from None
+        raise TmuxError(f"'{path}' cannot be run: {error}.") from None
     return done.stdout.decode(errors="replace").strip()
 
 

@@ -33,7 +33,7 @@ def adopt(host: Host, window: str | None = None, *, name: str | None = None) -> 
     place = chosen(host, window)
     process = job_processes.look(place.pid)
     if process is None:
-        raise InvalidInput(f"The process of {described(place)} has ended, or is another user's: it can not be adopted.")
+        raise InvalidInput(f"The process of {described(place)} has ended, or is another user's: it cannot be adopted.")
     asked = {
         "command": shlex.join(process.argv).removeprefix("-"),
         "cwd": process.cwd,

@@ -151,7 +151,7 @@ def check_command(host: Host, command: str) -> None:
 def environment_of(host: Host, given: Mapping[str, str]) -> dict[str, str]:
     for key, value in given.items():
         if not key or "=" in key or not key.isprintable():
-            raise InvalidInput(f"{key!r} in env is no name for a variable.")
+            raise InvalidInput(f"{key!r} in env is not a name for a variable.")
         encoded(f"value of '{key}' in env", value)
     ours: dict[str, str] = {key: value for key, value in host.environ.items() if key not in NOT_FOR_JOBS}
     return ours | {"PAGER": "cat", "GIT_PAGER": "cat"} | dict(given)
@@ -218,7 +218,7 @@ def create(
             recorder=unit.main,
             pane=unit.main,
             session=host.settings.session,
-            # A job that a hook started does not run the hook again, for ever.
+            # A job that a hook started does not run the hook again, forever.
             on_end=None if IN_HOOKS & host.environ.keys() else host.settings.on_end,
         )
         if host.settings.max_total_size is not None:
@@ -237,7 +237,7 @@ def launch(host: Host, job_id: str) -> None:
     """Open the window and wait until the command runs or has run; on failure leave nothing and raise."""
     try:
         why = run(Launch(host, job_id))
-    except TmuxError as error:  # the session went, and can not be made again
+    except TmuxError as error:  # the session went, and cannot be made again
         why = str(error)
     if why:
         discard_failed_start(host, job_id)

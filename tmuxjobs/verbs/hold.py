@@ -35,7 +35,7 @@ def hold(host: Host, job_id: str, *, toggle: bool = False) -> HoldAnswer:
     """
     job = host.look(job_id)
     if not job.running:
-        raise JobEnded(f"Job '{job_id}' can not be held: {job.detail}.")
+        raise JobEnded(f"Job '{job_id}' cannot be held: {job.detail}.")
     around = host.tmux.around(job_id)
     if around is None:
         raise TmuxError(f"Job '{job_id}' has no window on this tmux server (socket {host.settings.socket_name}).")

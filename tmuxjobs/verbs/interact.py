@@ -39,7 +39,7 @@ LINE_BYTES = 4095
 """What a terminal takes as one line while it is cooked; it cuts what is longer, n_tty(4)."""
 PATTERN_S = 5.0
 CHARS = 8_000
-"""Of a response; one that is longer is told by its head and its end."""
+"""Characters of a response; a longer one is shown by its head and its end."""
 PROMPT_CHARS = 8
 """Of a prompt before an empty line, such as `... `."""
 NARROW = 20
@@ -203,7 +203,7 @@ class Exchange(Watched):
         if (said := self.look(quiet, size, grown=grown)) is not None:
             return self.answer(said)
         if now > self.deadline:
-            return self.answer(f"the wait of {self.wait_s:g} s is over; `output` with the cursor goes on")
+            return self.answer(f"timed out after {self.wait_s:g} s; call `output` with the cursor to continue")
         self.quiet_in_s = QUIET_S if grown and quiet < QUIET_S else RECHECK_S
         return None
 

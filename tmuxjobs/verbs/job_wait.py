@@ -29,13 +29,13 @@ AROUND = 3
 """Lines shown before a match that is not among the newest output."""
 IDLE_S = 2.0
 RECHECK_S = 10.0
-"""Between two looks when nothing was told: it makes up for what the kernel could not tell."""
+"""Seconds between two checks without an event, in case the kernel reported none."""
 UNWATCHED_S = 0.1
-"""Likewise where watching is not to be had at all."""
+"""Likewise where nothing can be watched."""
 PROBE_S = 0.015
 SEEK_S = 5.0
 SETTLE_S = 0.5
-"""A job that waits for input in a wait for its end is told when it has been quiet for so long."""
+"""Seconds of silence after which a wait for the end reports that the job waits for input."""
 COST = 20
 """Looks at the machine take at most one part in so many of a processor."""
 
@@ -82,7 +82,7 @@ def goal(
     if port is not None and not 0 <= port < 65536:
         raise InvalidInput(f"There is no port {port}; give 1 to 65535, or 0 for any.")
     if url is not None and not probes.is_address(url):
-        raise InvalidInput(f"'{url}' is no http or https address, like http://localhost:8000.")
+        raise InvalidInput(f"'{url}' is not an http or https address, like http://localhost:8000.")
     for given in filter(None, (pattern, fail_pattern)):
         matching.compiled(given, literal=literal)
     if "" in (pattern, fail_pattern):

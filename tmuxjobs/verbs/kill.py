@@ -93,7 +93,7 @@ def end_removed(host: Host, job_id: str, runner: int, start: str) -> Kill:
     processes.send(runner, start, signals.SIGTERM)
     while job_processes.alive(runner, start):
         if time.monotonic() > deadline:
-            raise TmuxError(f"Job '{job_id}' was told to end and still runs after {bound:.0f} s: tmux may hang.")
+            raise TmuxError(f"Job '{job_id}' was asked to end and still runs after {bound:.0f} s: tmux may hang.")
         time.sleep(0.01)
     pane = host.tmux.panes().get(job_id)
     if pane is not None and pane.dead:
@@ -140,5 +140,5 @@ def end_processes(
 def signal_name(name: str) -> str:
     full = name.upper() if name.upper().startswith("SIG") else f"SIG{name.upper()}"
     if full not in signals.Signals.__members__:
-        raise InvalidInput(f"'{name}' is no signal; use TERM, INT, HUP, KILL, ...")
+        raise InvalidInput(f"'{name}' is not a signal; use TERM, INT, HUP, KILL, ...")
     return full

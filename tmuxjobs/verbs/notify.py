@@ -1,6 +1,6 @@
 """Telling people that a job waits for them: servers do it, and `main` for the welcome page when there is none.
 
-A job's end is told by its runner, which is there when nobody else is.
+A job's end is announced by its runner, which is there when nobody else is.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def running(host: Host, faults: list[str]) -> list[Job]:
 
 
 def mark(host: Host, jobs: list[Job], faults: list[str], *, attended: bool) -> dict[str, Prompt]:
-    """What each waits for, told to the windows; a notice is kept for when someone is there."""
+    """What each waits for, marked on its window; notices wait until someone is attached."""
     asking = prompts(host, jobs, faults=faults)
     marks: dict[str, Asking | None] = {}
     for job in jobs:

@@ -1,4 +1,4 @@
-"""Who waits for input: a job whose program in front reads the terminal, with its prompt; a password is told apart."""
+"""Who waits for input: a job whose program in front reads the terminal, with its prompt; passwords are recognised."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ QUIET_S = 0.05
 SKEW_S = 5.0
 """The log is this far behind at the most; until then the prompt may not be whole."""
 TMUX_S = 1.0
-"""For tmux to say which programs are full-screen: a job's state is told without it."""
+"""Bound for tmux to say which programs are full-screen; a job's state does not depend on it."""
 PROMPT_CHARS = 300
 SECRET = re.compile(r"(password|passphrase|passcode|\bpin\b|verification code)[^\n]{0,80}[:?>]\s*$", re.IGNORECASE)
 
@@ -34,7 +34,7 @@ class Prompt:
 
 
 def prompt(host: Host, job: Job) -> Prompt | None:
-    """What the job waits for now; None when it does not, and when that can not be known."""
+    """What the job waits for now; None when it does not, and when that cannot be known."""
     return raised(lambda faults: prompts(host, [job], faults=faults)).get(job.id)
 
 

@@ -27,7 +27,7 @@ def restart(host: Host, job_id: str, *, env: Mapping[str, str] | None = None) ->
     job = host.look(job_id)
     if job.spec.adopted is not None:
         raise InvalidInput(
-            f"Job '{job_id}' was adopted, so its environment is not known and it can not be run again as it was: "
+            f"Job '{job_id}' was adopted, so its environment is not known and it cannot be run again as it was: "
             "`execute` starts what you need."
         )
     runs = job.running

@@ -27,7 +27,7 @@ def list(host: Host, *, status: Status | None = None, limit: int = 20, name: str
     Without `status` and `name` no more jobs are read than are shown, and of others no damage is told.
     """
     if status is not None and status not in STATUSES:
-        raise InvalidInput(f"'{status}' is no status; there are {', '.join(STATUSES)}.")
+        raise InvalidInput(f"'{status}' is not a status; there are {', '.join(STATUSES)}.")
     if limit < 1:
         raise InvalidInput("limit must be 1 or more.")
     found: builtins.list[Job] = []
@@ -78,7 +78,7 @@ def status(host: Host, job_id: str) -> JobStatus:
         waits_for=prompt.waits_for if prompt else None,
         prompt=prompt.text if prompt else None,
         timeout=job.spec.timeout_s,
-        # Of an adopted process they were told to tmux, its parent, alone.
+        # Those of an adopted process are known only to tmux, its parent.
         cpu=ended.cpu_user_s + ended.cpu_system_s if ended and not job.spec.adopted else None,
         max_rss_bytes=ended.max_rss_bytes if ended and not job.spec.adopted else None,
         left_running=kill.alive_of(host, job, ended.left_running) if ended else (),

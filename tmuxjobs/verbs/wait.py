@@ -1,4 +1,4 @@
-"""`wait`: until a job ends, prints, falls silent, asks, or serves; told by the kernel, never polling its log.
+"""`wait`: until a job ends, prints, falls silent, asks, or serves; woken by the kernel, without polling its log.
 
 What is waited for is looked at once more after each change, so that a wait that was cut off is simply begun again.
 """
@@ -86,7 +86,7 @@ class Wait:
                 cursor = min(cursor, behind)
                 notes.insert(0, f"there was time to look through the output up to byte {behind}")
             on = "`wait` again" if len(self.all) > 1 else f"`wait` with cursor={cursor}"
-            notes.insert(0, f"not so after {self.timeout:g} s; {on} goes on")
+            notes.insert(0, f"timed out after {self.timeout:g} s; call {on} to continue")
             notes += one_time_notes(one)
         notes += output.log_notes(job)
         notes += output.held_back(out)
