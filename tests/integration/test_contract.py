@@ -90,7 +90,7 @@ async def test_results_have_the_seeds_fields(client: Client[Any], jobs: Jobs) ->
         ("execute", {"command": ""}, "The command is empty"),
         ("execute", {}, "`command` is required"),
         ("execute", {"command": "ls", "pattern": "x"}, "need `wait`"),
-        ("execute", {"command": "ls", "nonsense": 1}, "`nonsense` is no parameter"),
+        ("execute", {"command": "ls", "nonsense": 1}, "`nonsense` is not a parameter"),
         ("status", {"job_id": "nosuch-0000"}, "No job 'nosuch-0000'"),
         ("output", {"job_id": "nosuch-0000"}, "No job 'nosuch-0000'"),
         ("interact", {"job_id": "../../etc", "input": "x"}, "No job '../../etc'"),

@@ -101,7 +101,7 @@ def test_input_to_a_finished_job_says_how_it_ended(jobs: Jobs) -> None:
 @pytest.mark.parametrize("key", ["Foo", "C-", "", "ctrl", "Ctrl-Foo", "F13", "é́x"])
 def test_wrong_key_is_refused_and_types_nothing(jobs: Jobs, key: str) -> None:
     job_id = ready(jobs, "echo ready; read x; echo got $x")
-    with pytest.raises(InvalidInput, match="is no key"):
+    with pytest.raises(InvalidInput, match="is not a key"):
         jobs.interact(job_id, "typed", keys=[key])
     assert jobs.output(job_id).stdout == "ready\n"
 

@@ -91,7 +91,7 @@ def test_misspelt_job_is_told_with_the_nearest(jobs: Jobs) -> None:
 
 def test_wrong_signal_is_refused_and_kills_nothing(jobs: Jobs) -> None:
     job_id = jobs.execute("sleep 1000").job_id
-    with pytest.raises(InvalidInput, match="'NOPE' is no signal"):
+    with pytest.raises(InvalidInput, match="'NOPE' is not a signal"):
         jobs.kill(job_id, signal="NOPE")
     assert jobs.status(job_id).status == "running"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from fastmcp import Client
-from support import PYTHON, Person, Screen, Tmux, ended, in_panes, record_of, wait_until
+from support import PYTHON, Person, Screen, Tmux, ended, in_panes, wait_until
 
 from tmuxjobs import Jobs
 from tmuxjobs.server.tools import build_server
@@ -189,7 +189,7 @@ def test_question_that_comes_after_its_read_is_told_once(
     [recorder] = in_panes(jobs, "recorder", job_id)
 
     def told() -> str:
-        notify.mark(jobs.host, [record_of(jobs, job_id)], [], attended=True)
+        notify.mark(jobs.host, [jobs.host.look(job_id)], [], attended=True)
         return tmux("show-options", "-qv", "-t", "=mcp-jobs:", "@tmuxjobs_notice").strip()
 
     recorder.suspend()

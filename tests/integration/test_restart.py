@@ -13,7 +13,8 @@ from support import Tmux, change_pane, ended, record_of, wait_until
 from tmuxjobs import Jobs, Settings
 from tmuxjobs.answers import Kill
 from tmuxjobs.errors import InvalidInput, JobNotFound, NotStarted, StateError, TmuxError, TmuxjobsError
-from tmuxjobs.models import Record
+from tmuxjobs.hosts.local import Host
+from tmuxjobs.models import Job
 from tmuxjobs.server.tools import build_server
 from tmuxjobs.verbs import kill
 
@@ -136,10 +137,10 @@ def test_job_that_does_not_end_in_time_is_not_started_twice(jobs: Jobs, monkeypa
 
 
 def stop_too_late(stop: Any, late: str) -> Any:
-    def stops(jobs: Jobs, record: Record, *how: Any) -> Kill:
-        if record.job.job_id == late:
+    def stops(host: Host, job: Job, *how: Any) -> Kill:
+        if job.id == late:
             raise TmuxError("It was told to end, and is not there after 20 s.")
-        return stop(jobs, record, *how)
+        return stop(host, job, *how)
 
     return stops
 

@@ -55,9 +55,16 @@ def test_welcome_page_finds_the_jobs_of_a_directory_with_any_name(
     screen(columns=120).until(f"▸ {job_id}")
 
 
+def share_salt(both: list[Jobs]) -> None:
+    """Ids are salted for each directory: two that share it stand for two whose ids meet by chance."""
+    for jobs in both:
+        (jobs.host.store.root / "salt").write_text("00000000000000a1 1\n")
+
+
 def test_job_of_another_directory_with_the_same_id_is_another_job(tmp_path: Path) -> None:
     kept = {"one": 0, "two": 1000}
     both = [Jobs.open(Settings.load(state_dir=tmp_path / name, keep_windows_for=s)) for name, s in kept.items()]
+    share_salt(both)
     mine, theirs = [[jobs.execute(line, name="x").job_id for line in ("read x; echo $x", "true")] for jobs in both]
     assert mine == theirs
     for jobs in both:
@@ -77,6 +84,7 @@ def test_welcome_page_goes_to_the_job_of_its_own_directory(
 ) -> None:
     mine, theirs = [Jobs.open(Settings.load(state_dir=tmp_path / name)) for name in ("mine", "theirs")]
     mine.host.ensure_session()
+    share_salt([mine, theirs])
     both = [jobs.execute("read x", name="x").job_id for jobs in (theirs, mine)]
     assert both[0] == both[1]
     terminal = screen()

@@ -74,7 +74,7 @@ def test_bound_is_told_and_the_wait_goes_on_with_its_cursor(jobs: Jobs, tmp_path
     wait_until(lambda: jobs.output(job_id).stdout)
     first = jobs.wait(job_id, timeout=0.2)
     assert (first.reason, first.status, first.stdout) == ("timeout", "running", "one\n")
-    assert "not so after 0.2 s" in first.note
+    assert "timed out after 0.2 s" in first.note
     assert f"cursor={first.cursor}" in first.note
     future = waiting(jobs, job_id, cursor=first.cursor)
     release(gate)
@@ -283,7 +283,7 @@ def test_each_of_several_tells_its_output_and_its_cursor(jobs: Jobs, tmp_path: P
     ended(jobs, both[0])
     early = jobs.wait(both, timeout=0.1)
     assert [(one.stdout, one.cursor) for one in early.jobs] == [("one\n", 5), ("", 8)]
-    assert "`wait` again goes on" in jobs.wait(both, mode="all", timeout=0.1).note
+    assert "call `wait` again to continue" in jobs.wait(both, mode="all", timeout=0.1).note
     future = waiting(jobs, both, mode="all")
     release(gate)
     answer = future.result(30)
@@ -390,7 +390,7 @@ async def test_bound_over_mcp_is_clamped(jobs: Jobs, mode: str, monkeypatch: pyt
     job_id = jobs.execute("sleep 1000").job_id
     async with Client(build_server(jobs), mode=mode) as client:  # type: ignore[arg-type]
         result = await client.call_tool("wait", {"job_id": job_id, "timeout": 600})
-    assert "not so after 0.3 s" in result.content[0].text  # type: ignore[union-attr]
+    assert "timed out after 0.3 s" in result.content[0].text  # type: ignore[union-attr]
 
 
 async def test_execute_over_mcp_answers_with_output(jobs: Jobs, mode: str) -> None:
@@ -477,7 +477,7 @@ def test_wait_that_had_no_time_for_all_output_says_how_far_it_came(jobs: Jobs) -
     answers = [jobs.wait(job_id, pattern="^ready$", cursor=0, timeout=0)]
     while answers[-1].reason == "timeout":
         cursor = answers[-1].cursor
-        assert f"`wait` with cursor={cursor} goes on" in answers[-1].note
+        assert f"call `wait` with cursor={cursor} to continue" in answers[-1].note
         assert f"there was time to look through the output up to byte {cursor}" in answers[-1].note
         answers.append(jobs.wait(job_id, pattern="^ready$", cursor=cursor, timeout=0))
         assert answers[-1].cursor > cursor

@@ -296,9 +296,9 @@ def test_server_without_a_session_has_no_windows(jobs: Jobs, tmux: Tmux) -> None
 
 def test_request_to_stop_that_comes_after_the_end_does_not_stay(jobs: Jobs) -> None:
     job_id = running(jobs, "sleep 1000")
-    record = record_of(jobs, job_id)
+    job = jobs.host.look(job_id)
     jobs.kill(job_id)
-    assert kill.stop(jobs, record, "SIGTERM", 1.0).status == "killed"
+    assert kill.stop(jobs.host, job, "SIGTERM", 1.0).status == "killed"
     assert jobs.host.store.transient(job_id) == []
 
 

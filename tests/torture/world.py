@@ -18,6 +18,7 @@ from support import PYTHON, in_panes
 
 from tmuxjobs import Jobs, Settings
 from tmuxjobs.answers import JobStatus
+from tmuxjobs.store.disk import MARKER
 
 RECORDS = {"job.json", "run.json", "exit.json", "output.log", "output.gaps", "stderr.log", "stderr.gaps"}
 SOURCE_BYTES = 8 << 20
@@ -245,7 +246,9 @@ class World:
             if extra := {entry.name for entry in folder.iterdir()} - RECORDS:
                 self.left(f"in {name}: {', '.join(sorted(extra))}")
         usual_of = {
-            self.jobs.host.store.root: {"jobs", "journal", "lock", "pane", "sequence"},
+            self.jobs.host.store.root: {
+                *("indexed", "jobs", "journal", "lock", "open", "pane", "salt", "sequence", MARKER)
+            },
             Path(os.environ["TMPDIR"]): set(),
         }
         for place, usual in usual_of.items():
@@ -253,6 +256,8 @@ class World:
                 self.left(f"in {place.name}: {', '.join(sorted(extra))}")
         if extra := {entry.name for entry in self.jobs.host.store.jobs.iterdir()} - set(self.jobs.host.store.ids()):
             self.left(f"in jobs: {', '.join(sorted(extra))}")
+        if extra := set(self.jobs.host.store.index.marked()) - set(self.jobs.host.store.unfinished_ids()):
+            self.left(f"in open: {', '.join(sorted(extra))}")
         self.settle_windows()
 
     def settle_windows(self) -> None:
