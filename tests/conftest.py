@@ -6,6 +6,7 @@ The whole session lives in one short folder under /tmp, each test in a folder of
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -174,7 +175,7 @@ def end_processes(folder: Path) -> list[str]:
             subprocess.run(["tmux", "-S", str(socket), "kill-server"], capture_output=True, timeout=5)
     for process in processes_of(folder):
         with contextlib.suppress(psutil.Error):
-            if process.name().startswith("tmux"):
+            if re.fullmatch("tmux(:.*)?", process.name()):  # not `tmuxjobs-job`
                 process.kill()
     with contextlib.suppress(AssertionError):
         wait_until(lambda: processes_of(folder), lambda running: not running, timeout=20)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -224,7 +225,7 @@ class World:
         with contextlib.suppress(psutil.Error):
             line = process.cmdline()
             return (
-                process.name().startswith("tmux")
+                re.fullmatch("tmux(:.*)?", process.name()) is not None
                 or line in (["cat"], ["sh"], ["/bin/sh"], ["-sh"])
                 or any(part in ("finished", "welcome") for part in line)
             )
