@@ -174,7 +174,7 @@ def test_welcome_page_shows_where_it_runs(jobs: Jobs, running: str) -> None:
     theirs = {"machine": "0" * 16, "host": "gpu1", "boot": "another"}
     jobs.host.store.save(folder / "job.json", record.job.model_copy(update=theirs))
     [job] = Board(str(jobs.host.store.root)).look()
-    assert (job.state, job.told(), job.is_quiet()) == ("running", "running on gpu1", False)
+    assert (job.state, job.summary(), job.is_quiet()) == ("running", "running on gpu1", False)
     jobs.host.store.save(folder / "job.json", record.job)
     jobs.interact(running, "x")
     ended(jobs, running)

@@ -45,8 +45,8 @@ def hook_environment(folder: str, record: dict[str, Any], end: End) -> dict[str,
         "SESSION": job.get("session", "mcp-jobs"),
         "SOCKET_NAME": os.path.basename(record["run"]["socket"]),
     }
-    told = {f"TMUXJOBS_{name}": "" if value is None else str(value) for name, value in facts.items()}
-    return {**{name: value for name, value in os.environ.items() if not name.startswith("TMUXJOBS_")}, **told}
+    ours = {f"TMUXJOBS_{name}": "" if value is None else str(value) for name, value in facts.items()}
+    return {**{name: value for name, value in os.environ.items() if not name.startswith("TMUXJOBS_")}, **ours}
 
 
 def run_hook(command: str, env: dict[str, str]) -> None:

@@ -53,7 +53,7 @@ class Command:
     def launch(self, env: dict[bytes, bytes], recorder: Recorder) -> None:
         """Start the command in a foreground process group of its own; raises Refused when it cannot be."""
         self.stderr = Stderr(recorder, self.tty) if self.job["separate_stderr"] else None
-        told, tell = os.pipe()
+        failure, tell = os.pipe()
         gate, go = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
@@ -82,9 +82,9 @@ class Command:
             os.write(go, b"1")
         os.close(go)
         said = b""
-        while chunk := os.read(told, 4096):
+        while chunk := os.read(failure, 4096):
             said += chunk
-        os.close(told)
+        os.close(failure)
         if said:
             raise Refused(said.decode(errors="replace"))
 

@@ -58,7 +58,7 @@ class Log:
         # A recorder before us may have dropped more than the file is long.
         self.at = self.begun_at = max([self.size, *(end for _, end in self.gaps)])
         self.sum = 0
-        # Takes its room on disk now, so that a gap can still be told when the disk is full.
+        # Takes its room on disk now, so that a gap can still be noted when the disk is full.
         os.pwrite(self.gaps_fd, text.ljust(GAPS_BYTES), 0)
         self.is_listed = True
 

@@ -98,7 +98,7 @@ class Job:
         theirs = self.run.get("namespace") if self.run is not None else ""
         return theirs in (None, "", processes.pid_namespace())
 
-    def told(self) -> str:
+    def summary(self) -> str:
         if self.fault:
             return self.fault
         if self.is_elsewhere and self.state == "running":
@@ -281,7 +281,7 @@ class Welcome:
                     self.place.tmux("set-option", "-w", "-t", job.run["pane"], "@tmuxjobs_state", "lost")
 
     def own_keys(self) -> str:
-        """The person's own keys for going about, from tmux; told to the status line too."""
+        """The person's own keys for going about, from tmux; shown in the status line too."""
         prefix = self.place.tmux("show-options", "-A", "-v", "-t", f"={self.place.session}:", "prefix")[0]
         found: dict[str, str] = {}
         for line in self.place.tmux("list-keys", "-T", "prefix")[0].splitlines():
@@ -302,8 +302,8 @@ class Welcome:
         short = "  ".join(f"{key} {what}" for key, what in keys if what in ("jobs", "leave"))
         hold = next((f"{key} h" for key, what in keys if what == "jobs"), "")
         # Drawn by tmux as a format: no key may be taken for one.
-        told = (("", text), ("_short", short), ("_hold", hold))
-        marks = [(f"@tmuxjobs_keys{kind}", of.replace("#", "##")) for kind, of in told]
+        shown = (("", text), ("_short", short), ("_hold", hold))
+        marks = [(f"@tmuxjobs_keys{kind}", of.replace("#", "##")) for kind, of in shown]
         for name, value in marks:
             self.place.tmux("set-option", "-t", f"={self.place.session}:", name, value)
         # As of the jobs' windows: a person's own watch over output would tell every time this page is drawn anew.
@@ -364,9 +364,9 @@ class Welcome:
         mark = (">\x1b[7m", "\x1b[27m") if chosen else (" ", "")
         said = ""
         with apart(job):
-            said = visible(job.told())
-        told = f"\x1b[{colour}m{MARKS[state]}\x1b[39m{start}\x1b[{colour}m{said or visible(job.fault):<20}\x1b[39m"
-        return f"{mark[0]}{told}{mark[1]}{rest}"
+            said = visible(job.summary())
+        start = f"\x1b[{colour}m{MARKS[state]}\x1b[39m{start}\x1b[{colour}m{said or visible(job.fault):<20}\x1b[39m"
+        return f"{mark[0]}{start}{mark[1]}{rest}"
 
     def act(self, key: str) -> None:
         if key == RING:

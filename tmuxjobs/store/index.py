@@ -58,7 +58,7 @@ class Index:
         return suffix(number, salt if number >= first else 0)
 
     def number(self, job_id: str) -> int:
-        """The job's number, told by its id alone; -1 when the id is not one that we gave."""
+        """The job's number, from its id alone; -1 when the id is not one that we gave."""
         end = job_id.rpartition("-")[2]
         salt, first = self._salted() or (0, 1)
         plain = number_of(end) if first > 1 else first

@@ -201,7 +201,7 @@ class Store:
         return found
 
     def newest(self) -> list[str]:
-        """Every job's id, the newest first, told by the ids alone."""
+        """Every job's id, the newest first, from the ids alone."""
         return sorted(self.ids(), key=self.index.number, reverse=True)
 
     def unfinished_ids(self) -> list[str]:

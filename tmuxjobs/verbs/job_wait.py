@@ -134,7 +134,7 @@ class JobWait:
         return [matching.Watcher(path, pattern, literal=self.goal.literal, start=at) for path, at in starts.items()]
 
     def check(self, watch: Watch, *, deadline: float = math.inf) -> WaitResult | None:
-        """The result if there is one now; else `pause_s` says when to look again though nothing was told.
+        """The result if the wait is over; otherwise `pause_s` is when to check again without an event.
 
         Patterns are sought until *deadline* (monotonic), or a little longer so that each look comes further.
         """

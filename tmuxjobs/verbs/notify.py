@@ -17,7 +17,7 @@ from tmuxjobs.tmux.panes import Asking
 from tmuxjobs.verbs.prompts import Prompt, is_printing, prompts
 
 SETTLED_S = 1.0
-"""How long a log must not have grown before people are told: on a busy machine the question comes after its read."""
+"""Seconds without growth of the log before people are notified: on a busy machine the question comes after its read."""
 
 
 def notice_prompts(host: Host, faults: list[str] | None = None) -> None:

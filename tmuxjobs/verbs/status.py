@@ -24,7 +24,7 @@ from tmuxjobs.verbs import (
 def list(host: Host, *, status: Status | None = None, limit: int = 20, name: str | None = None) -> JobList:
     """Jobs newest first; `name` is a part of the id or the command.
 
-    Without `status` and `name` no more jobs are read than are shown, and of others no damage is told.
+    Without `status` and `name` only the jobs that are shown are read, so damage to others goes unnoticed.
     """
     if status is not None and status not in STATUSES:
         raise InvalidInput(f"'{status}' is not a status; there are {', '.join(STATUSES)}.")
