@@ -98,7 +98,7 @@ def isolated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(tempfile, "tempdir", None)
     yield folder
     left = end_processes(folder) if request.node.get_closest_marker("unit") is None else []
-    shutil.rmtree(folder)
+    remove(folder)
     if left:
         pytest.fail("the test left processes behind: " + "; ".join(left), pytrace=False)
 
@@ -158,6 +158,19 @@ def screen(isolated: Path) -> Callable[..., Screen]:
     return attach
 
 
+def remove(folder: Path) -> None:
+    """A process that starts a program has no environment for a moment, so one may be missed, and write meanwhile."""
+    deadline = time.monotonic() + 5
+    while True:
+        try:
+            shutil.rmtree(folder)
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
 def processes_of(folder: Path) -> list[psutil.Process]:
     """The live processes that were started with this test's TMUX_TMPDIR."""
     found = []
@@ -178,7 +191,7 @@ def end_processes(folder: Path) -> list[str]:
             if re.fullmatch("tmux(:.*)?", process.name()):  # not `tmuxjobs-job`
                 process.kill()
     with contextlib.suppress(AssertionError):
-        wait_until(lambda: processes_of(folder), lambda running: not running, timeout=20)
+        wait_until(lambda: processes_of(folder) or processes_of(folder), lambda running: not running, timeout=20)
         return []
     left = []
     for process in processes_of(folder):

@@ -1,4 +1,8 @@
-"""Class Jobs: the verbs, as an agent or a person has them. What a caller may do is decided here and nowhere else."""
+"""Class Jobs: the verbs for one caller, an agent or a person.
+
+What a caller may do to a job that a person holds, or that another machine has, is decided here; which commands may be
+started, in `verbs/execute.py`.
+"""
 
 from __future__ import annotations
 
@@ -45,10 +49,7 @@ def _act(function: Callable[Concatenate[Host, P], R]) -> Callable[Concatenate[Jo
 
     @functools.wraps(function)
     def method(self: Jobs, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        job_id = str(args[0] if args else kwargs["job_id"])
-        self.host.refuse_elsewhere(job_id)
-        if self.caller == "agent":
-            verbs.hold.refuse_if_held(self.host, job_id)
+        self._check(str(args[0] if args else kwargs["job_id"]))
         return function(self.host, *args, **kwargs)
 
     return method
@@ -59,11 +60,9 @@ def _act_async(function: Callable[Concatenate[Host, P], Awaitable[R]]) -> Callab
 
     @functools.wraps(function)
     async def method(self: Jobs, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        if self.caller == "agent":
-            from asyncio import to_thread  # takes 25 ms, and only the server has an event loop
+        from asyncio import to_thread  # takes 25 ms, and only the server has an event loop
 
-            job_id = str(args[0] if args else kwargs["job_id"])
-            await to_thread(verbs.hold.refuse_if_held, self.host, job_id)
+        await to_thread(self._check, str(args[0] if args else kwargs["job_id"]))
         return await function(self.host, *args, **kwargs)
 
     return method
@@ -108,6 +107,12 @@ class Jobs:
     def open(cls, settings: Settings | None = None) -> Self:
         """Ready for every verb; raises SettingsError or StateError. tmux is called only when a verb needs it."""
         return cls(Host.open(settings))
+
+    def _check(self, job_id: str) -> None:
+        """Whether this caller may act on that job now; raises OtherHost, or Held for an agent."""
+        self.host.refuse_elsewhere(job_id)
+        if self.caller == "agent":
+            verbs.hold.refuse_if_held(self.host, job_id)
 
     def called_by(self, caller: Caller) -> Jobs:
         """The same jobs, as that caller has them."""

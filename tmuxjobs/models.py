@@ -385,7 +385,7 @@ class Job:
 
     @property
     def runs(self) -> bool:
-        """Whether its runner lives: it can be typed into and asked to end."""
+        """Whether its runner lives, or may live on another machine (`Elsewhere`)."""
         return isinstance(self.state, Running)
 
     @property

@@ -82,6 +82,15 @@ def test_what_needs_its_window_is_refused_with_the_host(
     assert jobs.status(running).status == "running"
 
 
+def test_agent_there_is_refused_with_the_host(isolated: Path, jobs: Jobs, running: str, other: Other) -> None:
+    other("list")
+    code = "import asyncio; from tmuxjobs import Jobs; jobs = Jobs.open().called_by('agent'); "
+    code += f"asyncio.run(jobs.interact_async('{running}', 'x'))"
+    done = on_another_machine(isolated, sys.executable, "-c", code)
+    assert f"'{running}' runs on host '{HERE}'" in done.stderr
+    assert jobs.status(running).status == "running"
+
+
 @pytest.mark.parametrize("argv", [("prune",), ("doctor", "--fix")], ids=lambda argv: argv[0])
 def test_no_cleaning_touches_it(jobs: Jobs, running: str, other: Other, argv: tuple[str, ...]) -> None:
     folder = jobs.host.store.folder(running)

@@ -1,6 +1,7 @@
 """Holds the table of parts in CONTRIBUTING: which part may import which, who owns which library, and no circles."""
 
 import ast
+import re
 import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -147,3 +148,12 @@ def test_listing_jobs_loads_neither_the_server_nor_the_picture(module: str) -> N
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
     at_start = [node for node in ast.parse(MODULES[module].read_text()).body if not isinstance(node, functions)]
     assert not {"server", "picture"} & {part_of(other) for node in at_start for other in ours(imports(node))}
+
+
+def test_contributing_s_map_points_down() -> None:
+    table = (PACKAGE.parent / "CONTRIBUTING.md").read_text().partition("| part | knows |")[2].partition("\n\n")[0]
+    rows = [re.findall(r"`([\w.]+)/?`", row.split("|")[1]) for row in table.splitlines() if "`" in row]
+    place = {name.removesuffix(".py"): number for number, names in enumerate(rows) for name in names}
+    for part in PARTS.keys() & place.keys():
+        for other in PARTS[part]:
+            assert place[part] <= place[other], f"{part} imports {other}, which stands above it"

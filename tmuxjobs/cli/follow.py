@@ -25,8 +25,8 @@ def follow(
 ) -> int:
     """Print what comes after the cursors until the job ends; its exit code, as a shell would give it.
 
-    A terminal gets it in colour and without what is meant for the job's own (`filtering.py`), all else clean text. When
-    the reader of a pipe leaves first, the job runs on and the code is that of SIGPIPE.
+    A terminal gets it in colour and without what is meant for the job's own (`terminal_filter.py`), all else
+    clean text. When the reader of a pipe leaves first, the job runs on and the code is that of SIGPIPE.
     """
     show = Shown(colours=sys.stdout.isatty())
     pages = jobs.follow(job_id, cursor=cursor, stderr_cursor=stderr_cursor, raw=show.colours)

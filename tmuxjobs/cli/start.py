@@ -1,4 +1,4 @@
-"""The commands that start something: a job, the server, and its place in a client."""
+"""The commands that start or adopt a job, and `token`."""
 
 import shlex
 import sys

@@ -1,1 +1,1 @@
-"""The machines that jobs run on. `local.py` is this one; verbs know a host only by its methods."""
+"""The machines that jobs run on. `local.py` is this one: its settings, store, journal and tmux, and what is so now."""

@@ -1,6 +1,6 @@
 """The process behind `pipe-pane`: copies one pane's output into the job's log files.
 
-Stdlib only, run by path with `python -I -S`. It drains its input whatever happens to the disk, because tmux puts no
+Stdlib only, a role of `__main__.py`. It drains its input whatever happens to the disk, because tmux puts no
 bound on what it keeps for a reader that does not read (3 to 77 MB seen for 67 MB). An offset in a log file is always
 the offset in the stream: what is dropped leaves a hole, listed in the `.gaps` file beside the log. At the end it reads
 back what it wrote: others may write into the log, cut it or take it away.

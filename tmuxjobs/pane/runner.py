@@ -1,6 +1,6 @@
 """The process in the pane: runs one job's command and is the one place that ends it and writes how it ended.
 
-Stdlib only, run by path with `python -I -S`, so that the truth about a job depends on no server being alive. It reads
+Stdlib only, a role of `__main__.py`, so that the truth about a job depends on no server being alive. It reads
 `job.json` and `env` in the job's folder and writes `run.json` and, when the log is whole or it knows why not,
 `exit.json`. CONTRIBUTING.md has the order of acts.
 """

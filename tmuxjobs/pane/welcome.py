@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 TICK_S = 2.0
 QUIET_S = 1.0
 COST, NOTICE_COST = 400, 20
-"""Looks at who reads a terminal, and runs of `noticing.py`, take at most one part in so many of a processor."""
+"""Looks at who reads a terminal, and runs of `verbs/notify.py`, take at most one part in so many of a processor."""
 RING = "\a"
-"""Ctrl-G: who has a notice for the people here presses it, and tmux rings for them. See `Tmux.mark_prompt`."""
+"""Ctrl-G: who has a notice for the people here presses it, and tmux rings for them. See `Tmux.mark_prompts`."""
 SHOWN = "\f"
 """Ctrl-L: tmux presses it when a person comes here from another window."""
 
@@ -220,7 +220,7 @@ class Ear:
         for tty, attention in terminals.attention(quiet, pause_s=0).items() if quiet else ():
             settings = terminals.terminal(tty)
             hides = settings is not None and settings.hides
-            # As `asking.py` has it: one that polls, as servers do for keys, asks only behind an open line.
+            # As `verbs/prompts.py` has it: one that polls, as servers do for keys, asks only behind an open line.
             if (
                 attention == "reads"
                 or (attention == "polls" and quiet[tty].open_line)

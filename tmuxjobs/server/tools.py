@@ -1,4 +1,4 @@
-"""The MCP tools: what a model reads of each verb, and how answers and errors reach it. Knows no tmux and no files."""
+"""The MCP tools: what a model reads of each verb. Knows no tmux and no files."""
 
 import asyncio
 import contextlib
@@ -37,11 +37,7 @@ from tmuxjobs.server.tasks import Tasks, inline
 from tmuxjobs.server.wire import ACTS, READS, PlainArgumentErrors, Tool, Verb, as_tool, brief, list_of, schema
 
 os.environ.setdefault("FASTMCP_CHECK_FOR_UPDATES", "off")
-
-
 os.environ.setdefault("FASTMCP_ENABLE_RICH_TRACEBACKS", "false")
-
-
 os.environ.setdefault("FASTMCP_ENABLE_RICH_LOGGING", "false")
 
 

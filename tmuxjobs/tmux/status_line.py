@@ -36,35 +36,26 @@ def count(condition: str, style: str, mark: str, words: str) -> str:
 # A window's process that died before it text its end was the runner: nobody knows the end.
 LOST = f"#{{||:{both(is_state('running'), '#{pane_dead}')},{is_state('lost')}}}"
 
-
 RUNNING = both(is_state("running"), "#{!=:#{pane_dead},1}")
-
 
 # Output after the mark was set means that the program went on.
 ASKED = both("#{@tmuxjobs_input}", "#{==:#{@tmuxjobs_input},#{window_activity}}")
 
-
-# As `holding.py` derives it, for the client that draws this: its keys keep a hold alive.
+# As `verbs/hold.py` derives it, for the client that draws this: its keys keep a hold alive.
 SINCE_HELD = "#{e|-|:%s,#{s/:.*//:@tmuxjobs_held}}"
 
-
 SINCE_KEY = "#{e|-|:%s,#{client_activity}}"
-
 
 HELD = both(
     "#{@tmuxjobs_held}",
     "#{||:" + ",".join(f"#{{e|<|:{age},#{{@tmuxjobs_held_for}}}}" for age in (SINCE_HELD, SINCE_KEY)) + "}",
 )
 
-
 AGE = "#{e|-|:%s,#{@tmuxjobs_at}}"
-
 
 HOURS = f"#{{e|/|:{AGE},3600}}h#{{e|/|:#{{e|m|:{AGE},3600}},60}}m"
 
-
 DAYS = f"#{{e|/|:{AGE},86400}}d#{{e|/|:#{{e|m|:{AGE},86400}},3600}}h"
-
 
 ELAPSED = case(
     f"#{{e|<|:{AGE},3600}}",
@@ -72,10 +63,8 @@ ELAPSED = case(
     case(f"#{{e|<|:{AGE},86400}}", HOURS, DAYS),
 )
 
-
 # Black on yellow is read on a dark and on a light terminal; a mark tells as much as its colour.
 ASKING = "#[fg=black]#[bg=yellow]"
-
 
 STATES = {
     "running": (RUNNING, "#[fg=blue]", "running"),
@@ -96,16 +85,13 @@ MARK = case(RUNNING, case(ASKED, mark("asks"), mark("running"))) + "".join(
     case(STATES[name][0], mark(name)) for name in ("lost", "done", "failed", "killed")
 )
 
-
 BESIDE = (
     case(RUNNING, case(ASKED, f"{ASKING} your input", f" {ELAPSED}"))
     + case(LOST, " lost")
     + case("#{@tmuxjobs_end}", " #{@tmuxjobs_end}")
 )
 
-
 ROOM = "#{e|<|:#{e|*|:#{session_windows},34},#{client_width}}"
-
 
 TAB = (
     "#[range=window|#{window_index}]{on} #I "
@@ -126,26 +112,19 @@ def tab(*, current: bool) -> str:
 
 LIST = "#[align=left]#[list=on]#[list=left-marker]<#[list=right-marker]>#[list=on]"
 
-
 TABS = f"{LIST}#{{W:{tab(current=False)},{tab(current=True)}}}#[nolist]"
-
 
 COUNTS = "#[bold] #{session_name}#[nobold]" + "".join(
     count(condition, style, MARKS[name], words) for name, (condition, style, words) in STATES.items()
 )
 
-
 ENDED = "#{@tmuxjobs_end}"
-
 
 HOLD = case("#{@tmuxjobs_keys_hold}", "#{E:@tmuxjobs_keys_hold} " + case(HELD, "release", "hold") + "  ")
 
-
 NO_JOB = "#{==:#{@tmuxjobs_state},}"
 
-
 IS_PAGE = "#{==:#{pane_id},#{@tmuxjobs_welcome}}"
-
 
 KEYS = (
     case(ENDED, case("#{@tmuxjobs_adopted}", "", "r run again  ") + "x close  ")
@@ -154,16 +133,12 @@ KEYS = (
     + case(NARROW, "#{E:@tmuxjobs_keys_short} ", "#{E:@tmuxjobs_keys} ")
 )
 
-
 FRESH = f"#{{e|<|:#{{e|-|:%s,#{{@tmuxjobs_notice_at}}}},{NOTICE_S}}}"
-
 
 NOTICE = "#[reverse] #{@tmuxjobs_notice} #[noreverse]"
 
-
 # A narrow line has no room for both.
 INFO = f"#[align=left]{case(both(NARROW, FRESH), '', COUNTS)}#[align=right]{case(FRESH, NOTICE, KEYS)}"
-
 
 OPTIONS = (
     ("status", "2"),
