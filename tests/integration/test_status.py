@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from support import Tmux, ended, in_panes, log_of, record_of, wait_until
 from tmuxjobs import Jobs
 from tmuxjobs.errors import JobNotFound
 from tmuxjobs.hosts import job_processes
+from tmuxjobs.pane.welcome import Board
 
 
 def running(jobs: Jobs, command: str, *, first: str = ":", cwd: str | None = None) -> str:
@@ -179,3 +181,29 @@ def test_respawned_window_adds_nothing_to_the_log(jobs: Jobs, tmux: Tmux) -> Non
     ended(jobs, job_id)
     wait_until(lambda: not jobs.host.tmux.panes()[job_id].piped)
     assert jobs.output(job_id).stdout == before
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("job.json", lambda job: job | {"boot": "another"}),
+        ("job.json", lambda job: job | {"created_monotonic": job["created_monotonic"] - 61}),
+        ("run.json", lambda run: run | {"namespace": "pid:[1]"}),
+        ("run.json", lambda run: run | {"start": "1"}),
+    ],
+    ids=["boot", "never started", "namespace", "runner"],
+)
+def test_first_window_calls_lost_what_list_calls_lost(
+    jobs: Jobs, file: str, change: Callable[[dict[str, object]], object]
+) -> None:
+    job_id = running(jobs, "sleep 1000")
+    folder = jobs.host.store.folder(job_id)
+    record = json.loads((folder / file).read_text())
+    before = {path: path.read_bytes() for path in (folder / "job.json", folder / "run.json")}
+    if "created_monotonic" in record:
+        (folder / "run.json").unlink()
+    (folder / file).write_text(json.dumps(change(record)))
+    assert [job.status for job in jobs.list().jobs] == ["lost"]
+    assert [job.state for job in Board(str(jobs.host.store.root)).look()] == ["lost"]
+    for path, data in before.items():
+        path.write_bytes(data)

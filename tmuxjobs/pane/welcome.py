@@ -12,7 +12,7 @@ import os
 import time
 
 from tmuxjobs import files
-from tmuxjobs.contract import MARKS, mark_of
+from tmuxjobs.contract import LAUNCH_S, MARKS, mark_of
 from tmuxjobs.outcome import End, seconds
 from tmuxjobs.pane.window import DOWN, UP, Place, Terminal, read_record, without_name, write
 from tmuxjobs.system import processes, terminals
@@ -86,12 +86,18 @@ class Job:
         self.is_elsewhere = self.machine not in ("", machine) and (self.boot != boot or not self.is_in_namespace())
         if self.is_elsewhere:
             return
-        if self.boot != boot or (self.run is not None and not is_alive(self.run["pid"], self.run["start"])):
+        if self.boot != boot or not self.has_runner():
             # Its runner's last act is the exit record, which may have come between the two looks.
             if read_record(self.folder, "exit.json", files.EXIT) is None:
                 self.state, self.detail = "lost", "end not known"
             else:
                 self.look(boot, machine)
+
+    def has_runner(self) -> bool:
+        """Whether its runner lives, or may still come; as `derive_state` has it."""
+        if self.run is None:
+            return time.monotonic() - self.since < LAUNCH_S
+        return self.is_in_namespace() and is_alive(self.run["pid"], self.run["start"])
 
     def is_in_namespace(self) -> bool:
         """Whether its pids are ours; as `derive_state` has it."""
