@@ -564,9 +564,10 @@ async def test_answer_that_nobody_reads_is_given_up(serve: Callable[..., Server]
     server = serve(bounds="short")
     job_id = jobs.execute("seq 100000").job_id
     await jobs.wait_async(job_id, timeout=30)
-    sent = calling(server, "output", job_id=job_id, max_bytes=400_000)
+    # Each in a session of its own: in one, calls with the same id answer each other.
+    calls = [calling(server, "output", job_id=job_id, max_bytes=400_000) for _ in range(3)]
     before = files(server)
-    for _ in range(3):
+    for sent in calls:
         one = socket.socket()
         server.opened.append(one)
         one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
