@@ -15,6 +15,7 @@ from support import Tmux, ended, record_of, sleeping, wait_until
 from tmuxjobs import Jobs
 from tmuxjobs.errors import InvalidInput
 from tmuxjobs.hosts import job_processes
+from tmuxjobs.system import processes
 
 
 def stubborn_command(seconds: int) -> str:
@@ -199,7 +200,7 @@ def test_nothing_is_signalled_for_a_job_of_another_boot_or_container(jobs: Jobs,
     assert jobs.status(job_id).survivors == ()
     assert jobs.kill(job_id, grace=0).status == "already_terminated"
     assert len(sleeping(seconds)) == 1
-    rewrite(jobs, job_id, "run.json", boot=job_processes.boot_id(), namespace=job_processes.pid_namespace())
+    rewrite(jobs, job_id, "run.json", boot=job_processes.boot_id(), namespace=processes.pid_namespace())
     assert jobs.kill(job_id, grace=0).status == "killed"
 
 
@@ -209,7 +210,7 @@ def test_running_job_of_another_container_is_lost_here_and_told_so(jobs: Jobs) -
     status = jobs.status(job_id)
     assert (status.status, status.reason) == ("lost", "elsewhere")
     assert jobs.kill(job_id, grace=0).status == "already_terminated"
-    rewrite(jobs, job_id, "run.json", namespace=job_processes.pid_namespace())
+    rewrite(jobs, job_id, "run.json", namespace=processes.pid_namespace())
     assert jobs.status(job_id).status == "running"
 
 

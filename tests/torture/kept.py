@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tmuxjobs import Jobs
 from tmuxjobs.hosts import job_processes
+from tmuxjobs.system import processes
 
 LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
 APART = "setsid -f sleep 1000 < /dev/null > /dev/null 2>&1"
@@ -70,7 +71,7 @@ def seem_here(jobs: Jobs, job_id: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             record = json.loads(path.read_text())
             run = record if name == "run.json" else record["run"]
-            run["namespace"] = job_processes.pid_namespace()
+            run["namespace"] = processes.pid_namespace()
             path.write_text(json.dumps(record))
 
 

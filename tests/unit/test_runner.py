@@ -131,3 +131,11 @@ def test_write_without_a_bound_waits_also_when_a_job_made_its_terminal_not_block
         thread.join(10)
     os.close(write)
     assert got == [b"x" * (1 << 20)]
+
+
+@pytest.mark.skipif(not os.access("/bin/ps", os.X_OK), reason="there is no /bin/ps")
+def test_later_process_with_that_pid_is_not_alive_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "LINUX", False)
+    start = processes.start_of(os.getpid())
+    assert processes.is_alive(os.getpid(), start)
+    assert not processes.is_alive(os.getpid(), "Thu Jan  1 00:00:00 1970")

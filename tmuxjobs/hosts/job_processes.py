@@ -1,4 +1,4 @@
-"""What the process table says: who lives, and what belongs to a job. Knows pids, not records."""
+"""What the process table says: who lives, and what belongs to a job."""
 
 from __future__ import annotations
 
@@ -30,12 +30,6 @@ def boot_id() -> str:
     return _output_of("/usr/sbin/sysctl", "-n", "kern.bootsessionuuid")
 
 
-@cache
-def machine_id() -> str:
-    """What tells this machine from others that share a state directory."""
-    return processes.machine_id()
-
-
 def start_of(pid: int) -> str | None:
     """What tells a process from a later one with its pid, as `runner.py` records it; None if there is none.
 
@@ -52,11 +46,6 @@ def start_of(pid: int) -> str | None:
         raise StateError(f"The process table cannot be read ({error.strerror}); try again.") from None
     # A zombie with threads is a process whose first one has ended, and it lives.
     return None if fields[0] in (b"Z", b"X") and int(fields[17]) < 2 else fields[19].decode()
-
-
-def pid_namespace() -> str:
-    """Which pids the numbers here are; empty where the system has no others."""
-    return processes.pid_namespace()
 
 
 def alive(pid: int, start: str) -> bool:

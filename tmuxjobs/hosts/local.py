@@ -18,6 +18,7 @@ from tmuxjobs.settings import Settings
 from tmuxjobs.store import units
 from tmuxjobs.store.journal import Journal
 from tmuxjobs.store.store import Store
+from tmuxjobs.system import processes
 from tmuxjobs.tmux import status_line
 from tmuxjobs.tmux.session import Tmux
 
@@ -89,9 +90,7 @@ class Host:
     def is_here(self, run: RunRecord | None) -> bool:
         """Whether the pids of that record are of this boot and this pid namespace."""
         return (
-            run is not None
-            and run.boot == job_processes.boot_id()
-            and run.namespace in ("", job_processes.pid_namespace())
+            run is not None and run.boot == job_processes.boot_id() and run.namespace in ("", processes.pid_namespace())
         )
 
     def refuse_elsewhere(self, job_id: str) -> None:
@@ -127,8 +126,8 @@ class Host:
             runner_alive=alive,
             boot=job_processes.boot_id(),
             monotonic=time.monotonic(),
-            namespace=job_processes.pid_namespace(),
-            machine=job_processes.machine_id(),
+            namespace=processes.pid_namespace(),
+            machine=processes.machine_id(),
         )
 
     def runtime(self, job: Job) -> float:
@@ -154,7 +153,7 @@ class Host:
 
     def end_of(self, record: Record) -> End:
         """Of a job that has ended; of a lost one the time of its start."""
-        here = record.job.machine in ("", job_processes.machine_id())
+        here = record.job.machine in ("", processes.machine_id())
         if record.job.boot != job_processes.boot_id():
             return End(here, None)
         return End(here, record.started_monotonic + (record.exit.runtime_s if record.exit else 0.0))

@@ -64,12 +64,6 @@ class Index:
         plain = number_of(end) if first > 1 else first
         return plain if plain < first else number_of(end, salt)
 
-    @property
-    def name(self) -> str:
-        """What tells this state directory from others; empty while it has had no job."""
-        salted = self._salted()
-        return f"{salted[0]:016x}" if salted else ""
-
     def _salted(self) -> tuple[int, int] | None:
         """The salt, and the first number whose id has it."""
         if self._salt is None:

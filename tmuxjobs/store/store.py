@@ -244,14 +244,14 @@ class Store:
             return self._remember(known)
         if not ID.fullmatch(job_id) or not disk.is_own_folder(folder):
             return None
-        ended = self._record(f"{folder}/exit.json", ExitRecord)
+        ended = self.load(f"{folder}/exit.json", ExitRecord)
         if ended is not None:
             _check_id(folder, ended.job)
             return self._remember(Record(ended.job, ended.run, ended))
-        job = self._record(f"{folder}/job.json", JobSpec)
-        run = self._record(f"{folder}/run.json", RunRecord)
+        job = self.load(f"{folder}/job.json", JobSpec)
+        run = self.load(f"{folder}/run.json", RunRecord)
         # It may have ended between the looks.
-        ended = self._record(f"{folder}/exit.json", ExitRecord)
+        ended = self.load(f"{folder}/exit.json", ExitRecord)
         if job is None:
             return None
         _check_id(folder, job)
@@ -265,15 +265,12 @@ class Store:
                 self._ended.popitem(last=False)
         return record
 
-    def load(self, path: Path, model: type[M]) -> M | None:
-        """The record in that file, None when there is none; raises StateError for a damaged one."""
-        return self._record(path, model)
-
     def save(self, path: Path, record: Model) -> None:
         """Replace the record in that file."""
         self._write(path, record.model_dump_json().encode())
 
-    def _record(self, path: str | Path, model: type[M]) -> M | None:
+    def load(self, path: str | Path, model: type[M]) -> M | None:
+        """The record in that file, None when there is none; raises StateError for a damaged one."""
         data = disk.content(path)
         if data is None:
             return None

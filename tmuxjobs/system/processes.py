@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shlex
 import signal
@@ -24,6 +25,7 @@ def boot_id() -> str:
     return output_of(["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]).strip()
 
 
+@functools.lru_cache
 def machine_id() -> str:
     """What tells this machine from others that share a state directory: 16 hex digits, the same after a restart.
 
@@ -86,9 +88,9 @@ def is_alive(pid: int, start: str) -> bool:
             facts = stat_of(pid)
             return facts.state not in "ZX" and facts.start == start
         os.kill(pid, 0)
+        return not start or start_of(pid) == start
     except (ProcessLookupError, FileNotFoundError, PermissionError):
         return False
-    return True
 
 
 def output_of(argv: list[str]) -> str:

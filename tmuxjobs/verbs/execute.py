@@ -21,6 +21,7 @@ from tmuxjobs.hosts import job_processes
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.models import Elsewhere, JobSpec, Notify, Record, status_of
 from tmuxjobs.store.ids import slug
+from tmuxjobs.system import processes
 from tmuxjobs.tmux.session import Opening
 from tmuxjobs.verbs import events, kill, prune
 from tmuxjobs.verbs.job_wait import goal
@@ -209,7 +210,7 @@ def create(
             created_at=datetime.now(UTC),
             created_monotonic=time.monotonic(),
             boot=job_processes.boot_id(),
-            machine=job_processes.machine_id(),
+            machine=processes.machine_id(),
             host=os.uname().nodename,
             nonce=str(secrets.randbits(63)),
             mark=secrets.token_hex(12),
