@@ -4,7 +4,6 @@ It uses your own tmux server and state folder, so that you can look at the job a
 """
 
 import asyncio
-import json
 import shlex
 import sys
 import time
@@ -16,6 +15,7 @@ from fastmcp.client.transports import StdioTransport
 from fastmcp.exceptions import ToolError
 from mcp import MCPError
 
+from tmuxjobs.cli.clients import CLIENTS
 from tmuxjobs.cli.streams import take_over
 from tmuxjobs.hosts.local import own_environment
 
@@ -40,12 +40,12 @@ async def run() -> int:
             status = await call(client, "status", job_id=job_id)
             output = await call(client, "output", job_id=job_id, cursor=cursor)
             cursor = output["cursor"]
-            print("".join(f"  {line}\n" for line in output["stdout"].splitlines()), end="", flush=True)
+            print("".join(f"  {line}\n" for line in output.get("stdout", "").splitlines()), end="", flush=True)
             if status["status"] != "running" or time.monotonic() > deadline:
                 break
             await asyncio.sleep(0.2)
     program = shlex.quote(str(SERVER))
-    client = json.dumps({"mcpServers": {"tmuxjobs": {"command": str(SERVER), "args": ["serve"]}}}, ensure_ascii=False)
+    others = ", ".join(name for name in CLIENTS if name != "claude-code")
     print(f"""
 Job {job_id}: {status["status"]}, exit code {status.get("exit_code")}
 
@@ -54,13 +54,13 @@ Job {job_id}: {status["status"]}, exit code {status.get("exit_code")}
   watch or take over {job["attach"]}
   all jobs           {program} attach
 
-Add tmuxjobs to your agent, for Claude Code:
+Add tmuxjobs to your agent, for all your projects:
 
-  claude mcp add tmuxjobs -- {program} serve
+  {program} install claude-code --write
 
-Other agents want the same as JSON:
+or {others}
 
-  {client}
+To type `tmuxjobs` without its folder: `uv tool install .` or `pipx install .` here.
 """)
     return 0 if status["status"] == "completed" else 1
 

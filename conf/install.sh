@@ -80,6 +80,36 @@ if ! .venv/bin/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))'
     "$python" -m venv --clear .venv || give_up "the virtual environment .venv could not be created in $PWD."
 fi
 
+# The tests of Slurm and of other hosts need one, and rsync. Debian's packages are unpacked here and not installed, which would start
+# services; where they cannot be fetched, those tests are skipped.
+unpack_s=40
+apt_quick() { timeout "$unpack_s" apt-get -qq -o Debug::NoLocking=1 -o Acquire::Retries=0 -o Acquire::http::Timeout=10 "$@"; }
+unpacked() { [ -x ".venv/debian/usr/bin/$1" ] || [ -x ".venv/debian/usr/sbin/$1" ]; }
+lacks() { has "$1" || [ -x "/usr/sbin/$1" ] || unpacked "$1" || unpacked "$1-wlm" || missing="$missing $2"; }
+look() {
+    missing=
+    lacks slurmctld "slurmctld slurmd slurm-client munge"
+    lacks sshd openssh-server
+    lacks ssh openssh-client
+    lacks rsync rsync
+}
+look
+debs() {
+    # shellcheck disable=SC2086 # several names
+    apt_quick -o "Dir::Cache::archives=$PWD/.venv/debian/debs" --no-install-recommends --download-only -y install $missing
+}
+if [ "${1:-}" = dev ] && [ -n "$missing" ] && has apt-get; then
+    say "Unpacking$missing for tests (up to $unpack_s s) ..."
+    mkdir -p .venv/debian/debs/partial
+    debs >/dev/null 2>&1 || { [ "$(id -u)" -eq 0 ] && apt_quick update && debs; } >/dev/null 2>&1 || true
+    for deb in .venv/debian/debs/*.deb; do
+        [ ! -f "$deb" ] || dpkg-deb -x "$deb" .venv/debian
+    done
+    rm -rf .venv/debian/debs
+    look
+    [ -z "$missing" ] || say "They could not be fetched, so those tests will be skipped."
+fi
+
 # What is installed, and from where: a moved folder has commands in .venv that name the old place.
 wanted="$PWD
 $(cat pyproject.toml)"

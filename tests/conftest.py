@@ -6,6 +6,7 @@ The whole session lives in one short folder under /tmp, each test in a folder of
 
 import contextlib
 import os
+import py_compile
 import re
 import shutil
 import subprocess
@@ -13,16 +14,21 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from cluster import Cluster
+from far import Far, far_machine
 from hypothesis import Phase, settings
-from support import Person, Screen, Tmux, wait_until
+from support import Jobs, Person, Screen, Tmux, wait_until
 
-from tmuxjobs import Jobs, Settings
+from tmuxjobs import Settings
+from tmuxjobs.store import units
+from tmuxjobs.system import processes
 
 TESTS = Path(__file__).parent
-MARKS = ("unit", "integration", "end_to_end", "torture", "bench")
+MARKS = ("unit", "integration", "end_to_end", "torture", "bench", "conformance")
 NO_TMUX = "tmux is not installed, and this test needs the real one: install tmux 3.2a or newer."
 XDG = ("STATE", "CONFIG", "CACHE", "DATA")
 SESSION_FOLDER = pytest.StashKey[Path]()
@@ -103,6 +109,31 @@ def isolated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         pytest.fail("the test left processes behind: " + "; ".join(left), pytrace=False)
 
 
+@pytest.fixture(scope="session")
+def compiled() -> dict[tuple[str, bytes], bytes]:
+    """{(name, source): byte code}: half the work of a test with a job would be to compile the same forty files anew."""
+    return {}
+
+
+@pytest.fixture(autouse=True)
+def compiled_once(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, compiled: dict[tuple[str, bytes], bytes]
+) -> None:
+    if request.node.get_closest_marker("unit") is not None:  # how they are compiled is tested there
+        return
+    compile_file = py_compile.compile
+
+    def compile_once(file: str, to: str, shown: str, **how: Any) -> None:
+        source = Path(file).name, Path(file).read_bytes()
+        if source in compiled:
+            units.replace(Path(to), compiled[source])
+        else:
+            compile_file(file, to, shown, **how)
+            compiled[source] = Path(to).read_bytes()
+
+    monkeypatch.setattr(py_compile, "compile", compile_once)
+
+
 @pytest.fixture
 def tmp_path(isolated: Path) -> Path:
     """pytest's own keeps folders under /tmp for later runs; this one goes with the test, and its path is short."""
@@ -125,6 +156,50 @@ def tmux(isolated: Path) -> Tmux:
         return done.stdout
 
     return run
+
+
+@pytest.fixture
+def far(isolated: Path) -> Iterator[Far]:
+    """Another machine, `gpu1`, that ssh reaches."""
+    there = far_machine(isolated)
+    yield there
+    there.close()
+
+
+@pytest.fixture
+def far_jobs(far: Far) -> Iterator[Jobs]:
+    """The verbs of a person here, whose jobs run on `gpu1` unless they name another host."""
+    jobs = Jobs.open(Settings.load(max_jobs=40, ssh=far.ssh, hosts="gpu1", host="gpu1"))
+    yield jobs
+    jobs._hosts.close()
+
+
+@pytest.fixture(scope="session")
+def one_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, str]]:
+    folder = tmp_path_factory.mktemp("slurm")
+    cluster = Cluster(folder)
+    try:
+        yield cluster, cluster.start_all()
+    finally:
+        cluster.end()
+
+
+@pytest.fixture
+def cluster(one_cluster: tuple[Cluster, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    cluster, why = one_cluster
+    if why:
+        pytest.skip(why)
+    for name, value in cluster.environ.items():
+        monkeypatch.setenv(name, value)
+    yield cluster
+    cluster.run(cluster.program("scancel") or "", "--me")
+    wait_until(lambda: cluster.run(cluster.program("squeue") or "", "-h"), lambda text: not text)
+
+
+@pytest.fixture
+def slurm_jobs(isolated: Path, cluster: Cluster) -> Jobs:
+    """The verbs of who may use all of a Slurm, whose jobs run there unless they name another engine."""
+    return Jobs.open(Settings.load(max_jobs=40, slurm_partitions=("any",), engine="slurm"))
 
 
 @pytest.fixture
@@ -174,11 +249,20 @@ def remove(folder: Path) -> None:
 def processes_of(folder: Path) -> list[psutil.Process]:
     """The live processes that were started with this test's TMUX_TMPDIR."""
     found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):  # not ours, or gone meanwhile
-            if process.environ().get("TMUX_TMPDIR") == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
+    for pid in psutil.pids():
+        with contextlib.suppress(psutil.Error, OSError):  # not ours, or gone meanwhile
+            if has_variable(pid, "TMUX_TMPDIR", str(folder)):
+                process = psutil.Process(pid)
+                if process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
     return found
+
+
+def has_variable(pid: int, name: str, value: str) -> bool:
+    """psutil takes ten times as long, and each test looks at all processes of the machine more than once."""
+    if not processes.LINUX:
+        return psutil.Process(pid).environ().get(name) == value
+    return f"{name}={value}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
 
 
 def end_processes(folder: Path) -> list[str]:

@@ -1,10 +1,12 @@
-"""Five things an agent does with jobs, as the calls it makes; `tests/bench/bench_scenarios.py` prints their price."""
+"""Eight things an agent does with jobs, as the calls it makes; `tests/bench/bench_scenarios.py` prints their price."""
 
 import json
 import os
+import shlex
 import socket
+import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import psutil
 from fastmcp import Client
 from fastmcp.client.transports import StdioTransport
-from support import Person
+from support import Person, needs
 
 import tmuxjobs
 
@@ -32,6 +34,13 @@ for n in range(5001):
 print("\\nupload complete")
 """
 ASKING = "import getpass; print('logged in with', len(getpass.getpass('Password for ada: ')), 'characters')"
+ADA = ("-c", "user.name=Ada", "-c", "user.email=ada@example.org")
+YESTERDAY = {
+    "fetch": "echo fetched 12 files",
+    "unit": "for n in $(seq 40); do echo test $n ok; done",
+    "build": "echo compiling; echo error: no rule for x.o; exit 2",
+    "web": "while true; do echo tick; sleep 5; done",
+}
 TURNS = {
     "import json, collections": "",
     "data = json.loads('[3, 1, 2, 3, 3]')": "",
@@ -42,12 +51,15 @@ TURNS = {
     "mean(data)": "2.4",
     "mean([])": "ZeroDivisionError: division by zero",
     "for number in sorted(set(data)):\n    print(number, count[number])\n\n": "1 1\n2 1\n3 3",
-    "exit(mean(data) > 2)": "the job ended",
+    "exit(mean(data) > 2)": "failed",
 }
 
 
 class Agent:
-    """A client that counts what a model spends: its calls, and the characters of arguments and answers."""
+    """A client that counts what a model spends: its calls, and the characters of arguments and answers.
+
+    Its model reads the fields of an answer, and its text only where there are none, as in the leading clients.
+    """
 
     def __init__(self, client: Client[Any], attach: Attach) -> None:
         self.client = client
@@ -56,12 +68,25 @@ class Agent:
         self.chars = 0
 
     async def call(self, tool: str, **arguments: object) -> str:
+        """What the answer says, a fact a line."""
         answer = await self.client.call_tool(tool, arguments)
-        text: str = answer.content[0].text  # type: ignore[union-attr]
+        self.last: dict[str, Any] = answer.structured_content or {}
+        text = "\n".join(part.text for part in answer.content if part.type == "text")
         self.calls += 1
-        self.chars += len(json.dumps(arguments)) + len(text)
-        self.last = answer.structured_content or {}
-        return text
+        self.chars += len(compact(arguments)) + len(compact(self.last) if self.last else text)
+        return "\n".join(words_of(self.last)) or text
+
+
+def compact(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def words_of(value: Any) -> Iterator[str]:
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from words_of(part)
+    else:
+        yield str(value)
 
 
 @asynccontextmanager
@@ -120,11 +145,57 @@ async def password(agent: Agent, folder: Path) -> None:
     (folder / "login.py").write_text(ASKING)
     told = await agent.call("execute", command="python login.py", cwd=str(folder), wait=50)
     job_id = agent.last["job_id"]
-    assert (agent.last["waits_for"], agent.last["prompt"]) == ("password", "Password for ada: ")
+    assert (agent.last["waits_for"], agent.last["stdout"]) == ("password", "Password for ada: ")
     assert f"tmux -u attach -t mcp-jobs:{job_id}" in told  # the client started the server without a locale
     agent.attach(f"=mcp-jobs:{job_id}").type("hunter2\r")
     assert "logged in with 7 characters" in await agent.call("wait", job_id=job_id)
     assert agent.last["exit_code"] == 0
+
+
+async def editor(agent: Agent, folder: Path) -> None:
+    """Squash commits by `git rebase -i`, which opens an editor twice."""
+    needs("vim")
+    git(folder, "init", "-q")
+    for number in range(4):
+        git(folder, "commit", "-q", "--allow-empty", "-m", f"change number {number}")
+    rebase = shlex.join(["git", *ADA, "-c", "core.editor=vim -u NONE", "rebase", "-i", "HEAD~3"])
+    shown = await agent.call("execute", command=rebase, cwd=str(folder), wait=30, until="input")
+    assert "change number 1" in shown
+    job_id = agent.last["job_id"]
+    shown = await agent.call("interact", job_id=job_id, input=":2,3s/^pick/squash/ | wq")
+    assert "combination of 3 commits" in shown
+    assert "Successfully rebased" in await agent.call("interact", job_id=job_id, input=":wq", pattern="Successfully")
+    assert git(folder, "log", "--format=%s") == "change number 1\nchange number 0\n"
+
+
+def git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *ADA, *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout
+
+
+async def in_parallel(agent: Agent, folder: Path) -> None:
+    """Run three checks at once, and learn which one failed."""
+    ids = []
+    for name, code in (("lint", 0), ("types", 2), ("unit", 0)):
+        command = f"for n in 1 2 3; do echo {name} step $n; sleep 0.1; done; exit {code}"
+        await agent.call("execute", command=command, name=name, cwd=str(folder))
+        ids.append(agent.last["job_id"])
+    said = await agent.call("wait", job_id=ids, mode="all", timeout=30)
+    assert all(f"{name} step 3" in said for name in ("lint", "types", "unit"))
+    ends = {one["job_id"]: (one["status"], one["exit_code"]) for one in agent.last["jobs"]}
+    assert ends == {ids[0]: ("completed", 0), ids[1]: ("failed", 2), ids[2]: ("completed", 0)}
+
+
+async def next_day(agent: Agent, folder: Path) -> None:
+    """Come back with a new server: find what ran, why it failed, and end what still runs."""
+    async with agent_at_work(agent.attach) as yesterday:
+        for name, command in YESTERDAY.items():
+            await yesterday.call("execute", command=command, name=name, wait=20, pattern="tick")
+    await agent.call("list")
+    assert sorted(one["status"] for one in agent.last["jobs"]) == ["completed", "completed", "failed", "running"]
+    ids = {one["status"]: one["job_id"] for one in agent.last["jobs"]}
+    assert "no rule for x.o" in await agent.call("tail", job_id=ids["failed"])
+    await agent.call("kill", job_id=ids["running"])
+    assert agent.last["status"] == "killed"
 
 
 Scenario = Callable[[Agent, Path], Awaitable[None]]
@@ -134,5 +205,8 @@ SCENARIOS: dict[str, tuple[Scenario, int]] = {
     "debug in a REPL, ten turns": (repl, 11),
     "5,000 redraws of a progress bar": (progress_bar, 1),
     "a password prompt that a person answers": (password, 2),
+    "an editor that git opens, twice": (editor, 3),
+    "three checks at once, one of which fails": (in_parallel, 4),
+    "back the next day": (next_day, 3),
 }
 """{what: (how, the calls it may take)}."""

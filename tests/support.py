@@ -14,16 +14,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import psutil
 import pytest
 
-from tmuxjobs import Jobs
-from tmuxjobs.answers import JobStatus, Started
-from tmuxjobs.contract import IN_OURS
-from tmuxjobs.models import Record
+import tmuxjobs
+from tmuxjobs.answers import Started
+from tmuxjobs.contract import IN_OURS, OPEN
+from tmuxjobs.hosts.local import Host, Timing
+from tmuxjobs.job_answers import JobStatus
+from tmuxjobs.models import Caller, Record
 from tmuxjobs.store import units
+
+if TYPE_CHECKING:
+    from fastmcp import FastMCP
 
 T = TypeVar("T")
 PYTHON = shlex.quote(sys.executable)
@@ -41,9 +46,34 @@ def wait_until(look: Callable[[], T], done: Callable[[T], object] = bool, *, tim
     return last
 
 
+class Jobs(tmuxjobs.Jobs):
+    """The verbs, and beside them the host that tests look into."""
+
+    def __init__(self, host: Host, *, caller: Literal["agent", "person"] | Callable[[], Caller] = "person") -> None:
+        super().__init__(host, caller=caller)
+        self.host = host
+
+    def called_by(self, caller: Literal["agent", "person"] | Callable[[], Caller]) -> Self:
+        """The same jobs, as that caller has them."""
+        return type(self)(self.host, caller=caller)
+
+
+def server_of(jobs: Jobs, **given: Any) -> "FastMCP":
+    """The MCP server over them."""
+    from tmuxjobs.server.tools import build_server  # noqa: PLC0415 - takes a second to import
+
+    return build_server(jobs.host.settings, opened=lambda _, *, caller: jobs.called_by(caller), **given)
+
+
+def with_timing(jobs: Jobs, **bounds: float) -> Jobs:
+    """The same jobs, by a host with other bounds."""
+    host = jobs.host
+    return Jobs(Host(host.settings, environ=host.environ, cwd=host.cwd, timing=Timing(**bounds)))
+
+
 def ended(jobs: Jobs, job_id: str, *, timeout: float = 60) -> JobStatus:
     """The job's status once it does not run any more."""
-    return wait_until(lambda: jobs.status(job_id), lambda status: status.status != "running", timeout=timeout)
+    return wait_until(lambda: jobs.status(job_id), lambda status: status.status not in OPEN, timeout=timeout)
 
 
 def in_panes(jobs: Jobs, role: str, job_id: str = "") -> list[psutil.Process]:

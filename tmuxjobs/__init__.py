@@ -4,6 +4,7 @@ TYPE_CHECKING = False  # `typing` takes 2 ms, and the processes in panes import 
 if TYPE_CHECKING:
     from tmuxjobs.errors import (
         Held,
+        HostError,
         InvalidInput,
         JobEnded,
         JobNotFound,
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
         NotAllowed,
         NotStarted,
         OtherHost,
+        OtherProject,
         SettingsError,
         StateError,
         TmuxError,
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Held",
+    "HostError",
     "InvalidInput",
     "JobEnded",
     "JobNotFound",
@@ -29,6 +32,7 @@ __all__ = [
     "NotAllowed",
     "NotStarted",
     "OtherHost",
+    "OtherProject",
     "Settings",
     "SettingsError",
     "StateError",

@@ -7,145 +7,37 @@ to be used, and for raw output, which was asked for. Lines of ours that stand be
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated, Literal
+import re
+from typing import Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from tmuxjobs.fence import FENCE, fenced, printed, quoted
-from tmuxjobs.models import Model, ProcessRecord, Status
-from tmuxjobs.outcome import seconds
-from tmuxjobs.visible import visible, visible_lines
-
-Line = Annotated[str, AfterValidator(visible)]
-"""Of a job or a caller, on one line."""
-Lines = Annotated[str, AfterValidator(visible_lines)]
-
-
-class Answer(Model):
-    """What a verb answers."""
-
-    def text(self) -> str:
-        """The answer for a reader of text alone."""
-        raise NotImplementedError
+from tmuxjobs.contract import OPEN
+from tmuxjobs.job_answers import (
+    Answer,
+    Line,
+    Lines,
+    in_doubt,
+    name_processes,
+)
+from tmuxjobs.models import Model, ProcessRecord, Status, WaitsFor
+from tmuxjobs.outcome import seconds, waiting
+from tmuxjobs.visible import FENCE, fenced, printed, quoted, visible
 
 
-WaitsFor = Literal["input", "password"]
+def where(started: Started) -> str:
+    there = f"{started.host}:" if started.host else ""
+    return f"log: {there}{visible(started.log_path)}\nwatch: {visible(started.attach)}"
 
 
-def waiting(waits_for: WaitsFor, prompt: str, attach: str) -> str:
-    """What a job waits for, in words that say what to do."""
-    if waits_for == "password":
-        return f"waits for a password ({prompt!r}): ask the person to type it there: {attach}"
-    return f"waits for input: {prompt!r}" if prompt else "waits for input"
+WAITS: dict[WaitsFor | None, tuple[str, ...]] = {"input": ("it waits for input",), "keys": ("it takes single keys",)}
+ENDS_WITH_SCREEN = "a full-screen program: stdout ends with its screen"
 
 
-class JobSummary(Answer):
-    """One line of `list`. Times are UTC, `runtime` is in seconds."""
-
-    job_id: str
-    status: Status
-    command: Lines
-    started: datetime
-    ended: datetime | None = None
-    exit_code: int | None = None
-    signal: Line | None = None
-    reason: Line | None = None
-    runtime: float
-    waits_for: WaitsFor | None = None
-    adopted: datetime | None = None
-
-    @property
-    def how(self) -> str:
-        """What its status leaves open: the exit code of a failure, what killed it; empty where there is no more."""
-        if self.status == "killed":
-            return {"kill": "", "signal": self.signal or ""}.get(self.reason or "", self.reason or "")
-        return str(self.exit_code) if self.exit_code else ""
-
-    def text(self) -> str:
-        """One line: id, status, runtime, and last the command, which may be anything."""
-        command = " ".join(self.command.split())
-        shown = command if len(command) <= 80 else command[:79] + "…"
-        waits = f", waits for {self.waits_for}" if self.waits_for else ""
-        how = f"{self.status}{' ' * bool(self.how)}{self.how}"
-        adopted = ", adopted" if self.adopted else ""
-        return f"{self.job_id}  {how}{adopted}{waits}  {seconds(self.runtime)}  {shown}"
-
-
-class JobList(Answer):
-    """The answer of `list`: newest first; `total` counts beyond the limit, `damaged` says what is not readable."""
-
-    jobs: tuple[JobSummary, ...]
-    total: int
-    damaged: tuple[Line, ...] = ()
-
-    def text(self) -> str:
-        """A line a job, and how many are not shown."""
-        lines = [job.text() for job in self.jobs]
-        if self.total > len(self.jobs):
-            lines.append(f"{len(self.jobs)} of {self.total} jobs, newest first; a larger `limit` shows more.")
-        lines.extend(self.damaged)
-        return "\n".join(lines) or "No jobs."
-
-
-class JobStatus(JobSummary):
-    """The answer of `status`. `log` says whether the log is whole, `cpu` is in seconds, memory in bytes."""
-
-    detail: Line
-    pid: int | None = None
-    cwd: Line
-    log_path: str
-    stderr_path: str | None = None
-    attach: str
-    log: Line
-    log_bytes: int
-    waiting_for_input: bool = False
-    prompt: Line | None = None
-    timeout: float | None = None
-    cpu: float | None = None
-    max_rss_bytes: int | None = None
-    left_running: tuple[ProcessRecord, ...] = ()
-    survivors: tuple[ProcessRecord, ...] = ()
-    not_touched: tuple[ProcessRecord, ...] = ()
-    watchers: int = 0
-    typed_ago: float | None = None
-    held_since: datetime | None = None
-
-    def text(self) -> str:
-        """How it stands, what it is, where its log and window are, and what needs someone's attention."""
-        how = "" if self.detail == self.status else f" ({self.detail})"
-        lines = [f"{self.job_id}: {self.status}{how}, {seconds(self.runtime)}"]
-        # Its further lines are set in, for none of ours is.
-        lines.append("command: " + self.command.replace("\n", "\n  "))
-        lines.append(f"cwd: {self.cwd}")
-        lines.append(f"log: {visible(self.log_path)} ({self.log_bytes} bytes, {self.log})")
-        if self.adopted:
-            lines.append(
-                f"A person started it and gave it over (adopted) at {self.adopted:%H:%M:%S} UTC: its log begins there, "
-                "`screen` shows what is left from before; its environment is not known, it has no timeout."
-            )
-        if self.stderr_path:
-            lines.append(f"stderr: {visible(self.stderr_path)}")
-        if self.status == "running":
-            lines.append(f"watch: {visible(self.attach)}")
-        if self.waits_for:
-            lines.append(f"It {waiting(self.waits_for, self.prompt or '', self.attach)}")
-        if self.held_since:
-            lines.append(f"A person holds it since {self.held_since:%H:%M:%S} UTC: do not type into it nor end it.")
-        if self.watchers:
-            who = "A person watches" if self.watchers == 1 else f"{self.watchers} people watch"
-            lines.append(f"{who} it; last key {seconds(self.typed_ago or 0.0)} ago.")
-        if self.left_running:
-            lines.append(f"It left running: {name_processes(self.left_running)}. `kill` ends them.")
-        if self.survivors:
-            lines.append(f"Could not be ended: {name_processes(self.survivors)}.")
-        if self.not_touched:
-            lines.append(in_doubt(self.not_touched))
-        return "\n".join(lines)
-
-
-def where(log_path: str, attach: str) -> str:
-    return f"log: {visible(log_path)}\nwatch: {visible(attach)}"
+def without_notes(shown: dict[str, Any], *said: str) -> dict[str, Any]:
+    """The fields, where others have these parts of the note."""
+    note = "; ".join(part for part in shown.pop("note", "").split("; ") if part not in said)
+    return shown | ({"note": note} if note else {})
 
 
 class Started(Answer):
@@ -153,22 +45,34 @@ class Started(Answer):
 
     job_id: str
     status: Status
+    host: str | None = None
     log_path: str
     attach: str
+    waits_for: WaitsFor | None = None
+    reused: Literal[True] | None = None
+    """Nothing was started: a job of that name had not ended."""
+    note: Line = ""
 
     def text(self) -> str:
-        """The id and where to look."""
-        return f"Started {self.job_id} ({self.status}).\n{where(self.log_path, self.attach)}"
+        """The id and where to look, and what else is to be said."""
+        there = f" on {self.host}" if self.host else ""
+        if self.reused:
+            note = f"\nnote: {self.note}" if self.note else ""
+            return f"{self.job_id} has not ended ({self.status}){there}, so nothing was started.\n{where(self)}{note}"
+        if self.status == "queued":
+            return f"{self.job_id} is queued, {self.note}; `wait` reports its end.\nlog: {visible(self.log_path)}"
+        how = f"{self.job_id} waits for approval" if self.waits_for else f"Started {self.job_id} ({self.status})"
+        how += there
+        note = f"\nnote: {self.note}" if self.note else ""
+        return f"{how}.\n{where(self)}{note}"
 
 
 class Adopted(Started):
     """The answer of `adopt`: the window's job."""
 
     window: Line
-    note: Line = ""
 
     def text(self) -> str:
-        """The id, where to look, and what is not known of it."""
         note = f"\nnote: {self.note}" if self.note else ""
         return (
             f"Adopted {self.window} as {self.job_id} ({self.status}).\nlog: {visible(self.log_path)} (from now on)\n"
@@ -180,11 +84,6 @@ class Restarted(Started):
     """The answer of `restart`: the new job, and the old one's id."""
 
     restarted: str
-    note: Line = ""
-
-    def text(self) -> str:
-        """As of `execute`, and what was not carried over."""
-        return super().text() + (f"\nnote: {self.note}" if self.note else "")
 
 
 class Output(Answer):
@@ -192,6 +91,7 @@ class Output(Answer):
 
     The text is clean and what it hides is made visible; raw output is as the job printed it.
     `stderr` is empty unless the job keeps the two apart. `more` says that bytes after `cursor` are already there.
+    After typing, `waits_for`, `exit_code` and `full_screen` (the output ends with the screen) say what came of it.
     """
 
     stdout: Lines
@@ -204,7 +104,15 @@ class Output(Answer):
     omitted_lines: int = 0
     omitted_at: int | None = None
     gone_bytes: int = 0
+    waits_for: WaitsFor | None = None
+    full_screen: bool = False
+    exit_code: int | None = None
     note: Line = ""
+
+    def fields(self) -> dict[str, Any]:
+        """The note says only what no other field does."""
+        said = [*WAITS.get(self.waits_for, ()), f"the job ended: exit code {self.exit_code}"]
+        return without_notes(super().fields(), *said, *([ENDS_WITH_SCREEN] if self.full_screen else ()))
 
     def text(self) -> str:
         """The output itself, then one line with the status, the cursor and what is missing."""
@@ -213,7 +121,7 @@ class Output(Answer):
         if self.stderr_cursor is not None:
             facts.append(f"stderr cursor {self.stderr_cursor}")
         if self.more:
-            facts.append("more is there: go on from the cursor")
+            facts.append("there is more: continue from the cursor")
         if self.note:
             facts.append(self.note)
         nothing = "(no new output)\n" if self.cursor else "(no output)\n"
@@ -242,7 +150,7 @@ class WaitedJob(Model):
 class Waited(Answer):
     """The answer of `wait`: `reason` says what ended it, the rest is as in `output`.
 
-    Of several jobs `job_id` is the one that ended the wait, and `jobs` tells of each, within the same budget.
+    Of several jobs `job_id` is the one that ended the wait, or failed; `jobs` has each, within the same budget.
     """
 
     job_id: str
@@ -257,6 +165,46 @@ class Waited(Answer):
     prompt: Line | None = None
     note: Line = ""
     jobs: tuple[WaitedJob, ...] = ()
+    failed: tuple[str, ...] = ()
+
+    def fields(self) -> dict[str, Any]:
+        """Of several jobs all but the reason stands with each; the note and `prompt` say what no other field does."""
+        shown = super().fields()
+        if self.jobs or (self.status in OPEN and self.reason != "timeout"):
+            shown.pop("runtime", None)
+        if self.reason == self.waits_for:
+            shown.pop("waits_for", None)
+        if self.prompt and self.stdout.rstrip().endswith(self.prompt.rstrip()):
+            shown.pop("prompt", None)
+        for name in ("status", "exit_code", "stdout", "stderr", "cursor", "failed") if self.jobs else ():
+            shown.pop(name, None)
+        for one in shown.get("jobs", ()):
+            if one.get("reason") == "exit":
+                del one["reason"]
+            if one.get("note") == f"exit code {one.get('exit_code')}":
+                del one["note"]
+            if one["status"] not in OPEN:
+                del one["cursor"]
+        shown["note"] = self.without_prompt(self.note)
+        return without_notes(shown, *filter(self.is_said, self.note.split("; ")))
+
+    def is_said(self, part: str) -> bool:
+        """Whether the fields have what a part of the note says: how a job ended, how many did so."""
+        if self.reason in ("pattern", "fail_pattern"):  # the note has a line of the job's
+            return False
+        counts = f"{len(self.jobs)} jobs: " if self.jobs else "\n"
+        return part == f"exit code {self.exit_code}" or part.startswith(counts)
+
+    def without_prompt(self, note: str) -> str:
+        """The note where the fields say for what a job waits, and after which prompt, or the caller which URL."""
+        if self.reason == "url":
+            return re.sub(r"^https?://\S+ (?=answers)", "", note)
+        if self.waits_for not in ("input", "password"):
+            return note
+        for part in (f" ({self.prompt!r})", f": {self.prompt!r}", "it waits for a password: "):
+            note = note.replace(part, "", 1)
+        note = note.replace(f"it {waiting('input', '', '', full_screen=True)}", "full-screen: `screen` shows it", 1)
+        return "; ".join(part for part in note.split("; ") if part not in WAITS["input"])
 
     def text(self) -> str:
         """The output, of several jobs that of each, then one line with why the wait is over."""
@@ -270,12 +218,31 @@ class Waited(Answer):
 
 
 class Ran(Waited, Started):
-    """The answer of `execute` with `wait`: what `wait` answers, and what `execute` does."""
+    """The answer of `execute` with `wait`: what `wait` answers, and what `execute` does.
+
+    `restarted` is the job that was ended for it, where it is one that was started again.
+    """
+
+    restarted: str = ""
+    asked_to_wait: bool = Field(default=True, exclude=True)
+
+    def fields(self) -> dict[str, Any]:
+        """The output is here already: where to look is of use while it runs, or where nobody asked for more."""
+        shown = super().fields()
+        if self.asked_to_wait:
+            shown.pop("log_path", None)
+        if self.asked_to_wait and self.status not in OPEN:
+            shown.pop("attach", None)
+        if "note" in shown and "attach" in shown:
+            shown["note"] = shown["note"].replace(self.attach, "`attach`")
+        return shown
 
     def text(self) -> str:
-        """As of `wait`, and where to look while it runs on."""
-        more = f"\n{where(self.log_path, self.attach)}" if self.status == "running" else ""
-        return Waited.text(self) + more
+        """As of `wait`, and where to watch while it runs on."""
+        again = f"\n{self.restarted} was started again as {self.job_id}." if self.restarted else ""
+        again += f"\n{self.job_id} had not ended, so nothing was started." if self.reused else ""
+        more = f"\nwatch: {visible(self.attach)}" if self.status in OPEN else ""
+        return Waited.text(self) + again + more
 
 
 class FoundLine(Model):
@@ -306,6 +273,16 @@ class Found(Answer):
     status: Status
     note: Line = ""
 
+    def fields(self) -> dict[str, Any]:
+        """Which stream a match is of goes without saying where there is one; a cursor is where more may come."""
+        shown = super().fields()
+        if self.status not in OPEN and not self.more:
+            shown.pop("cursor", None)
+        for match in shown.get("matches", ()):
+            if match["stream"] == "stdout":
+                del match["stream"]
+        return shown
+
     def text(self) -> str:
         """As grep shows them, `line:text`, and how many there are."""
         lines = self._rows("stdout")
@@ -334,13 +311,11 @@ class Found(Answer):
             facts.append(f"the first at cursor {self.matches[0].cursor}")
         if self.more:
             err = f", stderr_cursor {self.stderr_cursor}" if self.stderr_cursor is not None else ""
-            facts.append(f"{len(self.matches)} shown; cursor {self.cursor}{err} goes on")
+            facts.append(f"{len(self.matches)} shown; continue at cursor {self.cursor}{err}")
         if not self.total_is_exact:
-            facts.append("the time for one search was over")
-        if self.gone_bytes:
-            facts.append(f"{self.gone_bytes} bytes are gone")
+            facts.append("the search ran out of time")
         if not all(match.line_is_exact for match in self.matches):
-            facts.append("line numbers after what is gone count the lines that are left")
+            facts.append("line numbers after the gap count only the lines that are left")
         facts += [self.note] if self.note else []
         return "; ".join(facts)
 
@@ -353,18 +328,23 @@ class Screen(Answer):
     cursor_column: int
     columns: int
     rows: int
-    alternate: bool
+    alternate: bool = False
     mode: Line = ""
     status: Status
     styled: tuple[str, ...] = Field(default=(), exclude=True, repr=False)
     cursor_visible: bool = Field(default=True, exclude=True)
     png: bytes | None = Field(default=None, exclude=True, repr=False)
 
+    def fields(self) -> dict[str, Any]:
+        """An empty screen is said to be that: no field would tell."""
+        return super().fields() | ({} if self.screen else {"note": "nothing is on the screen"})
+
     def text(self) -> str:
         """The screen, then one line about it."""
         facts = [self.status, f"{self.columns}x{self.rows}", f"cursor in row {self.cursor_row}"]
         facts[-1] += f", column {self.cursor_column}"
         facts += ["full-screen program"] if self.alternate else []
+        facts += [] if self.screen else ["nothing is on the screen"]
         facts += [f"the person is in {self.mode}, so this may be an earlier part"] if self.mode else []
         return fenced([quoted(self.screen)] if self.screen else [], f"[{', '.join(facts)}]")
 
@@ -381,14 +361,33 @@ class HoldAnswer(Answer):
         return f"{self.job_id}: {self.detail}."
 
 
+class Approval(Answer):
+    """The answer of `approve` and `refuse`."""
+
+    job_id: str
+    approved: bool
+    detail: Line
+
+    def text(self) -> str:
+        """What becomes of it now."""
+        return f"{self.job_id}: {self.detail}."
+
+
 class Kill(Answer):
     """The answer of `kill`."""
 
     job_id: Line
-    status: Literal["killed", "already_terminated", "not_found"]
+    status: Literal["killed", "already_terminated", "not_found", "signalled", "refused"]
     detail: Line
     survivors: tuple[ProcessRecord, ...] = ()
     not_touched: tuple[ProcessRecord, ...] = ()
+
+    def fields(self) -> dict[str, Any]:
+        """How it was killed is said where it is not as usual."""
+        shown = super().fields()
+        if (self.status, self.detail) == ("killed", "killed on request, SIGTERM"):
+            shown.pop("detail", None)
+        return shown
 
     def text(self) -> str:
         """The answer, who outlived it, and who may be of the job and was not signalled."""
@@ -396,6 +395,20 @@ class Kill(Answer):
         how = self.detail if self.detail.startswith(self.status) else f"{self.status}: {self.detail}"
         doubt = f" {in_doubt(self.not_touched)}" if self.not_touched else ""
         return f"{self.job_id}: {how}.{lives}{doubt}"
+
+
+class Kills(Answer):
+    """The answer of `kill` for several jobs."""
+
+    jobs: tuple[Kill, ...]
+
+    def fields(self) -> dict[str, Any]:
+        """As of each alone."""
+        return {"jobs": [one.fields() for one in self.jobs]}
+
+    def text(self) -> str:
+        """A line a job."""
+        return "\n".join(one.text() for one in self.jobs)
 
 
 class Finding(Model):
@@ -419,15 +432,11 @@ class Diagnosis(Answer):
         return "\n".join([*(f"removed {what}" for what in self.fixed), *lines])
 
 
-def in_doubt(processes: tuple[ProcessRecord, ...]) -> str:
-    """What to say of processes that nobody can prove to be a job's."""
-    return f"May be left of it, but nothing proves it, so `kill` does not touch: {name_processes(processes)}."
-
-
-def name_processes(processes: tuple[ProcessRecord, ...]) -> str:
-    return ", ".join(f"{visible(process.name)} ({process.pid})" for process in processes)
-
-
 def ran(begun: Started, waited: Waited) -> Ran:
-    """The answer of `execute` with `wait`."""
-    return Ran(**dict(waited), log_path=begun.log_path, attach=begun.attach)
+    """The answer of `execute`, or of `restart`, with `wait`."""
+    given = {**dict(waited), "host": begun.host, "reused": begun.reused}
+    answer = Ran(**given, log_path=begun.log_path, attach=begun.attach)
+    if isinstance(begun, Restarted):
+        notes = "; ".join(filter(None, (begun.note, waited.note)))
+        return answer.model_copy(update={"restarted": begun.restarted, "note": notes})
+    return answer

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 from typing_extensions import TypedDict
 
 from tmuxjobs.errors import InvalidInput
 
-Until = Literal["exit", "pattern", "idle", "input", "port", "url"]
+Until = Literal["exit", "pattern", "idle", "input", "port", "url", "ready"]
+RestartPolicy = Literal["on-failure", "always"]
 UNTIL: tuple[Until, ...] = get_args(Until)
 Mode = Literal["any", "all"]
+Scope = Literal["project", "mine", "all"]
+"""Whose jobs: the project\'s, those of the same agent in the same session (or of a person), everybody\'s."""
 WAIT_S = 50.0
 """The default of a wait, and the most for a call over MCP: many clients cut a call off after 60 s."""
-CHARS = 2_000
+CHARS = 1_400
 """How much output the answer of a wait has."""
 OUTPUT_CHARS = 20_000
 
@@ -26,11 +31,73 @@ class Conditions(TypedDict, total=False):
     pattern: str | None
     fail_pattern: str | None
     literal: bool
+    redraws: bool
+    """Whether the patterns count in what a program draws over, too."""
     idle: float | None
     """Seconds without output."""
     port: int | None
     """A TCP port that the job listens on; 0 for any."""
     url: str | None
+
+
+class Turn(TypedDict, total=False):
+    """What is asked of a job's turn; what is given beside `queue` and `priority` lets it wait, too."""
+
+    queue: bool | None
+    """Whether it waits where there is no room; as it is configured by default."""
+    group: str | None
+    """Jobs that share a limit."""
+    priority: int | None
+    after: Sequence[str] | str | None
+    """Jobs: `ID` it succeeded, `ID:any` it ended, `ID:ready` it is ready."""
+    delay: float | None
+    at: str | None
+    reuse: bool
+    """Start none where one of this name and project has not ended: the answer is about that one."""
+
+
+class Place(TypedDict, total=False):
+    """What runs a job, if not this machine."""
+
+    engine: Literal["slurm", "local"] | None
+    """The configured one by default."""
+    resources: Mapping[str, object] | None
+    """Of Slurm: cpus, memory, gpus, time, partition, detach."""
+    sync: str | None
+    """A folder here, of which the other host has a copy that is brought up to date first; the job runs in that."""
+
+
+class Lifecycle(TypedDict, total=False):
+    """How often a job's command may run, which codes are success, and what tells that it is ready."""
+
+    retry: int | None
+    """How often it runs again after a failure; under a policy how often in a row."""
+    restart_policy: RestartPolicy | None
+    success_codes: Sequence[int] | None
+    ready_when: str | None
+    """`port N`, `url URL`, `pattern REGEX` or `command LINE`."""
+    ready_timeout: float | None
+
+
+class Asked(Conditions, Turn, Place, Lifecycle, total=False):
+    """What `execute` takes of each."""
+
+
+UNIT_S = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
+PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|min|[smhdw])\s*")
+
+
+def duration(text: str) -> float:
+    """Seconds, from a number or from `90s`, `10m`, `1h30m`, `14d`; raises ValueError."""
+    wanted = text.strip().lower()
+    try:
+        return float(wanted)
+    except ValueError:
+        if not re.fullmatch(f"(?:{PART.pattern})+", wanted):
+            raise ValueError(
+                f"'{text}' is not a duration: write seconds as a number, or like 90s, 10m, 2h, 14d"
+            ) from None
+    return float(sum(float(count) * UNIT_S[unit] for count, unit in PART.findall(wanted)))
 
 
 def encoded(what: str, text: str) -> bytes:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tmuxjobs.errors import SettingsError, StateError
 from tmuxjobs.settings import Settings
-from tmuxjobs.store import marker
+from tmuxjobs.store import disk
 
 PACKAGES = ("tmuxjobs", "fastmcp", "mcp", "libtmux", "pydantic")
 VERSION_S = 2.0
@@ -25,7 +25,7 @@ def save(error: BaseException) -> str:
     path = Path(tempfile.gettempdir()) / f"tmuxjobs-{name}"
     with contextlib.suppress(SettingsError, StateError):
         root = Settings.load().state_dir
-        if marker.is_there(root):
+        if disk.is_state_directory(root):
             path = root / name
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)

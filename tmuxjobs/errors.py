@@ -5,15 +5,19 @@ TmuxjobsError
 ├── SettingsError     a setting that cannot be used; nothing starts
 ├── StateError        the state directory cannot be used
 ├── TmuxError         tmux is missing, too old, refuses or does not answer
+│   └── HostError     another host cannot be reached, or lacks what jobs need there
 ├── JobNotFound       no job of that id
 ├── JobEnded          the job is not running any more
 ├── OtherHost         another machine with this state directory runs the job
 ├── Held              a person has taken the job over
-├── NotAllowed        the command matches no allowed pattern
+├── OtherProject      an agent's project is not the job's
+├── NotAllowed        a policy or the allowed patterns refuse it
 ├── LimitReached      as many jobs as may run are running
 ├── NotStarted        the command could not be started; nothing is left of it
 └── InstallError      a client's configuration cannot be changed; it is as it was
 """
+
+from __future__ import annotations
 
 import contextlib
 import traceback
@@ -73,6 +77,10 @@ class TmuxError(TmuxjobsError):
     """tmux is missing, too old, refuses, or did not answer within its bound."""
 
 
+class HostError(TmuxError):
+    """Another host, or the tmux there, cannot be reached, or lacks what jobs need."""
+
+
 class JobNotFound(TmuxjobsError):
     """No job of that id; names the nearest ids there are."""
 
@@ -102,13 +110,24 @@ class Held(TmuxjobsError):
         self.job_id = job_id
         self.since = since
         super().__init__(
-            f"A person holds '{job_id}' since {since:%H:%M:%S} UTC (for {for_s:.0f} s): nothing was done to it. "
+            f"A person has held '{job_id}' since {since:%H:%M:%S} UTC (for {for_s:.0f} s): nothing was done to it. "
             "They work in its window: read along with `output`, ask them, or do other work until they release it."
         )
 
 
+class OtherProject(TmuxjobsError):
+    """The job belongs to another project than the agent's."""
+
+    def __init__(self, job_id: str, project: str) -> None:
+        self.job_id = job_id
+        super().__init__(
+            f"Job '{job_id}' belongs to another project, {project}: nothing was done to it; ask the person there, or "
+            "let them set TMUXJOBS_SCOPE=all."
+        )
+
+
 class NotAllowed(TmuxjobsError):
-    """The command matches no allowed pattern."""
+    """A policy or the allowed patterns refuse it to this caller."""
 
 
 class LimitReached(TmuxjobsError):

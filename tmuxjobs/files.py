@@ -1,4 +1,5 @@
-"""The one reader of files that may have been replaced by anything: bounded, never blocking, checked. Stdlib only.
+"""The one reader of files that may have been replaced by anything: bounded, never blocking, checked; and how the pane's
+processes write theirs. Stdlib only.
 
 In the place of a file of ours may be a FIFO, a device, a folder, a link, another user's file, or a text of any size and
 shape. Each is `Odd`. The processes in the panes check a record's fields by a `Shape`, the package by its models.
@@ -6,11 +7,12 @@ shape. Each is `Odd`. The processes in the panes check a record's fields by a `S
 
 from __future__ import annotations
 
-import json
 import os
 import stat
+import time
 
 from tmuxjobs.contract import FORMAT
+from tmuxjobs.lean import dumps, loads, suppress
 
 TYPE_CHECKING = False  # `typing` takes 2 ms
 
@@ -27,6 +29,11 @@ RECORD_BYTES = 1 << 20
 
 class Odd(Exception):
     """What is there is not such a file. The text goes behind its path: "is a FIFO"."""
+
+
+def why(error: Odd | OSError) -> str:
+    """Behind `cannot be read: `."""
+    return f"it {error}" if isinstance(error, Odd) else error.strerror or str(error)
 
 
 class Newer(Odd):
@@ -83,7 +90,7 @@ def read(path: str | os.PathLike[str], most: int = RECORD_BYTES, *, follow: bool
 def fields_of(data: bytes) -> dict[str, Any]:
     """The object that is written there as JSON; raises Odd, and Newer when its format is a later one."""
     try:
-        value = json.loads(data)
+        value = loads(data)
     except (ValueError, RecursionError):
         raise Odd("is damaged") from None
     if not isinstance(value, dict):
@@ -142,12 +149,26 @@ def optional(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or fits(value)
 
 
+QUEUE: Shape = {
+    "group": is_text,
+    "priority": lambda value: type(value) is int,
+    "most": is_whole,
+    "total": is_whole,
+    "limit": is_whole,
+    "not_before": optional(is_seconds),
+    "after": lambda value: isinstance(value, list) and all(map(is_text, value)),
+    "socket": is_text,
+}
+"""Of the `queue` in `job.json`."""
+
+
 JOB: Shape = {
     "job_id": is_text,
     "number": is_whole,
     "command": is_text,
     "cwd": is_text,
     "shell": is_text,
+    "shell_options": optional(lambda value: isinstance(value, list) and all(map(is_text, value))),
     "timeout_s": optional(is_seconds),
     "grace_s": is_seconds,
     "separate_stderr": is_flag,
@@ -163,6 +184,22 @@ JOB: Shape = {
     "notify": optional(is_text),
     "on_end": optional(is_text),
     "adopted": optional(is_object),
+    "ends_with": optional(lambda value: is_object(value) and is_pid(value.get("pid")) and is_text(value.get("start"))),
+    "namespace": optional(is_text),
+    "ask_why": optional(is_text),
+    "ask_s": optional(is_seconds),
+    "ask_rules": optional(lambda value: isinstance(value, list) and all(map(is_text, value))),
+    "ask_file": optional(is_text),
+    "env_names": optional(lambda value: isinstance(value, list) and all(map(is_text, value))),
+    "caller": optional(is_object),
+    "queue": optional(lambda value: is_object(value) and all(fits(value.get(name)) for name, fits in QUEUE.items())),
+    "detached": optional(is_flag),
+    "slurm": optional(lambda value: isinstance(value, list) and all(map(is_text, value))),
+    "retry": optional(is_whole),
+    "restart_policy": optional(is_text),
+    "success_codes": optional(lambda value: isinstance(value, list) and all(map(is_whole, value))),
+    "ready_when": optional(is_text),
+    "ready_timeout_s": optional(is_seconds),
 }
 """Of `job.json`: the fields that the processes in the panes use."""
 
@@ -175,6 +212,8 @@ RUN: Shape = {
     "server_pid": is_pid,
     "tty": is_text,
     "started_monotonic": optional(is_seconds),
+    "attempt": optional(is_whole),
+    "again_at": optional(is_seconds),
 }
 """Of `run.json`, likewise."""
 
@@ -197,5 +236,138 @@ INSTALLED: Shape = {"command": is_argv, "notice": is_argv, "needs": is_argv}
 """Of `pane/installed.json`: what runs `tmuxjobs` and a look for prompts, and the files without which neither does."""
 
 
+PRESSED: Shape = {"key": is_text, "monotonic": is_seconds}
+"""Of `pressed.json`: a key that interrupts programs, and when `interact` pressed it."""
+
+
+GONE: Shape = {"monotonic": is_seconds}
+"""Of `gone.json`: when the recorder saw that its runner was gone."""
+
+
+APPROVAL: Shape = {
+    "approved": is_flag,
+    "how": is_text,
+    "why": is_text,
+    "by": lambda value: value in ("person", "tmuxjobs"),
+}
+"""Of `approval.json`: the answer whether a job may run, who gave it, and the reason given."""
+
+
+TURN: Shape = {"boot": is_text, "monotonic": is_seconds, "why": is_text}
+"""Of `turn.json`: when somebody began to open the window of a job that waited; `why` it came to nothing."""
+
+
+READY: Shape = {"ready": is_flag, "failed": is_flag, "why": is_text, "monotonic": is_seconds}
+"""Of `ready.json`: whether a job is ready now, since when, and whether it did not become so in its time."""
+
+
+GROUPS: Shape = {"groups": is_object}
+"""Of `groups.json`, beside `jobs/`."""
+
+
+SLURM: Shape = {"number": is_text, "state": is_text, "node": is_text, "reason": is_text, "doubt": is_text}
+"""Of `slurm.json`: how a job stands in Slurm; `doubt` says since when that is not known."""
+
+
 STOP: Shape = {"signal": is_text, "grace_s": is_seconds}
 """Of `stop.json`: a request to the runner."""
+
+
+TYPE_CHECKING = False  # `typing` takes 2 ms
+
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def now() -> str:
+    seconds = time.time()
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds % 1 * 1000):03d}Z"
+
+
+def toml(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
+    """The text of a person's file, which may be a link into their dotfiles, and what it says.
+
+    Raises Odd for what is not TOML, and as `read`.
+    """
+    import tomllib  # Python 3.8, which may run in panes, has none
+
+    try:
+        text = read(path, follow=True).decode()
+        return text, tomllib.loads(text)
+    except RecursionError:
+        raise Odd("is nested too deeply") from None
+    except ValueError as error:
+        raise Odd(f"is not TOML: {' '.join(str(error).split())}") from None
+
+
+def replace_text(path: str | os.PathLike[str], text: str) -> None:
+    """Replace a person's file by one that holds the text, with the rights that it had, else 0600. Raises OSError."""
+    folder, name = os.path.split(os.fspath(path))
+    beside = os.path.join(folder, f".{name}.{os.urandom(4).hex()}")
+    try:
+        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with open(fd, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+        with suppress(FileNotFoundError):
+            os.chmod(beside, os.stat(path).st_mode & 0o777)
+        os.replace(beside, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(beside)
+        raise
+
+
+def write_json(path: str, value: dict[str, Any]) -> None:
+    """Replace the file at `path` by one that holds `value`."""
+    beside = path + ".new"
+    try:
+        with suppress(FileNotFoundError):
+            os.unlink(beside)
+        with open(opened(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "w") as file:
+            file.write(dumps(value))
+        os.replace(beside, path)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(beside)
+        raise
+
+
+def write_once(path: str, value: dict[str, Any]) -> bool:
+    """Put a file with `value` there, whole, unless there is one: of several who do this the first one counts."""
+    beside = f"{path}.{os.getpid()}.{os.urandom(4).hex()}"
+    try:
+        with open(opened(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "w") as file:
+            file.write(dumps(value))
+        os.link(beside, path)
+    except FileExistsError:
+        return False
+    finally:
+        with suppress(OSError):
+            os.unlink(beside)
+    return True
+
+
+def append(path: str, value: dict[str, Any]) -> None:
+    """Add a line with `value`, in one write: others append too. Behind a line that was cut off it begins a new one."""
+    fd = opened(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+    try:
+        size = os.fstat(fd).st_size
+        cut = b"\n" if size and os.pread(fd, 1, size - 1) != b"\n" else b""
+        os.write(fd, cut + dumps(value).encode() + b"\n")
+    finally:
+        os.close(fd)
+
+
+def write_in_room(folder: str, name: str, record: dict[str, Any]) -> None:
+    """Into the room taken at the start, then under its name: neither needs a free block."""
+    data = dumps(record).encode() + b"\n"
+    room, path = (os.path.join(folder, f"{name}.{kind}") for kind in ("room", "json"))
+    try:
+        fd = opened(room, os.O_WRONLY | os.O_CREAT)
+    except Odd:  # someone has put another thing there
+        write_json(path, record)
+        return
+    os.pwrite(fd, data, 0)
+    os.ftruncate(fd, len(data))
+    os.close(fd)
+    os.replace(room, path)

@@ -1,18 +1,23 @@
-"""What a job is: the records on disk, the states, and the one pure function that derives a state from them.
+"""What a job is: the records on disk; also lines of the journal and the history, waits that a client polls, and what a
+client has seen. They are pydantic models, because files cross a boundary.
 
-Records are pydantic models, because files cross a boundary. A state is a type whose fields exist only when true.
+`states.py` has what they mean.
 """
 
+import contextlib
 import sys
+import threading
+from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Annotated, Any, Literal, assert_never
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from tmuxjobs.arguments import Mode
-from tmuxjobs.contract import FORMAT, LAUNCH_S
+from tmuxjobs.contract import FORMAT
+from tmuxjobs.named import ProcessRecord as ProcessRecord
 
 Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 """What may be an argument of a program."""
@@ -20,24 +25,24 @@ Pid = Annotated[int, Field(gt=0, lt=1 << 31)]
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 Moment = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 2, tzinfo=UTC), lt=datetime(9999, 1, 1, tzinfo=UTC))]
 Start = Annotated[str, Field(pattern=r"^[0-9]{1,19}$" if sys.platform.startswith("linux") else r"^[^\x00]+$")]
-"""What tells a process from a later one with its pid, see `processes.start_of`."""
-OTHER_NAMESPACE = "it was started in another pid namespace: in another container, or before this one was restarted"
+"""What distinguishes a process from a later one with its pid, see `processes.start_of`."""
 Notify = Literal["always", "failure", "never"]
 """Which job endings trigger a message, a bell and the hook; a failure is any end but exit code 0."""
-Status = Literal["running", "completed", "failed", "killed", "lost"]
-STATUSES: tuple[Status, ...] = ("running", "completed", "failed", "killed", "lost")
+WaitsFor = Literal["input", "password", "keys", "approval"]
+Status = Literal["running", "paused", "queued", "completed", "failed", "killed", "skipped", "lost", "unknown"]
+STATUSES: tuple[Status, ...] = get_args(Status)
 
 
 class Model(BaseModel):
     """A record or result: immutable, and open to fields that a later version of the same format adds."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, defer_build=True)
 
 
 class AdoptedRecord(Model):
     """The process of a window that a person opened; it is a child of tmux, and has run since before the job's start.
 
-    `start` tells it from a later one with its pid.
+    `start` distinguishes it from a later one with its pid.
     """
 
     pid: Pid
@@ -45,6 +50,58 @@ class AdoptedRecord(Model):
     tty: Text
     started_at: Moment
     started_monotonic: float
+
+
+class Caller(Model):
+    """Who asks: an agent by its client's name and version and its server session, or a person.
+
+    `project` is the git root of the folder they work in, else that folder; empty when it is not known.
+    """
+
+    kind: Literal["agent", "person"] = "person"
+    client: Text = ""
+    version: Text = ""
+    session: Text = ""
+    project: Text = ""
+
+    def described(self, *, ends_with: bool = False) -> str:
+        """`claude-code 2.1.332`, `an agent` without a name, `a person`; empty when it is not known."""
+        if self.kind == "person":
+            said = "a person" if self.project else ""
+        else:
+            said = " ".join(filter(None, (self.client, self.version))) or "an agent"
+        return f"{said}, and ends with its server" if ends_with else said
+
+
+class QueueRecord(Model):
+    """Of a job that may wait for its turn: what `pane/queue.py` decides by.
+
+    `most`, `total` and `limit` are how many may run of its project, in all, and of its group (0: any number), as they
+    were set for who asked. `after` names jobs, each with what of it is needed: `ID` its success, `ID:any` its end,
+    `ID:ready`.
+    """
+
+    group: Text = ""
+    priority: int = 0
+    most: Count
+    total: Count
+    limit: Count = 0
+    not_before: float | None = None
+    """In s since the epoch."""
+    after: tuple[Text, ...] = ()
+    socket: Text
+    """Of the tmux server that its window is opened on."""
+
+
+class TurnRecord(Model):
+    """`turn.json`: when the window of a job that waited was begun to be opened, and `why` that came to nothing."""
+
+    format: int = FORMAT
+    boot: Text
+    monotonic: float
+    tries: Count = 1
+    deaths: Count = 0
+    why: Text = ""
 
 
 class JobSpec(Model):
@@ -56,10 +113,12 @@ class JobSpec(Model):
     command: Text
     cwd: Text
     shell: Text
+    shell_options: tuple[Text, ...] = ()
     timeout_s: float | None
     grace_s: float
     separate_stderr: bool
     max_output_bytes: Count
+    max_output_given: bool = False  # for this job; else it is what was configured
     umask: Annotated[int, Field(ge=0, le=0o777)]
     created_at: Moment
     created_monotonic: float
@@ -68,7 +127,6 @@ class JobSpec(Model):
     """The one it belongs to, see `processes.machine_id`; 0.1.0 did not record it."""
     host: Text = ""
     """The name of that machine."""
-    """What tells its state directory from others, see `Index.name`."""
     nonce: Text
     mark: Text = ""
     """Random, and in the environment of what the job starts: whoever carries it came from this job and no other."""
@@ -84,6 +142,30 @@ class JobSpec(Model):
     env_names: tuple[str, ...] = ()
     """Variables that were given; their values are kept nowhere."""
     adopted: AdoptedRecord | None = None
+    caller: Caller = Caller()
+    """Who started it; jobs of 0.1.0 count as a person's, of no known project."""
+    ends_with: ProcessRecord | None = None
+    """The server that started it, when it is to end with that; `namespace` says of which pids."""
+    namespace: Text = ""
+    slurm: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None
+    """Of a job in Slurm: the path of srun, and its options."""
+    detached: bool = False
+    """Of a job in Slurm: `sbatch` runs it, whoever lives here."""
+    sync: Text = ""
+    """Of a job on another host: the folder here whose copy there was brought up to date before its start."""
+    ask_why: Text = ""
+    """Why a person must approve it before it runs; empty when nobody must."""
+    ask_s: float = 0.0
+    ask_rules: tuple[Text, ...] = ()
+    """Those by which it would be allowed, for `ask_file`, the policy."""
+    ask_file: Text = ""
+    queue: QueueRecord | None = None
+    """Of one that may wait for its turn; without it there must be room at once."""
+    retry: Count = 0  # so often it runs again, under a policy in a row
+    restart_policy: Literal["on-failure", "always"] | None = None
+    success_codes: tuple[Count, ...] = (0,)
+    ready_when: Text = ""
+    ready_timeout_s: float = 300.0
 
 
 class RunRecord(Model):
@@ -100,6 +182,8 @@ class RunRecord(Model):
     tty: Text
     namespace: Text = ""
     """Of pids; empty where there is none or it was not recorded."""
+    srun_pid: Pid | None = None
+    """Of a job in Slurm, before that has taken it: the process that is its command's then."""
     command_pid: Pid | None = None
     command_start: Start | None = None
     started_at: Moment | None = None
@@ -108,14 +192,16 @@ class RunRecord(Model):
     recording: bool = True
     command_ended: str | None = None
     awaits_tmux: bool = False
-
-
-class ProcessRecord(Model):
-    """A process named in an exit record; `start` tells it from a later one with its pid."""
-
-    pid: Pid
-    name: str
-    start: Start | None = None
+    paused: bool | None = None
+    """None where the runner is an older one, which cannot do it."""
+    approved: Text | None = None
+    """How a person approved it; empty while they are asked."""
+    attempt: Count = 1
+    loop: Count = 0
+    """The attempt with which those began that failed one soon after the other."""
+    last_end: Text = ""
+    again_at: float | None = None
+    """When the next attempt begins, by CLOCK_MONOTONIC of its boot, while none runs after `last_end`."""
 
 
 class LogRecord(Model):
@@ -133,7 +219,7 @@ class LogRecord(Model):
 
 
 class ExitRecord(Model):
-    """`exit.json`: how it ended; it holds the other two records, so that one file tells all of a finished job.
+    """`exit.json`: how it ended; it holds the other two records, so that one file has all facts of a finished job.
 
     `runtime_s` is by CLOCK_MONOTONIC: neither a wall clock that jumps nor, on Linux, a suspended machine counts in it.
     """
@@ -144,6 +230,8 @@ class ExitRecord(Model):
     exit_code: Annotated[int, Field(ge=0, lt=1 << 31)] | None = None
     signal: str | None = None
     error: str | None = None
+    note: str = ""
+    """What happened around the end and hints at its cause."""
     runtime_s: float = 0.0
     cpu_user_s: float = 0.0
     cpu_system_s: float = 0.0
@@ -151,8 +239,115 @@ class ExitRecord(Model):
     log: LogRecord | None = None
     survivors: tuple[ProcessRecord, ...] = ()
     left_running: tuple[ProcessRecord, ...] = ()
+    attempts: Count = 1
     job: JobSpec
     run: RunRecord | None
+
+
+@dataclass(frozen=True)
+class Record:
+    """All that is on disk about one job."""
+
+    job: JobSpec
+    run: RunRecord | None = None
+    exit: ExitRecord | None = None
+    turn: TurnRecord | None = None
+
+    @property
+    def boot(self) -> str:
+        """Which start of the machine its clock and its pids are of: a job may wait for its turn across one."""
+        return self.run.boot if self.run else self.turn.boot if self.turn else self.job.boot
+
+    @property
+    def id(self) -> str:
+        return self.job.job_id
+
+    @property
+    def started_monotonic(self) -> float:
+        """When its command started, or else when it was asked for, by CLOCK_MONOTONIC of its boot, in s."""
+        return (self.run.started_monotonic if self.run else None) or self.job.created_monotonic
+
+    @property
+    def root(self) -> int | None:
+        """The process below which the job lives: its runner; of an adopted job its own first one."""
+        return self.job.adopted.pid if self.job.adopted else self.run.pid if self.run else None
+
+
+class Entry(Model):
+    """A line of the journal; `log_bytes` tells a prompt from the next. A removed job's status is not known any more."""
+
+    n: Count
+    event: Literal[
+        "queued", "start", "end", "prompt", "hold", "release", "pause", "resume", "again", "ready", "unready"
+    ]
+    job_id: Text
+    at: Moment
+    project: Text | None = None
+    waits_for: Text | None = None
+    prompt: Text | None = None
+    log_bytes: Count | None = None
+    status: Text | None = None
+    exit_code: int | None = None
+    attempt: Count | None = None
+    note: Text | None = None
+
+
+class AttemptRecord(Model):
+    """One run of a job's command: how it ended, and from where to where its output is in the logs."""
+
+    attempt: Count
+    started_at: Moment
+    begin: Count
+    end: Count | None = None
+    stderr_begin: Count = 0
+    stderr_end: Count | None = None
+    ended_at: Moment | None = None
+    runtime_s: float | None = None
+    exit_code: int | None = None
+    signal: str | None = None
+    reason: str | None = None
+
+
+class AttemptsRecord(Model):
+    """`attempts.json`: the newest attempts, oldest first."""
+
+    format: int = FORMAT
+    attempts: tuple[AttemptRecord, ...]
+
+
+class ReadyRecord(Model):
+    """`ready.json`: whether the job is ready, since when; `failed`: it was not within its time, and is not since."""
+
+    format: int = FORMAT
+    ready: bool
+    failed: bool
+    why: Text
+    at: Moment
+    monotonic: float
+    attempt: Count = 1
+
+
+class Deed(Model):
+    """A line of the history: who called which verb on which job, the verdict, and the rule or reason behind it.
+
+    Never what was typed, nor the value of a variable.
+    """
+
+    at: Moment
+    caller: Literal["agent", "person", "tmuxjobs"]
+    client: Text = ""
+    session: Text = ""
+    project: Text = ""
+    tool: Text = ""
+    job_id: Text = ""
+    verdict: Literal["allow", "ask", "deny", "approved", "refused"]
+    why: Text = ""
+
+    def text(self) -> str:
+        """For a person: when (UTC), who, what, and the verdict with its reason."""
+        who = Caller(kind="agent", client=self.client).described() if self.caller == "agent" else self.caller
+        what = f"{self.tool} {self.job_id}".strip()
+        return f"{self.at:%Y-%m-%d %H:%M:%S}  {who}  {what}  {self.verdict}{f': {self.why}' if self.why else ''}"
 
 
 class TaskRecord(Model):
@@ -174,252 +369,44 @@ class TaskRecord(Model):
     result: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True)
-class Record:
-    """All that is on disk about one job."""
+class Seen:
+    """What one client was given: of each job how far its output and stderr, and what is said only once; and which ends.
 
-    job: JobSpec
-    run: RunRecord | None = None
-    exit: ExitRecord | None = None
-
-    @property
-    def id(self) -> str:
-        return self.job.job_id
-
-    @property
-    def started_monotonic(self) -> float:
-        """When its command started, or else when it was asked for, by CLOCK_MONOTONIC of its boot, in s."""
-        return (self.run.started_monotonic if self.run else None) or self.job.created_monotonic
-
-    @property
-    def root(self) -> int | None:
-        """The process below which the job lives: its runner; of an adopted job its own first one."""
-        return self.job.adopted.pid if self.job.adopted else self.run.pid if self.run else None
-
-
-@dataclass(frozen=True)
-class Starting:
-    """Asked for, and its runner has not yet said that it is there."""
-
-
-@dataclass(frozen=True)
-class Running:
-    """Its runner lives; `command_ended` says how the command ended when the job goes on without it.
-
-    That is for processes it left behind, or because a stopped tmux has the end of its output.
+    `asking` is the one whose call is being answered.
     """
 
-    command_ended: str | None = None
-    awaits_tmux: bool = False
+    def __init__(self) -> None:
+        self._cursors: dict[str, tuple[int, int]] = {}
+        self._told: set[tuple[str, str]] = set()
+        self.lock = threading.Lock()
+        self.reported: int | None = None
+        """Number of the last entry of the journal that was reported; None before the first look."""
+        self.known: set[str] = set()
+        """Jobs whose end another answer reported."""
+        self.waited_for: set[str] = set()
+        self.is_new = True
+
+    def note(self, job_id: str, cursor: int, stderr_cursor: int | None = None) -> None:
+        out, err = self.of(job_id)
+        self._cursors[job_id] = max(out, cursor), max(err, stderr_cursor or 0)
+
+    def of(self, job_id: str) -> tuple[int, int]:
+        return self._cursors.get(job_id, (0, 0))
+
+    def is_told(self, job_id: str, what: str) -> bool:
+        return (job_id, what) in self._told
+
+    def tell(self, job_id: str, what: str) -> None:
+        self._told.add((job_id, what))
+
+    @contextlib.contextmanager
+    def asks(self) -> Iterator[Self]:
+        """Within it the calls are this client's."""
+        token = asking.set(self)
+        try:
+            yield self
+        finally:
+            asking.reset(token)
 
 
-@dataclass(frozen=True)
-class Elsewhere(Running):
-    """It has no exit record and belongs to another machine with this state directory: only that one knows more."""
-
-    host: str = ""
-
-
-@dataclass(frozen=True)
-class Exited:
-    """The command ended by itself."""
-
-    code: int
-
-
-@dataclass(frozen=True)
-class Killed:
-    """Ended by a signal, a person, a timeout: `reason` says which. A code is there if it answered with one."""
-
-    reason: str
-    signal: str | None
-    code: int | None
-
-
-@dataclass(frozen=True)
-class NotStarted:
-    """The command never ran."""
-
-    error: str
-
-
-@dataclass(frozen=True)
-class Lost:
-    """Nobody can know how it ended."""
-
-    reason: str
-    detail: str
-
-
-State = Starting | Running | Exited | Killed | NotStarted | Lost
-
-
-def derive_state(
-    record: Record, *, runner_alive: bool, boot: str, monotonic: float, namespace: str = "", machine: str = ""
-) -> State:
-    """The state of a job from its records and facts of now: its runner's life, the boot id, the clock in s.
-
-    `namespace` is ours of pids, `machine` our machine's id; each is empty where there is none.
-    """
-    if record.exit is not None:
-        return _ended(record.exit)
-    if _is_elsewhere(record, machine, boot, namespace):
-        return Elsewhere(host=record.job.host or record.job.machine)
-    if record.job.boot != boot:
-        return Lost("reboot", "the machine was restarted while it ran")
-    if record.run is not None and record.run.namespace and record.run.namespace != namespace:
-        return Lost("elsewhere", OTHER_NAMESPACE)
-    if record.run is None:
-        if monotonic - record.job.created_monotonic < LAUNCH_S:
-            return Starting()
-        return Lost("never-started", f"its runner did not start within {LAUNCH_S:.0f} s")
-    if runner_alive:
-        return Running(record.run.command_ended, record.run.awaits_tmux)
-    return Lost("runner-died", "its runner was killed, so how the command ended is not known")
-
-
-def _is_elsewhere(record: Record, machine: str, boot: str, namespace: str) -> bool:
-    """Whether the job belongs to another machine that may run now.
-
-    Another container is another machine: whether one that cannot be seen from here lives is not known. It is this one
-    when we see its pids all the same: its id, or the host name in place of one, was changed while the job ran.
-    """
-    if record.job.machine in ("", machine):
-        return False
-    theirs = record.run.namespace if record.run is not None else ""
-    return record.job.boot != boot or theirs not in ("", namespace)
-
-
-def _ended(record: ExitRecord) -> State:
-    if record.reason == "not-started":
-        return NotStarted(record.error or "no reason was recorded")
-    if record.reason == "exit" and record.exit_code is not None:
-        return Exited(record.exit_code)
-    if record.reason == "unknown":
-        return Lost("unknown", "it has ended, and tmux, whose child it was, did not tell its exit code")
-    return Killed(record.reason, record.signal, record.exit_code)
-
-
-def status_of(state: State) -> Status:
-    """The word that agents and people see."""
-    match state:
-        case Starting() | Running():
-            return "running"
-        case Exited(code):
-            return "completed" if code == 0 else "failed"
-        case Killed():
-            return "killed"
-        case NotStarted():
-            return "failed"
-        case Lost():
-            return "lost"
-        case _:
-            assert_never(state)
-
-
-KILLED_BY = {
-    "signal": "by a signal from elsewhere",
-    "kill": "on request",
-    "timeout": "by its timeout",
-    "terminated": "because its runner was asked to end (SIGTERM)",
-    "window-closed": "because its window was closed",
-    "tmux-ended": "because the tmux server ended",
-}
-
-
-def describe(state: State) -> str:
-    """How it stands, in words that fit behind the status."""
-    match state:
-        case Starting():
-            return "starting"
-        case Elsewhere(host=host):
-            return f"running on host '{host}'"
-        case Running(None):
-            return "running"
-        case Running(ended, True):
-            return f"the command ended with {ended}; tmux is stopped, and has the end of its output"
-        case Running(ended):
-            return f"the command ended with {ended}, and processes that it started can still print"
-        case Exited(code):
-            signal = f" (a shell says so for signal {code - 128})" if 128 < code < 160 else ""
-            return f"exit code {code}{signal}"
-        case Killed(reason, signal_name, code):
-            how = f", {signal_name}" if signal_name else f", exit code {code}" if code is not None else ""
-            return f"killed {KILLED_BY.get(reason, reason)}{how}"
-        case NotStarted(error):
-            return f"not started: {error}"
-        case Lost(_, detail):
-            return f"lost: {detail}"
-        case _:
-            assert_never(state)
-
-
-@dataclass(frozen=True)
-class Job:
-    """A job as it stood at one look: its records, its state, and the folder of its files."""
-
-    record: Record
-    state: State
-    folder: Path
-
-    @property
-    def id(self) -> str:
-        return self.record.id
-
-    @property
-    def spec(self) -> JobSpec:
-        return self.record.job
-
-    @property
-    def run(self) -> RunRecord | None:
-        return self.record.run
-
-    @property
-    def exit(self) -> ExitRecord | None:
-        return self.record.exit
-
-    @property
-    def running(self) -> bool:
-        """Whether it runs or is starting."""
-        return isinstance(self.state, Starting | Running)
-
-    @property
-    def runs(self) -> bool:
-        """Whether its runner lives, or may live on another machine (`Elsewhere`)."""
-        return isinstance(self.state, Running)
-
-    @property
-    def lost(self) -> bool:
-        return isinstance(self.state, Lost)
-
-    @property
-    def status(self) -> Status:
-        return status_of(self.state)
-
-    @property
-    def detail(self) -> str:
-        return describe(self.state)
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "output.log"
-
-    @property
-    def stderr(self) -> Path | None:
-        """The log of a separate stderr."""
-        return self.folder / "stderr.log" if self.spec.separate_stderr else None
-
-    @property
-    def logs(self) -> list[Path]:
-        return [self.log, *([self.stderr] if self.stderr else [])]
-
-
-class Entry(Model):
-    """A line of the journal. The status of a removed job is not known any more."""
-
-    n: Count
-    event: Literal["start", "end"]
-    job_id: Text
-    at: Moment
-    status: Text | None = None
-    exit_code: int | None = None
+asking: ContextVar[Seen | None] = ContextVar("asking", default=None)

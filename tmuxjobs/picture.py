@@ -3,44 +3,76 @@
 from __future__ import annotations
 
 import io
+import re
+import unicodedata
 from functools import cache
 from importlib.resources import files
 
+import pymupdf_fonts  # type: ignore[import-untyped]
 from PIL import Image, ImageDraw, ImageFont
+from rich.ansi import AnsiDecoder
 from rich.cells import cell_len
 from rich.console import Console
+from rich.segment import Segment
 from rich.style import Style
-from rich.terminal_theme import MONOKAI
+from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 from tmuxjobs.answers import Screen
 
 SIZE = 15
 CELL = (9, 20)
+BASELINE = 16
+FONTS = ("mono", "symbol2", "notos", "cjk")
+"""Where a character is looked for: JetBrains Mono, then Noto Sans Symbols 2, Noto Sans and Noto Sans CJK."""
+NO_CHARACTER = "\U0010ffff"
+ALIKE = {"\u2705": "\u2714", "\u274c": "\u2716", "\u274e": "\u2718"}
+"""Marks that only fonts of coloured pictures have."""
 DIM = 0.6
+THEME = TerminalTheme(
+    (16, 16, 16),
+    (217, 217, 217),
+    [
+        *((40, 40, 40), (241, 76, 76), (78, 190, 90), (222, 170, 50)),
+        *((98, 150, 255), (210, 110, 220), (60, 190, 205), (205, 205, 205)),
+    ],
+    [
+        *((128, 128, 128), (255, 115, 110), (120, 225, 125), (250, 225, 100)),
+        *((140, 185, 255), (235, 150, 245), (110, 225, 240), (255, 255, 255)),
+    ],
+)
+"""Each but the first can be read on black, the first on each; and no two are alike."""
+UNDERLINE = re.compile(r"(?P<line>\x1b\[(?:0;)?4)(?::[0-9])(?=m)|\x1b\[58[;:][0-9;:]*m")
+"""Its kind and colour, which rich takes for other attributes."""
 Rgb = tuple[int, int, int]
 
 
-def png(screen: Screen) -> bytes:
-    """The screen in its colours with the cursor as a block, less what is empty below and to the right."""
-    used = max([row for row, line in enumerate(screen.styled, 1) if line.strip()] + [screen.cursor_row])
-    columns = max(screen.cursor_column, *(Text.from_ansi(line).cell_len for line in screen.styled))
-    wide, high = CELL
-    image = Image.new("RGB", (columns * wide, used * high), MONOKAI.background_color)
-    draw = ImageDraw.Draw(image)
+def png(screen: Screen) -> bytes | None:
+    """The screen in its colours with the cursor as a block, less what is empty below and to the right.
+
+    None where nothing is on it.
+    """
     console = Console(width=screen.columns, color_system="truecolor", file=io.StringIO(), legacy_windows=False)
-    for row, line in enumerate(screen.styled[:used]):
+    lines = [seen([*line.render(console)]) for line in styled_lines(screen)]
+    if not any(lines):
+        return None
+    used = max([row for row, line in enumerate(lines, 1) if line] + [screen.cursor_row])
+    columns = max(screen.cursor_column, *(Segment.get_line_length(line) for line in lines))
+    wide, high = CELL
+    image = Image.new("RGB", (columns * wide, used * high), THEME.background_color)
+    draw = ImageDraw.Draw(image)
+    for row, line in enumerate(lines[:used]):
         column = 0
-        for part in Text.from_ansi(line, no_wrap=True, end="").render(console):
+        for part in line:
             style = part.style or Style.null()
             front, back = colours(style)
-            for character in part.text:
+            for character in unicodedata.normalize("NFC", part.text):
                 place = (column * wide, row * high)
                 width = cell_len(character)
-                if back != MONOKAI.background_color:
+                if back != THEME.background_color:
                     draw.rectangle((*place, place[0] + width * wide - 1, place[1] + high - 1), fill=back)
-                if not character.isspace():
-                    draw.text(place, character, fill=front, font=font(bold=bool(style.bold)))
+                if width and not character.isspace():
+                    draw_character(draw, character, column, row, front, bold=bool(style.bold))
                 if style.underline:
                     bottom = place[1] + high - 2
                     draw.line((place[0], bottom, place[0] + width * wide, bottom), fill=front)
@@ -50,6 +82,26 @@ def png(screen: Screen) -> bytes:
     stream = io.BytesIO()
     image.quantize(64).save(stream, "PNG", optimize=True)
     return stream.getvalue()
+
+
+def styled_lines(screen: Screen) -> list[Text]:
+    """The lines in their colours, which tmux names where they change: in an earlier line, maybe."""
+    decoder = AnsiDecoder()
+    lines = [decoder.decode_line(UNDERLINE.sub(lambda found: found["line"] or "", line)) for line in screen.styled]
+    for line in lines:
+        line.end = ""
+    return lines
+
+
+def seen(parts: list[Segment]) -> list[Segment]:
+    """Without what shows nothing at the end."""
+    while parts:
+        text, style = parts.pop()[:2]
+        if style is not None and (style.bgcolor or style.reverse or style.underline):
+            return [*parts, Segment(text, style)]
+        if text.strip():
+            return [*parts, Segment(text.rstrip(), style)]
+    return parts
 
 
 def draw_cursor(image: Image.Image, screen: Screen) -> None:
@@ -62,18 +114,58 @@ def draw_cursor(image: Image.Image, screen: Screen) -> None:
 
 def colours(style: Style) -> tuple[Rgb, Rgb]:
     """Foreground and background as they are seen."""
-    front = tuple(style.color.get_truecolor(MONOKAI, foreground=True)) if style.color else MONOKAI.foreground_color
-    back = tuple(style.bgcolor.get_truecolor(MONOKAI, foreground=False)) if style.bgcolor else MONOKAI.background_color
+    front = tuple(style.color.get_truecolor(THEME, foreground=True)) if style.color else THEME.foreground_color
+    back = tuple(style.bgcolor.get_truecolor(THEME, foreground=False)) if style.bgcolor else THEME.background_color
     if style.dim:
         front = tuple(round(DIM * f + (1 - DIM) * b) for f, b in zip(front, back, strict=True))
     pair = (back, front) if style.reverse else (front, back)
     return tuple(pair[0]), tuple(pair[1])  # type: ignore[return-value]
 
 
+def draw_character(draw: ImageDraw.ImageDraw, character: str, column: int, row: int, front: Rgb, *, bold: bool) -> None:
+    """In the middle of its cells, by the first font that has it, at a size that fits."""
+    wide, high = CELL
+    room = cell_len(character) * wide
+    character = ALIKE.get(character, character)
+    font = font_for(character, SIZE, bold=bold)
+    left, right = ink(font, character)
+    if right - left > room + 2:
+        font = font_for(character, max(8, SIZE * room // (right - left)), bold=bold)
+        left, right = ink(font, character)
+    length = round(font.getlength(character))
+    start = (room - length) // 2 if length <= room else (room - left - right) // 2
+    draw.text((column * wide + start, row * high + BASELINE), character, fill=front, font=font, anchor="ls")
+
+
+def ink(font: ImageFont.FreeTypeFont, character: str) -> tuple[int, int]:
+    """From where to where it is black."""
+    left, _, right, _ = font.getbbox(character, anchor="ls")
+    return round(left), round(right)
+
+
 @cache
-def font(*, bold: bool) -> ImageFont.FreeTypeFont:
-    """JetBrains Mono, which has the lines and blocks that programs draw with."""
-    with (files("fontpkg_jetbrains_mono") / "files" / "JetBrainsMono[wght].ttf").open("rb") as file:
-        found = ImageFont.truetype(io.BytesIO(file.read()), SIZE)
-    found.set_variation_by_axes([700 if bold else 400])
+def font_for(character: str, size: int, *, bold: bool) -> ImageFont.FreeTypeFont:
+    """The first that has the character, else the first of all, which draws a box for it."""
+    for name in FONTS:
+        found = font(name, size, bold=bold)
+        if bytes(found.getmask(character)) != bytes(found.getmask(NO_CHARACTER)):
+            return found
+    return font(FONTS[0], size, bold=bold)
+
+
+@cache
+def font(name: str, size: int, *, bold: bool) -> ImageFont.FreeTypeFont:
+    """JetBrains Mono has the lines and blocks that programs draw with; the others what it lacks."""
+    found = ImageFont.truetype(io.BytesIO(font_file(name)), size)
+    if name == "mono":
+        found.set_variation_by_axes([700 if bold else 400])
     return found
+
+
+@cache
+def font_file(name: str) -> bytes:
+    if name == "mono":
+        return (files("fontpkg_jetbrains_mono") / "files" / "JetBrainsMono[wght].ttf").read_bytes()
+    if name == "cjk":
+        return (files("noto_cjk_sans_jp_regular") / "NotoSansCJKjp-Regular.otf").read_bytes()
+    return bytes(pymupdf_fonts.myfont(name))

@@ -15,8 +15,11 @@ text may come in pieces.
 Stdlib only, also for the processes in the panes. Ranges: Unicode 16, DerivedCoreProperties.txt, Default_Ignorable.
 """
 
+from __future__ import annotations
+
 import json
 import re
+from itertools import groupby
 
 CONTROLS = r"\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029"
 IGNORED = (
@@ -60,6 +63,57 @@ def visible_json(text: str) -> str:
     return re.sub(HIDDEN, escape_json, text)
 
 
-def escape_json(found: "re.Match[str]") -> str:
+def escape_json(found: re.Match[str]) -> str:
     char = found[0]
     return "\\u007f" if char == "\x7f" else json.dumps(char)[1:-1]
+
+
+FENCE = "=="
+FORGED = re.compile(rf"(?:^|(?<=\r))(?=\\*{FENCE}(?:[\s\u2800]|$))", re.MULTILINE)
+"""Where a line of output begins like ours, whatever kind of blank it has, or like one that has been quoted."""
+REPEATS = 4
+
+
+def printed(stdout: str, stderr: str) -> list[str]:
+    """Both as text, apart; the fields of an answer have every line."""
+    parts = [folded(stdout)] if stdout else []
+    return [*parts, f"{FENCE} stderr\n{folded(stderr)}"] if stderr else parts
+
+
+def quoted(output: str) -> str:
+    """With a backslash before each line that could be taken for one of ours."""
+    return FORGED.sub(r"\\", output)
+
+
+def fenced(parts: list[str], ours: str) -> str:
+    """What a job printed, `==`, and what we say of it; without output there is no `==`."""
+    return "\n".join([*parts, *([FENCE] if parts else []), ours])
+
+
+def folded(output: str) -> str:
+    """Lines that come many times in a row once, with their number, where that is shorter; quoted."""
+    lines: list[str] = []
+    for line, group in groupby(quoted(output.rstrip("\n")).split("\n")):
+        times = sum(1 for _ in group)
+        note = f"{FENCE} this line {times} times"
+        fold = times >= REPEATS and (times - 1) * (len(line) + 1) > len(note)
+        lines += [line, note] if fold else [line] * times
+    return "\n".join(lines)
+
+
+RULER = r"(?m)^[ \t]*([^\w\s]|_)\1{7}(?:\1*|\1*(?=( [^\n]* \1{8}))\2\1*)[ \t]*$"
+"""A line of one repeated character, or of two such parts with a title between them, as pytest draws it."""
+RUN = r"([^\w\s]|_)\1{15,}"
+
+
+FILLER = r"(?m)^([^\w\s])\n(?:\1\n){7,}"
+"""Lines of the same one character, as vim shows them behind the end of a file."""
+
+
+def short_rulers(output: str) -> str:
+    """The text with `[= x80]` for eighty `=` in a line that only divides, and `[~ on 20 lines]` for such lines.
+
+    What is part of a table or a bar stays.
+    """
+    short = re.sub(RULER, lambda line: re.sub(RUN, lambda run: f"[{run[1]} x{len(run[0])}]", line[0]), output)
+    return re.sub(FILLER, lambda lines: f"[{lines[1]} on {lines[0].count(lines[1])} lines]\n", short)

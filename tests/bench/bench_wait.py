@@ -10,9 +10,7 @@ from typing import Any
 
 import pytest
 from fastmcp import Client
-
-from tmuxjobs import Jobs
-from tmuxjobs.server.tools import build_server
+from support import Jobs, server_of
 
 ROUNDS = 40
 WAITS = 100
@@ -61,7 +59,7 @@ async def latency_of_port(jobs: Jobs, client: Client[Any]) -> float:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("measure", [latency_of_end, latency_of_pattern, latency_of_port])
 async def test_latency(jobs: Jobs, measure: Callable[[Jobs, Client[Any]], Awaitable[float]]) -> None:
-    async with Client(build_server(jobs)) as client:
+    async with Client(server_of(jobs)) as client:
         times = sorted([1000 * await measure(jobs, client) for _ in range(ROUNDS)])
     row(measure.__name__, f"median {statistics.median(times):.1f} ms", f"90 % {times[ROUNDS * 9 // 10]:.1f} ms")
 
@@ -70,7 +68,7 @@ async def test_latency(jobs: Jobs, measure: Callable[[Jobs, Client[Any]], Awaita
 @pytest.mark.parametrize("how", ["one job", "ten jobs"])
 async def test_hundred_waits(jobs: Jobs, how: str, tmp_path: Path) -> None:
     ids = [jobs.execute("sleep 1000").job_id for _ in range(1 if how == "one job" else 10)]
-    async with Client(build_server(jobs)) as client:
+    async with Client(server_of(jobs)) as client:
         calls = [
             asyncio.create_task(client.call_tool("wait", {"job_id": ids[number % len(ids)]})) for number in range(WAITS)
         ]

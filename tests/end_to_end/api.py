@@ -9,8 +9,6 @@ from tmuxjobs.answers import (
     Diagnosis,
     Found,
     HoldAnswer,
-    JobList,
-    JobStatus,
     Kill,
     Output,
     Ran,
@@ -19,21 +17,25 @@ from tmuxjobs.answers import (
     Started,
     Waited,
 )
+from tmuxjobs.job_answers import Edited, Fetched, Group, JobList, JobStatus
+from tmuxjobs.verbs.files import Mirror
+from tmuxjobs.verbs.output import Whole
 
 jobs = assert_type(Jobs.open(Settings(max_jobs=20)), Jobs)
-agent = assert_type(jobs.called_by("agent"), Jobs)
-assert_type(jobs.settings.max_jobs, int)
+agent = assert_type(Jobs.open(caller="agent"), Jobs)
 
 
 def starts() -> None:
-    started = assert_type(jobs.execute("make -j4", name="build", timeout=600, env={"CI": "1"}), Started)
-    print(started.job_id, started.status, started.log_path, started.attach)
+    started = assert_type(jobs.execute("make -j4", name="build", timeout=600, env={"CI": "1"}, host="gpu1"), Started)
+    print(started.job_id, started.host, started.status, started.log_path, started.attach)
     ran = assert_type(jobs.execute("make", wait=60, pattern="ready", until="pattern"), Ran)
     print(ran.job_id, ran.exit_code, ran.stdout, ran.stderr, ran.log_path, ran.attach)
     whole: Started = ran
     restarted: Started = assert_type(jobs.restart(whole.job_id, env={"CI": "1"}), Restarted)
+    fetched = assert_type(jobs.fetch(jobs.execute("make", host="gpu1", sync=".").job_id, "out", to="."), Fetched)
+    print(fetched.to, fetched.files, fetched.size_bytes)
     adopted: Started = assert_type(jobs.adopt("@3", name="mine"), Adopted)
-    print(restarted.attach, adopted.attach, jobs.adoptable(), jobs.attach_argv(started.job_id))
+    print(restarted.attach, adopted.attach, jobs.adoptable(), jobs.attach(started.job_id))
 
 
 def reads(job_id: str) -> None:
@@ -62,7 +64,26 @@ def acts(job_id: str) -> None:
     assert_type(jobs.doctor(fix=True), Diagnosis)
     assert_type(jobs.prune(), list[str])
     jobs.notice_prompts()
+    assert_type(jobs.pause(job_id), Edited)
+    assert_type(jobs.group("tests", limit=4), Group)
+    assert_type(jobs.resume(job_id), Edited)
+    assert_type(jobs.queue(job_id, first=True), Edited)
     print(jobs.token(new=False), jobs.token_value(), jobs.usage, jobs.last_lines, jobs.events)
+
+
+def for_edges(job_id: str) -> None:
+    """What the server and the command line have of it."""
+    print(jobs.whole_id("build"), jobs.with_window(), jobs.running(), jobs.move_on)
+    assert_type(jobs.whole(job_id), Whole)
+    assert_type(jobs.mirror(job_id), Mirror)
+    assert_type(jobs.type(job_id, b"x"), bool)
+    for entry in jobs.follow_events():
+        print(entry and jobs.event_line(entry))
+    print(agent.also_ended(known=[job_id]), agent.mark_told([job_id]))
+    print(jobs.approve(job_id), jobs.refuse(job_id, why="no"), jobs.settle(job_id, approved=False, how="key"))
+    print([deed.text() for deed in jobs.history(job_id)], agent.check("ls", cwd="/tmp").kind)
+    task = agent.create_task("wait", {}, begins=agent.task_begins([job_id]), bound_s=60)
+    print(agent.read_task(task.task_id), agent.check_task(task, Waited.fields), agent.cancel_task(task))
 
 
 async def waits(job_id: str) -> None:

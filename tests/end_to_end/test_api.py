@@ -32,14 +32,26 @@ def test_examples_pass_a_strict_type_checker(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_public_names_are_the_verbs_and_nothing_else(jobs: Jobs) -> None:
+    readme, contributing = ((ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md"))
+    commands = {name.replace("-", "_") for name in re.findall(r"^\| `tmuxjobs ([a-z-]+)", readme, re.MULTILINE)}
+    for_edges = re.search(r"^`Jobs` has the verbs.*?\n\n", contributing, re.MULTILINE | re.DOTALL)
+    assert for_edges is not None
+    commands -= {"install", "log_path", "policy", "serve", "up", "down"}
+    assert set(PUBLIC) == commands | set(re.findall(r"`(\w+)`", for_edges[0])) - {"Jobs", "Settings"}
+    assert [name for name in vars(Jobs(jobs.host)) if not name.startswith("_")] == []
+
+
 @pytest.mark.parametrize("name", PUBLIC)
 def test_every_public_name_is_type_checked_and_documented(name: str) -> None:
     used = {node.attr for node in ast.walk(ast.parse(USE.read_text())) if isinstance(node, ast.Attribute)}
     assert name in used, f"add it to {USE.name}"
-    member = inspect.getattr_static(Jobs, name)
+    member = getattr(Jobs, name)
     assert inspect.getdoc(member), "its first line is what an editor shows"
     if inspect.isfunction(member):
-        assert not {"self", "host"} & inspect.signature(member.__get__(Jobs)).parameters.keys()
+        parameters = inspect.signature(member.__get__(Jobs)).parameters
+        assert "self" not in parameters
+        assert "Host" not in {one.annotation for one in parameters.values()}
 
 
 def test_exports_are_the_face_and_the_errors() -> None:

@@ -1,5 +1,7 @@
 """Every command as a person or a script uses it: what it prints where, and its exit code."""
 
+import dataclasses
+import inspect
 import json
 import os
 import re
@@ -7,16 +9,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import PYTHON, Tmux, ended, wait_until
+from support import PYTHON, Jobs, Tmux, ended, wait_until
 
-from tmuxjobs import Jobs, answers
-from tmuxjobs.cli import main
+from tmuxjobs import Settings, answers, job_answers
+from tmuxjobs.cli import app as parts
+from tmuxjobs.cli import commands, plain
 from tmuxjobs.cli.app import windows
+from tmuxjobs.cli.overview import PARTS
 from tmuxjobs.models import Model, ProcessRecord
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -80,7 +83,7 @@ def test_execute_wait_shows_output_as_it_comes(run: Run, terminal: Open, jobs: J
     shell.wait_for("first")
     [job] = jobs.list().jobs
     assert job.status == "running"
-    shell.wait_for("waits for input")
+    wait_until(lambda: jobs.status(job.job_id).waits_for)
     assert run("interact", job.job_id, "it").stdout == "got it\n"
     assert shell.code() == 0
 
@@ -172,7 +175,8 @@ def test_list_in_a_pipe_is_a_plain_line_for_each(run: Run, jobs: Jobs) -> None:
 def test_list_of_no_jobs(run: Run) -> None:
     assert run("list").stdout == "No jobs.\n"
     assert run("list", "--quiet").stdout == ""
-    assert json.loads(run("list", "--json").stdout) == {"jobs": [], "total": 0, "damaged": []}
+    nothing = {"jobs": [], "total": 0, "other_projects": 0, "damaged": []}
+    assert json.loads(run("list", "--json").stdout) == nothing
 
 
 @pytest.mark.parametrize(
@@ -208,7 +212,7 @@ def test_no_color_is_heeded(terminal: Open, jobs: Jobs) -> None:
 def test_watch_shows_what_changes(terminal: Open, jobs: Jobs) -> None:
     job_id = jobs.execute("echo at work; read x; exit 4").job_id
     shell = terminal("list", "--watch", columns=100)
-    shell.wait_for("asks input")
+    shell.wait_for("waits for input")
     jobs.interact(job_id, "go", wait=0)
     shell.wait_for("failed 4")
     shell.type("\x03")
@@ -244,7 +248,127 @@ def test_prune_tells_what_went(run: Run, jobs: Jobs) -> None:
     ended(jobs, job_id)
     none_kept = os.environ | {"TMUXJOBS_KEEP_JOBS": "0"}
     assert json.loads(run("prune", "--json", env=none_kept).stdout) == {"removed": [job_id]}
-    assert run("prune", env=none_kept).stdout == "0 jobs removed.\n"
+    assert run("prune", env=none_kept).stdout.startswith("Nothing to remove: of 0 finished jobs 0 may be kept ")
+    other = ended(jobs, jobs.execute("true").job_id).job_id
+    assert run("prune", env=none_kept).stdout == f"Removed 1 job: {other}.\n"
+
+
+def test_beginning_of_an_id_is_enough_where_no_other_has_it(run: Run, jobs: Jobs) -> None:
+    first, second = (jobs.execute("sleep 1000", name=name).job_id for name in ("web", "worker"))
+    assert run("status", first[:3]).stdout.startswith(f"{first}: running")
+    several = run("kill", "w")
+    assert (several.returncode, several.stdout) == (2, "")
+    assert several.stderr == f"tmuxjobs: Several ids begin with 'w': {first}, {second}; type more of it.\n"
+    assert run("kill", second[:2], first[:-1]).returncode == 0
+    assert {job.status for job in jobs.list().jobs} == {"killed"}
+    assert run("tail", "x").stderr.startswith("tmuxjobs: No job 'x'.")
+
+
+def test_kill_of_no_job_is_an_error_on_stderr(run: Run) -> None:
+    done = run("kill", "nosuch")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "tmuxjobs: No job 'nosuch'. `list` shows all.\n")
+    assert json.loads(run("kill", "nosuch", "--json").stdout)["status"] == "not_found"
+
+
+def test_hold_of_a_finished_job_says_that_it_has_ended(run: Run, jobs: Jobs) -> None:
+    job_id = ended(jobs, jobs.execute("exit 3").job_id).job_id
+    done = run("hold", job_id)
+    assert (done.returncode, done.stderr) == (1, f"tmuxjobs: {job_id} has ended (failed): there is nothing to hold.\n")
+
+
+@pytest.mark.parametrize(
+    ("word", "command"),
+    [
+        ("run", "execute"), ("start", "execute"), ("ps", "list"), ("ls", "list"), ("logs", "output"), ("stop", "kill"),
+        ("help", "--help"), ("version", "--version"), ("grep", "search"), ("exec", "execute"), ("serch", "search"),
+        ("prun", "prune"), ("kil", "kill"),
+    ],
+)  # fmt: skip
+def test_word_of_other_programs_leads_to_ours(run: Run, word: str, command: str) -> None:
+    done = run(word, "x")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"There is no command '{word}'. Did you mean `tmuxjobs {command}`?" in done.stderr
+
+
+@pytest.mark.parametrize("word", ["rune", "fill", "reset", "purge"])
+def test_no_word_leads_to_a_command_that_removes_or_ends(run: Run, word: str) -> None:
+    assert not re.search("`tmuxjobs (prune|kill|restart)`", run(word).stderr)
+
+
+def test_durations_may_have_units(run: Run, jobs: Jobs) -> None:
+    job_id = started(run, "--timeout", "2h30m", "--", "sleep", "1000")
+    assert jobs.status(job_id).timeout == 9000
+    assert run("wait", job_id, "--timeout", "20ms").returncode == 124
+
+
+def test_inside_tmux_the_way_to_attach_is_our_own(run: Run, jobs: Jobs) -> None:
+    job_id = jobs.execute("sleep 1000").job_id
+    inside = os.environ | {"TMUX": "/tmp/some,1,0"}
+    assert f"watch: tmuxjobs attach {job_id}\n" in run("status", job_id, env=inside).stdout
+
+
+def test_help_names_every_command_in_its_part(run: Run) -> None:
+    does: dict[str, dict[str, str]] = {
+        part.name: {} for part in (parts.RUN, parts.LOOK, parts.CONTROL, parts.SET_UP, parts.OPTIONS)
+    }
+    for name in sorted(name for name in commands.app if name != "-h"):
+        [part] = commands.app[name].group or (parts.OPTIONS,)
+        does[part.name]["--help (-h)" if name == "--help" else name] = commands.app[name].help.split("\n\n")[0]
+    assert does == PARTS
+    assert list(does) == list(PARTS)
+    told = " ".join(run("--help", env=os.environ | {"COLUMNS": "40"}).stdout.split())
+    assert all(f"{name} {what}" in told for part in does.values() for name, what in part.items())
+
+
+@pytest.mark.parametrize(("columns", "used"), [("20", 40), ("40", 40), ("80", 80), ("400", 100)])
+def test_help_is_as_wide_as_the_terminal_within_reason(run: Run, columns: str, used: int) -> None:
+    widest = max(map(len, run("--help", env=os.environ | {"COLUMNS": columns}).stdout.splitlines()))
+    assert used - 10 < widest <= used
+
+
+def test_help_describes_every_argument() -> None:
+    for name in (name for name in commands.app if not name.startswith("-") and commands.app[name].default_command):
+        for argument in commands.app[name].assemble_argument_collection(parse_docstring=True):
+            assert argument.parameter.help, f"{name} {argument.name}"
+
+
+PLAIN_IDS: dict[str, tuple[str, ...]] = {"list": (), "status": ("some-job",), "tail": ("some-job",)}
+PLAIN = [
+    *((verb, *ids, option) for verb, ids in PLAIN_IDS.items() for option in plain.FLAGS[verb]),
+    *((verb, option, "7", *ids) for verb, ids in PLAIN_IDS.items() for option in plain.NUMBERS[verb]),
+    *((verb, *ids) for verb, ids in PLAIN_IDS.items()),
+    ("list", "-q", "--json", "-n", "3"),
+]
+
+
+@pytest.mark.parametrize("words", PLAIN, ids=" ".join)
+def test_plain_command_line_means_the_same_without_the_library(
+    monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    meant: list[dict[str, Any]] = []
+    verb = plain.COMMANDS[words[0]]
+
+    def note(*given: Any, **named: Any) -> None:
+        bound = inspect.signature(verb).bind(*given, **named)
+        bound.apply_defaults()
+        del bound.arguments["jobs"]
+        meant.append(bound.arguments)
+
+    monkeypatch.setattr(plain, words[0], note)
+    monkeypatch.setitem(plain.COMMANDS, words[0], note)
+    assert plain.run(words)
+    commands.app(words, result_action="return_value", exit_on_error=False)
+    assert len(meant) == 2
+    assert meant[0] == meant[1]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["list -n", "list -n -3", "list --limit=3", "list -n5", "list -n ²", "list job", "status", "status a b",
+     "status -j", "list --status running", "list --help", "status -- a", "tail a -n 1e1", "tail a -fn 3"],
+)  # fmt: skip
+def test_what_is_not_plain_is_left_to_the_library(line: str) -> None:
+    assert not plain.run(line.split())
 
 
 SUMMARY = "job_id status command started ended exit_code reason runtime waits_for"
@@ -257,8 +381,8 @@ STARTED = "job_id status log_path attach"
 JSON: dict[str, tuple[str, type[Model] | None, str]] = {
     "execute": ("-- sleep 1000", answers.Started, STARTED),
     "execute --wait": ("-- true", answers.Ran, f"{WAITED} log_path attach"),
-    "list": ("", answers.JobList, "jobs total damaged"),
-    "status": ("ENDED", answers.JobStatus, STATUS),
+    "list": ("", job_answers.JobList, "jobs total damaged"),
+    "status": ("ENDED", job_answers.JobStatus, STATUS),
     "output": ("ENDED", answers.Output, OUTPUT),
     "tail": ("ENDED", answers.Output, OUTPUT),
     "wait": ("ENDED", answers.Waited, WAITED),
@@ -270,14 +394,21 @@ JSON: dict[str, tuple[str, type[Model] | None, str]] = {
     "adopt": ("OPENED", answers.Adopted, f"{STARTED} window note"),
     "hold": ("RUNNING", answers.HoldAnswer, "job_id held detail"),
     "release": ("RUNNING", answers.HoldAnswer, "job_id held detail"),
+    "group": ("tests --limit 4", job_answers.Group, "group limit paused running queued paused_jobs"),
+    "pause": ("RUNNING", job_answers.Edited, "job_id status detail"),
+    "resume": ("RUNNING", job_answers.Edited, "job_id status detail"),
+    "queue": ("QUEUED --first", job_answers.Edited, "job_id status detail"),
+    "approve": ("ASKED", answers.Approval, "job_id approved detail"),
+    "refuse": ("ASKED --why later", answers.Approval, "job_id approved detail"),
+    "history": ("", None, "history"),
     "restart": ("ENDED", answers.Restarted, f"{STARTED} restarted note"),
     "log-path": ("ENDED", None, "job_id log_path"),
     "token": ("", None, "token_path"),
     "doctor": ("", answers.Diagnosis, "healthy checks fixed"),
     "prune": ("", None, "removed"),
 }  # fmt: skip
-INNER: dict[type[Model], str] = {
-    answers.JobSummary: SUMMARY,
+INNER: dict[type[Model | ProcessRecord], str] = {
+    job_answers.JobSummary: SUMMARY,
     answers.WaitedJob: "job_id reason status exit_code note stdout stderr cursor",
     answers.FoundLine: "stream line cursor text before after",
     answers.Finding: "name ok text",
@@ -292,11 +423,15 @@ def opened(tmux: Tmux) -> str:
 
 def taking(option: str) -> set[str]:
     """The commands that have the option."""
-    commands = {name: main.app[name].default_command for name in main.app if not name.startswith("-")}
-    return {name for name, function in commands.items() if function and option in signature(function).parameters}
+    functions = {name: commands.app[name].default_command for name in commands.app if not name.startswith("-")}
+    return {
+        name for name, function in functions.items() if function and option in inspect.signature(function).parameters
+    }
 
 
-def shown(model: type[Model]) -> set[str]:
+def shown(model: type[Model | ProcessRecord]) -> set[str]:
+    if not issubclass(model, Model):
+        return {field.name for field in dataclasses.fields(model)}
     return {name for name, field in model.model_fields.items() if not field.exclude}
 
 
@@ -306,6 +441,10 @@ def test_json_has_the_fields_that_are_promised(run: Run, jobs: Jobs, tmux: Tmux,
     ids = {"ENDED": jobs.execute("echo hello").job_id, "RUNNING": jobs.execute("cat").job_id}
     ended(jobs, ids["ENDED"])
     ids["OPENED"] = opened(tmux)
+    if "QUEUED" in arguments:
+        ids["QUEUED"] = jobs.execute("true", delay=1000).job_id
+    if "ASKED" in arguments:
+        ids["ASKED"] = Jobs.open(Settings.load(policy={"ask": ["true"]})).called_by("agent").execute("true").job_id
     done = run(*command.split(), "--json", *(ids.get(word, word) for word in arguments.split()))
     assert done.stderr == ""
     [line] = done.stdout.splitlines()
@@ -314,11 +453,13 @@ def test_json_has_the_fields_that_are_promised(run: Run, jobs: Jobs, tmux: Tmux,
 
 
 def test_every_command_with_json_is_among_them() -> None:
-    assert {command.split()[0] for command in JSON} == taking("json")
+    # `events` prints a line for each, `up` and `down` a list, `fetch` needs another machine: see `test_news.py`,
+    # `test_up.py` and `test_files.py`.
+    assert {command.split()[0] for command in JSON} == taking("json") - {"events", "up", "down", "fetch"}
 
 
 @pytest.mark.parametrize("model", INNER, ids=lambda model: model.__name__)
-def test_parts_of_answers_keep_their_fields(model: type[Model]) -> None:
+def test_parts_of_answers_keep_their_fields(model: type[Model | ProcessRecord]) -> None:
     assert shown(model) >= set(INNER[model].split())
 
 
@@ -362,7 +503,7 @@ def test_every_command_with_quiet_is_among_them() -> None:
         (["list", "--nonsense"], 2, "--nonsense"),
         (["list", "--status"], 2, "--status needs a value."),
         (["list", "--limit", "many"], 2, "--limit takes a whole number, not 'many'."),
-        (["wait", "a", "--timeout", "soon"], 2, "--timeout takes a number, not 'soon'."),
+        (["wait", "a", "--timeout", "soon"], 2, "'soon' is not a duration: write seconds as a number, or like 90s"),
         (["execute", "--wiat", "--", "true"], 2, "'--wiat' is not an option of `execute`"),
         (["serve", "--http", "192.0.2.1:8765"], 2, "add --allow-remote."),
         (["serve", "--http", "192.0.2.1:8765", "--allow-remote"], 2, "cannot be served on (Cannot assign requested"),
@@ -381,8 +522,10 @@ def test_errors_are_one_line_and_a_code(run: Run, arguments: list[str], code: in
     assert said in line
 
 
-def test_picture_that_can_not_be_written_is_told_in_one_line(run: Run, jobs: Jobs, tmp_path: Path) -> None:
-    done = run("screen", jobs.execute("cat").job_id, "--png", str(tmp_path))
+def test_picture_that_cannot_be_written_is_told_in_one_line(run: Run, jobs: Jobs, tmp_path: Path) -> None:
+    job_id = jobs.execute("echo shown; cat").job_id
+    wait_until(lambda: jobs.screen(job_id).screen)
+    done = run("screen", job_id, "--png", str(tmp_path))
     assert (done.returncode, done.stderr) == (2, f"tmuxjobs: '{tmp_path}' cannot be written: Is a directory.\n")
 
 
@@ -450,7 +593,7 @@ def test_progress_is_shown_on_what_takes_long(terminal: Open, jobs: Jobs) -> Non
 
 def test_listing_jobs_loads_nothing_slow_that_it_does_not_need(jobs: Jobs) -> None:
     slow = ["asyncio", "fastmcp", "libtmux", "mcp", "pydantic_settings", "regex", "rich.table", "wcwidth"]
-    code = "import sys, contextlib\nfrom tmuxjobs.cli.main import app\n"
+    code = "import sys, contextlib\nfrom tmuxjobs.cli.commands import app\n"
     code += "with contextlib.suppress(SystemExit): app(['list'])\n"
     code += f"sys.exit(str(sorted({{*{slow}}} & {{*sys.modules}})))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

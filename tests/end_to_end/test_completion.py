@@ -5,9 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import Screen, ended, needs
-
-from tmuxjobs import Jobs
+from support import Jobs, Screen, Tmux, ended, needs, wait_until
 
 from .conftest import INSTALLED, Run
 
@@ -64,5 +62,24 @@ def test_shell_completes_ids_of_running_and_ended_jobs(shell: Callable[[], Scree
         terminal.press(f"tmuxjobs status {start}", "Tab")
         terminal.until(f"{READY}tmuxjobs status {job_id}")
         terminal.press("C-u")
-    terminal.press("tmuxjobs kill ", "Tab", "Tab")
+    terminal.press("tmuxjobs output ", "Tab", "Tab")
     terminal.until(running, over)
+
+
+def test_shell_completes_only_what_fits(shell: Callable[[], Screen], jobs: Jobs, tmux: Tmux) -> None:
+    running = jobs.execute("sleep 1000", name="web").job_id
+    over = ended(jobs, jobs.execute("true", name="build").job_id).job_id
+    closed = ended(jobs, jobs.execute("true", name="shut").job_id).job_id
+    jobs.host.tmux.close(jobs.host.tmux.panes()[closed])
+    tmux("new-window", "-d", "-n", "mine", "-t", "=mcp-jobs:", "sleep", "1000")
+    window = tmux("display-message", "-p", "-t", "=mcp-jobs:mine", "#{window_id}").strip()
+    terminal = shell()
+    for command in ("kill", "hold", "interact"):
+        terminal.press(f"tmuxjobs {command} ", "Tab")
+        terminal.until(f"{READY}tmuxjobs {command} {running}")
+        terminal.press("C-u")
+    terminal.press("tmuxjobs adopt ", "Tab")
+    wait_until(terminal.look, lambda text: f"tmuxjobs adopt {window}" in text.replace("\\", ""))
+    terminal.press("C-u")
+    terminal.press("tmuxjobs attach ", "Tab", "Tab")
+    assert closed not in terminal.until(running, over)

@@ -8,16 +8,19 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support import Tmux, ended, needs, wait_until
+from support import Jobs, Tmux, ended, needs, server_of, wait_until
 
-from tmuxjobs import Jobs, Settings
-from tmuxjobs.cli import main
-from tmuxjobs.cli.clients import Client, wanted
+from tmuxjobs import Settings
+from tmuxjobs.cli import commands
+from tmuxjobs.cli.clients import CLIENTS, Client, entry, wanted
+from tmuxjobs.contract import VERSION
+from tmuxjobs.hosts.local import Host
 from tmuxjobs.settings import ours
 
 ROOT = Path(__file__).parents[2]
@@ -25,15 +28,56 @@ CONF = ROOT / "conf"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
-@pytest.mark.parametrize("client", ["codex", "cursor", "gemini", "vscode"])
+@pytest.mark.parametrize("client", [client for client in CLIENTS if client != "claude-code"])
 def test_client_sample_is_what_install_adds(client: Client) -> None:
     [path] = (CONF / "clients").glob(f"{client}.*")
     assert path.read_text() == wanted(client, ["tmuxjobs", "serve"]) + "\n"
 
 
-def test_claude_codes_sample_is_its_project_file() -> None:
-    sample = json.loads((CONF / "clients" / "claude-code.json").read_text())
-    assert sample == {"mcpServers": {"tmuxjobs": {"command": "tmuxjobs", "args": ["serve"]}}}
+@pytest.mark.parametrize("path", ["clients/claude-code.json", "claude-code/.mcp.json"])
+def test_claude_codes_samples_start_the_server(path: str) -> None:
+    servers = json.loads((CONF / path).read_text())["mcpServers"]
+    assert servers == {"tmuxjobs": entry("claude-code", ["tmuxjobs", "serve"])}
+    assert servers["tmuxjobs"]["alwaysLoad"] is True
+
+
+def test_packages_are_of_this_version() -> None:
+    assert PROJECT["version"] == VERSION
+    for path in ("claude-code/.claude-plugin/plugin.json", "gemini/gemini-extension.json", "mcpb/manifest.json"):
+        package = json.loads((CONF / path).read_text())
+        found = (package["name"], package["version"], package["description"])
+        assert found == (PROJECT["name"], PROJECT["version"], PROJECT["description"]), path
+    bundle = tomllib.loads((CONF / "mcpb" / "pyproject.toml").read_text())["project"]
+    assert bundle["dependencies"] == [f"{PROJECT['name']}=={PROJECT['version']}"]
+    assert bundle["requires-python"] == PROJECT["requires-python"]
+
+
+def test_marketplace_has_the_plugin() -> None:
+    market = CONF / ".claude-plugin" / "marketplace.json"
+    [plugin] = json.loads(market.read_text())["plugins"]
+    folder = CONF / plugin["source"]
+    assert json.loads((folder / ".claude-plugin" / "plugin.json").read_text())["name"] == plugin["name"]
+
+
+async def test_skill_names_tools_and_parameters_that_there_are() -> None:
+    [skill] = (CONF / "claude-code" / "skills").iterdir()
+    text = (skill / "SKILL.md").read_text()
+    assert text.startswith(f"---\nname: {skill.name}\ndescription: Use when ")
+    tools = await server_of(Jobs(Host(Settings(), environ={}, cwd=ROOT))).list_tools()
+    known = {tool.name: set(tool.parameters["properties"]) for tool in tools}
+    calls = re.findall(r"`(\w+)\(([^`]*)\)`", text)
+    assert len(calls) > 5
+    for tool, arguments in calls:
+        assert set(re.findall(r"(\w+)=", arguments)) <= known[tool], tool
+
+
+def test_bundle_starts_the_server() -> None:
+    ask = {"jsonrpc": "2.0", "id": 1, "method": "initialize"} | {
+        "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+    }
+    argv = [sys.executable, str(CONF / "mcpb" / "serve.py")]
+    done = subprocess.run(argv, input=json.dumps(ask) + "\n", capture_output=True, text=True, timeout=60)
+    assert json.loads(done.stdout)["result"]["serverInfo"]["name"] == "tmuxjobs"
 
 
 def test_registry_entry_is_the_package() -> None:
@@ -80,7 +124,7 @@ def test_popup_runs_a_command_that_there_is(configured: Tmux) -> None:
     [line] = re.findall(r"-T prefix +J +(.*)", configured("list-keys", "-T", "prefix"))
     command = shlex.split(shlex.split(line)[-1])
     assert command[0] == "tmuxjobs"
-    main.app.parse_args(command[1:], exit_on_error=False, print_error=False)
+    commands.app.parse_args(command[1:], exit_on_error=False, print_error=False)
 
 
 @pytest.fixture
@@ -122,7 +166,8 @@ def test_unit_starts_a_server_in_which_jobs_run(
     name: str, run_server: Callable[[list[str]], None], jobs: Jobs, tmux: Tmux
 ) -> None:
     run_server(units()[name])
-    pid = wait_until(lambda: tmux("display-message", "-p", "#{pid}"))
+    wait_until(lambda: subprocess.run(["tmux", "display-message", "-p", "up"], capture_output=True).returncode == 0)
+    pid = tmux("display-message", "-p", "#{pid}")
     assert ended(jobs, jobs.execute("exit 0").job_id).status == "completed"
     tmux("kill-session", "-t", "=mcp-jobs")
     assert tmux("display-message", "-p", "#{pid}") == pid

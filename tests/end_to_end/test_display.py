@@ -6,9 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import Screen, Tmux, ended, wait_until
-
-from tmuxjobs import Jobs
+from support import Jobs, Screen, Tmux, ended, wait_until
 
 from .conftest import PROGRAM
 

@@ -18,9 +18,10 @@ import psutil
 import pytest
 from fastmcp import Client
 from fastmcp.client.transports import StreamableHttpTransport
-from support import wait_until
+from mcp_types import Implementation
+from support import Jobs, wait_until
 
-from tmuxjobs import Jobs, Settings
+from tmuxjobs import Settings
 from tmuxjobs.server.http import MOST, STRANGERS
 
 from .conftest import PROGRAM, Run
@@ -148,7 +149,7 @@ def token() -> str:
     return token_file().read_text().strip()
 
 
-def client(server: Server, bearer: str | None = None) -> "Client[Any]":
+def client(server: Server, bearer: str | None = None, **about: Any) -> "Client[Any]":
     def made(**kwargs: Any) -> httpx2.AsyncClient:
         path = server.where.removeprefix("unix:")
         return httpx2.AsyncClient(transport=httpx2.AsyncHTTPTransport(uds=path), **kwargs)
@@ -157,7 +158,7 @@ def client(server: Server, bearer: str | None = None) -> "Client[Any]":
         return Client(
             StreamableHttpTransport("http://localhost/mcp", auth=bearer or token(), httpx_client_factory=made)
         )
-    return Client(StreamableHttpTransport(f"http://{server.where}/mcp", auth=bearer or token()))
+    return Client(StreamableHttpTransport(f"http://{server.where}/mcp", auth=bearer or token()), **about)
 
 
 def request(
@@ -243,6 +244,33 @@ def test_who_has_not_is_refused_and_sent_away(server: Server) -> None:
             answer = server.ask(request(method, *(one.format(token=token()) for one in headers)))
             assert answer.split()[1] == (b"405" if method == "OPTIONS" else b"401"), (method, headers)
             assert b"connection: close" in answer.lower()
+
+
+MODERN = "2026-07-28"
+TASK = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "tasks/get",
+    "params": {
+        "taskId": "web-8c2m",
+        "_meta": {
+            "io.modelcontextprotocol/protocolVersion": MODERN,
+            "io.modelcontextprotocol/clientCapabilities": {"extensions": {"io.modelcontextprotocol/tasks": {}}},
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("method", ["tasks/get", "tasks/cancel", "tasks/update"])
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("web-8c2m", -32602), ("=?base64?d2ViLThjMm0=?=", -32602), ("api-1k3d", -32020), ("", -32020), (None, -32020)],
+)
+def test_header_must_name_the_task_that_is_asked_for(server: Server, method: str, name: str | None, code: int) -> None:
+    headers = {"MCP-Protocol-Version": MODERN, "Mcp-Method": method, "Authorization": f"Bearer {token()}"}
+    headers |= {"Accept": "application/json, text/event-stream"} | ({} if name is None else {"Mcp-Name": name})
+    answer = httpx2.post(f"http://{server.where}/mcp", headers=headers, json=TASK | {"method": method}, timeout=30)
+    assert (answer.json()["error"]["code"], answer.status_code) == (code, 400)
 
 
 async def test_client_with_another_token_reads_why_not(server: Server) -> None:
@@ -682,3 +710,17 @@ def test_server_ends_whatever_is_open(serve: Callable[..., Server], jobs: Jobs, 
     wait_until(lambda: jobs.tail(job_id).stdout, lambda text: "x" in text)
     assert server.end(number) == -number
     assert jobs.status(job_id).status == "running"
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_each_client_s_jobs_are_its_own(server: Server, jobs: Jobs, mode: Any) -> None:
+    started: dict[str, str] = {}
+    for name in ("one", "two"):
+        async with client(server, mode=mode, client_info=Implementation(name=name, version="7")) as agent:
+            answer = (await agent.call_tool("execute", {"command": "sleep 1000"})).structured_content or {}
+            started[name] = answer["job_id"]
+            mine = (await agent.call_tool("list", {"scope": "mine"})).structured_content or {}
+            assert [job["job_id"] for job in mine["jobs"]] == [started[name]]
+            assert ((await agent.call_tool("list")).structured_content or {})["total"] == len(started)
+    callers = [jobs.host.store.read(job_id).job.caller for job_id in started.values()]
+    assert [(one.kind, one.client, one.version) for one in callers] == [("agent", "one", "7"), ("agent", "two", "7")]

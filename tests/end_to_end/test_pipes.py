@@ -2,28 +2,29 @@
 
 import fcntl
 import os
+import shlex
 import subprocess
 import sys
 import termios
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support import Tmux, ended, wait_until
+from support import Jobs, Screen, Tmux, ended, wait_until
 
-from tmuxjobs import Jobs
-from tmuxjobs.cli import main
+from tmuxjobs.cli import commands
 
 from .conftest import PROGRAM
 from .test_commands import JSON, opened
 
-COMMANDS = [name for name in main.app if not name.startswith("-")]
+COMMANDS = [name for name in commands.app if not name.startswith("-") and name != "fetch"]
+"""`fetch` needs another machine."""
 ARGUMENTS = {name: arguments for name, (arguments, _, _) in JSON.items()} | {"install": "cursor"}
-OTHER_CODES = {"attach": 1}
-"""tmux itself is what refuses to attach without a terminal."""
+OTHER_CODES = {"attach": 1, "approve": 1, "refuse": 1}
+"""tmux itself is what refuses to attach without a terminal; nothing waits for approval."""
 PIPE_BYTES = 65536
-PRINT_NOTHING = {"attach", "serve"}
+PRINT_NOTHING = {"attach", "serve", "approve", "refuse"}
 
 
 @contextmanager
@@ -42,35 +43,38 @@ def run(*arguments: str, stdout: int, stderr: int = subprocess.PIPE, unbuffered:
     return done.returncode, done.stderr or ""
 
 
-def command_line(name: str, jobs: Jobs, tmux: Tmux) -> list[str]:
+@pytest.fixture
+def line(name: str, jobs: Jobs, tmux: Tmux, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A command line of that command that can be carried out."""
     ids = {"ENDED": jobs.execute("echo hello").job_id, "RUNNING": jobs.execute("cat").job_id}
     ended(jobs, ids["ENDED"])
     ids["OPENED"] = opened(tmux)
+    ids["QUEUED"] = jobs.execute("true", delay=1000).job_id
+    (tmp_path / "Procfile").write_text("web: cat\n")
+    monkeypatch.chdir(tmp_path)
     return [name, *(ids.get(word, word) for word in ARGUMENTS.get(name, "").split())]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_reader_that_has_left_is_no_error(jobs: Jobs, tmux: Tmux, name: str) -> None:
-    line = command_line(name, jobs, tmux)
+def test_reader_that_has_left_is_no_error(name: str, line: list[str]) -> None:
     with pipe_without_reader() as pipe:
         code, said = run(*line, stdout=pipe)
         assert code == OTHER_CODES.get(name, 0)
         assert "Error" not in said
         assert run(name, "--help", stdout=pipe) == (0, "")
-        assert run(name, "--no-such-option", stdout=pipe, stderr=pipe) == (main.USAGE, "")
+        assert run(name, "--no-such-option", stdout=pipe, stderr=pipe) == (commands.USAGE, "")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_answer_that_cannot_be_written_is_one_line_and_1(jobs: Jobs, tmux: Tmux, name: str) -> None:
-    line = command_line(name, jobs, tmux)
+def test_answer_that_cannot_be_written_is_one_line_and_1(name: str, line: list[str]) -> None:
     with open("/dev/full", "w") as full:
         code, said = run(*line, stdout=full.fileno())
         if name not in PRINT_NOTHING:
             assert code == 1
             assert said.splitlines()[-1] == "tmuxjobs: The answer cannot be written: No space left on device."
             assert "bug" not in said
-        assert run(name, "--no-such-option", stdout=full.fileno(), stderr=full.fileno()) == (main.USAGE, "")
+        assert run(name, "--no-such-option", stdout=full.fileno(), stderr=full.fileno()) == (commands.USAGE, "")
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])
@@ -114,6 +118,44 @@ def test_pipe_that_somebody_made_non_blocking_gets_everything(jobs: Jobs) -> Non
         assert pipe.read().split() == [str(number) for number in range(1, 50001)]
         assert process.communicate() == (None, b"")
     assert process.returncode == 0
+
+
+def test_pipe_gets_all_of_the_output(jobs: Jobs, tmp_path: Path) -> None:
+    raw = b"\xff\x1b[1mfirst\x1b[m\r\n" + b"".join(b"row %d\r\n" % n for n in range(60_000)) + b"10%\r20%"
+    (tmp_path / "printed").write_bytes(raw)
+    job_id = jobs.execute("stty -opost; cat printed; sleep 1000", cwd=str(tmp_path)).job_id
+    path = jobs.status(job_id).log_path
+    wait_until(lambda: Path(path).read_bytes(), lambda log: log.endswith(b"20%"))
+
+    def printed(*options: str) -> bytes:
+        done = subprocess.run([*PROGRAM, "output", job_id, *options], capture_output=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, b"")
+        return done.stdout
+
+    rows = "".join(f"row {n}\n" for n in range(60_000))
+    assert printed().decode().removeprefix("\ufffd") == f"first\n{rows}20%"
+    assert printed("--raw") == Path(path).read_bytes()
+    assert len(printed("--json")) < 50_000
+
+
+def test_reader_that_leaves_early_ends_the_output(jobs: Jobs) -> None:
+    job_id = jobs.execute("seq 300000").job_id
+    ended(jobs, job_id)
+    script = '{ "$@"; echo "code $?" >&2; } | head -2'
+    done = subprocess.run(["sh", "-c", script, "sh", *PROGRAM, "output", job_id], capture_output=True, timeout=60)
+    assert (done.stdout, done.stderr) == (b"1\n2\n", b"code 0\n")
+
+
+@pytest.mark.parametrize(("lines", "pager"), [(5, "sed s/^/paged:/"), (90, "sed s/^/paged:/"), (90, ""), (90, "none")])
+def test_terminal_gets_what_does_not_fit_through_a_pager(
+    jobs: Jobs, screen: Callable[..., Screen], monkeypatch: pytest.MonkeyPatch, lines: int, pager: str
+) -> None:
+    monkeypatch.setenv("PAGER", pager)
+    job_id = jobs.execute(f"seq {lines}; echo end").job_id
+    ended(jobs, job_id)
+    person = screen("sh", "-c", f"{shlex.join(PROGRAM)} output {job_id}; echo code $?; exec sleep 1000")
+    seen = person.until("code 0")
+    assert f"\n{'paged:' if lines == 90 and 'sed' in pager else ''}end\n" in seen
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from support import PYTHON
 
-from tmuxjobs.cli import main
+from tmuxjobs.cli import commands
+from tmuxjobs.cli.clients import CLIENTS
 from tmuxjobs.models import STATUSES
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +23,7 @@ COMMANDS = re.findall(r"(?:^\$ |^\| `|\$\(|^)(tmuxjobs (?!install CLIENT)[a-z][^
 
 @pytest.mark.parametrize("line", sorted({line.strip() for line in COMMANDS}))
 def test_command_in_the_readme_is_one_that_there_is(line: str) -> None:
-    main.app.parse_args(shlex.split(line)[1:], exit_on_error=False, print_error=False)
+    commands.app.parse_args(shlex.split(line)[1:], exit_on_error=False, print_error=False)
 
 
 def test_python_example_runs(tmp_path: Path) -> None:
@@ -56,21 +57,22 @@ def test_first_job_of_the_quickstart_runs_and_says_how_to_go_on(first_job: list[
 
 def test_lines_of_the_quickstart_can_be_pasted(first_job: list[str], tmp_path: Path) -> None:
     said = subprocess.run(first_job, capture_output=True, text=True, timeout=100).stdout
-    program = str(Path(first_job[0]).with_name("tmuxjobs"))
-    (tmp_path / "claude").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "claude").write_text('#!/bin/sh\nprintf "%s\\n" "$@" >> "$0.said"\n')
     (tmp_path / "claude").chmod(0o755)
-    [claude] = re.findall("^ +(claude .*)", said, re.MULTILINE)
-    pasted = subprocess.run(
-        ["sh", "-c", claude],
-        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-    )
-    assert pasted.stdout.split("--\n")[1] == f"{program}\nserve\n"
+    [install] = re.findall("^ +(.* install claude-code .*)", said, re.MULTILINE)
+    env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run(["sh", "-c", install], env=env, check=True, capture_output=True, timeout=60)
+    *words, added = (tmp_path / "claude.said").read_text().splitlines()
+    assert words == ["mcp", "add-json", "--scope", "user", "tmuxjobs"]
+    assert shlex.split(install)[0] == str(Path(first_job[0]).with_name("tmuxjobs"))
+    assert Path(json.loads(added)["command"]).is_file()
+    [others] = re.findall("^or (.*)", said, re.MULTILINE)
+    assert {*others.split(", "), "claude-code"} == set(CLIENTS)
     [listing] = re.findall("see your jobs +(.*)", said)
     assert "quickstart-" in subprocess.run(["sh", "-c", listing], capture_output=True, text=True, timeout=60).stdout
-    assert json.loads(re.findall(r"^ +(\{.*)", said, re.MULTILINE)[0])["mcpServers"]["tmuxjobs"]["command"] == program
-    main.app.parse_args(shlex.split(re.findall("all jobs +(.*)", said)[0])[1:], exit_on_error=False, print_error=False)
+    commands.app.parse_args(
+        shlex.split(re.findall("all jobs +(.*)", said)[0])[1:], exit_on_error=False, print_error=False
+    )
 
 
 def test_first_job_runs_to_its_end_though_nobody_reads_on(first_job: list[str], tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from scenarios import SCENARIOS, agent_at_work
 from support import Person
 
-CHARS = 3_000
+CHARS = 2_500
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

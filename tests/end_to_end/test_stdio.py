@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,10 +14,9 @@ import psutil
 import pytest
 from fastmcp import Client
 from fastmcp.client.transports import StdioTransport
-from support import PYTHON, Tmux, ended, wait_until
+from support import PYTHON, Jobs, Tmux, ended, wait_until
 
 import tmuxjobs
-from tmuxjobs import Jobs
 
 PACKAGE_PARENT = str(Path(tmuxjobs.__file__).parents[1])
 
@@ -47,11 +47,20 @@ async def test_job_runs_from_start_to_end(client: Client[Any], jobs: Jobs) -> No
     assert (await text_of(client, "output", job_id=started["job_id"])).startswith("ünï\t漢\n")
 
 
-async def test_job_has_no_locale_that_the_server_has_not(client: Client[Any], jobs: Jobs) -> None:
+async def test_job_of_a_server_without_a_locale_has_utf_8(client: Client[Any], jobs: Jobs) -> None:
     started = (await client.call_tool("execute", {"command": "env | grep -E '^(LC_|LANG)' || echo none"})).data
     ended(jobs, started["job_id"] if isinstance(started, dict) else started.job_id)
     listed = jobs.list().jobs[0].job_id
-    assert jobs.output(listed).stdout == "none\n"
+    assert jobs.output(listed).stdout == "LANG=C.UTF-8\n"
+
+
+async def test_job_inherits_nothing_that_the_server_sets_for_itself(client: Client[Any], jobs: Jobs) -> None:
+    await client.call_tool("execute", {"command": "env", "wait": 50})
+    given = {line.partition("=")[0] for line in jobs.output(jobs.list().jobs[0].job_id).stdout.splitlines()}
+    server = next(child for child in psutil.Process().children() if "tmuxjobs" in child.cmdline())
+    ours = {"LANG", "PAGER", "GIT_PAGER", "GPG_TTY", "TMUXJOBS_JOB_ID", "TMUXJOBS_JOB_MARK"}
+    terminals = {"TMUX", "TMUX_PANE", "TERM"}
+    assert given - {"PWD", "SHLVL", "_"} <= server.environ().keys() | ours | terminals
 
 
 async def test_repl_is_driven(client: Client[Any]) -> None:
@@ -135,3 +144,28 @@ def test_bad_setting_stops_the_start_with_one_line() -> None:
 def test_person_sees_the_agents_job(jobs: Jobs, tmux: Tmux) -> None:
     job_id = jobs.execute("echo seen by the person; sleep 1000").job_id
     wait_until(lambda: tmux("capture-pane", "-p", "-t", f"=mcp-jobs:{job_id}"), lambda text: "seen by the" in text)
+
+
+async def test_server_goes_on_when_its_package_is_removed(isolated: Path, jobs: Jobs) -> None:
+    package = isolated / "checkout" / "tmuxjobs"
+    shutil.copytree(Path(PACKAGE_PARENT) / "tmuxjobs", package, ignore=shutil.ignore_patterns("__pycache__"))
+    environment = bare_environment() | {"PYTHONPATH": str(package.parent), "PYTHONDONTWRITEBYTECODE": ""}
+    argv = ["-m", "tmuxjobs"]
+    transport = StdioTransport(sys.executable, argv, env=environment, cwd=str(isolated), keep_alive=False)
+    async with Client(transport, timeout=60) as client:
+        await client.list_tools()
+        verbs = {path.stem for path in (package / "verbs").glob("*.py")}
+        # Python writes byte code of what it has read.
+        await asyncio.to_thread(
+            wait_until,
+            lambda: {path.name.partition(".")[0] for path in (package / "verbs" / "__pycache__").glob("*.pyc")},
+            lambda compiled: compiled >= verbs,
+        )
+        started = (await client.call_tool("execute", {"command": "echo one; cat", "wait": 1})).structured_content
+        assert started is not None
+        shutil.rmtree(package)
+        job_id = started["job_id"]
+        assert "one" in await text_of(client, "search", job_id=job_id, pattern="one")
+        assert "two" in await text_of(client, "interact", job_id=job_id, input="two", wait=20, pattern="two")
+        assert "running" in await text_of(client, "status", job_id=job_id)
+        assert "killed" in await text_of(client, "kill", job_id=job_id)

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support import PYTHON, Person, Screen, Tmux, change_pane, ended, log_of, record_of, sleeping, wait_until
+from support import PYTHON, Jobs, Person, Screen, Tmux, change_pane, ended, log_of, record_of, sleeping, wait_until
 
-from tmuxjobs import Jobs
 from tmuxjobs.errors import InvalidInput, LimitReached, NotStarted, TmuxjobsError
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.settings import Settings
@@ -268,7 +267,7 @@ def test_port_that_its_own_process_listens_on_is_found(jobs: Jobs, tmux: Tmux) -
     assert jobs.wait(jobs.adopt("mine").job_id, port=0, timeout=30).reason == "port"
 
 
-def test_it_can_not_be_run_again(jobs: Jobs, tmux: Tmux) -> None:
+def test_it_cannot_be_run_again(jobs: Jobs, tmux: Tmux) -> None:
     opened(tmux)
     job_id = jobs.adopt("mine").job_id
     with pytest.raises(InvalidInput, match="was adopted, so its environment is not known"):
@@ -335,7 +334,7 @@ def test_window_is_the_one_we_are_in_or_the_only_one(jobs: Jobs, tmux: Tmux) -> 
     assert jobs.adopt().job_id.startswith("two-")
 
 
-def test_what_can_not_be_adopted_is_refused_and_left_alone(jobs: Jobs, tmux: Tmux) -> None:
+def test_what_cannot_be_adopted_is_refused_and_left_alone(jobs: Jobs, tmux: Tmux) -> None:
     job_id = jobs.execute("sleep 1000").job_id
     opened(tmux, name="a")
     opened(tmux, name="a")
@@ -379,7 +378,7 @@ def test_adopted_window_takes_a_slot(jobs: Jobs, tmux: Tmux) -> None:
         few.adopt("mine")
 
 
-def test_window_whose_output_can_not_be_recorded_is_as_it_was(
+def test_window_whose_output_cannot_be_recorded_is_as_it_was(
     jobs: Jobs, tmux: Tmux, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     pane = opened(tmux)
@@ -394,6 +393,23 @@ def test_window_whose_output_can_not_be_recorded_is_as_it_was(
     assert jobs.list().total == 0
     monkeypatch.undo()
     assert jobs.adopt(pane).status == "running"
+
+
+def test_window_stays_when_the_adoption_is_given_up_before_the_adopter_has_said_why(
+    jobs: Jobs, tmux: Tmux, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pane = opened(tmux)
+    pid = tmp_path / "pid"
+    told = "        from tmuxjobs.visible import visible  # its patterns"
+    late = f"        open({str(pid)!r}, 'w').write(str(os.getpid()))\n"
+    late += "        while os.path.lexists(self.path('job.json')): time.sleep(0.01)\n"
+    change_pane(monkeypatch, tmp_path, "runner.py", lambda text: text.replace(told, late + told))
+    (tmp_path / "tmuxjobs" / "pane" / "recorder.py").write_text("raise SystemExit(1)")
+    with pytest.raises(NotStarted, match="was not adopted, and is as it was"):
+        Jobs.open(Settings.load()).adopt(pane)
+    wait_until(lambda: pid.exists() and pid.read_text())
+    wait_until(lambda: not psutil.pid_exists(int(pid.read_text())))
+    assert pane in tmux("list-panes", "-s", "-t", "=mcp-jobs", "-F", "#{pane_id}").split()
 
 
 def test_of_two_who_adopt_a_window_one_does(jobs: Jobs, tmux: Tmux) -> None:

@@ -1,6 +1,7 @@
 """What a person sees in tmux, and the keys they have there."""
 
 import os
+import re
 import signal
 import socketserver
 import sys
@@ -9,9 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import PYTHON, Person, Screen, Tmux, ended, record_of, wait_until
+from support import PYTHON, Jobs, Person, Screen, Tmux, ended, record_of, wait_until
 
-from tmuxjobs import Jobs
 from tmuxjobs.errors import TmuxError
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.settings import Settings
@@ -70,7 +70,102 @@ def test_states_are_told_in_the_status_lines(jobs: Jobs, screen: Open, config: s
     person = screen(rows=rows, columns=columns)
     person.until(f"▸{running}", f"✓{done}", f"✗{failed} exit 7", f"!{killed[:4]}")
     if columns > 80:
-        person.until("1 running  1 done  1 failed  1 killed")
+        person.until("1 running  1 completed  1 failed  1 killed")
+
+
+def test_job_that_waits_is_counted_once(jobs: Jobs, screen: Open) -> None:
+    jobs.execute("sleep 1000")
+    asks = jobs.execute("printf 'name? '; read x").job_id
+    wait_until(lambda: jobs.status(asks).waiting_for_input)
+    narrow, wide = screen(), screen(rows=50, columns=200)
+    jobs.notice_prompts()
+    narrow.until("mcp-jobs  ▸1  ?1 ")
+    wide.until("mcp-jobs  1 running  1 waits ")
+
+
+def test_list_begins_with_who_waits_and_ends_with_what_has_ended(jobs: Jobs, screen: Open) -> None:
+    asks = jobs.execute("printf 'name? '; read x", name="asks").job_id
+    runs = jobs.execute("sleep 1000", name="runs").job_id
+    over = ended(jobs, jobs.execute("true", name="over").job_id).job_id
+    newer = jobs.execute("sleep 1000", name="newer").job_id
+    person = screen(columns=150)
+    wait_until(
+        person.look,
+        lambda text: re.findall(r"^[> ][?▸✓] ([\w-]+)  ", text, re.MULTILINE) == [asks, newer, runs, over],
+    )
+    tabs = re.findall(
+        r"[?▸✓]([\w-]+) ", next(line for line in person.look().splitlines() if line.startswith(" 0 jobs"))
+    )
+    assert tabs == [asks, runs, newer, over]
+
+
+def has_left(text: str) -> bool:
+    """tmux may drop what its client printed last, and may miss that the client ended."""
+    return "[detached" in text or "Pane is dead" in text
+
+
+def test_fresh_attach_begins_at_the_top(jobs: Jobs, screen: Open) -> None:
+    first, second = (jobs.execute("sleep 1000", name=name).job_id for name in ("one", "two"))
+    person = screen()
+    person.until(f">▸ {second}")
+    person.press("j")
+    person.until(f">▸ {first}")
+    person.press("C-b", "d")
+    wait_until(person.look, has_left)
+    screen(rows=30).until(f">▸ {second}")
+
+
+def test_key_ends_a_job_after_one_question(jobs: Jobs, screen: Open) -> None:
+    job_id = jobs.execute("sleep 1000").job_id
+    person = screen()
+    person.until(f">▸ {job_id}")
+    person.press("x")
+    person.until(f"End {job_id} with all that it started? y ends it.")
+    person.press("n")
+    wait_until(person.look, lambda text: "with all that" not in text)
+    person.press("y")
+    assert jobs.status(job_id).status == "running"
+    person.press("x")
+    person.until(f"End {job_id} ")
+    person.press("y")
+    person.until(f"{job_id}: killed on request", f">! {job_id}")
+    assert jobs.status(job_id).reason == "kill"
+
+
+def test_key_closes_the_window_of_a_job_that_has_ended(jobs: Jobs, screen: Open) -> None:
+    jobs.execute("sleep 1000")
+    job_id = ended(jobs, jobs.execute("exit 3", name="over").job_id).job_id
+    person = screen()
+    person.until(f"✗ {job_id}")
+    person.press("j", "x")
+    wait_until(lambda: job_id not in jobs.host.tmux.panes())
+    person.press("Enter")
+    person.until("its window is closed")
+
+
+def test_question_mark_helps_and_q_leaves(jobs: Jobs, screen: Open) -> None:
+    job_id = jobs.execute("sleep 1000").job_id
+    person = screen()
+    person.until(f">▸ {job_id}")
+    person.press("?")
+    seen = person.until("leave; the jobs keep running", "✓ completed", "tmuxjobs list")
+    assert job_id not in "\n".join(line for line in seen.splitlines() if not line.startswith(" 0 "))
+    person.press("q")
+    person.until(f">▸ {job_id}")
+    person.press("q")
+    wait_until(person.look, has_left)
+    assert jobs.status(job_id).status == "running"
+
+
+def test_q_leads_back_to_the_session_a_person_came_from(jobs: Jobs, screen: Open, tmux: Tmux) -> None:
+    job_id = jobs.execute("sleep 1000").job_id
+    tmux("new-session", "-d", "-s", "mine", "sh")
+    person = screen("tmux", "-u", "attach", "-t", "mine")
+    wait_until(lambda: tmux("list-clients", "-t", "=mine:").strip())
+    tmux("switch-client", "-c", tmux("list-clients", "-F", "#{client_name}").strip(), "-t", "=mcp-jobs:")
+    person.until(f">▸ {job_id}")
+    person.press("q")
+    assert wait_until(lambda: tmux("list-clients", "-t", "=mine:").strip())
 
 
 def test_lost_job_is_told_as_lost(jobs: Jobs, screen: Open) -> None:
@@ -149,7 +244,7 @@ def test_key_of_a_window_says_when_the_installation_is_gone(
     jobs = Jobs.open(Settings.load())
     job_id = jobs.execute("true").job_id
     person = screen()
-    person.until("Enter go to it", f"✓ {job_id}  done")
+    person.until("Enter go to it", f"✓ {job_id}  completed")
     python.unlink()
     person.press("r")
     person.until("tmuxjobs was moved or removed: install it, run `tmuxjobs list`, press again", "r run again")
@@ -215,7 +310,7 @@ def test_attach_from_another_tmux_server_says_what_to_do(isolated: Path, jobs: J
     jobs = Jobs(Host(Settings.load(), environ=jobs.host.environ, cwd=Path.cwd()))
     jobs.host.store.prepare()
     with pytest.raises(TmuxError, match=r"inside another tmux server .*: run `tmux attach -t mcp-jobs` in a terminal"):
-        jobs.attach_argv()
+        jobs.attach()
 
 
 def test_server_that_drops_its_client_is_told_as_newer(isolated: Path, jobs: Jobs) -> None:

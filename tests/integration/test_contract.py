@@ -7,10 +7,8 @@ from typing import Any
 
 import pytest
 from fastmcp import Client
-from support import ended, wait_until
+from support import Jobs, ended, server_of, wait_until
 
-from tmuxjobs import Jobs
-from tmuxjobs.server.tools import build_server
 from tmuxjobs.store.store import Store
 
 SEED = {
@@ -24,9 +22,17 @@ SEED = {
 }
 
 
+@pytest.fixture(params=["here", "gpu1", "slurm"])
+def jobs(request: pytest.FixtureRequest, jobs: Jobs) -> Jobs:
+    """The contract is one, wherever the jobs run."""
+    others = {"gpu1": "far_jobs", "slurm": "slurm_jobs"}
+    chosen: Jobs = request.getfixturevalue(others[request.param]) if request.param in others else jobs
+    return chosen
+
+
 @pytest.fixture(params=["auto", "legacy"])
 async def client(request: pytest.FixtureRequest, jobs: Jobs) -> AsyncIterator[Client[Any]]:
-    async with Client(build_server(jobs), mode=request.param) as client:
+    async with Client(server_of(jobs), mode=request.param) as client:
         yield client
 
 
@@ -71,15 +77,15 @@ async def test_results_have_the_seeds_fields(client: Client[Any], jobs: Jobs) ->
     assert {"command", "started"} <= set(listed)
     status = await call(client, "status", job_id=job_id)
     assert status["status"] == "running"
-    assert {"exit_code", "signal", "reason", "started", "ended", "runtime", "pid", "cwd", "command"} <= set(status)
-    assert {"log_path", "attach", "waiting_for_input"} <= set(status)
+    assert {"started", "runtime", "pid", "cwd", "command", "log_path", "attach", "waiting_for_input"} <= set(status)
     output = await call(client, "output", job_id=job_id)
-    assert (output["stdout"], output["stderr"], output["cursor"]) == ("out\n", "", 5)
+    assert (output["stdout"], output["cursor"]) == ("out\n", 5)
     tail = await call(client, "tail", job_id=job_id, lines=1)
-    assert (tail["stdout"].strip(), tail["stderr"]) == ("out", "")
+    assert tail["stdout"].strip() == "out"
     answer = await call(client, "interact", job_id=job_id, input="it", pattern="got it")
-    assert (answer["stdout"], answer["stderr"]) == ("got it\n", "")
+    assert answer["stdout"] == "got it\n"
     assert (await call(client, "kill", job_id=job_id))["status"] == "killed"
+    assert {"ended", "signal", "reason"} <= set(await call(client, "status", job_id=job_id))
     assert (await call(client, "kill", job_id=job_id))["status"] == "already_terminated"
     assert (await call(client, "kill", job_id="nosuch-0000"))["status"] == "not_found"
 
@@ -89,7 +95,7 @@ async def test_results_have_the_seeds_fields(client: Client[Any], jobs: Jobs) ->
     [
         ("execute", {"command": ""}, "The command is empty"),
         ("execute", {}, "`command` is required"),
-        ("execute", {"command": "ls", "pattern": "x"}, "need `wait`"),
+        ("execute", {"command": "ls", "pattern": "x"}, "needs `wait`"),
         ("execute", {"command": "ls", "nonsense": 1}, "`nonsense` is not a parameter"),
         ("status", {"job_id": "nosuch-0000"}, "No job 'nosuch-0000'"),
         ("output", {"job_id": "nosuch-0000"}, "No job 'nosuch-0000'"),
@@ -125,11 +131,11 @@ async def test_bug_is_masked(client: Client[Any], jobs: Jobs, monkeypatch: pytes
 
 
 def test_instructions_teach_the_way_to_watch(jobs: Jobs) -> None:
-    assert "tmux attach -t mcp-jobs" in (build_server(jobs).instructions or "")
+    assert "tmux attach -t mcp-jobs" in (server_of(jobs).instructions or "")
 
 
 def test_instructions_say_which_lines_are_ours(jobs: Jobs) -> None:
-    assert r"lines that begin with `== `, is from tmuxjobs; output" in (build_server(jobs).instructions or "")
+    assert "lines that begin with `== `, is from tmuxjobs" in (server_of(jobs).instructions or "")
 
 
 async def test_slow_calls_do_not_hold_up_fast_ones(client: Client[Any], jobs: Jobs) -> None:
@@ -153,10 +159,11 @@ async def test_slow_calls_do_not_hold_up_fast_ones(client: Client[Any], jobs: Jo
 async def test_bug_in_a_tool_leaves_a_file_and_says_where(
     client: Client[Any], jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Store, "ids", lambda _: 1 / 0)
-    said = await refusal(client, "list")
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "ids", lambda _: 1 / 0)
+        said = await refusal(client, "list")
     where = Path(said.rpartition(" in ")[2].removesuffix("."))
-    assert where.parent == jobs.settings.state_dir
+    assert where.parent == jobs.host.settings.state_dir
     mode, text = await asyncio.to_thread(lambda: (where.stat().st_mode & 0o777, where.read_text()))
     assert mode == 0o600
     assert "ZeroDivisionError" in text

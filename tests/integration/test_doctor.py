@@ -12,11 +12,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support import Group, NotHere, Person, Tmux, ended, record_of, wait_until, with_few_terminals
+from support import Group, Jobs, NotHere, Person, Tmux, ended, record_of, wait_until, with_few_terminals
 
-from tmuxjobs import Jobs, Settings
+from tmuxjobs import Settings
 from tmuxjobs.answers import Diagnosis
-from tmuxjobs.hosts import job_processes
+from tmuxjobs.system import job_processes
 from tmuxjobs.verbs import doctor
 
 
@@ -47,7 +47,7 @@ def test_healthy_machine_is_told_so_and_nothing_stays(jobs: Jobs) -> None:
     ("variables", "ok", "text"),
     [
         ({"LANG": "C.UTF-8"}, True, "C.UTF-8"),
-        ({"LANG": ""}, True, "none is set: jobs run all the same, but programs may"),
+        ({"LANG": ""}, True, "none is set, so jobs get LANG=C.UTF-8"),
         ({"LC_CTYPE": "POSIX"}, True, "POSIX: jobs run all the same, but programs may"),
         ({"LC_ALL": "xx_YY.UTF-8"}, False, "xx_YY.UTF-8 is not installed here, so programs may"),
         ({"LC_ALL": "", "LC_CTYPE": "xx_YY.utf8"}, False, "xx_YY.utf8 is not installed here, so programs may"),
@@ -139,11 +139,11 @@ def test_damaged_record_is_named(jobs: Jobs) -> None:
     assert f"{job_id}/exit.json' is damaged; remove its folder" in text
 
 
-def test_job_that_can_not_start_is_told(jobs: Jobs) -> None:
-    full = Jobs.open(Settings.load(max_jobs=1))
+def test_job_that_cannot_start_is_told(jobs: Jobs) -> None:
+    full = Jobs.open(Settings.load(max_jobs=1, max_jobs_total=1))
     job_id = full.execute("read x").job_id
-    ok, text = said(full.doctor(), "trial")
-    assert (ok, "wait for one or kill one of" in text) == (False, True)
+    ok, text = said(full.doctor(), "a real job")
+    assert (ok, "TMUXJOBS_MAX_JOBS_TOTAL is 1" in text) == (False, True)
     assert job_processes.alive(*runner(full, job_id))
 
 
@@ -204,3 +204,23 @@ def test_few_processes_are_told_with_their_cure(tmux: Tmux, room: int, enough: b
         "20 more can be started, and 8 jobs need 40 and more: end some, raise their limit (`ulimit -u`, or the "
         "container's or unit's own), or lower TMUXJOBS_MAX_JOBS."
     )
+
+
+def test_each_fault_is_told_once(jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended(jobs, jobs.execute("true").job_id)
+    with monkeypatch.context() as bare:
+        bare.setenv("PATH", str(tmp_path))
+        answer = Jobs.open().doctor()
+    wrong = [one.text for one in answer.checks if not one.ok]
+    assert len(wrong) == len(set(wrong)) == 1
+    assert "tmux is not installed" in wrong[0]
+    assert "leftovers" not in [one.name for one in answer.checks]
+
+
+def test_windows_of_another_state_directory_are_no_leftovers(jobs: Jobs, isolated: Path) -> None:
+    over = ended(jobs, jobs.execute("true").job_id).job_id
+    running = jobs.execute("sleep 1000").job_id
+    other = Jobs.open(Settings(state_dir=isolated / "other"))
+    answer = other.doctor(fix=True)
+    assert (answer.fixed, said(answer, "leftovers")[1]) == ((), "none")
+    assert {over, running} <= jobs.host.tmux.panes().keys()

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from fastmcp import Client
-from support import ended, record_of, wait_until
+from support import Jobs, ended, record_of, server_of, wait_until
 
-from tmuxjobs import Jobs, Settings
-from tmuxjobs.server.notifications import EndsTold
+from tmuxjobs import Settings
+from tmuxjobs.models import Seen
 from tmuxjobs.server.tasks import complete
-from tmuxjobs.server.tools import build_server
+from tmuxjobs.verbs.wait import Tasks
 
 
 @pytest.fixture(params=["auto", "legacy"])
@@ -31,7 +31,7 @@ async def told(client: Client[Any], tool: str = "list", **arguments: object) -> 
 
 
 async def test_end_of_another_job_is_told_once(jobs: Jobs, mode: Any) -> None:
-    async with Client(build_server(jobs), mode=mode) as client:
+    async with Client(server_of(jobs), mode=mode) as client:
         job_id = jobs.execute("exit 3").job_id
         await asyncio.to_thread(ended, jobs, job_id)
         result = await client.call_tool("list", {"name": "none-of-them"})
@@ -41,7 +41,7 @@ async def test_end_of_another_job_is_told_once(jobs: Jobs, mode: Any) -> None:
 
 
 async def test_nothing_is_added_when_nothing_ended(jobs: Jobs) -> None:
-    async with Client(build_server(jobs)) as client:
+    async with Client(server_of(jobs)) as client:
         jobs.execute("sleep 1000")
         result = await client.call_tool("list", {"name": "none-of-them"})
     assert len(result.content) == 1
@@ -49,7 +49,7 @@ async def test_nothing_is_added_when_nothing_ended(jobs: Jobs) -> None:
 
 
 async def test_end_that_the_answer_itself_tells_is_not_told_again(jobs: Jobs) -> None:
-    async with Client(build_server(jobs)) as client:
+    async with Client(server_of(jobs)) as client:
         job_id = jobs.execute("exit 3").job_id
         await asyncio.to_thread(ended, jobs, job_id)
         for tool in ("status", "wait", "tail", "output"):
@@ -59,13 +59,13 @@ async def test_end_that_the_answer_itself_tells_is_not_told_again(jobs: Jobs) ->
 
 async def test_new_client_starts_at_now(jobs: Jobs) -> None:
     ended(jobs, jobs.execute("exit 3").job_id)
-    async with Client(build_server(jobs)) as client:
+    async with Client(server_of(jobs)) as client:
         assert await told(client) == []
 
 
 async def test_two_servers_tell_each_its_own_client(jobs: Jobs) -> None:
     other = Jobs.open(Settings.load(max_jobs=40))
-    async with Client(build_server(jobs)) as one, Client(build_server(other)) as two:
+    async with Client(server_of(jobs)) as one, Client(server_of(other)) as two:
         ids = [jobs.execute("true").job_id, other.execute("false").job_id]
         for job_id in ids:
             await asyncio.to_thread(ended, jobs, job_id)
@@ -75,7 +75,7 @@ async def test_two_servers_tell_each_its_own_client(jobs: Jobs) -> None:
 
 
 async def test_no_end_is_told_twice_or_lost_among_calls_at_once(jobs: Jobs) -> None:
-    async with Client(build_server(jobs)) as client:
+    async with Client(server_of(jobs)) as client:
         ids = [jobs.execute("true").job_id for _ in range(8)]
         names: list[str] = []
         while len(names) < len(ids):
@@ -86,7 +86,7 @@ async def test_no_end_is_told_twice_or_lost_among_calls_at_once(jobs: Jobs) -> N
 
 async def test_lost_job_is_told(jobs: Jobs) -> None:
     job_id = jobs.execute("sleep 1000").job_id
-    async with Client(build_server(jobs)) as client:
+    async with Client(server_of(jobs)) as client:
         run = record_of(jobs, job_id).run
         assert run is not None
         os.kill(run.pid, signal.SIGKILL)
@@ -123,22 +123,22 @@ def test_pruned_job_was_told_before_it_went(jobs: Jobs) -> None:
     assert [(one.event, one.job_id) for one in jobs.events()] == [("start", job_id), ("end", job_id)]
 
 
-def test_server_does_not_remember_ends_for_ever(jobs: Jobs) -> None:
-    ends = EndsTold(jobs)
-    ends.connected()
-    runs = jobs.execute("sleep 1000").job_id
-    for _ in range(3):
-        job_id = ended(jobs, jobs.execute("exit 3").job_id).job_id
-        assert ends.news("", {job_id, runs}) == []
-    assert ends._clients[""].known == {runs}
+def test_client_s_known_ends_are_not_remembered_without_end(jobs: Jobs) -> None:
+    with Seen().asks() as seen:
+        jobs.also_ended()
+        runs = jobs.execute("sleep 1000").job_id
+        for _ in range(3):
+            job_id = ended(jobs, jobs.execute("exit 3").job_id).job_id
+            assert jobs.also_ended({job_id, runs}) == ()
+    assert seen.known == {runs}
 
 
 async def test_server_does_not_remember_waits_for_removed_jobs(jobs: Jobs) -> None:
-    tasks = jobs.tasks
+    tasks = Tasks(jobs.host)
     for _ in range(3):
         job_id = jobs.execute("sleep 1000").job_id
         tasks.check(tasks.create("wait", {}, begins={job_id: 0}, bound_s=600), complete)
-        assert list(tasks._waits) == [job_id]
+        assert list(tasks.waits) == [job_id]
         await asyncio.to_thread(jobs.kill, job_id, grace=0)
         with jobs.host.store.lock():
             jobs.host.store.remove(job_id)

@@ -1,14 +1,17 @@
 """What starting a job promises."""
 
 import os
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support import Person, Tmux, ended, log_of, record_of, wait_until
+from support import Jobs, Person, Tmux, change_pane, ended, log_of, record_of, wait_until
 
-from tmuxjobs import Jobs, Settings
+from tmuxjobs import Settings
 from tmuxjobs.errors import InvalidInput, NotStarted, StateError, TmuxError
+from tmuxjobs.hosts.local import Host
 
 
 def output_of(jobs: Jobs, command: str, **options: object) -> str:
@@ -66,7 +69,7 @@ def test_environment_is_not_at_rest_once_the_job_runs(jobs: Jobs) -> None:
 
 
 def test_job_has_a_terminal_of_a_known_size(jobs: Jobs) -> None:
-    assert output_of(jobs, "test -t 0 && test -t 1 && test -t 2 && stty size") == "50 220\n"
+    assert output_of(jobs, "test -t 0 && test -t 1 && test -t 2 && stty size") == "50 100\n"
 
 
 def test_cwd_is_relative_to_the_callers(jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,6 +116,40 @@ def test_other_shell_may_be_named(jobs: Jobs) -> None:
     assert output_of(jobs, "echo $0", shell="sh") == "sh\n"
 
 
+@pytest.mark.parametrize("shell", ["bash -l", "bash --login", "bash -lc", "/bin/bash -l -e -o pipefail"])
+def test_shell_may_have_options(jobs: Jobs, isolated: Path, shell: str) -> None:
+    (isolated / "home" / ".bash_profile").write_text("export FROM_PROFILE=yes\n")
+    job_id = jobs.execute("echo $0 $FROM_PROFILE; shopt login_shell", shell=shell).job_id
+    assert ended(jobs, job_id).exit_code == 0
+    assert jobs.output(job_id).stdout.split() == ["bash", "yes", "login_shell", "on"]
+    again = ended(jobs, jobs.restart(job_id).job_id)
+    assert jobs.output(again.job_id).stdout == jobs.output(job_id).stdout
+
+
+def test_options_of_a_shell_are_the_commands(jobs: Jobs) -> None:
+    job_id = jobs.execute("false | true", shell="bash -o pipefail").job_id
+    assert ended(jobs, job_id).exit_code == 1
+
+
+def test_shell_of_a_path_with_a_blank_is_found(jobs: Jobs, tmp_path: Path) -> None:
+    (tmp_path / "my shells").mkdir()
+    (tmp_path / "my shells" / "sh").symlink_to("/bin/sh")
+    job_id = jobs.execute("echo $0", shell=f"{tmp_path}/my shells/sh").job_id
+    ended(jobs, job_id)
+    assert jobs.output(jobs.restart(job_id).restarted).stdout == "sh\n"
+
+
+def test_job_has_a_locale_where_none_is_set(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LANG", "LC_ALL", "LC_CTYPE"):
+        monkeypatch.delenv(name, raising=False)
+    bare = Jobs.open()
+    assert output_of(bare, "locale charmap; echo $LANG") == "UTF-8\nC.UTF-8\n"
+    assert output_of(bare, "echo $LANG.$LC_ALL.", env={"LC_ALL": "C"}) == ".C.\n"
+    assert output_of(bare, "echo $LANG.", env={"LANG": ""}) == ".\n"
+    monkeypatch.setenv("LANG", "POSIX")
+    assert output_of(Jobs.open(), "echo $LANG") == "POSIX\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -127,6 +164,10 @@ def test_other_shell_may_be_named(jobs: Jobs) -> None:
         ({"command": "ls", "shell": "x" * 5000}, "There is no shell"),
         ({"command": "ls", "shell": "a\0b"}, "There is no shell|NUL"),
         ({"command": "ls", "shell": "nosuchshell"}, "no shell 'nosuchshell'"),
+        ({"command": "ls", "shell": "bash script.sh"}, "shell takes a shell and its options, like 'bash -l'"),
+        ({"command": "ls", "shell": "bash -c 'echo x'"}, "shell takes a shell and its options, like 'bash -l'"),
+        ({"command": "ls", "shell": "nosuchshell -l"}, "no shell 'nosuchshell'"),
+        ({"command": "ls", "shell": "bash 'a"}, "no shell \"bash 'a\"|no shell 'bash 'a'"),
         ({"command": "ls", "timeout": 0}, "timeout must be"),
         ({"command": "ls", "timeout": float("nan")}, "timeout must be"),
         ({"command": "ls", "env": {"A=B": "c"}}, "'A=B' in env"),
@@ -229,3 +270,86 @@ def test_command_that_ended_at_once_is_told_with_its_code_and_output(jobs: Jobs)
     assert "at once" in text
     assert "exit code 3" in text
     assert "watch:" not in text
+
+
+def test_reuse_answers_about_the_job_of_that_name_that_has_not_ended(jobs: Jobs) -> None:
+    first = jobs.execute("echo up; cat", name="web", reuse=True)
+    again = jobs.execute("echo another; cat", name="web", reuse=True)
+    assert (first.reused, again.reused, again.job_id) == (None, True, first.job_id)
+    waited = jobs.execute("cat", name="web", reuse=True, wait=30, pattern="up")
+    assert (waited.job_id, waited.reason, waited.reused) == (first.job_id, "pattern", True)
+    assert waited.text().endswith(f"{first.job_id} had not ended, so nothing was started.\nwatch: {waited.attach}")
+    assert jobs.execute("cat", name="web").job_id != first.job_id
+    for job in jobs.list().jobs:
+        jobs.kill(job.job_id)
+    assert jobs.execute("cat", name="web", reuse=True).reused is None
+
+
+def test_reuse_takes_a_queued_job_and_none_of_another_project(jobs: Jobs, tmp_path: Path) -> None:
+    waits = jobs.execute("true", name="later", delay=1000).job_id
+    assert jobs.execute("true", name="later", reuse=True).job_id == waits
+    elsewhere = Jobs(Host(jobs.host.settings, environ=jobs.host.environ, cwd=tmp_path))
+    assert elsewhere.execute("true", name="later", reuse=True).job_id != waits
+
+
+def test_reuse_without_a_name_is_refused(jobs: Jobs) -> None:
+    with pytest.raises(InvalidInput, match="reuse needs `name`"):
+        jobs.execute("true", reuse=True)
+    assert jobs.list().total == 0
+
+
+def test_of_many_that_reuse_at_once_one_starts(jobs: Jobs) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: jobs.execute("cat", name="one", reuse=True), range(8)))
+    assert len({answer.job_id for answer in answers}) == 1
+    assert [answer.reused for answer in answers].count(None) == 1
+
+
+# An agent's answer, which does not wait for the start
+
+
+def agent_of(jobs: Jobs) -> Jobs:
+    return Jobs(Host(jobs.host.settings, environ=jobs.host.environ, cwd=jobs.host.cwd), caller="agent")
+
+
+def before_its_start(monkeypatch: pytest.MonkeyPatch, folder: Path, line: str) -> None:
+    """Every runner from now on does this before it starts its command."""
+    start = "                self.start()\n"
+    change_pane(monkeypatch, folder, "runner.py", lambda text: text.replace(start, f"                {line}\n{start}"))
+
+
+def test_agent_is_answered_once_the_window_is_open(
+    jobs: Jobs, tmux: Tmux, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    begin = tmp_path / "begin"
+    before_its_start(monkeypatch, tmp_path, f"while not os.path.exists({str(begin)!r}): time.sleep(0.01)")
+    agent = agent_of(jobs)
+    started = agent.execute("read line; echo got $line")
+    assert (started.status, started.note) == ("running", "starting")
+    assert started.job_id in tmux("list-windows", "-t", "=mcp-jobs", "-F", "#{window_name}").split()
+    threading.Timer(0.3, begin.touch).start()
+    assert agent.interact(started.job_id, "it", wait=20, pattern="got").stdout == "got it\n"
+
+
+def test_start_that_fails_after_the_answer_is_how_the_job_ended(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before_its_start(monkeypatch, tmp_path, "time.sleep(0.3); raise Refused('there is no room for it')")
+    agent = agent_of(jobs)
+    job_id = agent.execute("touch ran", cwd=str(tmp_path)).job_id
+    waited = agent.wait(job_id, timeout=20)
+    assert (waited.reason, waited.status) == ("exit", "failed")
+    assert agent.status(job_id).detail == "not started: there is no room for it"
+    with pytest.raises(NotStarted, match="there is no room for it"):
+        Jobs(agent.host).execute("touch ran", cwd=str(tmp_path))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_job_that_is_just_starting_takes_signals(jobs: Jobs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    before_its_start(monkeypatch, tmp_path, "time.sleep(0.5)")
+    agent = agent_of(jobs)
+    job_id = agent.execute("sleep 100").job_id
+    assert agent.kill(job_id, signal="STOP", end=False).status == "signalled"
+    job_id = agent.execute("sleep 100").job_id
+    assert agent.kill(job_id).status == "killed"
+    assert agent.status(job_id).status == "killed"

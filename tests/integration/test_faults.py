@@ -9,15 +9,14 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from support import ended, wait_until
+from support import Jobs, ended, wait_until
 
-from tmuxjobs import Jobs
 from tmuxjobs.cli.table import Listing
 from tmuxjobs.errors import StateError
 from tmuxjobs.hosts.local import Host
-from tmuxjobs.pane import welcome
+from tmuxjobs.pane import board
 from tmuxjobs.text import paging
-from tmuxjobs.verbs import notify
+from tmuxjobs.verbs import prompts
 
 WIDE = r"printf '10%%\r'; head -c 17000 /dev/zero | tr '\0' x; printf '10%%\r'; head -c 17000 /dev/zero | tr '\0' y"
 
@@ -125,7 +124,7 @@ def test_prompts_of_others_are_noticed_beside_a_job_with_a_fault(
     faults: list[str] = []
     jobs.notice_prompts(faults)
     assert [bad in said for said in faults] == [True]
-    notify.main(jobs.host)
+    prompts.main(jobs.host)
     said = capsys.readouterr()
     assert list(json.loads(said.out)) == [good]
     assert bad in said.err
@@ -136,7 +135,7 @@ def test_prune_keeps_a_job_with_a_fault_and_removes_the_others(jobs: Jobs, break
     gone = [jobs.execute("true", name="gone").job_id for _ in range(2)]
     for job_id in gone:
         ended(jobs, job_id)
-    jobs.host.settings = jobs.settings.model_copy(update={"keep_jobs": 0})
+    jobs.host.settings = jobs.host.settings.model_copy(update={"keep_jobs": 0})
     break_settle(bad)
     faults: list[str] = []
     assert sorted(jobs.prune(faults)) == sorted(gone)
@@ -153,7 +152,7 @@ def test_doctor_names_a_job_with_a_fault_and_goes_on(
     break_settle(bad)
     answer = jobs.doctor()
     bad_checks = {check.name for check in answer.checks if not check.ok}
-    assert bad_checks == {"records", "leftovers"}
+    assert bad_checks == {"records"}
     assert all(bad in check.text for check in answer.checks if not check.ok)
     assert answer.checks[-1].name == "a real job"
 
@@ -162,14 +161,14 @@ def test_welcome_page_shows_the_others_beside_a_job_with_a_fault(
     jobs: Jobs, pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad, good = pair
-    read_record = welcome.read_record
+    read_record = board.read_record
 
     def reading(folder: str, name: str, shape: Any) -> Any:
         if (os.path.basename(folder), name) == (bad, "run.json"):
             raise ValueError("odd")
         return read_record(folder, name, shape)
 
-    monkeypatch.setattr(welcome, "read_record", reading)
-    told = {job.job_id: job.summary() for job in welcome.Board(str(jobs.host.store.root)).look()}
+    monkeypatch.setattr(board, "read_record", reading)
+    told = {job.job_id: job.summary() for job in board.Board(str(jobs.host.store.root)).look()}
     assert told[bad] == "not readable: ValueError"
     assert told[good].startswith("running")

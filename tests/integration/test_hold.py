@@ -6,11 +6,9 @@ from collections.abc import Callable
 import pytest
 from fastmcp import Client
 from fastmcp.exceptions import ToolError
-from support import Person, Screen, Tmux, wait_until
+from support import Jobs, Person, Screen, Tmux, server_of, wait_until
 
-from tmuxjobs import Jobs
 from tmuxjobs.errors import JobEnded
-from tmuxjobs.server.tools import build_server
 from tmuxjobs.settings import Settings
 from tmuxjobs.verbs import hold
 
@@ -25,7 +23,7 @@ def asking(jobs: Jobs) -> str:
 
 async def refused(jobs: Jobs, tool: str, job_id: str) -> str:
     """What the agent is told; empty when it was let."""
-    async with Client(build_server(jobs)) as agent:
+    async with Client(server_of(jobs)) as agent:
         try:
             await agent.call_tool(tool, {"job_id": job_id} | ({"input": ""} if tool == "interact" else {}))
         except ToolError as error:
@@ -38,7 +36,7 @@ async def test_agent_is_refused_while_a_person_holds(jobs: Jobs, tool: str) -> N
     job_id = asking(jobs)
     jobs.hold(job_id)
     said = await refused(jobs, tool, job_id)
-    assert said.startswith(f"A person holds '{job_id}' since ")
+    assert said.startswith(f"A person has held '{job_id}' since ")
     assert "nothing was done to it" in said
     assert jobs.status(job_id).status == "running"
     jobs.release(job_id)
@@ -51,7 +49,7 @@ async def test_agent_may_read_what_a_person_holds(jobs: Jobs) -> None:
     assert await refused(jobs, "tail", job_id) == ""
     status = jobs.status(job_id)
     assert status.held_since is not None
-    assert "A person holds it since" in status.text()
+    assert "A person has held it since" in status.text()
 
 
 def test_person_is_not_held_back_by_their_own_hold(jobs: Jobs) -> None:
@@ -71,6 +69,18 @@ def test_hold_ends_when_its_person_detaches(jobs: Jobs, person: Attach) -> None:
     hold.refuse_if_held(jobs.host, job_id)
 
 
+def test_hold_that_is_over_is_not_shown_to_who_attaches_next(jobs: Jobs, screen: Callable[..., Screen]) -> None:
+    job_id = asking(jobs)
+    first = screen()
+    jobs.hold(job_id)
+    first.until("waits yours")
+    first.press("C-b", "d")
+    wait_until(lambda: jobs.status(job_id).held_since is None)
+    second = screen()
+    second.until(job_id)
+    assert "waits yours" not in second.look()
+
+
 def test_other_person_who_stays_does_not_keep_the_hold(jobs: Jobs, person: Attach) -> None:
     job_id = asking(jobs)
     someone = person()
@@ -88,10 +98,10 @@ def test_hold_ends_after_a_time_without_a_key(isolated: object) -> None:
     hold.refuse_if_held(jobs.host, job_id)
 
 
-def test_finished_job_can_not_be_held(jobs: Jobs) -> None:
+def test_finished_job_cannot_be_held(jobs: Jobs) -> None:
     job_id = jobs.execute("true").job_id
     wait_until(lambda: jobs.status(job_id).status, lambda status: status == "completed")
-    with pytest.raises(JobEnded, match="cannot be held: exit code 0"):
+    with pytest.raises(JobEnded, match=r"has ended \(completed\): there is nothing to hold"):
         jobs.hold(job_id)
 
 
@@ -120,9 +130,9 @@ async def test_key_on_the_welcome_page_holds_and_releases(jobs: Jobs, screen: Ca
     terminal = screen()
     terminal.until("Enter go to it", job_id)
     terminal.press("h")
-    terminal.until("yours: the agent does not type", f"{job_id} ")
+    terminal.until(f"{job_id}: yours until you release it, detach or idle for 15m")
     terminal.until(" yours ")
-    assert "A person holds" in await refused(jobs, "interact", job_id)
+    assert "A person has held" in await refused(jobs, "interact", job_id)
     terminal.press("h")
     terminal.until("released")
     hold.refuse_if_held(jobs.host, job_id)
@@ -141,7 +151,7 @@ async def test_keys_in_the_window_of_a_job_hold_that_job(jobs: Jobs, screen: Cal
     terminal.until(f"{job_id}: yours")
     terminal.press("C-b", "n")
     terminal.until("C-b 0 h release")
-    assert "A person holds" in await refused(jobs, "kill", job_id)
+    assert "A person has held" in await refused(jobs, "kill", job_id)
     assert await refused(jobs, "kill", newer) == ""
 
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -10,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Tmux, ended, needs, record_of, wait_until
+from fastmcp import Client
+from support import PYTHON, Jobs, Tmux, ended, needs, record_of, server_of, wait_until, with_timing
 
-from tmuxjobs import Jobs
 from tmuxjobs.errors import InvalidInput, JobEnded, TmuxError
+from tmuxjobs.system import terminals
+from tmuxjobs.tmux import keyboard
+from tmuxjobs.tmux.session import Tmux as Session
+from tmuxjobs.verbs import interact, waiter
 
 
 def works(python: str) -> bool:
@@ -60,6 +66,23 @@ def test_pattern_ends_the_wait_and_is_not_matched_by_the_echo(jobs: Jobs) -> Non
     assert "the pattern showed" in answer.note
 
 
+def test_output_that_comes_before_the_echo_is_kept(jobs: Jobs, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    job_id = ready(jobs, f"echo ready; stty -echo; read y < {gate}; stty echo; read x; echo got $x; sleep 1000")
+    line = "a line of more than sixty characters, for which a line editor may take rows"
+    gate.write_text("go\n")
+    pane = jobs.host.tmux.panes()[job_id]
+    wait_until(lambda: terminals.terminal(pane.tty), lambda settings: settings and settings.echo)
+    with open(pane.tty, "w") as terminal:
+        before = jobs.tail(job_id).cursor
+        exchange = interact.begin(jobs.host, job_id, line, pattern="got")
+        terminal.write("one\ntwo\n")
+    wait_until(lambda: jobs.tail(job_id).cursor > before)
+    answer = waiter.run(exchange)
+    assert answer.stdout == f"one\ntwo\ngot {line}\n"
+
+
 def test_copy_mode_of_a_person_does_not_swallow_input(jobs: Jobs, tmux: Tmux) -> None:
     job_id = ready(jobs, "echo ready; read x; echo got $x; sleep 1000")
     pane = record_of(jobs, job_id).run.pane  # type: ignore[union-attr]
@@ -104,6 +127,101 @@ def test_wrong_key_is_refused_and_types_nothing(jobs: Jobs, key: str) -> None:
     with pytest.raises(InvalidInput, match="is not a key"):
         jobs.interact(job_id, "typed", keys=[key])
     assert jobs.output(job_id).stdout == "ready\n"
+
+
+READS = """
+import os, tty
+tty.setraw(0)
+os.write(1, b"ready\\r\\n")
+while typed := os.read(0, 99):
+    os.write(1, typed.hex().encode() + b"\\r\\n")
+"""
+"""Shows the bytes of each read."""
+CODES = {
+    ";": "3b",
+    "M-;": "1b3b",
+    "a": "61",
+    "S-b": "42",
+    "alt+shift+b": "1b42",
+    "-": "2d",
+    "+": "2b",
+    "\\": "5c",
+    "#": "23",
+    "S-Tab": "1b5b5a",
+    "Shift+Tab": "1b5b5a",
+    "BTab": "1b5b5a",
+    "M-Enter": "1b0d",
+    "C-j": "0a",
+    "^C": "03",
+    "C-Space": "00",
+    "S-Space": "20",
+    "C-M-Space": "1b00",
+    "C-[": "1b",
+    "C-\\": "1c",
+    "C-/": "1f",
+    "C-M-x": "1b18",
+    "S-Up": "1b5b313b3241",
+    "C-S-Up": "1b5b313b3641",
+    "S-F5": "1b5b31353b327e",
+    "BSpace": "7f",
+    "C-BSpace": "08",
+    "M-é": "1bc3a9",
+}
+
+
+def test_each_key_sends_what_a_terminal_sends(jobs: Jobs) -> None:
+    job_id = ready(jobs, f"{PYTHON} -c {shlex.quote(READS)}")
+    jobs.interact(job_id, keys=list(CODES), wait=0.1)
+    wanted = "".join(CODES.values())
+    wait_until(lambda: "".join(jobs.output(job_id).stdout.split()[1:]), lambda seen: seen == wanted)
+
+
+def test_semicolon_among_keys_ends_no_command_of_tmux(jobs: Jobs) -> None:
+    job_id = ready(jobs, f"{PYTHON} -c {shlex.quote(READS)}")
+    jobs.interact(job_id, keys=[";", "k", ";", "M-;"], wait=0.1)
+    assert wait_until(lambda: jobs.output(job_id).stdout.split()[1:], lambda seen: seen[-1:] == ["1b3b"])[0] == "3b"
+
+
+@pytest.mark.parametrize("key", ["S-Enter", "Ctrl+Enter", "C-M-Enter", "C-Tab", "C-1", "C-;", "C-S-x", "S-1", "C-é"])
+def test_key_that_terminals_have_no_code_for_is_refused_by_name(jobs: Jobs, key: str) -> None:
+    job_id = ready(jobs, "echo ready; read x; echo got $x")
+    with pytest.raises(InvalidInput, match=rf"'{re.escape(key)}' cannot be sent"):
+        jobs.interact(job_id, "typed", keys=[key])
+    assert jobs.output(job_id).stdout == "ready\n"
+
+
+TAKES_READS = r"""
+import os, tty
+tty.setraw(0)
+os.write(1, b"ready\r\n")
+text = b""
+while True:
+    key = os.read(0, 1000)
+    if key == b"\r":
+        os.write(1, b"submitted <" + text + b">\r\n")
+        text = b""
+    elif key == b"\x1b[B":
+        text += b"down "
+    else:
+        text += key.replace(b"\r", b"(pasted Enter)").replace(b"\x1b", b"(Esc)")
+"""
+
+
+@pytest.mark.parametrize(
+    ("typed", "submitted"),
+    [
+        ({"input": "two words"}, "two words"),
+        ({"input": "x", "keys": ["Enter"]}, "x"),
+        ({"keys": ["Down", "Down", "Enter"]}, "down down "),
+    ],
+    ids=["text", "text and key", "keys"],
+)
+def test_keys_come_apart_for_a_program_that_takes_a_read_for_a_key(
+    jobs: Jobs, typed: dict[str, Any], submitted: str
+) -> None:
+    job_id = ready(jobs, f"{PYTHON} -c {shlex.quote(TAKES_READS)}")
+    jobs.interact(job_id, **typed, wait=0.1)
+    wait_until(lambda: jobs.output(job_id).stdout, lambda text: f"submitted <{submitted}>\n" in text)
 
 
 def test_response_of_a_repl_is_one_call(jobs: Jobs) -> None:
@@ -193,11 +311,10 @@ def test_keys_may_be_one_string(jobs: Jobs) -> None:
     assert jobs.interact(job_id, keys="Up BSpace Enter").stdout.endswith("\na\n$ ")
 
 
-def test_pattern_that_explodes_is_refused_in_time(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tmuxjobs.verbs.interact.PATTERN_S", 0.2)
+def test_pattern_that_explodes_is_refused_in_time(jobs: Jobs) -> None:
     job_id = at_prompt(jobs, "read x; yes a | head -5000 | tr -d '\\n'; echo b; read y")
     with pytest.raises(InvalidInput, match="It was typed, but the pattern takes more than"):
-        jobs.interact(job_id, "go", pattern=r"(a+b?)+\1[^ab\n]")
+        with_timing(jobs, pattern=0.2).interact(job_id, "go", pattern=r"(a+b?)+\1[^ab\n]")
 
 
 @pytest.fixture
@@ -224,11 +341,15 @@ os.write(1, b"\\r\\n%d\\r\\n" % (len(typed.decode()) - 1))
 termios.tcdrain(1)
 input()
 """
+PROGRAMS = Path(__file__).parents[1] / "programs"
+ASKS, INNER = f"python3 {PROGRAMS}/asks.py", f"python3 {PROGRAMS}/works.py inner"
 HIDING = {
     "getpass": "python3 -c 'import getpass; print(len(getpass.getpass())); input()'",
     "line editor": "LC_ALL=C.UTF-8 bash --norc -c 'read -e -s -p \"Password: \" x; echo; echo ${#x}; read y'",
     "raw": f"python3 -c '{BY_KEYS.format(set='tty.setraw', shown='')}'",
     "single keys": f"python3 -c '{BY_KEYS.format(set='tty.setcbreak', shown='')}'",
+    "a terminal of its own": f"{INNER} python3 -c 'import getpass; print(len(getpass.getpass())); input()'",
+    "a line editor with stars": f"bash -c \"{ASKS} stars 'Passphrase: '; read x\"",
     "stars": f"python3 -c '{BY_KEYS.format(set='tty.setraw', shown='*')}'",
 }
 
@@ -240,12 +361,52 @@ def test_secret_is_typed_and_left_nowhere(spied: Path, isolated: Path, tmux: Tmu
     job_id = jobs.execute(HIDING[program], shell="bash").job_id
     wait_until(lambda: jobs.status(job_id).waits_for, lambda waits_for: waits_for == "password")
     answer = jobs.interact(job_id, "hunter2-ünï;", secret=secret, pattern="12", wait=20)
-    assert answer.stdout.split()[-1] == "12"
+    assert "12" in answer.stdout.splitlines()[-1].split()
     assert "load-buffer" in spied.read_text()
     assert tmux("list-buffers") == ""
     places = [spied, *(path for path in isolated.rglob("*") if path.is_file())]
     assert [path for path in places if b"hunter2" in path.read_bytes()] == []
     assert "hunter2" not in answer.text() + jobs.screen(job_id).screen
+
+
+SHOWING = {
+    "a shell in a folder named for passwords": "PS1='password-reset: ' bash --norc -i",
+    "a client of a database named so": "PS1='MariaDB [password_app]> ' bash --norc -i",
+    "a REPL behind an old question": "printf 'Password: '; python3 -q",
+    "an editor behind an old question": f"printf 'Password: '; {ASKS} screen text",
+    "a line editor that shows it": f"{ASKS} toolkit 'Password: '",
+    "a line editor that shows it later": f"{ASKS} slow 'Passphrase: '",
+    "a menu": f"{ASKS} hidden Pick:",
+    "hidden by nobody who reads": "stty -echo; printf 'Password: '; sleep 1000",
+}
+
+
+@pytest.mark.parametrize("program", SHOWING)
+def test_secret_is_refused_with_the_persons_way(jobs: Jobs, isolated: Path, program: str) -> None:
+    job_id = jobs.execute(SHOWING[program]).job_id
+    wait_until(
+        lambda: jobs.status(job_id), lambda status: status.log_bytes and (status.waits_for or "nobody" in program)
+    )
+    with pytest.raises(InvalidInput, match=f"ask the person to type it there: tmux attach -t mcp-jobs:{job_id}"):
+        jobs.interact(job_id, "top5ecret", secret=True)
+    assert [path for path in isolated.rglob("*") if path.is_file() and b"top5" in path.read_bytes()] == []
+    assert "top5" not in jobs.screen(job_id).screen
+
+
+def test_shown_character_is_erased_again(jobs: Jobs) -> None:
+    job_id = at_prompt(jobs, f"{ASKS} toolkit 'Password: '")
+    with pytest.raises(InvalidInput, match="erased"):
+        jobs.interact(job_id, "hunter2", secret=True)
+    assert "0 characters" in jobs.interact(job_id, "", pattern="characters").stdout
+
+
+def test_what_is_typed_is_not_kept_in_the_clear(jobs: Jobs, isolated: Path) -> None:
+    job_id = jobs.execute("stty -echo -icanon; echo ready; cat > /dev/null").job_id
+    wait_until(lambda: "ready" in jobs.output(job_id).stdout)
+    jobs.interact(job_id, "correct horse\nbattery", wait=0.2)
+    places = [path for path in isolated.rglob("*") if path.is_file()]
+    assert any(path.name == "typed.jsonl" for path in places)
+    assert [path for path in places if b"horse" in path.read_bytes() or b"battery" in path.read_bytes()] == []
 
 
 def test_answer_to_a_secret_is_whole_though_it_repeats_it(jobs: Jobs) -> None:
@@ -268,8 +429,60 @@ def test_secret_to_a_window_that_closes_is_not_left_in_a_buffer(jobs: Jobs, tmux
     pane = jobs.host.tmux.panes()[job_id]
     tmux("kill-window", "-t", f"=mcp-jobs:{job_id}")
     with pytest.raises(TmuxError):
-        jobs.host.tmux.type(pane, "hunter2\n")
+        keyboard.type_text(jobs.host.tmux, pane, "hunter2\n", hidden=True)
     assert tmux("list-buffers") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "by_keys"),
+    [
+        ("ls -l", True),
+        ("a;", True),
+        (";", False),
+        ("-t x; kill-server", True),
+        ("#{pane_id} #(date) %H $HOME `id` \\; ~", True),
+        ("Grüße ✓ 日本", True),
+        ("one\ntwo\n\nthree", True),
+        ("", True),
+        ("tab\there", False),
+        ("x" * 501, False),
+        ("\n".join("abcdefgh"), False),
+    ],
+)
+def test_ordinary_text_is_typed_by_send_keys_and_every_text_is_exact(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, by_keys: bool
+) -> None:
+    read = tmp_path / "read"
+    job_id = jobs.execute(f"cat > {read}; echo over").job_id
+    wait_until(lambda: jobs.status(job_id).waits_for)
+    calls: list[tuple[str, ...]] = []
+    run = Session.run
+
+    def noted(self: Session, *words: str, **options: Any) -> list[str]:
+        calls.append(words)
+        return run(self, *words, **options)
+
+    monkeypatch.setattr(Session, "run", noted)
+    jobs.interact(job_id, text, wait=1)
+    monkeypatch.undo()
+    jobs.interact(job_id, keys=["C-d"], wait=20, pattern="over")
+    assert read.read_text() == text + "\n"
+    assert any("send-keys" in words for words in calls) is by_keys
+    assert any("paste-buffer" in words for words in calls) is not by_keys
+
+
+def test_secret_is_in_no_arguments(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = at_prompt(jobs, 'python3 -c "import getpass; print(len(getpass.getpass()))"')
+    calls: list[str] = []
+    run = Session.run
+
+    def noted(self: Session, *words: str, **options: Any) -> list[str]:
+        calls.extend(words)
+        return run(self, *words, **options)
+
+    monkeypatch.setattr(Session, "run", noted)
+    jobs.interact(job_id, "hunter2", secret=True, pattern="^7$")
+    assert not [word for word in calls if "hunter2" in word]
 
 
 def test_secret_of_the_command_line_comes_from_standard_input_alone(jobs: Jobs) -> None:
@@ -279,6 +492,13 @@ def test_secret_of_the_command_line_comes_from_standard_input_alone(jobs: Jobs) 
     assert (refused.returncode, "leave the text out" in refused.stderr) == (2, True)
     answered = subprocess.run(argv, input="hunter2\n", capture_output=True, text=True)
     assert answered.stdout == "\n7\n"
+
+
+def test_program_that_looks_for_keys_while_it_ends_has_ended(jobs: Jobs) -> None:
+    job_id = at_prompt(jobs, f"{ASKS} screen title")
+    answer = jobs.interact(job_id, "q", enter=False, wait=20)
+    assert (answer.status, answer.note.partition(";")[0]) == ("completed", "the job ended: exit code 0")
+    assert "tmux" not in answer.stdout
 
 
 def test_call_without_anything_to_type_types_nothing(jobs: Jobs) -> None:
@@ -304,6 +524,17 @@ def test_end_in_response_is_told_with_its_code(jobs: Jobs) -> None:
     assert "the job ended: exit code 3" in jobs.interact(job_id, "x").note
 
 
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_wait_beyond_what_one_call_may_take_is_cut_and_said(jobs: Jobs, mode: Any) -> None:
+    jobs = with_timing(jobs, call=0.3)
+    job_id = jobs.execute("read x; sleep 1000").job_id
+    async with Client(server_of(jobs), mode=mode) as client:
+        arguments = {"job_id": job_id, "input": "go", "wait": 600, "pattern": "never"}
+        said = (await client.call_tool("interact", arguments)).structured_content["note"]  # type: ignore[index]
+    assert said.startswith("timed out after 0.3 s")
+    assert said.endswith("0.3 s is the most for one call")
+
+
 def stopping_tmux(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, at: str, typed: bool) -> None:
     """From now on our tmux server is stopped as soon as a command with `at` was done, or right before it."""
     program, real = tmp_path / "bin" / "tmux", shutil.which("tmux")
@@ -313,7 +544,6 @@ def stopping_tmux(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, at: str, t
     program.write_text(f'#!/bin/sh\ncase "$*" in *{at}*) {acts};; *) exec {real} "$@";; esac\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    monkeypatch.setattr("tmuxjobs.tmux.command.CALL_S", 2.0)
 
 
 def test_tmux_that_stops_after_the_typing_hides_not_that_it_was_typed(
@@ -322,8 +552,8 @@ def test_tmux_that_stops_after_the_typing_hides_not_that_it_was_typed(
     job_id = ready(jobs, "echo ready; read x; echo $x > got; sleep 1000", cwd=str(tmp_path))
     run = record_of(jobs, job_id).run
     assert run is not None
-    stopping_tmux(tmp_path, monkeypatch, at="load-buffer", typed=True)
-    answer = Jobs.open().interact(job_id, "hello", wait=0.1)
+    stopping_tmux(tmp_path, monkeypatch, at="send-keys", typed=True)
+    answer = with_timing(Jobs.open(), tmux=2.0).interact(job_id, "hello", wait=0.1)
     os.kill(run.server_pid, signal.SIGCONT)
     assert "it was typed, but what a full-screen program shows now is not known: tmux did not answer" in answer.note
     wait_until((tmp_path / "got").exists)
@@ -335,7 +565,15 @@ def test_tmux_that_stops_before_the_typing_leaves_it_open_whether_it_was_typed(
     job_id = ready(jobs, "echo ready; read x; sleep 1000")
     run = record_of(jobs, job_id).run
     assert run is not None
-    stopping_tmux(tmp_path, monkeypatch, at="load-buffer", typed=False)
+    stopping_tmux(tmp_path, monkeypatch, at="send-keys", typed=False)
     with pytest.raises(TmuxError, match=r"did not answer .* Whether the text reached the job is not known"):
-        Jobs.open().interact(job_id, "hello")
+        with_timing(Jobs.open(), tmux=2.0).interact(job_id, "hello")
     os.kill(run.server_pid, signal.SIGCONT)
+
+
+def test_key_that_was_pressed_before_something_else_is_not_why_the_job_ended(jobs: Jobs) -> None:
+    job_id = jobs.execute("trap 'echo again' INT; while read -r line; do exit $line; done; read -r x; exit $x").job_id
+    jobs.interact(job_id, keys=["C-c"], wait=10, pattern="again")
+    jobs.interact(job_id, "3", wait=10)
+    status = ended(jobs, job_id)
+    assert (status.exit_code, status.detail) == (3, "exit code 3")

@@ -3,19 +3,21 @@
 import contextlib
 import json
 import os
+import re
 import secrets
+import shlex
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from support import Tmux, ended, record_of, sleeping, wait_until
+from fastmcp import Client
+from fastmcp.exceptions import ToolError
+from support import PYTHON, Jobs, Tmux, ended, record_of, server_of, sleeping, wait_until
 
-from tmuxjobs import Jobs
-from tmuxjobs.errors import InvalidInput
-from tmuxjobs.hosts import job_processes
-from tmuxjobs.system import processes
+from tmuxjobs.errors import InvalidInput, JobEnded
+from tmuxjobs.system import job_processes, processes
 
 
 def stubborn_command(seconds: int) -> str:
@@ -97,6 +99,78 @@ def test_wrong_signal_is_refused_and_kills_nothing(jobs: Jobs) -> None:
     assert jobs.status(job_id).status == "running"
 
 
+# Signals that end nothing
+
+HANDLES = """
+import signal, time
+for number in (signal.SIGHUP, signal.SIGUSR2):
+    signal.signal(number, lambda number, _: print("got", signal.Signals(number).name, flush=True))
+print("ready", flush=True)
+while True:
+    time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("place", ["{program}", "FOO=1; {program}; echo over", "cat /dev/zero | {program} | cat"])
+def test_signal_without_end_reaches_the_program_that_handles_it(jobs: Jobs, place: str) -> None:
+    program = f"{PYTHON} -c {shlex.quote(HANDLES)}"
+    job_id = jobs.execute(place.format(program=program)).job_id
+    wait_until(lambda: jobs.output(job_id).stdout, lambda text: "ready" in text)
+    for name in ("HUP", "sigusr2"):
+        answer = jobs.kill(job_id, signal=name, end=False)
+        assert answer.status == "signalled"
+        assert re.fullmatch(r"SIG\w+ sent to python\S* \(\d+\); the job was not ended", answer.detail)
+    wait_until(lambda: jobs.output(job_id).stdout, lambda text: "got SIGHUP" in text and "got SIGUSR2" in text)
+    assert jobs.status(job_id).status == "running"
+
+
+def test_signal_that_nobody_handles_is_not_sent(jobs: Jobs) -> None:
+    job_id = jobs.execute("sleep 1000").job_id
+    with pytest.raises(InvalidInput, match="handles SIGUSR1, so nothing was sent"):
+        jobs.kill(job_id, signal="USR1", end=False)
+    assert jobs.status(job_id).status == "running"
+
+
+def test_signal_to_an_interactive_shell_is_for_the_program_in_front(jobs: Jobs) -> None:
+    job_id = jobs.execute("bash --norc -i").job_id
+    wait_until(lambda: jobs.status(job_id).waits_for)
+    jobs.interact(job_id, f"{PYTHON} -c {shlex.quote(HANDLES.strip())}", wait=0.1)
+    wait_until(lambda: jobs.output(job_id).stdout, lambda text: "\nready" in text)
+    jobs.kill(job_id, signal="HUP", end=False)
+    wait_until(lambda: jobs.output(job_id).stdout, lambda text: "\ngot SIGHUP" in text)
+
+
+@pytest.mark.parametrize("signal", ["STOP", "CONT", "SIGTSTP", "usr1", "WINCH"])
+def test_signal_that_ends_nothing_is_refused_as_a_way_to_end(jobs: Jobs, signal: str) -> None:
+    job_id = jobs.execute("sleep 1000").job_id
+    with pytest.raises(InvalidInput, match=r"does not end a job. Nothing was sent; with end=false"):
+        jobs.kill(job_id, signal=signal)
+    assert jobs.status(job_id).reason is None
+
+
+def test_stopped_job_says_so_and_goes_on(jobs: Jobs) -> None:
+    job_id = jobs.execute("while :; do echo tick; sleep 0.01; done").job_id
+    jobs.kill(job_id, signal="STOP", end=False)
+    status = jobs.status(job_id)
+    assert status.status == "paused"
+    assert "paused: it neither works nor prints; `resume`" in status.text()
+    assert f"{job_id}  paused" in jobs.list().text()
+    assert "paused: it neither" in jobs.wait(job_id, timeout=0.1).note
+    size = jobs.status(job_id).log_bytes
+    assert "SIGCONT" in jobs.kill(job_id, signal="CONT", end=False).detail
+    wait_until(lambda: jobs.status(job_id), lambda status: status.log_bytes > size and status.status == "running")
+    jobs.kill(job_id, signal="STOP", end=False)
+    assert jobs.kill(job_id, grace=5).survivors == ()
+
+
+def test_signal_to_a_job_that_has_ended_says_how_it_ended(jobs: Jobs) -> None:
+    job_id = jobs.execute("exit 4").job_id
+    ended(jobs, job_id)
+    with pytest.raises(JobEnded, match="takes no signal: exit code 4"):
+        jobs.kill(job_id, signal="HUP", end=False)
+    assert jobs.kill("nosuch-1234", signal="HUP", end=False).status == "not_found"
+
+
 # A lost job, and strangers that have its numbers
 
 
@@ -146,7 +220,7 @@ def test_stranger_with_the_pid_of_a_dead_runner_is_neither_named_nor_signalled(
     child.kill()
 
 
-def test_what_can_not_be_proved_to_be_of_a_lost_job_is_named_and_not_touched(
+def test_what_cannot_be_proved_to_be_of_a_lost_job_is_named_and_not_touched(
     jobs: Jobs, stranger: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
     job_id = lost(jobs)
@@ -200,7 +274,7 @@ def test_nothing_is_signalled_for_a_job_of_another_boot_or_container(jobs: Jobs,
     assert jobs.status(job_id).survivors == ()
     assert jobs.kill(job_id, grace=0).status == "already_terminated"
     assert len(sleeping(seconds)) == 1
-    rewrite(jobs, job_id, "run.json", boot=job_processes.boot_id(), namespace=processes.pid_namespace())
+    rewrite(jobs, job_id, "run.json", boot=processes.boot_id(), namespace=processes.pid_namespace())
     assert jobs.kill(job_id, grace=0).status == "killed"
 
 
@@ -225,3 +299,9 @@ def test_what_a_job_of_an_earlier_boot_left_running_is_not_looked_for(jobs: Jobs
     later.kill(job_id, grace=0)
     assert job_processes.alive(left.pid, left.start or "")
     assert jobs.kill(job_id, grace=0).detail.endswith("ended 1 of its processes that still lived")
+
+
+async def test_kill_of_no_job_is_refused(jobs: Jobs) -> None:
+    async with Client(server_of(jobs)) as client:
+        with pytest.raises(ToolError, match="names no job; nothing was ended"):
+            await client.call_tool("kill", {"job_id": []})

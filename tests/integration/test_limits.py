@@ -1,6 +1,7 @@
 """Slots, the allow-list, and what is kept of finished jobs."""
 
 import os
+import re
 import signal
 import threading
 import time
@@ -8,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from support import NotHere, Tmux, ended, record_of, wait_until, with_few_terminals
+from support import Jobs, NotHere, Tmux, ended, record_of, wait_until, with_few_terminals
 
-from tmuxjobs import Jobs, Settings
-from tmuxjobs.errors import LimitReached, NotAllowed, NotStarted, SettingsError
-from tmuxjobs.hosts import job_processes
+from tmuxjobs import Settings
+from tmuxjobs.errors import InvalidInput, LimitReached, NotAllowed, NotStarted, SettingsError
+from tmuxjobs.system import job_processes
 from tmuxjobs.verbs import prune
 
 
@@ -69,11 +70,32 @@ def test_windows_of_finished_jobs_stay_and_are_bounded(tmux: Tmux) -> None:
         ended(jobs, ids[-1])
         wait_until(
             lambda: tmux("list-panes", "-a", "-F", "#{@tmuxjobs_job} #{@tmuxjobs_state}").split("\n"),
-            lambda lines: f"{ids[-1]} done" in lines,
+            lambda lines: f"{ids[-1]} completed" in lines,
         )
     prune.prune_windows(jobs.host)
     names = tmux("list-windows", "-t", "=mcp-jobs", "-F", "#{window_name}").split()
     assert [name for name in names if name in ids] == ids[2:]
+
+
+def test_start_closes_windows_beyond_the_bound_once_it_has_answered(jobs: Jobs, tmux: Tmux) -> None:
+    first = jobs.execute("true").job_id
+    windows = ["list-panes", "-a", "-F", "#{@tmuxjobs_job} #{@tmuxjobs_state}"]
+    wait_until(lambda: tmux(*windows).split("\n"), lambda lines: f"{first} completed" in lines)
+    second = Jobs.open(Settings.load(keep_windows=0)).execute("sleep 1000").job_id
+    wait_until(lambda: tmux(*windows), lambda text: first not in text)
+    assert f"{second} running" in tmux(*windows)
+
+
+def test_start_after_the_first_asks_tmux_for_a_window_and_nothing_before(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prune, "prune_windows_soon", lambda _: None)
+    jobs.execute("true")
+    asked = []
+    cmd = jobs.host.tmux.server.cmd
+    monkeypatch.setattr(jobs.host.tmux.server, "cmd", lambda *args, **more: asked.append(args[0]) or cmd(*args, **more))
+    jobs.execute("true")
+    assert asked == ["new-window"]
 
 
 def test_finished_windows_make_room_when_no_terminal_is_free(isolated: Path) -> None:
@@ -177,11 +199,11 @@ def test_start_waits_for_no_look_at_the_processes_of_lost_jobs(monkeypatch: pyte
 
     def look_and_start(traces: Mapping[str, job_processes.Trace]) -> dict[str, job_processes.Left]:
         looked.append(set(traces))
-        monkeypatch.setattr(job_processes, "of_jobs", look)
+        monkeypatch.setattr(jobs.host.machine, "of_jobs", look)
         Jobs.open().execute("sleep 1000")
         return look(traces)
 
-    monkeypatch.setattr(job_processes, "of_jobs", look_and_start)
+    monkeypatch.setattr(jobs.host.machine, "of_jobs", look_and_start)
     assert set(jobs.prune()) == set(lost)
     assert looked == [set(lost)]
 
@@ -209,6 +231,27 @@ def test_running_job_is_never_removed_for_the_total() -> None:
     assert ended(jobs, jobs.execute("exit 3").job_id).exit_code == 3
 
 
-def test_total_that_can_not_hold_two_logs_is_refused() -> None:
+def test_running_jobs_whose_logs_are_small_leave_room_for_others() -> None:
+    jobs = Jobs.open(Settings.load(max_jobs=4, max_total_size="4GB"))
+    done = ended(jobs, jobs.execute("true").job_id).job_id
+    ids = [jobs.execute("read x").job_id for _ in range(4)]
+    assert {done, *ids} == set(jobs.host.store.ids())
+
+
+def test_job_may_have_a_log_size_of_its_own_which_a_restart_keeps() -> None:
+    jobs = Jobs.open(Settings.load())
+    assert record_of(jobs, jobs.execute("true").job_id).job.max_output_bytes == 1 << 30
+    job_id = jobs.execute("seq 1 100000", max_output_size="100KB").job_id
+    status = ended(jobs, job_id)
+    assert re.fullmatch(r"incomplete: \d+ bytes of output.log are gone \(limit\)", status.log)
+    assert Path(status.log_path).stat().st_size < 100 << 10
+    assert record_of(jobs, jobs.restart(job_id).job_id).job.max_output_bytes == 100 << 10
+    for size in ("much", "1KB", 7):
+        with pytest.raises(InvalidInput, match="max_output_size"):
+            jobs.execute("true", max_output_size=size)
+
+
+def test_total_that_cannot_hold_two_logs_is_refused() -> None:
     with pytest.raises(SettingsError, match="max_total_size cannot be used"):
-        Settings.load(max_total_size="64MB")
+        Settings.load(max_total_size="64MB", max_output_size="64MB")
+    assert Settings.load(max_total_size="64MB").max_output_size == 32 << 20

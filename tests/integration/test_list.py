@@ -3,9 +3,9 @@
 import os
 
 import pytest
-from support import ended, looks_at, write_finished
+from support import Jobs, ended, looks_at, write_finished
 
-from tmuxjobs import InvalidInput, Jobs
+from tmuxjobs import InvalidInput
 
 
 def test_list_is_newest_first_and_filters(jobs: Jobs) -> None:
@@ -50,7 +50,7 @@ def test_damaged_record_is_named_beside_the_others(jobs: Jobs) -> None:
 
 
 def test_wrong_filter_is_refused_with_those_there_are(jobs: Jobs) -> None:
-    with pytest.raises(InvalidInput, match="'done' is not a status; there are running, completed"):
+    with pytest.raises(InvalidInput, match="'done' is not a status; there are running, paused, queued, completed"):
         jobs.list(status="done")  # type: ignore[arg-type]
     with pytest.raises(InvalidInput, match="limit must be 1 or more"):
         jobs.list(limit=0)
@@ -63,7 +63,7 @@ def records_read(seen: list[str]) -> set[str]:
 def test_list_reads_no_more_jobs_than_it_shows(jobs: Jobs) -> None:
     ids = write_finished(jobs, 10_000)
     newest = ended(jobs, jobs.execute("true", name="newest").job_id).job_id
-    fresh = Jobs.open(jobs.settings)
+    fresh = Jobs.open(jobs.host.settings)
     with looks_at(jobs.host.store.jobs) as seen:
         listed = fresh.list(limit=20)
     assert [job.job_id for job in listed.jobs] == [newest, *reversed(ids[-19:])]
@@ -79,7 +79,7 @@ def test_list_reads_no_more_jobs_than_it_shows(jobs: Jobs) -> None:
 def test_idle_server_and_a_start_read_no_finished_job(jobs: Jobs) -> None:
     ids = set(write_finished(jobs, 10_000))
     jobs.execute("true")  # makes the index that the records which were laid down here have not
-    fresh = Jobs.open(jobs.settings)
+    fresh = Jobs.open(jobs.host.settings)
     with looks_at(jobs.host.store.jobs) as seen:
         fresh.notice_prompts()
         fresh.events()

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import NotHere, ended, looks_at, on_another_machine, record_of, wait_until
+from support import Jobs, NotHere, ended, looks_at, on_another_machine, record_of, wait_until
 
-from tmuxjobs import Jobs
-from tmuxjobs.pane import welcome
-from tmuxjobs.pane.welcome import Board
+from tmuxjobs.contract import FIRST
+from tmuxjobs.pane import board as boards
+from tmuxjobs.pane.board import Board
 from tmuxjobs.verbs import prune
 
 HERE = os.uname().nodename
@@ -84,7 +84,7 @@ def test_what_needs_its_window_is_refused_with_the_host(
 
 def test_agent_there_is_refused_with_the_host(isolated: Path, jobs: Jobs, running: str, other: Other) -> None:
     other("list")
-    code = "import asyncio; from tmuxjobs import Jobs; jobs = Jobs.open().called_by('agent'); "
+    code = "import asyncio; from tmuxjobs import Jobs; jobs = Jobs.open(caller='agent'); "
     code += f"asyncio.run(jobs.interact_async('{running}', 'x'))"
     done = on_another_machine(isolated, sys.executable, "-c", code)
     assert f"'{running}' runs on host '{HERE}'" in done.stderr
@@ -94,7 +94,7 @@ def test_agent_there_is_refused_with_the_host(isolated: Path, jobs: Jobs, runnin
 @pytest.mark.parametrize("argv", [("prune",), ("doctor", "--fix")], ids=lambda argv: argv[0])
 def test_no_cleaning_touches_it(jobs: Jobs, running: str, other: Other, argv: tuple[str, ...]) -> None:
     folder = jobs.host.store.folder(running)
-    assert (folder / "recorder").is_fifo()
+    assert (folder / FIRST).is_fifo()
     before = facts(folder)
     code, text = other(*argv, TMUXJOBS_KEEP_JOBS="0", TMUXJOBS_KEEP_JOBS_FOR="0", TMUXJOBS_KEEP_WINDOWS="0")
     assert code == 0, text
@@ -159,7 +159,7 @@ def test_job_that_has_just_ended_elsewhere_is_not_old(jobs: Jobs, other: Other) 
     theirs = record.job.model_copy(update={"machine": "0" * 16, "boot": "another"})
     assert record.exit is not None
     jobs.host.store.save(jobs.host.store.folder(job_id) / "exit.json", record.exit.model_copy(update={"job": theirs}))
-    again = Jobs.open(jobs.settings)
+    again = Jobs.open(jobs.host.settings)
     written = (jobs.host.store.folder(job_id) / "exit.json").stat().st_mtime
     assert prune.age_of(again.host, job_id, written) < 60
 
@@ -182,9 +182,12 @@ def test_welcome_page_shows_where_it_runs(jobs: Jobs, running: str) -> None:
     record = record_of(jobs, running)
     theirs = {"machine": "0" * 16, "host": "gpu1", "boot": "another"}
     jobs.host.store.save(folder / "job.json", record.job.model_copy(update=theirs))
+    assert record.run is not None
+    jobs.host.store.save(folder / "run.json", record.run.model_copy(update={"boot": "another"}))
     [job] = Board(str(jobs.host.store.root)).look()
     assert (job.state, job.summary(), job.is_quiet()) == ("running", "running on gpu1", False)
     jobs.host.store.save(folder / "job.json", record.job)
+    jobs.host.store.save(folder / "run.json", record.run)
     jobs.interact(running, "x")
     ended(jobs, running)
 
@@ -192,7 +195,7 @@ def test_welcome_page_shows_where_it_runs(jobs: Jobs, running: str) -> None:
 def test_welcome_page_keeps_no_more_finished_jobs_than_it_shows(
     jobs: Jobs, running: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(welcome, "PAGE_JOBS", 5)
+    monkeypatch.setattr(boards, "PAGE_JOBS", 5)
     ids = [ended(jobs, jobs.execute("true").job_id).job_id for _ in range(7)]
     board = Board(str(jobs.host.store.root))
     shown = [running, *reversed(ids[-4:])]

@@ -2,11 +2,13 @@
 
 import shutil
 import subprocess
+import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
-from support import wait_until
-
-from tmuxjobs import Jobs
+from fastmcp import Client
+from support import Jobs, server_of, wait_until
 
 HELD = {
     "a prompt drawn with a move back": (r"printf '>>> \033[4D\033[4C'", "the last line may still be redrawn: '>>> '"),
@@ -25,6 +27,60 @@ def test_what_is_held_back_of_the_last_line_is_said(jobs: Jobs, command: str, no
     assert note in answer.text()
     assert jobs.output(job_id, cursor=answer.cursor).note == note
     assert jobs.wait(job_id, idle=0.05, cursor=0, timeout=30).note.endswith(note)
+
+
+@pytest.mark.parametrize(
+    ("printed", "shown"),
+    [
+        (r"start\n10%%\r20%%", "start\n20%"),
+        (r"one\ntwo\nthree\n\033[3A\033[2KONE\033[B\r\033[2KTWO", "ONE\nTWO\nthree"),
+        (r"Proceed? [y/N] \033[K\r\033[15C", "Proceed? [y/N] "),
+    ],
+)
+def test_line_that_may_be_redrawn_is_shown_as_tail_shows_it(jobs: Jobs, printed: str, shown: str) -> None:
+    job_id = jobs.execute(f"printf '{printed}'; sleep 1000").job_id
+    answer = wait_until(lambda: jobs.output(job_id), lambda answer: answer.note)
+    assert answer.stdout.rstrip() == shown.rstrip() == jobs.tail(job_id).stdout.rstrip()
+    assert "may still be redrawn" in answer.note
+    again = jobs.output(job_id, cursor=answer.cursor)
+    assert (again.cursor, again.note) == (answer.cursor, answer.note)
+
+
+def test_redrawn_line_is_followed_once(jobs: Jobs) -> None:
+    job_id = jobs.execute(r"printf 'a\n10%%\r20%%'; read x; echo; echo end").job_id
+    wait_until(lambda: jobs.output(job_id).note)
+    pages = jobs.follow(job_id, cursor=0)
+    first = next(iter(pages))
+    jobs.interact(job_id, "go", wait=0)
+    assert first.stdout + "".join(page.stdout for page in pages) == "a\n20%go\n\nend\n"
+
+
+async def test_agent_pays_little_for_rulers(jobs: Jobs, tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text("def test_sum():\n    assert 1 + 1 == 3\n")
+    command = f"{sys.executable} -m pytest -p no:cacheprovider -p no:randomly test_it.py"
+    narrow = jobs.execute(command, cwd=str(tmp_path), env={"COLUMNS": "80"}, wait=60)
+    async with Client(server_of(jobs)) as client:
+
+        async def call(tool: str, **arguments: object) -> tuple[str, dict[str, Any]]:
+            result = await client.call_tool(tool, arguments)
+            assert result.structured_content is not None
+            return result.content[0].text, result.structured_content  # type: ignore[union-attr]
+
+        text, fields = await call("execute", command=command, cwd=str(tmp_path), wait=50)
+        job_id = fields["job_id"]
+        answers = [
+            (text, fields),
+            await call("output", job_id=job_id),
+            await call("wait", job_id=[job_id, narrow.job_id]),
+        ]
+        for text, fields in answers:
+            assert "] FAILURES [= x" in text
+            assert "] FAILURES [= x" in (fields["jobs"][0] if "jobs" in fields else fields)["stdout"]
+        assert len(answers[1][1]["stdout"]) < len(jobs.output(narrow.job_id).stdout)
+        raw = (await call("output", job_id=job_id, raw=True))[1]["stdout"]
+    assert "==== FAILURES ====" in raw
+    assert "==== FAILURES ====" in jobs.output(job_id).stdout
+    assert jobs.search(job_id, "={30,} FAILURES ={30,}").total == 1
 
 
 def test_held_back_line_of_a_separate_stderr_is_said(jobs: Jobs) -> None:

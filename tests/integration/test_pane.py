@@ -12,9 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import Screen, Tmux, ended, in_panes, record_of, wait_until
+from support import Jobs, Screen, Tmux, ended, in_panes, record_of, wait_until
 
-from tmuxjobs import Jobs
 from tmuxjobs.settings import Settings
 from tmuxjobs.store import units
 from tmuxjobs.verbs import prune

@@ -5,14 +5,15 @@ import signal
 from pathlib import Path
 
 import pytest
-from support import needs, wait_until
+from support import Jobs, needs, wait_until
 
-from tmuxjobs import Jobs
 from tmuxjobs.system import terminals
 
 pytestmark = pytest.mark.skipif(not terminals.LINUX, reason="elsewhere nothing tells who reads a terminal")
 PYTHON = "python3 -X frozen_modules=on -c"
 SOCKET = "import select, socket; a, b = socket.socketpair();"
+PROGRAMS = Path(__file__).parents[1] / "programs"
+ASKS, WORKS = (f"python3 {PROGRAMS}/{name}.py" for name in ("asks", "works"))
 BUSY = "import select; print('> ', end='', flush=True)\nwhile 1:"
 ASKING = {
     "read with a prompt": ("read -p 'Name? ' x", "input", "Name? "),
@@ -27,6 +28,39 @@ ASKING = {
     "a password read from /dev/tty": ("stty -echo; printf 'Key: '; cat < /dev/tty | wc -c", "password", "Key: "),
     "a PIN asked with echo": ("read -p 'Enter PIN: ' x", "password", "Enter PIN: "),
     "a child of a shell": ("bash --norc -c 'set -m; python3 -c \"input(1)\"; true'", "input", "1"),
+    "a line above a row of hints": (f"{ASKS} hint 'Town: '", "input", "Town: "),
+    "a line editor in an event loop": (f"{ASKS} toolkit 'In [7]: '", "input", "In [7]: "),
+    "a line editor that shows stars": (f"{ASKS} stars '? Enter passphrase '", "password", "? Enter passphrase "),
+    "readline without a prompt": ("bash --norc -c 'read -e x'", "input", ""),
+    "a menu without a cursor": (f"{ASKS} hidden Pick:", "keys", "Pick:\\n> one\\n  two"),
+    "a test runner that watches": (f"{ASKS} watch Tests:", "keys", "Tests:\\n> one\\n  two"),
+    "a word of a menu": (f"{ASKS} hidden 'Your passphrase:'", "password", "Your passphrase:\\n> one\\n  two"),
+    "a read in a terminal of its own": (f"{WORKS} inner sh -c 'printf \"Go? \"; read x'", "input", "Go? "),
+    "a password in a terminal of its own": (
+        f"{WORKS} inner python3 -c 'import getpass; getpass.getpass()'",
+        "password",
+        "Password: ",
+    ),
+    "a thread that all others wait for": (
+        f"{PYTHON} \"import threading; t = threading.Thread(target=input, args=['> ']); t.start(); t.join()\"",
+        "input",
+        "> ",
+    ),
+    "a listener of node": (
+        "node -e \"console.log('Your name:'); process.stdin.on('data', () => 0)\"",
+        "input",
+        "Your name:",
+    ),
+    "a shell in a folder named for passwords": ("PS1='password-reset> ' bash --norc -i", "input", "password-reset> "),
+    "a client of a database named so": ("PS1='MariaDB [passwords]> ' bash --norc -i", "input", "MariaDB [passwords]> "),
+    "a REPL behind an old question": ("printf 'Password: '; python3 -q", "input", "Password: >>> "),
+    "a question behind an old one": ("printf 'PIN: '; read -p 'Your town? ' x", "input", "PIN: Your town? "),
+    "a password for somebody": (
+        "read -p \"Password for 'https://ada@host': \" x",
+        "password",
+        "Password for 'https://ada@host': ",
+    ),
+    "one that asks for somebody else": (f"{WORKS} guest", "password", "PIN of the card: "),
     "a prompt on a stderr of its own": ("printf 'Name? ' >&2; read x", "input", "Name? "),
 }
 SILENT = {
@@ -39,6 +73,12 @@ SILENT = {
     "a server with an ear for keys": (
         "node -e \"process.stdin.setRawMode(true); process.stdin.resume(); console.log('press h')\""
     ),
+    "one that draws between its looks": f"{WORKS} frames",
+    "one that looks now and then": f"{WORKS} counts",
+    "one with a thread that reads": f"{WORKS} thread",
+    "one that waits for its child too": f"{WORKS} child",
+    "one that works in a terminal of its own": f"{WORKS} inner sh -c 'printf \"Working... \"; sleep 1000'",
+    "one that copies to a socket": f"{WORKS} socket",
     "one that reads a pipe": "printf '> '; sleep 1000 | cat",
 }
 
@@ -85,6 +125,39 @@ def test_full_screen_program_asks_with_the_line_of_its_cursor(jobs: Jobs, tmp_pa
     assert wait_until(lambda: jobs.status(job_id).prompt) == "file"
 
 
+def test_full_screen_program_is_called_one(jobs: Jobs) -> None:
+    job_id = jobs.execute(f"printf 'Password: '; {ASKS} screen 'a title'").job_id
+    status = wait_until(lambda: jobs.status(job_id), lambda status: status.waits_for)
+    assert (status.waits_for, status.prompt, status.full_screen) == ("input", "a title", True)
+    assert "waits for input in a full-screen program, which `screen` shows: 'a title'" in status.text()
+    assert "full-screen program" in jobs.wait(job_id, until="input").note
+
+
+def test_same_prompt_is_told_once_to_a_client(jobs: Jobs) -> None:
+    job_id = jobs.execute("read -p 'Name? ' x; read -p 'Age? ' y; sleep 0.2; echo bye").job_id
+    assert jobs.wait(job_id, until="exit", timeout=30).reason == "input"
+    again = jobs.wait(job_id, until="exit", timeout=1.5)
+    assert (again.reason, again.waits_for, again.prompt) == ("timeout", "input", "Name? ")
+    assert jobs.called_by("person").wait(job_id, until="exit", timeout=30).reason == "input"
+    jobs.interact(job_id, "ada")
+    assert jobs.wait(job_id, timeout=30).prompt == "Age? "
+    jobs.interact(job_id, "36", wait=0)
+    assert jobs.wait(job_id, until="exit", timeout=30).reason == "exit"
+
+
+def test_prompt_that_is_not_seen_at_once_is_seen_later(jobs: Jobs) -> None:
+    job_id = jobs.execute(f"{PYTHON} \"import time; print('> ', end='', flush=True); time.sleep(1); input()\"").job_id
+    waited = jobs.wait(job_id, until="exit", timeout=60)
+    assert (waited.reason, waited.prompt) == ("input", "> ")
+
+
+def test_job_has_its_own_terminal_for_gpg(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPG_TTY", "/dev/pts/9999")
+    job_id = Jobs.open().execute("echo $(tty) $GPG_TTY").job_id
+    terminal, told = wait_until(lambda: jobs.output(job_id).stdout.split())
+    assert terminal == told
+
+
 def test_for_a_password_the_person_is_asked_for_with_the_line_to_type(jobs: Jobs) -> None:
     job_id = jobs.execute("python3 -c 'import getpass; getpass.getpass()'").job_id
     told = wait_until(lambda: jobs.status(job_id), lambda status: status.waits_for).text()
@@ -127,3 +200,18 @@ def test_password_is_seen_where_not_even_the_open_files_are(jobs: Jobs, monkeypa
     job_id = jobs.execute("python3 -c 'import getpass; getpass.getpass()'").job_id
     monkeypatch.setattr(terminals, "_of_wchan", lambda *_: "unknown")  # as of sudo, which is another user's
     assert wait_until(lambda: jobs.status(job_id).waits_for) == "password"
+
+
+@pytest.mark.parametrize(
+    "command", ["read x", "true | { read x < /dev/tty; }", f"{WORKS} inner python3 -q", "sleep 100"]
+)
+def test_a_look_from_the_runner_finds_in_front_what_a_look_at_all_processes_finds(jobs: Jobs, command: str) -> None:
+    job_id = jobs.execute(command).job_id
+    job = jobs.host.look(job_id)
+    assert job.run is not None
+    tty, pid = job.run.tty, job.run.pid
+    waits = "sleep" not in command
+    wait_until(lambda: jobs.status(job_id).waiting_for_input == waits)
+    near, whole = (terminals.fronts({tty: one})[tty] for one in (pid, 0))
+    assert near.attends == waits
+    assert near == whole

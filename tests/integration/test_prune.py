@@ -4,9 +4,9 @@ import os
 import signal
 
 import pytest
-from support import Tmux, ended, looks_at, record_of, wait_until, write_finished
+from support import Jobs, Tmux, ended, looks_at, record_of, wait_until, write_finished
 
-from tmuxjobs import JobNotFound, Jobs, Settings
+from tmuxjobs import JobNotFound, Settings
 from tmuxjobs.system import processes
 
 

@@ -7,10 +7,7 @@ from typing import Any
 import pytest
 from fastmcp import Client
 from fastmcp.exceptions import McpError
-from support import ended
-
-from tmuxjobs import Jobs
-from tmuxjobs.server.tools import build_server
+from support import Jobs, ended, server_of, wait_until
 
 TOOLS = {"execute", "list", "status", "output", "tail", "wait", "search", "screen", "interact", "kill"}
 TOOLS_CHARS = 12_000
@@ -18,7 +15,7 @@ TOOLS_CHARS = 12_000
 
 @pytest.fixture(params=["auto", "legacy"])
 async def client(request: pytest.FixtureRequest, jobs: Jobs) -> AsyncIterator[Client[Any]]:
-    async with Client(build_server(jobs), mode=request.param) as client:
+    async with Client(server_of(jobs), mode=request.param) as client:
         yield client
 
 
@@ -26,7 +23,7 @@ async def test_list_of_tools_stays_small(client: Client[Any]) -> None:
     answer = (await client.list_tools_mcp()).model_dump(mode="json", by_alias=True, exclude_none=True)
     assert {tool["name"] for tool in answer["tools"]} >= TOOLS
     sizes = {tool["name"]: len(json.dumps(tool)) for tool in answer["tools"]}
-    assert len(json.dumps(answer, separators=(",", ":"))) < TOOLS_CHARS, sizes
+    assert len(json.dumps(answer)) < TOOLS_CHARS, sizes
 
 
 async def test_options_of_a_tool_may_be_null_though_its_schema_is_silent(client: Client[Any]) -> None:
@@ -69,8 +66,17 @@ async def test_prompt_names_tools_there_are(
 
 async def test_screen_comes_as_a_picture_when_asked(client: Client[Any], jobs: Jobs) -> None:
     job_id = jobs.execute("echo hello; sleep 1000").job_id
+    wait_until(lambda: jobs.screen(job_id).screen, lambda screen: "hello" in screen)
     answer = await client.call_tool("screen", {"job_id": job_id, "image": True})
     kinds = [part.type for part in answer.content]
     assert kinds == ["text", "image"]
     assert answer.content[1].mime_type == "image/png"  # type: ignore[union-attr]
-    assert "styled" not in (answer.structured_content or {})
+    assert answer.structured_content is None  # beside fields one client drops the picture
+
+
+async def test_empty_screen_is_told_instead_of_sent(client: Client[Any], jobs: Jobs) -> None:
+    job_id = jobs.execute("sleep 1000").job_id
+    answer = await client.call_tool("screen", {"job_id": job_id, "image": True})
+    assert "image" not in [part.type for part in answer.content]
+    assert "nothing is on the screen" in answer.content[0].text  # type: ignore[union-attr]
+    assert answer.structured_content["note"] == "nothing is on the screen"  # type: ignore[index]

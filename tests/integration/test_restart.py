@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 from fastmcp import Client
-from support import Tmux, change_pane, ended, record_of, wait_until
+from support import Jobs, Tmux, change_pane, ended, record_of, server_of, wait_until, with_timing
 
-from tmuxjobs import Jobs, Settings
+from tmuxjobs import Settings
 from tmuxjobs.answers import Kill
 from tmuxjobs.errors import InvalidInput, JobNotFound, NotStarted, StateError, TmuxError, TmuxjobsError
 from tmuxjobs.hosts.local import Host
-from tmuxjobs.models import Job
-from tmuxjobs.server.tools import build_server
+from tmuxjobs.states import Job
 from tmuxjobs.verbs import kill
 
 
@@ -58,7 +57,7 @@ def test_restart_of_an_unknown_job_is_refused(jobs: Jobs) -> None:
 
 async def test_restart_over_mcp_names_both_jobs(jobs: Jobs) -> None:
     old = jobs.execute("sleep 1000").job_id
-    async with Client(build_server(jobs)) as client:
+    async with Client(server_of(jobs)) as client:
         fields = (await client.call_tool("restart", {"job_id": old})).structured_content
     assert fields is not None
     assert (fields["restarted"], fields["status"]) == (old, "running")
@@ -99,13 +98,12 @@ def test_job_whose_output_could_not_be_recorded_again_is_not_ended(
     assert set(jobs.host.tmux.panes()) == {job_id}
 
 
-def test_job_is_not_ended_when_tmux_does_not_answer(jobs: Jobs, tmux: Tmux, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_job_is_not_ended_when_tmux_does_not_answer(jobs: Jobs, tmux: Tmux) -> None:
     job_id = jobs.execute("sleep 1000").job_id
     server = int(tmux("display-message", "-p", "#{pid}"))
-    monkeypatch.setattr("tmuxjobs.tmux.command.CALL_S", 0.5)
     os.kill(server, signal.SIGSTOP)
     try:
-        unharmed(jobs, job_id, TmuxError, "tmux did not answer")
+        unharmed(with_timing(jobs, tmux=0.5), job_id, TmuxError, "tmux did not answer")
     finally:
         os.kill(server, signal.SIGCONT)
 
@@ -169,7 +167,7 @@ def test_new_job_whose_restart_was_killed_gives_up(jobs: Jobs, monkeypatch: pyte
 async def test_held_job_is_not_restarted_by_the_agent(jobs: Jobs) -> None:
     job_id = jobs.execute("sleep 1000").job_id
     jobs.hold(job_id)
-    async with Client(build_server(jobs)) as client:
+    async with Client(server_of(jobs)) as client:
         refused = await client.call_tool("restart", {"job_id": job_id}, raise_on_error=False)
     assert refused.is_error
     assert jobs.status(job_id).status == "running"

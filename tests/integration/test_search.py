@@ -1,9 +1,9 @@
 """Searching a job's log: like grep, but clean, bounded, and with cursors to go on from."""
 
 import pytest
-from support import ended
+from support import Jobs, ended, with_timing
 
-from tmuxjobs import Jobs, Settings
+from tmuxjobs import Settings
 from tmuxjobs.errors import InvalidInput
 
 LINES = "for i in $(seq 1 1000); do echo line $i; done"
@@ -36,7 +36,7 @@ def test_cursor_goes_on_behind_the_limit(jobs: Jobs) -> None:
     job_id = finished(jobs, LINES)
     first = jobs.search(job_id, "0$", limit=60)
     assert (len(first.matches), first.total, first.more) == (60, 100, True)
-    assert f"60 shown; cursor {first.cursor} goes on" in first.text()
+    assert f"60 shown; continue at cursor {first.cursor}" in first.text()
     rest = jobs.search(job_id, "0$", limit=60, cursor=first.cursor)
     assert [match.line for match in (*first.matches, *rest.matches)] == list(range(10, 1001, 10))
     assert not rest.more
@@ -82,11 +82,10 @@ def test_answer_stays_small_and_goes_on_where_it_was_cut(jobs: Jobs) -> None:
     assert seen == list(range(1, 201))
 
 
-def test_exploding_pattern_is_stopped_and_told(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tmuxjobs.verbs.search.SEARCH_S", 0.3)
+def test_exploding_pattern_is_stopped_and_told(jobs: Jobs) -> None:
     job_id = finished(jobs, "head -c 4000 /dev/zero | tr '\\0' a; echo")
-    found = jobs.search(job_id, r"^(?:(a|aa)+)+\1{30}!$")
-    assert found.total_is_exact or "the time for one search was over" in found.text()
+    found = with_timing(jobs, search=0.3).search(job_id, r"^(?:(a|aa)+)+\1{30}!$")
+    assert found.total_is_exact or "the search ran out of time" in found.text()
 
 
 @pytest.mark.parametrize("pattern", ["(", "", "a{99999999}"])
@@ -101,5 +100,15 @@ def test_line_numbers_after_bytes_that_are_gone_are_told_as_such(isolated: objec
     ended(jobs, job_id)
     found = jobs.search(job_id, "^(fir|la)st$")
     assert [match.line_is_exact for match in found.matches] == [True, False]
-    assert "count the lines that are left" in found.text()
-    assert "count the lines that are left" not in jobs.search(job_id, "^first$").text()
+    assert "count only the lines that are left" in found.text()
+    assert "count only the lines that are left" not in jobs.search(job_id, "^first$").text()
+
+
+def test_search_says_what_it_could_not_see(isolated: object) -> None:
+    jobs = Jobs.open(Settings.load(max_output_size="100KB"))
+    job_id = jobs.execute("echo first; seq 1 100000; echo last").job_id
+    ended(jobs, job_id)
+    found = jobs.search(job_id, "^50000$")
+    assert found.total == 0
+    assert f"not searched: {found.gone_bytes} bytes are gone (limit)" in found.note
+    assert found.note in found.text()

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support import Screen, ended, record_of, sleeping, wait_until
+from support import Jobs, Screen, ended, record_of, sleeping, wait_until
 
-from tmuxjobs import Jobs, Settings
-from tmuxjobs.hosts import job_processes
+from tmuxjobs import Settings
 from tmuxjobs.models import JobSpec
+from tmuxjobs.system import job_processes, processes
 
 NAMES = [
     "ends;",
@@ -145,7 +145,7 @@ def test_a_person_s_file_in_a_jobs_folder_outlives_it_and_prune_says_so(jobs: Jo
     (folder / "notes.txt").write_text("theirs")
     line = [sys.executable, "-m", "tmuxjobs", "prune"]
     done = subprocess.run(line, env=os.environ | {"TMUXJOBS_KEEP_JOBS": "0"}, capture_output=True, text=True)
-    assert done.stdout == "1 jobs removed.\n"
+    assert done.stdout.startswith("Removed 1 job: ")
     assert done.stderr == f"tmuxjobs: {folder} stays, for it holds files that tmuxjobs did not make.\n"
     assert [path.name for path in folder.iterdir()] == ["notes.txt"]
     assert Jobs.open().list().total == 0
@@ -161,7 +161,7 @@ def test_environment_of_a_job_that_nobody_started_goes(jobs: Jobs, boot: str) ->
     def left(age_s: float) -> Path:
         now = {
             "created_monotonic": time.monotonic() - age_s,
-            "boot": job_processes.boot_id() if boot == "this" else boot,
+            "boot": processes.boot_id() if boot == "this" else boot,
         }
         with jobs.host.store.lock():
             jobs.host.store.remove("left-3k7q")

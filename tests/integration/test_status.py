@@ -2,17 +2,18 @@
 
 import json
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import Tmux, ended, in_panes, log_of, record_of, wait_until
+from support import PYTHON, Jobs, Tmux, ended, in_panes, log_of, record_of, wait_until
 
-from tmuxjobs import Jobs
 from tmuxjobs.errors import JobNotFound
-from tmuxjobs.hosts import job_processes
-from tmuxjobs.pane.welcome import Board
+from tmuxjobs.hosts.local import trace_of
+from tmuxjobs.pane.board import Board
+from tmuxjobs.system import job_processes
 
 
 def running(jobs: Jobs, command: str, *, first: str = ":", cwd: str | None = None) -> str:
@@ -49,6 +50,71 @@ def test_end_is_told_exactly(
 def test_code_that_a_shell_gives_for_a_signal_is_explained(jobs: Jobs) -> None:
     told = ended(jobs, jobs.execute("sh -c 'kill -SEGV $$'; exit $?").job_id)
     assert told.detail == "exit code 139 (a shell says so for signal 11)"
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("kill -BUS $$", "killed by SIGBUS (bus error), which the kernel sends to a program that crashes"),
+        ("kill -ABRT $$", "killed by SIGABRT, by which a program ends itself (abort)"),
+        ("kill -HUP $$", "killed by SIGHUP, sent by the job itself or by another program"),
+        ("kill -INT $$", "killed by SIGINT, as Ctrl-C in its window sends it"),
+        ("nosuchcommand", "exit code 127 (a shell says so when it finds no such command: a job's PATH is that of"),
+        ("/etc/passwd", "exit code 126 (a shell says so for a file that it cannot run)"),
+        ("false | cat", "exit code 0, of the last command of the pipeline"),
+        ("echo 'a|b'", "exit code 0"),
+    ],
+)
+def test_end_is_told_with_what_is_known_of_its_cause(jobs: Jobs, command: str, said: str) -> None:
+    status = ended(jobs, jobs.execute(command).job_id)
+    assert status.detail == said or status.detail.startswith(f"{said} "), status.detail
+    assert said in jobs.wait(status.job_id).text()
+
+
+@pytest.mark.parametrize(
+    ("command", "keys", "said"),
+    [
+        ("sleep 1000", ["C-c"], "killed by SIGINT, {} after `interact` pressed C-c"),
+        ("sleep 1000", ["C-\\"], "killed by SIGQUIT, {} after `interact` pressed C-\\"),
+        ("trap 'exit 130' INT; while :; do sleep 0.01; done", ["C-c"], "{} after `interact` pressed C-c"),
+    ],
+)
+def test_end_by_a_key_that_was_pressed_for_an_agent_is_told_so(
+    jobs: Jobs, command: str, keys: list[str], said: str
+) -> None:
+    job_id = running(jobs, command)
+    jobs.interact(job_id, keys=keys)
+    detail = ended(jobs, job_id).detail
+    assert re.search(re.escape(said).replace(r"\{\}", r"\d\.\ds"), detail), detail
+
+
+def test_signal_from_elsewhere_is_not_taken_for_an_agents_key(jobs: Jobs) -> None:
+    job_id = running(jobs, "trap : INT; while :; do sleep 0.01; done")
+    jobs.interact(job_id, keys=["C-c"])
+    os.kill(run_of(jobs, job_id).command_pid, signal.SIGTERM)
+    assert ended(jobs, job_id).detail == "killed by SIGTERM, sent by the job itself or by another program"
+
+
+def test_lost_job_tells_how_long_it_ran(jobs: Jobs) -> None:
+    job_id = running(jobs, "sleep 1000")
+    wait_until(lambda: jobs.status(job_id).runtime > 1.5)
+    os.kill(run_of(jobs, job_id).pid, signal.SIGKILL)
+    wait_until(lambda: ended(jobs, job_id).runtime, lambda runtime: runtime >= 1.5)
+    status = jobs.status(job_id)
+    assert status.runtime_is_exact
+    assert jobs.status(job_id).runtime == status.runtime
+
+
+def test_lost_job_without_a_witness_tells_the_least(jobs: Jobs) -> None:
+    job_id = running(jobs, "sleep 1000")
+    [recorder] = in_panes(jobs, "recorder", job_id)
+    recorder.suspend()
+    os.kill(run_of(jobs, job_id).pid, signal.SIGKILL)
+    recorder.kill()
+    status = ended(jobs, job_id)
+    assert not status.runtime_is_exact
+    assert ", at least 0." in status.text()
+    assert "  at least 0." in jobs.list().text()
 
 
 def test_job_runs_while_its_children_still_write(jobs: Jobs) -> None:
@@ -91,9 +157,7 @@ def test_killed_tmux_server_ends_the_job_and_is_told(jobs: Jobs, tmux: Tmux) -> 
     os.kill(int(tmux("display-message", "-p", "#{pid}")), signal.SIGKILL)
     status = ended(jobs, job_id)
     assert (status.status, status.reason) == ("killed", "tmux-ended")
-    assert (
-        job_processes.of_jobs({job_id: job_processes.Trace.of(record_of(jobs, job_id).job, run_of(jobs, job_id))}) == {}
-    )
+    assert job_processes.of_jobs({job_id: trace_of(record_of(jobs, job_id).job, run_of(jobs, job_id))}) == {}
 
 
 def test_next_job_runs_after_the_tmux_server_was_killed(jobs: Jobs, tmux: Tmux) -> None:
@@ -207,3 +271,19 @@ def test_first_window_calls_lost_what_list_calls_lost(
     assert [job.state for job in Board(str(jobs.host.store.root)).look()] == ["lost"]
     for path, data in before.items():
         path.write_bytes(data)
+
+
+def test_list_names_what_a_command_left_running_as_it_is_now(jobs: Jobs, tmp_path: Path) -> None:
+    later = "import os, sys; sys.stdin.readline(); os.execlp('sleep', 'sleep', '1002')"
+    holds = running(jobs, "sleep 1001 & exit 3")
+    os.mkfifo(go := tmp_path / "go")
+    daemon = jobs.execute(f'setsid {PYTHON} -c "{later}" 0<>{go} >/dev/null 2>&1 &')
+    ended(jobs, daemon.job_id)
+    go.write_text("\n")
+    both = (holds, daemon.job_id)
+    wait_until(lambda: all([one.name for one in jobs.status(job_id).left_running] == ["sleep"] for job_id in both))
+    shown = jobs.list().text().splitlines()
+    assert re.search(r"  running command ended with exit code 3, left running: sleep \(\d+\)  ", shown[1])
+    assert re.search(r"  completed, left running: sleep \(\d+\)  ", shown[0])
+    for job_id in both:
+        jobs.kill(job_id)

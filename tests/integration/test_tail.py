@@ -1,9 +1,9 @@
 """`tail` shows the last lines, clean, while a job runs and when it has ended."""
 
 import pytest
-from support import ended, wait_until
+from support import Jobs, ended, wait_until
 
-from tmuxjobs import InvalidInput, JobNotFound, Jobs
+from tmuxjobs import InvalidInput, JobNotFound
 
 
 @pytest.mark.parametrize(("lines", "shown"), [(1, "9\n"), (3, "7\n8\n9\n"), (1000, "1\n2\n3\n4\n5\n6\n7\n8\n9\n")])

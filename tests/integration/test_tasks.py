@@ -10,11 +10,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import jsonschema
 import pytest
-from support import ended, wait_until
-
-from tmuxjobs import Jobs
+from support import Jobs, ended, wait_until
 
 EXTENSION = "io.modelcontextprotocol/tasks"
 MODERN, LEGACY = "2026-07-28", "2025-06-18"
@@ -120,13 +117,14 @@ def test_execute_that_waits_becomes_a_task_named_as_its_job(wire: Wire, jobs: Jo
 
 
 @pytest.mark.parametrize("tool", ["execute", "wait"])
-def test_result_of_a_task_is_what_the_tool_promises(wire: Wire, jobs: Jobs, gate: Any, tool: str) -> None:
+def test_result_of_a_task_is_what_the_tool_answers(wire: Wire, jobs: Jobs, gate: Any, tool: str) -> None:
     command = f"read x < {gate}"
     arguments = {"command": command, "wait": 600} if tool == "execute" else {"job_id": jobs.execute(command).job_id}
     task = wire.call(tool, **arguments)
     gate.write_text("go\n")
-    tools = {tool["name"]: tool for tool in wire.modern("tools/list")["result"]["tools"]}
-    jsonschema.validate(wire.completed(task["taskId"])["structuredContent"], tools[tool]["outputSchema"])
+    fields = wire.completed(task["taskId"])["structuredContent"]
+    assert (fields["reason"], fields["status"], fields["exit_code"]) == ("exit", "completed", 0)
+    assert all(part not in (None, "", [], {}) for part in fields.values())
 
 
 def test_what_is_over_soon_is_answered_at_once(wire: Wire) -> None:
@@ -136,7 +134,7 @@ def test_what_is_over_soon_is_answered_at_once(wire: Wire) -> None:
 
 def test_wait_becomes_a_task_that_a_new_server_goes_on_with(wire: Wire, jobs: Jobs, gate: Any) -> None:
     job_id = jobs.execute(f"echo ready; read x < {gate}; echo ready; sleep 1000").job_id
-    wait_until(lambda: jobs.output(job_id).stdout)
+    wait_until(lambda: wire.call("tail", job_id=job_id)["structuredContent"]["stdout"])
     task = wire.call("wait", job_id=job_id, pattern="ready")
     assert task["taskId"] == job_id
     assert wire.task(job_id)["status"] == "working"

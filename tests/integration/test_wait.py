@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,15 +11,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from fastmcp import Client
-from support import PYTHON, ended, record_of, wait_until
+from support import PYTHON, Jobs, ended, record_of, server_of, wait_until, with_timing
 
-from tmuxjobs import Jobs
 from tmuxjobs.answers import Ran, Waited
-from tmuxjobs.cli.app import WAIT_OVER
+from tmuxjobs.cli import WAIT_OVER
 from tmuxjobs.errors import InvalidInput, JobNotFound
-from tmuxjobs.server.tools import build_server
 from tmuxjobs.system import watch
 
 LISTENER = "import socket; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); input()"
@@ -38,8 +38,8 @@ def release(path: Path) -> None:
 
 def watched(jobs: Jobs, job_id: str) -> bool:
     """Whether someone in this process waits for the job."""
-    watcher = watch._shared[1]
-    return watcher is not None and jobs.host.store.folder(job_id) in watcher._folders
+    watcher = watch.shared()
+    return watcher is not None and jobs.host.store.folder(job_id) in watcher.folders
 
 
 def waiting(jobs: Jobs, job_id: str | list[str], **options: Any) -> "Future[Waited]":
@@ -133,17 +133,30 @@ def test_match_is_shown_with_what_is_around_it(jobs: Jobs, tmp_path: Path, place
     printed, shown = HIDDEN[place]
     gate = go(tmp_path)
     job_id = jobs.execute(f"read x < {gate}; {printed}; echo last; exec sleep 1000").job_id
-    future = waiting(jobs, job_id, pattern="ready", cursor=cursor, max_bytes=800)
+    future = waiting(jobs, job_id, pattern="ready", cursor=cursor, max_bytes=800, redraws=True)
     release(gate)
     first = future.result(30)
     wait_until(lambda: jobs.tail(job_id, lines=1).stdout, lambda line: line == "last\n")
-    later = jobs.wait(job_id, pattern="ready", cursor=0, max_bytes=800)
+    later = jobs.wait(job_id, pattern="ready", cursor=0, max_bytes=800, redraws=True)
     for answer, part in ((first, "ready now"), (later, shown)):  # at first what follows may not be there yet
         assert answer.reason == "pattern"
         assert part in answer.stdout
         assert len(answer.stdout) <= 800
     assert later.stdout.endswith("last\n")
     assert later.cursor == jobs.output(job_id).cursor
+
+
+def test_frame_that_is_drawn_over_is_not_matched(jobs: Jobs, tmp_path: Path) -> None:
+    gate = go(tmp_path)
+    frames = r"printf '\033[?25lready 0\n'; sleep 0.3; printf '\033[1A\033[2Kready 1\n'"
+    job_id = jobs.execute(
+        f"{frames}; read x < {gate}; printf '\\033[1A\\033[2Kready 2\\n\\033[?25h'; sleep 1000"
+    ).job_id
+    asked = jobs.wait(job_id, pattern=r"ready \d", redraws=True, cursor=0, timeout=30)
+    assert asked.note.endswith("ready 0")
+    future = waiting(jobs, job_id, pattern=r"ready [^1]", cursor=0)
+    release(gate)
+    assert future.result(30).note.endswith("ready 2")
 
 
 def test_match_in_a_separate_stderr_is_shown_there(jobs: Jobs) -> None:
@@ -257,6 +270,127 @@ def test_url_that_answers_ends_the_wait(jobs: Jobs) -> None:
     assert (answer.reason, answer.note) == ("url", f"http://127.0.0.1:{port}/nothing answers 404")
 
 
+def served(folder: Path, code: int, *, port: int = 0) -> str:
+    """A command that answers every request with that code and prints its port."""
+    (folder / "serve.py").write_text(
+        "import http.server, sys\n"
+        "class Handler(http.server.BaseHTTPRequestHandler):\n"
+        "    def do_GET(self): self.send_error(int(sys.argv[1]))\n"
+        "server = http.server.HTTPServer(('127.0.0.1', int(sys.argv[2])), Handler)\n"
+        "print('port', server.server_port, flush=True)\nserver.serve_forever()\n"
+    )
+    return f"{PYTHON} {folder}/serve.py {code} {port}"
+
+
+def test_url_that_a_stranger_answers_is_told_and_waited_for(jobs: Jobs, tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "0"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as other:
+        port = re.search(r"port (\d+)", other.stdout.readline())[1]  # type: ignore[union-attr, index]
+        url = f"http://localhost:{port}/"
+        job_id = jobs.execute("sleep 1000").job_id
+        stranger = f"{url} answers 200, but from {psutil.Process(other.pid).name()} ({other.pid}), not from this job"
+        waited = jobs.wait(job_id, url=url, timeout=0.5)
+        assert (waited.reason, stranger in waited.note) == ("timeout", True)
+        failed = jobs.execute("sleep 0.5; exit 98", wait=20, url=url)
+        assert (failed.reason, failed.exit_code, stranger in failed.note) == ("exit", 98, True)
+        other.kill()
+
+
+def test_url_that_another_job_answers_names_that_job(jobs: Jobs, tmp_path: Path) -> None:
+    server, other = jobs.execute(served(tmp_path, 404)).job_id, jobs.execute("sleep 1000").job_id
+    port = jobs.wait(server, pattern=r"port \d+", timeout=40).note.split()[-1]
+    url = f"http://127.0.0.1:{port}/x"
+    assert f"{url} answers 404, but from job {server}, not from this job" in jobs.wait(other, url=url, timeout=0.3).note
+    assert jobs.wait(server, url=url, timeout=40).reason == "url"
+
+
+def test_url_of_a_child_that_left_the_group_is_the_jobs_own(jobs: Jobs, tmp_path: Path) -> None:
+    job_id = jobs.execute(f"setsid {served(tmp_path, 404)} & sleep 1000").job_id
+    port = jobs.wait(job_id, pattern=r"port \d+", timeout=40).note.split()[-1]
+    assert jobs.wait(job_id, url=f"http://127.0.0.1:{port}/", timeout=40).reason == "url"
+
+
+def test_error_of_a_server_is_told_as_such(jobs: Jobs, tmp_path: Path) -> None:
+    job_id = jobs.execute(served(tmp_path, 500)).job_id
+    port = jobs.wait(job_id, pattern=r"port \d+", timeout=40).note.split()[-1]
+    url = f"http://127.0.0.1:{port}/"
+    waited = jobs.wait(job_id, url=url, timeout=0.5)
+    assert (waited.reason, f"{url} answers 500" in waited.note) == ("timeout", True)
+    assert with_timing(jobs, url_errors=0.2).wait(job_id, url=url, timeout=40).reason == "url_error"
+
+
+def test_pattern_that_was_printed_before_the_wait_counts(jobs: Jobs) -> None:
+    job_id = jobs.execute("echo listening; sleep 1000").job_id
+    wait_until(lambda: Jobs.open().output(job_id).stdout)
+    answer = jobs.wait(job_id, pattern="listening", timeout=0)
+    assert (answer.reason, answer.note) == ("pattern", "already printed, line 1: listening")
+
+
+@pytest.mark.parametrize("read", ["output", "tail", "wait", "interact"])
+def test_pattern_counts_from_where_the_caller_last_read(jobs: Jobs, tmp_path: Path, read: str) -> None:
+    gate = go(tmp_path)
+    job_id = jobs.execute(f"echo compiled 1; read x < {gate}; echo compiled 2; sleep 1000").job_id
+    wait_until(lambda: Jobs.open().output(job_id).stdout)
+    arguments = {"wait": {"timeout": 0}, "interact": {"input": "", "wait": 0}}.get(read, {})
+    getattr(jobs, read)(job_id, **arguments)
+    assert jobs.wait(job_id, pattern="compiled", timeout=0.1).reason == "timeout"
+    release(gate)
+    answer = jobs.wait(job_id, pattern=r"compiled \d", timeout=30)
+    assert (answer.reason, answer.note.split()[-1]) == ("pattern", "2")
+
+
+async def test_each_client_has_a_place_of_its_own_in_the_output(jobs: Jobs) -> None:
+    server = server_of(jobs)
+    async with Client(server) as client:
+        job_id = (await client.call_tool("execute", {"command": "echo listening; sleep 1000"})).data["job_id"]
+        await asyncio.to_thread(wait_until, lambda: jobs.output(job_id).stdout)
+        wanted = {"job_id": job_id, "pattern": "listening", "timeout": 0.1}
+        assert (await client.call_tool("wait", wanted)).data["reason"] == "pattern"
+        assert (await client.call_tool("wait", wanted)).data["reason"] == "timeout"
+
+
+def test_command_that_left_something_running_is_told_once(jobs: Jobs) -> None:
+    answer = jobs.execute("sleep 1003 & echo started; exit 7", wait=30)
+    assert isinstance(answer, Ran)
+    assert (answer.reason, answer.status, answer.exit_code) == ("command_ended", "running", 7)
+    assert re.match(r"the command ended with exit code 7; still running: sleep \(\d+\); `kill` ends it", answer.note)
+    assert jobs.wait(answer.job_id, timeout=1).reason == "timeout"
+    assert Jobs.open().wait(answer.job_id, timeout=30).reason == "command_ended"
+    jobs.kill(answer.job_id)
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_command_line_exits_with_how_the_command_ended(jobs: Jobs, code: int) -> None:
+    job_id = jobs.execute(f"sleep 1005 & exit {code}").job_id
+    argv = [sys.executable, "-m", "tmuxjobs", "wait", job_id]
+    waited = subprocess.run(argv, capture_output=True, text=True)
+    assert (waited.returncode, "command_ended" in waited.stdout) == (int(code > 0), True)
+    jobs.kill(job_id)
+
+
+def test_what_ends_with_its_command_is_not_left_running(jobs: Jobs) -> None:
+    assert jobs.execute("sleep 0.2 & echo started", wait=30).reason == "exit"
+
+
+def test_daemon_that_a_command_left_is_named(jobs: Jobs) -> None:
+    answer = jobs.execute("setsid sleep 1004 >/dev/null 2>&1 </dev/null & echo started", wait=30)
+    assert isinstance(answer, Ran)
+    assert (answer.reason, answer.status) == ("exit", "completed")
+    assert re.search(r"left running: sleep \(\d+\); `kill` ends it", answer.note)
+    jobs.kill(answer.job_id)
+
+
+def test_all_of_several_leads_with_what_failed(jobs: Jobs) -> None:
+    commands = ("true", "exit 2", "exit 1", "true")
+    good, bad, worse, last = (jobs.execute(command, name=f"job{n}").job_id for n, command in enumerate(commands))
+    ended(jobs, worse)
+    answer = jobs.wait([good, bad, worse, last], mode="all", timeout=40)
+    lead = f"4 jobs: 2 completed, 2 failed: {bad} (exit code 2), {worse} (exit code 1)"
+    assert answer.note.startswith(lead)
+    assert f"\n[exit: {lead}" in answer.text()
+    assert (answer.failed, answer.status, answer.exit_code) == ((bad, worse), "failed", 2)
+
+
 def test_any_of_several_is_the_one_that_ended(jobs: Jobs) -> None:
     slow, quick = (jobs.execute(command).job_id for command in ("sleep 1000", "exit 4"))
     answer = jobs.wait([slow, quick], timeout=40)
@@ -343,7 +477,7 @@ def test_long_new_output_is_cut_to_its_newest_part(jobs: Jobs) -> None:
         {"mode": "some"},
     ],
 )
-def test_what_can_not_be_waited_for_is_refused(jobs: Jobs, options: dict[str, Any]) -> None:
+def test_what_cannot_be_waited_for_is_refused(jobs: Jobs, options: dict[str, Any]) -> None:
     job_id = jobs.execute("true").job_id
     with pytest.raises(InvalidInput):
         jobs.wait(job_id, **options)
@@ -385,16 +519,22 @@ def mode(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-async def test_bound_over_mcp_is_clamped(jobs: Jobs, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tmuxjobs.server.tools.WAIT_S", 0.3)
+async def test_bound_over_mcp_is_clamped(jobs: Jobs, mode: str) -> None:
     job_id = jobs.execute("sleep 1000").job_id
-    async with Client(build_server(jobs), mode=mode) as client:  # type: ignore[arg-type]
-        result = await client.call_tool("wait", {"job_id": job_id, "timeout": 600})
-    assert "timed out after 0.3 s" in result.content[0].text  # type: ignore[union-attr]
+    async with Client(server_of(jobs, call_s=0.3), mode=mode) as client:  # type: ignore[arg-type]
+        for tool, arguments in (
+            ("wait", {"job_id": job_id, "timeout": 600}),
+            ("execute", {"command": "sleep 1000", "wait": 600}),
+            ("restart", {"job_id": job_id, "wait": 600}),
+        ):
+            result = await client.call_tool(tool, arguments)
+            said = result.structured_content["note"]  # type: ignore[index]
+            assert "timed out after 0.3 s" in said
+            assert "0.3 s is the most for one call" in said
 
 
 async def test_execute_over_mcp_answers_with_output(jobs: Jobs, mode: str) -> None:
-    async with Client(build_server(jobs), mode=mode) as client:  # type: ignore[arg-type]
+    async with Client(server_of(jobs), mode=mode) as client:  # type: ignore[arg-type]
         done = await client.call_tool("execute", {"command": "seq 3", "wait": 30})
         started = await client.call_tool("execute", {"command": "sleep 1000"})
     assert done.structured_content is not None
@@ -405,7 +545,7 @@ async def test_execute_over_mcp_answers_with_output(jobs: Jobs, mode: str) -> No
 
 async def test_cancelled_call_ends_the_waiting_and_not_the_job(jobs: Jobs, mode: str) -> None:
     job_id = jobs.execute("sleep 1000").job_id
-    async with Client(build_server(jobs), mode=mode) as client:  # type: ignore[arg-type]
+    async with Client(server_of(jobs), mode=mode) as client:  # type: ignore[arg-type]
         call = asyncio.create_task(client.call_tool("wait", {"job_id": job_id}))
         await asyncio.to_thread(wait_until, lambda: watched(jobs, job_id))
         call.cancel()
@@ -420,7 +560,7 @@ async def test_client_that_asks_for_progress_sees_the_last_line(jobs: Jobs, mode
         seen.append(message)
 
     command = "echo first; sleep 1.5; echo second; sleep 1.5"
-    async with Client(build_server(jobs), mode=mode) as client:  # type: ignore[arg-type]
+    async with Client(server_of(jobs), mode=mode) as client:  # type: ignore[arg-type]
         await client.call_tool("execute", {"command": command, "wait": 40}, progress_handler=progressed)
     assert seen == ["first", "second"]
 
@@ -428,7 +568,7 @@ async def test_client_that_asks_for_progress_sees_the_last_line(jobs: Jobs, mode
 async def test_hundred_waits_at_once_are_all_told(jobs: Jobs, tmp_path: Path) -> None:
     gate = go(tmp_path)
     job_id = jobs.execute(f"read x < {gate}; exit 7").job_id
-    async with Client(build_server(jobs)) as client:
+    async with Client(server_of(jobs)) as client:
         calls = [asyncio.create_task(client.call_tool("wait", {"job_id": job_id})) for _ in range(100)]
         await asyncio.to_thread(wait_until, lambda: watched(jobs, job_id))
         await asyncio.to_thread(release, gate)
@@ -436,10 +576,8 @@ async def test_hundred_waits_at_once_are_all_told(jobs: Jobs, tmp_path: Path) ->
     assert codes == [7] * 100
 
 
-def test_wait_works_where_watching_is_not_to_be_had(
-    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tmuxjobs.system.watch._shared", (os.getpid(), None))
+def test_wait_works_where_nothing_can_be_watched(jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "shared", lambda: None)
     gate = go(tmp_path)
     job_id = jobs.execute(f"read x < {gate}; echo ready; sleep 1000").job_id
     with ThreadPoolExecutor(1) as pool:
@@ -483,3 +621,14 @@ def test_wait_that_had_no_time_for_all_output_says_how_far_it_came(jobs: Jobs) -
         assert answers[-1].cursor > cursor
     assert len(answers) > 2
     assert answers[-1].note == "line 20001: ready"
+
+
+def test_of_many_jobs_each_shows_what_it_printed_or_says_that_it_does_not(jobs: Jobs) -> None:
+    ids = [jobs.execute(f"echo job {number}").job_id for number in range(12)]
+    long = jobs.execute("seq 1 1000").job_id
+    waited = jobs.wait([*ids, long], mode="all", timeout=20)
+    assert [one.stdout for one in waited.jobs[:12]] == [f"job {number}\n" for number in range(12)]
+    assert "1000" in waited.jobs[12].stdout or "left out" in waited.jobs[12].note
+    many = [jobs.execute("seq 1 1000").job_id for _ in range(12)]
+    for one in jobs.wait(many, mode="all", timeout=20).jobs:
+        assert "1000" in one.stdout or "its output is left out here" in one.note

@@ -23,8 +23,8 @@ from fastmcp import Client
 from fastmcp.client.transports import StdioTransport
 from support import Person
 
-from tmuxjobs.answers import JobStatus
 from tmuxjobs.errors import JobEnded, JobNotFound, TmuxjobsError
+from tmuxjobs.job_answers import JobStatus
 
 from .world import Asked, World, load, slow_disk
 
@@ -130,8 +130,13 @@ async def agree(world: World) -> None:
             argv = [sys.executable, "-m", "tmuxjobs", "status", asked.job_id, "--json"]
             said = await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True, timeout=60)
             ends = [seen[0], seen[1], json.loads(said.stdout)]
+            # The fields leave out what follows from others.
             facts = [
-                tuple(end[key] for key in ("status", "exit_code", "signal", "reason", "log_bytes")) for end in ends
+                tuple(
+                    ({"reason": "exit"} | end).get(key)
+                    for key in ("status", "exit_code", "signal", "reason", "log_bytes")
+                )
+                for end in ends
             ]
             if len(set(facts)) > 1:
                 world.tally.wrong(f"{asked.job_id}: they differ: {facts}")

@@ -12,9 +12,9 @@ import sys
 import time
 from pathlib import Path
 
-from tmuxjobs import Jobs
-from tmuxjobs.hosts import job_processes
-from tmuxjobs.system import processes
+from support import Jobs
+
+from tmuxjobs.system import job_processes, processes
 
 LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
 APART = "setsid -f sleep 1000 < /dev/null > /dev/null 2>&1"

@@ -12,9 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from support import PYTHON, Group, NotHere, with_few_terminals, with_own_pids
+from support import PYTHON, Group, Jobs, NotHere, wait_until, with_few_terminals, with_own_pids
 
-from tmuxjobs import Jobs
 from tmuxjobs.errors import JobNotFound, NotStarted, TmuxError, TmuxjobsError
 
 from .cases import HERE, next_job_runs
@@ -243,8 +242,8 @@ def few_terminals(world: World) -> None:
 
 def restarted_container(world: World) -> None:
     """The state outlives every process, and pids are used again: no stranger is taken for a job's."""
-    places = {"TMUXJOBS_STATE_DIR": world.folder / "kept", "TMUXJOBS_SOCKET_NAME": "kept"}
-    argv = ["env", *(f"{name}={value}" for name, value in places.items()), sys.executable, str(HERE / "kept.py")]
+    given = {"TMUXJOBS_STATE_DIR": world.folder / "kept", "TMUXJOBS_SOCKET_NAME": "kept", "PYTHONPATH": HERE.parent}
+    argv = ["env", *(f"{name}={value}" for name, value in given.items()), sys.executable, str(HERE / "kept.py")]
     for act in ("before", "after"):
         done = with_own_pids(*argv, act, str(world.random.random()))
         assert done.returncode == 0, done.stderr
@@ -342,6 +341,7 @@ def persons_tmux(world: World) -> None:
     for _ in range(3):
         world.check(world.start(largest=10_000))
     asked = world.jobs.execute("stty -echo; read -r x; echo got $x", cwd=str(world.folder))
+    wait_until(lambda: world.jobs.status(asked.job_id).waits_for)
     world.jobs.interact(asked.job_id, "it", wait=5, pattern="got")
     world.jobs.kill(world.jobs.execute("sleep 1000").job_id)
     world.ended(asked.job_id)

@@ -9,10 +9,10 @@ from fastmcp import Client
 from fastmcp.exceptions import ToolError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support import Jobs, server_of
 
-from tmuxjobs import Jobs, Settings
+from tmuxjobs import Settings
 from tmuxjobs.hosts.local import Host
-from tmuxjobs.server.tools import build_server
 
 JOB = "<a job>"
 TEXTS = st.one_of(
@@ -51,7 +51,7 @@ BOUNDED: dict[str, st.SearchStrategy[Any]] = {
 def schemas() -> dict[str, dict[str, Any]]:
     async def ask() -> dict[str, dict[str, Any]]:
         jobs = Jobs(Host(Settings(), environ={}, cwd=Path("/")))
-        return {tool.name: tool.parameters for tool in await build_server(jobs).list_tools()}
+        return {tool.name: tool.parameters for tool in await server_of(jobs).list_tools()}
 
     return asyncio.run(ask())
 
@@ -98,7 +98,7 @@ async def send(made: list[tuple[str, dict[str, Any]]]) -> list[tuple[object, str
     jobs = Jobs.open()
     job_id = (await asyncio.to_thread(jobs.execute, "read x")).job_id
     said = []
-    async with Client(build_server(jobs)) as client:
+    async with Client(server_of(jobs)) as client:
         for name, arguments in made:
             real = {key: job_id if value == JOB else value for key, value in arguments.items()}
             try:

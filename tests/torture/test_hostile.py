@@ -12,9 +12,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support import Person, Tmux, ended, log_of, record_of, wait_until
+from support import Jobs, Person, Tmux, ended, log_of, record_of, wait_until, with_timing
 
-from tmuxjobs import Jobs, Settings
+from tmuxjobs import Settings
 from tmuxjobs.errors import TmuxError
 
 NUMBERS = b"".join(b"%d\r\n" % number for number in range(1, 20001))
@@ -112,6 +112,7 @@ HOSTILE = {
     "renaming hook": "set-hook -g after-new-window 'rename-window renamed'\nsetw -g automatic-rename on",
     "blocking hook": "set-hook -g after-new-window 'run-shell \"sleep 2\"'",
     "splitting hook": "set-hook -g after-new-window 'split-window -d'",
+    "hook that splits in front": "set-hook -g after-new-window 'split-window'",
     "no history": "set -g history-limit 0",
     "tiny": "set -g default-size 10x3",
     "read-only keys": "unbind -a\nset -g prefix None",
@@ -149,10 +150,10 @@ def test_exit_unattached_on_a_running_server_is_refused(tmux: Tmux, person: Call
     assert tmux("list-sessions", "-F", "#{session_name}").split() == ["mine"]
 
 
-def test_stopped_tmux_server_bounds_every_call(jobs: Jobs, tmux: Tmux, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_tmux_server_bounds_every_call(jobs: Jobs, tmux: Tmux) -> None:
     job_id = jobs.execute("read x").job_id
     server = psutil.Process(int(tmux("display-message", "-p", "#{pid}")))
-    monkeypatch.setattr("tmuxjobs.tmux.command.CALL_S", 0.5)
+    jobs = with_timing(jobs, tmux=0.5)
     server.send_signal(signal.SIGSTOP)
     try:
         with pytest.raises(TmuxError, match="did not answer within"):
@@ -212,14 +213,14 @@ def test_starter_killed_at_any_moment_leaves_no_slot_and_no_window_behind(tmux: 
 
 
 def test_state_dir_on_a_full_disk_is_told_and_loses_no_record(tmp_path: Path) -> None:
-    if os.getuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", tmp_path]).returncode:
+    if os.getuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", tmp_path]).returncode:
         pytest.skip("mounting a small disk needs root")
     try:
         jobs = Jobs.open(Settings.load(state_dir=tmp_path / "state"))
         started = jobs.execute("seq 1 400000; exit 3")
         status = ended(jobs, started.job_id)
         assert (status.exit_code, status.status) == (3, "failed")
-        assert "bytes of output.log are gone (limit or full disk)" in status.log
+        assert "bytes of output.log are gone (disk full)" in status.log
         assert status.log_bytes == sum(len(str(number)) + 2 for number in range(1, 400_001))
     finally:
         subprocess.run(["umount", "-l", tmp_path], check=True)

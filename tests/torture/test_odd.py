@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 from fastmcp import Client
 from fastmcp.exceptions import ToolError
-from support import Screen, ended, wait_until
+from support import Jobs, Screen, ended, server_of, wait_until
 
-from tmuxjobs import Jobs
 from tmuxjobs.errors import TmuxjobsError
-from tmuxjobs.hosts import job_processes
-from tmuxjobs.server.tools import build_server
+from tmuxjobs.store.disk import FIFOS
+from tmuxjobs.system import job_processes
 
 Put = Callable[[Path], object]
 DEEP = b"[" * 100_000
@@ -71,7 +70,7 @@ class World:
     def copy(self, source: str, job_id: str) -> Path:
         folder = self.jobs.host.store.jobs / job_id
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(self.jobs.host.store.jobs / source, folder, ignore=lambda *_: ["recorder"])
+        shutil.copytree(self.jobs.host.store.jobs / source, folder, ignore=lambda *_: FIFOS)
         for path in folder.glob("*.json"):
             path.write_text(path.read_text().replace(source, job_id))
         if source == self.runs:
@@ -110,7 +109,7 @@ def replace(path: Path, put: Put) -> None:
 async def answers(made: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, str, Any]]:
     """What a server that has just started says to each: (tool, error, fields)."""
     said = []
-    async with Client(build_server(Jobs.open())) as client:
+    async with Client(server_of(Jobs.open())) as client:
         for name, arguments in made:
             try:
                 said.append((name, "", (await client.call_tool(name, arguments)).structured_content))

@@ -26,18 +26,20 @@ ctypes.CDLL(None).pthread_exit(None)
 TRIAL = """
 import json, os, sys, time
 from tmuxjobs import Jobs
+from tmuxjobs.hosts.local import Host
 from tmuxjobs.system import processes
-jobs = Jobs.open()
+host = Host.open()
+jobs = Jobs(host)
 job_id = jobs.execute(sys.argv[1], separate_stderr=sys.argv[2] == "apart").job_id
 deadline = time.monotonic() + 30
-while (run := jobs.host.store.read(job_id).run) is None or run.command_ended is None:
+while (run := host.store.read(job_id).run) is None or run.command_ended is None:
     if jobs.status(job_id).status != "running" or time.monotonic() > deadline:
         break
     time.sleep(0.01)
 since = time.monotonic()
 while time.monotonic() - since < 0.5:
     status = jobs.status(job_id)
-below = [pid for pid, facts in processes.all_processes().items() if facts.ppid == jobs.host.store.read(job_id).run.pid]
+below = [pid for pid, facts in processes.all_processes().items() if facts.ppid == host.store.read(job_id).run.pid]
 killed = jobs.kill(job_id, grace=0.5)
 left = [pid for pid in below if os.path.exists(f"/proc/{pid}")]
 for pid in filter(str.isdigit, os.listdir("/proc")):

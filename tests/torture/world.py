@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from support import PYTHON, in_panes
+from support import PYTHON, Jobs, in_panes
 
-from tmuxjobs import Jobs, Settings
-from tmuxjobs.answers import JobStatus
+from tmuxjobs import Settings
+from tmuxjobs.job_answers import JobStatus
 from tmuxjobs.store.disk import MARKER
 
-RECORDS = {"job.json", "run.json", "exit.json", "output.log", "output.gaps", "stderr.log", "stderr.gaps"}
+RECORDS = {"job.json", "run.json", "exit.json", "gone.json", "told"}
+RECORDS |= {f"{stream}.{kind}" for stream in ("output", "stderr") for kind in ("log", "gaps")}
 SOURCE_BYTES = 8 << 20
 SIGNALS = ("KILL", "SEGV", "TERM", "INT", "ABRT")
 SETTLE_S = 20.0
@@ -248,7 +249,7 @@ class World:
                 self.left(f"in {name}: {', '.join(sorted(extra))}")
         usual_of = {
             self.jobs.host.store.root: {
-                *("indexed", "jobs", "journal", "lock", "open", "pane", "salt", "sequence", MARKER)
+                *("history", "indexed", "jobs", "journal", "lock", "open", "pane", "salt", "sequence", MARKER)
             },
             Path(os.environ["TMPDIR"]): set(),
         }

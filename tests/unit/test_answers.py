@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmuxjobs import contract
-from tmuxjobs.answers import JobList, JobStatus, JobSummary, Kill, Output, Started
-from tmuxjobs.cli import table
+from tmuxjobs import contract, models
+from tmuxjobs.answers import ENDS_WITH_SCREEN, Kill, Kills, Output, Started, Waited
+from tmuxjobs.job_answers import JobList, JobStatus, JobSummary
 from tmuxjobs.models import ProcessRecord
-from tmuxjobs.outcome import seconds
+from tmuxjobs.outcome import seconds, waiting
+from tmuxjobs.tmux import status_line
 from tmuxjobs.visible import visible
 
 SOME = (ProcessRecord(pid=7, name="vite", start="1"), ProcessRecord(pid=8, name="esbuild", start="2"))
@@ -54,7 +55,9 @@ def test_line_of_a_job_says_how_it_ended(facts: dict[str, Any], said: str) -> No
 
 
 def test_every_list_has_the_same_marks() -> None:
-    assert {word for word, _ in table.LOOKS.values()} | {"asks"} == contract.MARKS.keys()
+    assert {*models.STATUSES, "waits"} == contract.STATES.keys()
+    assert {*status_line.IS} == contract.STATES.keys() - {"queued", "skipped", "unknown"}  # these have no window
+    assert {colour for _, colour in contract.STATES.values()} <= contract.SGR.keys()
 
 
 @pytest.mark.parametrize(
@@ -91,6 +94,7 @@ def test_status_of_a_running_job_tells_where_log_and_window_are() -> None:
     assert status().text().splitlines() == [
         "build-3k7q: running, 4.0s",
         "command: make",
+        "started at 2026-01-22 00:00:00 UTC",
         "cwd: /src",
         "log: /l/output.log (12 bytes, recording)",
         "watch: tmux attach",
@@ -128,7 +132,7 @@ def test_output_keeps_stderr_apart() -> None:
 
 def test_output_says_that_more_is_there_and_what_is_missing() -> None:
     text = output(more=True, note="3 lines, 90 bytes left out").text()
-    assert text.endswith("[running, cursor 8, more is there: go on from the cursor, 3 lines, 90 bytes left out]")
+    assert text.endswith("[running, cursor 8, there is more: continue from the cursor, 3 lines, 90 bytes left out]")
 
 
 @pytest.mark.parametrize(("cursor", "text"), [(0, "(no output)"), (8, "(no new output)")])
@@ -234,6 +238,63 @@ def test_what_a_job_hides_is_shown_in_fields_and_text(text: str) -> None:
 
 def test_command_cannot_forge_a_line_of_ours() -> None:
     shown = status(command="make\nwatch: evil\r\n\nlog: x").text().splitlines()
-    assert shown[1:6] == ["command: make", "  watch: evil\\r", "  ", "  log: x", "cwd: /src"]
+    assert shown[1:6] == ["command: make", "  watch: evil\\r", "  ", "  log: x", "started at 2026-01-22 00:00:00 UTC"]
     assert summary(command="4.0s  x").text() == "build-3k7q  running  4.0s  4.0s x"
     assert summary(waits_for="input").text() == "build-3k7q  running, waits for input  4.0s  make"
+
+
+@pytest.mark.parametrize(
+    ("facts", "note", "fields"),
+    [
+        ({"waits_for": "input"}, "it waits for input", {}),
+        ({"waits_for": "keys"}, "it takes single keys", {}),
+        ({"exit_code": 3, "status": "failed"}, "the job ended: exit code 3", {}),
+        ({"waits_for": "input", "full_screen": True}, f"it waits for input; {ENDS_WITH_SCREEN}", {}),
+        ({"waits_for": "input"}, "3 bytes left out; it waits for input", {"note": "3 bytes left out"}),
+        ({}, "it waits for input", {"note": "it waits for input"}),
+        ({"exit_code": 3}, "the job ended: killed", {"note": "the job ended: killed"}),
+    ],
+)
+def test_note_of_what_was_typed_leaves_out_what_other_fields_say(
+    facts: dict[str, Any], note: str, fields: dict[str, Any]
+) -> None:
+    answer = output(note=note, **facts)
+    assert answer.fields() == {"stdout": "one\ntwo\n", "cursor": 8, "status": "running"} | facts | fields
+    assert note in answer.text()
+
+
+def test_usual_end_of_a_killed_job_is_not_said_in_fields() -> None:
+    usual = Kill(job_id="a-3k7q", status="killed", detail="killed on request, SIGTERM")
+    forced = Kill(job_id="b-3k7q", status="killed", detail="killed on request, SIGKILL")
+    assert usual.fields() == {"job_id": "a-3k7q", "status": "killed"}
+    assert Kills(jobs=(usual, forced)).fields()["jobs"] == [usual.fields(), forced.fields()]
+    assert forced.fields()["detail"] == forced.detail
+
+
+def test_url_that_the_caller_gave_is_not_said_again() -> None:
+    facts: dict[str, Any] = {"job_id": "web-3k7q", "status": "running", "runtime": 1.0, "stdout": "", "cursor": 0}
+    waited = Waited(**facts, reason="url", note="http://127.0.0.1:8000/ answers 200")
+    assert waited.fields()["note"] == "answers 200"
+    late = Waited(**facts, reason="timeout", note="http://127.0.0.1:8000/ answers 503")
+    assert late.fields()["note"] == late.note
+
+
+@pytest.mark.parametrize(
+    ("waits_for", "prompt", "full_screen", "note"),
+    [
+        ("input", "Sure? ", False, None),
+        ("input", "", False, None),
+        ("input", "pick 1a2b3c", True, "full-screen: `screen` shows it"),
+        ("password", "Token: ", False, "ask the person to type it there: tmux attach"),
+    ],
+)
+def test_note_of_a_wait_leaves_out_what_other_fields_say(
+    waits_for: Any, prompt: str, full_screen: bool, note: str | None
+) -> None:
+    words = f"it {waiting(waits_for, prompt, 'tmux attach', full_screen=full_screen)}"
+    facts: dict[str, Any] = {"job_id": "build-3k7q", "reason": "input", "status": "running", "runtime": 1.0}
+    waited = Waited(**facts, stdout=prompt, cursor=9, waits_for=waits_for, prompt=prompt, note=words)
+    assert waited.fields().get("note") == note
+    assert waited.model_copy(update={"stdout": "hint: waiting"}).fields().get("prompt") == (prompt or None)
+    assert "prompt" not in waited.fields()
+    assert words in waited.text()

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -9,33 +10,50 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "tmuxjobs"
-BASE = {"visible", "contract", "files", "outcome", "errors", "models", "arguments"}
+BASE = {
+    "named",
+    "visible",
+    "contract",
+    "lean",
+    "files",
+    "outcome",
+    "errors",
+    "models",
+    "states",
+    "arguments",
+}
 # part: what of ours it may import, beside itself. A part is a folder, or a module beside the folders.
 PARTS: dict[str, set[str]] = {
     "visible": set(),
     "contract": set(),
-    "files": {"contract"},
+    "lean": set(),
+    "files": {"contract", "lean"},
     "outcome": {"contract", "visible"},
     "errors": {"visible"},
+    "named": set(),
     "arguments": {"errors"},
-    "models": {"arguments", "contract", "outcome", "errors"},
-    "system": {"contract", "errors"},
-    "pane": {"visible", "contract", "files", "outcome", "system"},
+    "models": {"arguments", "contract", "outcome", "errors", "named"},
+    "states": {"contract", "models", "outcome"},
+    "system": {"contract", "errors", "lean", "named", "outcome"},
+    "pane": {"visible", "contract", "files", "lean", "outcome", "system"},
     "recorder": {"pane"},
     "pages": {"pane"},
-    "store": {"contract", "errors", "files", "models", "system"},
+    "store": {"contract", "errors", "files", "models", "pane", "system"},
+    "far": {"contract", "errors", "files", "named", "pane", "store", "system"},
     "tmux": {"contract", "errors", "models"},
     "text": {"errors", "files"},
-    "settings": {"contract", "errors", "files", "models"},
-    "fence": {"visible"},
-    "answers": {"visible", "contract", "fence", "outcome", "models"},
+    "policy": {"arguments", "errors", "files", "models"},
+    "settings": {"arguments", "contract", "errors", "files", "models", "policy"},
+    "job_answers": {"visible", "contract", "outcome", "models"},
+    "answers": {"visible", "contract", "outcome", "job_answers", "models"},
     "picture": {"answers"},
-    "hosts": BASE | {"settings", "store", "system", "tmux"},
-    "verbs": BASE | {"answers", "hosts", "settings", "store", "system", "text", "tmux"},
-    "jobs": BASE | {"answers", "hosts", "settings", "verbs"},
+    "hosts": BASE | {"far", "pane", "settings", "store", "system", "text", "tmux"},
+    "verbs": BASE
+    | {"answers", "hosts", "job_answers", "pane", "policy", "settings", "store", "system", "text", "tmux"},
+    "jobs": BASE | {"answers", "hosts", "job_answers", "policy", "settings", "verbs"},
     "bugs": {"errors", "settings", "store"},
-    "server": BASE | {"answers", "bugs", "jobs", "picture", "settings"},
-    "cli": BASE | {"answers", "bugs", "jobs", "picture", "server", "settings"},
+    "server": BASE | {"answers", "bugs", "job_answers", "jobs", "picture", "settings"},
+    "cli": BASE | {"answers", "bugs", "job_answers", "jobs", "picture", "policy", "server", "settings"},
     "__init__": {"errors", "jobs", "settings"},
     "__main__": {"cli"},
 }
@@ -46,22 +64,32 @@ OWNERS = {
     "mcp_types": {"server"},
     "platformdirs": {"settings"},
     "cyclopts": {"cli"},
-    "psutil": {"hosts", "system"},
-    "regex": {"text"},
+    "psutil": {"system"},
+    "regex": {"policy", "text"},
+    "tree_sitter": {"policy"},
+    "tree_sitter_bash": {"policy"},
     "wcwidth": {"text"},
     "rich": {"cli", "picture"},
     "PIL": {"picture"},
+    "tomlkit": {"cli"},
+    "yaml": {"cli"},
+    "watchfiles": {"cli"},
 }
 STDLIB_ONLY = {
     "visible",
+    "lean",
     "contract",
     "outcome",
     "errors",
+    "far",
+    "named",
     "pane",
     "recorder",
     "pages",
     "files",
     "system.processes",
+    "system.slurm",
+    "system.table",
     "system.terminals",
 }
 LINES = 450
@@ -93,7 +121,7 @@ def imports(tree: ast.AST) -> set[str]:
 
 
 def ours(names: set[str]) -> set[str]:
-    """The modules of ours among them: `tmuxjobs.store.ids.slug` is `store.ids`."""
+    """The modules of ours among them: `tmuxjobs.store.index.slug` is `store.index`."""
     found = set()
     for name in names:
         parts = name.split(".")
@@ -157,3 +185,25 @@ def test_contributing_s_map_points_down() -> None:
     for part in PARTS.keys() & place.keys():
         for other in PARTS[part]:
             assert place[part] <= place[other], f"{part} imports {other}, which stands above it"
+
+
+@pytest.mark.parametrize(
+    ("start", "unused"),
+    [
+        ("sys.argv[1:] = ['--version']; from tmuxjobs.cli import main; main.run()", "pydantic cyclopts rich fastmcp"),
+        ("sys.argv[1:] = ['--help']; from tmuxjobs.cli import main; main.run()", "pydantic cyclopts rich fastmcp"),
+        (
+            "sys.argv[1:] = ['list']; from tmuxjobs.cli import main; main.run()",
+            "cyclopts rich fastmcp mcp libtmux regex",
+        ),
+        ("import tmuxjobs.cli.commands", "fastmcp mcp libtmux rich"),
+        (
+            "import tmuxjobs.cli.main, tmuxjobs.server.serve, tmuxjobs.jobs",
+            "cyclopts libtmux PIL pymupdf_fonts",
+        ),
+    ],
+)
+def test_a_start_imports_no_library_that_it_does_not_need(start: str, unused: str) -> None:
+    code = f"import sys; {start}; print(*sorted(set({unused.split()}) & sys.modules.keys()), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "\n"

@@ -27,7 +27,7 @@ def test_entries_are_numbered_on_across_writers(tmp_path: Path) -> None:
     one.append([start("a"), start("b")])
     two.append([end("a")])
     assert [(entry.n, entry.job_id) for entry in one.read()] == [(1, "a"), (2, "b"), (3, "a")]
-    assert one.open_jobs() == ["b"]
+    assert [*one.open_jobs()] == ["b"]
 
 
 def test_line_cut_off_costs_that_line_alone(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_file_stays_small_and_keeps_what_runs(tmp_path: Path) -> None:
     for number in range(3000):
         log.append([start(f"job-{number}"), end(f"job-{number}")])
     assert log.path.stat().st_size <= journal.JOURNAL_BYTES + 200
-    assert log.open_jobs() == ["runs"]
+    assert [*log.open_jobs()] == ["runs"]
     assert log.last() == 6001
     assert list(tmp_path.iterdir()) == [log.path]
 

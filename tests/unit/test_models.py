@@ -3,20 +3,18 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from tmuxjobs.contract import LAUNCH_S
-from tmuxjobs.models import (
-    STATUSES,
+from tmuxjobs.models import STATUSES, ExitRecord, JobSpec, Model, Record, RunRecord
+from tmuxjobs.outcome import Here
+from tmuxjobs.states import (
+    AwaitsApproval,
     Exited,
-    ExitRecord,
-    JobSpec,
     Killed,
     Lost,
-    Model,
     NotStarted,
-    Record,
     Running,
-    RunRecord,
     Starting,
     State,
     derive_state,
@@ -30,6 +28,7 @@ JOB, RUN = EXIT.job, EXIT.run
 STATES: list[tuple[State, str, str]] = [
     (Starting(), "running", "starting"),
     (Running(), "running", "running"),
+    (AwaitsApproval("`x`: rule 'x'"), "running", "waits for approval by a person: `x`: rule 'x'"),
     (Exited(0), "completed", "exit code 0"),
     (Exited(3), "failed", "exit code 3"),
     (Exited(143), "failed", "exit code 143 (a shell says so for signal 15)"),
@@ -44,7 +43,8 @@ STATES: list[tuple[State, str, str]] = [
 
 
 def state(record: Record, *, alive: bool = False, boot: str = JOB.boot, later_s: float = 0.0) -> State:
-    return derive_state(record, runner_alive=alive, boot=boot, monotonic=JOB.created_monotonic + later_s)
+    here = Here(machine="", boot=boot, namespace="")
+    return derive_state(record, here, runner_alive=alive, monotonic=JOB.created_monotonic + later_s)
 
 
 def ended(**changes: object) -> Record:
@@ -67,6 +67,14 @@ def test_job_whose_runner_lives_runs() -> None:
 def test_job_whose_runner_is_gone_without_a_record_is_lost_and_never_a_success() -> None:
     assert isinstance(lost := state(Record(JOB, RUN)), Lost)
     assert lost.reason == "runner-died"
+
+
+@pytest.mark.parametrize("approved", [None, ""])
+def test_job_that_nobody_approved_waits_or_never_ran(approved: str | None) -> None:
+    job, run = JOB.model_copy(update={"ask_why": "a rule"}), RUN.model_copy(update={"approved": approved})
+    assert state(Record(job, run), alive=True, later_s=1e6) == AwaitsApproval("a rule")
+    assert state(Record(job, run)) == Lost("runner-died", "it was cut off while it waited for approval, so nothing ran")
+    assert state(Record(job, RUN.model_copy(update={"approved": "by a person"})), alive=True) == Running()
 
 
 @pytest.mark.parametrize("run", [None, RUN])
@@ -140,3 +148,10 @@ def test_exit_record_of_format_1_keeps_its_facts() -> None:
     assert (EXIT.log.complete, EXIT.log.bytes) == (True, 5)
     assert [(one.pid, one.name, one.start) for one in EXIT.left_running] == [(7150, "sleep", "183150")]
     assert EXIT.ended_at.isoformat() == "2026-01-22T09:32:04.563000+00:00"
+
+
+@pytest.mark.parametrize("pid", [0, -1, 1 << 31])
+def test_process_in_a_record_has_a_pid_of_one_process(pid: int) -> None:
+    given = {"ends_with": {"pid": pid, "name": "sleep", "start": "1"}}
+    with pytest.raises(ValidationError, match="is not a pid"):
+        JobSpec.model_validate(given)

@@ -16,6 +16,7 @@ from tmuxjobs.text.clean import clean, settled
 from tmuxjobs.text.matching import LINE_CHARS, Match, Watcher, _line_for_line, search
 from tmuxjobs.text.paging import NOTE_CHARS, Page, last_line, read, tail
 from tmuxjobs.text.virtual_screen import WIDTH
+from tmuxjobs.verbs import output
 
 PROPERTIES = settings(
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink streams of many pages takes minutes
@@ -68,6 +69,35 @@ def all_pages(log: Path, *, cursor: int = 0, max_chars: int = 200, final: bool =
         pages.append(read(log, cursor=pages[-1].cursor, max_chars=max_chars, final=final))
         assert pages[-1].cursor > pages[-2].cursor
     return pages
+
+
+# all of it
+
+
+@PROPERTIES
+@given(st.lists(st.one_of(WORDS, COLOURED, BARS, ROWS, WIDE), max_size=12).map(b"\r\n".join), st.integers(1, 300))
+def test_pieces_add_up_to_the_text(log: Path, data: bytes, size: int) -> None:
+    write(log, data)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(output, "PIECE", size)
+        assert "".join(output.clean_pieces(log)) == clean(data)
+        assert b"".join(output.raw_pieces(log)) == data
+
+
+def test_pieces_go_on_from_a_cursor(log: Path) -> None:
+    write(log, b"a\n50%\r100%\nb\n")
+    assert "".join(output.clean_pieces(log, 5)) == "\n100%\nb\n"
+    assert "".join(output.clean_pieces(log, 11)) == "b\n"
+    assert b"".join(output.raw_pieces(log, 11)) == b"b\n"
+    with pytest.raises(InvalidInput, match="Cursor 99 is not in the output"):
+        next(output.clean_pieces(log, 99))
+
+
+def test_pieces_name_a_gap(log: Path) -> None:
+    data = numbered(30)
+    write(log, data, (20, 100))
+    assert "".join(output.clean_pieces(log)) == "".join(page.text for page in all_pages(log, max_chars=400_000))
+    assert b"".join(output.raw_pieces(log)) == data[:20] + data[100:]
 
 
 # read
@@ -237,6 +267,22 @@ def test_program_on_the_alternate_screen_is_not_in_the_pages(log: Path) -> None:
     assert page.text == "b\n"
 
 
+@pytest.mark.parametrize("begun", [b"\x1b(0", b"\x1b)0\x0e", b"\x1b[1m\x1b(0"])
+def test_later_page_goes_on_in_its_character_set(log: Path, begun: bytes) -> None:
+    cursor = read(write(log, b"a\n" + begun + b"lqk\n")).cursor
+    assert read(write(log, b"a\n" + begun + b"lqk\nx x\nmqj\n"), cursor=cursor).text == "│ │\n└─┘\n"
+    assert tail(log, lines=1).text == "└─┘\n"
+    plain = read(write(log, b"a\n\x1b(0lqk\x1b(B\n\x0eq\x0f\n")).text
+    assert plain == "a\n┌─┐\nq\n"
+
+
+def test_search_finds_what_line_drawing_shows(log: Path) -> None:
+    write(log, b"\x1b(0lqk\r\nx\x1b(B box \x1b(0x\r\nmqj\x1b(B\r\nquick\r\npage\x0c1\r\n")
+    assert [match.line for match in search(log, "─").matches] == [1, 3]
+    assert [match.text for match in search(log, "box|quick|page").matches] == ["│ box │", "quick", "page 1"]
+    assert search(log, "└─┘", literal=True).total == 1
+
+
 def test_too_long_text_is_given_as_head_and_tail(log: Path) -> None:
     page = read(write(log, numbered(10_000)), max_chars=3000)
     assert page.text.startswith("line 1\nline 2\n")
@@ -257,6 +303,13 @@ def test_what_was_left_out_is_counted_and_can_be_fetched(log: Path) -> None:
 def test_many_redraws_that_fit_are_not_cut(log: Path) -> None:
     bar = b"".join(b"\r%d%%" % (number % 100) for number in range(60_000))
     assert read(write(log, b"a\n" + bar + b"\nb\n"), max_chars=200).text == "a\n99%\nb\n"
+
+
+def test_news_are_mostly_the_end(log: Path) -> None:
+    write(log, numbered(500))
+    head, _, end = pages.ends(log, cursor=0, max_chars=1500).text.partition("[... ")
+    assert (head.splitlines()[0], end.splitlines()[-1]) == ("line 1", "line 500")
+    assert 4 * len(head) < len(end) < 1500 - len(head)
 
 
 def test_log_larger_than_one_look_is_read_at_its_ends(log: Path) -> None:
@@ -288,6 +341,17 @@ def test_gap_is_told_in_one_line(log: Path) -> None:
     page = read(log)
     assert page.text == "head\n[... 5,001 bytes are gone ...]\ntail\n"
     assert page.gone_bytes == 5001
+
+
+def test_reason_of_a_gap_is_in_its_line(log: Path) -> None:
+    log.write_bytes(b"head\n[tmuxjobs: 5,001 bytes are missing here: disk full]\ntail\n")
+    gaps = [[5, 5006, "disk full", len(b"[tmuxjobs: 5,001 bytes are missing here: disk full]\n")]]
+    log.with_suffix(".gaps").write_text(json.dumps({"gaps": gaps, "text": 5011}))
+    page = read(log)
+    assert page.text == "head\n[... 5,001 bytes are gone: disk full ...]\ntail\n"
+    assert (page.end, page.gone_bytes) == (5011, 5001)
+    assert read(log, cursor=5008).text == "il\n"
+    assert logs.gone_because(log) == "disk full"
 
 
 def test_cursor_in_a_gap_moves_to_its_end(log: Path) -> None:

@@ -20,7 +20,10 @@ from typing import Any
 import pytest
 from support import wait_until
 
+from tmuxjobs.contract import FIRST
 from tmuxjobs.pane import recorder
+from tmuxjobs.system.processes import LINUX
+from tmuxjobs.text.log import Log, Punched
 
 NONCE = "4984942275787820586"
 END, OUT, ERR = (b"\x1b]7717;%s;%d\x07" % (NONCE.encode(), kind) for kind in (0, 1, 2))
@@ -28,7 +31,8 @@ END, OUT, ERR = (b"\x1b]7717;%s;%d\x07" % (NONCE.encode(), kind) for kind in (0,
 PROGRAM = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from tmuxjobs.pane import recorder
+from tmuxjobs.pane import log, recorder
+recorder.log = log
 exec(sys.argv[2], vars(recorder))
 recorder.main(*sys.argv[3:])
 """
@@ -89,9 +93,15 @@ class Recording:
     def log(self, name: str = "output.log") -> bytes:
         return (self.folder / name).read_bytes()
 
-    def gaps(self) -> list[list[int]]:
-        text = (self.folder / "output.gaps").read_text()
-        return list(json.loads(text)["gaps"]) if text.strip() else []
+    def gaps(self, name: str = "output.log") -> list[list[int]]:
+        text = (self.folder / name).with_suffix(".gaps").read_text().strip()
+        return [gap[:2] for gap in json.loads(text)["gaps"]] if text else []
+
+    def stream(self, name: str = "output.log") -> bytes:
+        """What is kept of the stream at its offsets, and NULs where there are gaps."""
+        with Log(self.folder / name) as log:
+            pieces = log.pieces(0, log.end)
+            return b"".join(bytes(until - begin) if gone else log.read(begin, until) for begin, until, gone in pieces)
 
     def close(self) -> None:
         for fd in (self.fifo, self.theirs, self.input):
@@ -202,11 +212,11 @@ def test_bounded_log_keeps_first_and_newest_part_at_their_offsets(record: Record
     rest = data[sum(map(len, pieces)) :]
     report = recording.run(*pieces, rest)["logs"]["output.log"]
     ((start, end),) = recording.gaps()
-    log = recording.log()
-    assert len(log) == len(data) == report["bytes"]
-    assert log[:start] == data[:start]
-    assert log[end:] == data[end:]
-    assert report["dropped_bytes"] == end - start
+    note = b"[tmuxjobs: %s bytes are missing here: limit]\n" % f"{end - start:,}".encode()
+    assert recording.log() == data[:start] + note + data[end:]
+    assert recording.stream() == data[:start] + bytes(end - start) + data[end:]
+    assert (report["bytes"], report["dropped_bytes"]) == (len(data), end - start)
+    assert report["lost"] == {"limit": end - start}
     assert start >= limit * 0.4
     assert len(data) - end >= limit * 0.2
 
@@ -218,17 +228,70 @@ def test_bounded_log_takes_no_more_of_the_disk_than_its_limit(record: Record, li
     most = 0
     for at in range(0, 1500000, 60000):
         recording.feed(bytes(60000))
-        most = max(most, (recording.folder / "output.log").stat().st_blocks * 512)
+        most = max(most, sum(path.stat().st_blocks * 512 for path in recording.folder.glob("output.*[!s]")))
         # ext4 may take a block of its own to map a file of many pieces.
         assert most <= limit + 4096, at
 
 
-def test_gap_says_in_the_log_what_is_gone(record: Record) -> None:
-    recording = record(limit=65536)
-    recording.run(numbered(1 << 20))
+def test_log_is_text_for_whoever_reads_or_follows_it_while_it_is_bounded(record: Record, tmp_path: Path) -> None:
+    recording, data = record(limit=1 << 20), numbered(8 << 20)
+    recording.report()
+    recording.feed(data[:1024])
+    log, followed = tmp_path / "output.log", tmp_path / "followed"
+    with followed.open("wb") as out:
+        follower = subprocess.Popen(["tail", "-n", "+1", "-f", log], stdout=out, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(followed.read_bytes)
+        for at in range(1024, len(data), 65536):
+            recording.feed(data[at : at + 65536])
+            for path in (log, tmp_path / "output.first.log"):
+                assert b"\0" not in (path.read_bytes() if path.exists() else b"")
+        assert log.read_bytes().startswith(b"[tmuxjobs: the newest output; ")
+        assert (tmp_path / "output.first.log").read_bytes() == data[: 1 << 19]
+        recording.feed(b"the end\n")
+        wait_until(followed.read_bytes, lambda seen: seen.endswith(b"the end\n"))
+        assert followed.read_bytes().startswith(data[: 1 << 16])
+    finally:
+        follower.kill()
+        follower.wait()
+    os.write(recording.input, END)
+    recording.report()
+    assert subprocess.run(["grep", "^0000.*16$", log], capture_output=True, check=True).stdout.count(b"\n") > 100
+    assert subprocess.run(["grep", "the end", log], capture_output=True, check=True).stdout == b"the end\n"
+    assert {path.name for path in tmp_path.glob("output.*")} == {"output.log", "output.gaps"}
+
+
+def test_one_who_reads_while_recorders_are_killed_sees_what_was_printed(record: Record, tmp_path: Path) -> None:
+    data, sent = numbered(2 << 20), 0
+    (tmp_path / "output.log").touch()
+    for part in range(1, 6):
+        recording = record(limit=200_000)
+        recording.report()
+        with Log(tmp_path / "output.log") as log:
+            sent = log.end
+        for at in range(sent, part * len(data) // 5, 30_000):
+            recording.feed(data[at : min(at + 30_000, part * len(data) // 5)])
+            with Log(tmp_path / "output.log") as log, contextlib.suppress(Punched):
+                for begin, until, gone in log.pieces(0, log.end):
+                    assert gone or log.read(begin, until) == data[begin:until]
+        if part < 5:
+            recording.process.kill()
+            recording.process.wait(10)
+    os.write(recording.input, END)
+    assert recording.report()["logs"]["output.log"]["bytes"] == len(data)
     ((start, end),) = recording.gaps()
-    note = f"\n[tmuxjobs: {end - start} bytes from here on are gone: the log may take 65536 bytes]\n"
-    assert recording.log()[start : start + len(note)] == note.encode()
+    assert recording.stream() == data[:start] + bytes(end - start) + data[end:]
+    assert b"\0" not in recording.log()
+
+
+def test_character_that_a_gap_cuts_is_gone_with_it(record: Record) -> None:
+    recording = record(limit=65536)
+    recording.run(("日" * 20 + "\n").encode() * 10_000)
+    text = recording.log().decode()  # raises for half a character
+    assert "bytes are missing here: limit]\n" in text
+    ((start, end),) = recording.gaps()
+    assert recording.log().startswith(recording.stream()[:start])
+    assert recording.log().endswith(recording.stream()[end:])
 
 
 def test_log_within_its_limit_has_no_gap(record: Record) -> None:
@@ -239,13 +302,14 @@ def test_log_within_its_limit_has_no_gap(record: Record) -> None:
 
 
 def test_where_files_have_no_holes_the_first_part_is_kept(record: Record) -> None:
-    recording = record(limit=65536, change="def punch(*_): raise OSError")
+    recording = record(limit=65536, change="def punch(*_): raise OSError\nlog.punch = punch")
     data = numbered(1 << 20)
     report = recording.run(data)["logs"]["output.log"]
-    kept = recording.log()[: recording.gaps()[0][0]]
-    assert len(kept) >= 32768
-    assert data.startswith(kept)
-    assert report == {"bytes": len(data), "dropped_bytes": sum(end - start for start, end in recording.gaps())}
+    ((size, end),) = recording.gaps()
+    assert (size >= 32768, end) == (True, len(data))
+    assert recording.log().startswith(data[:size] + b"[tmuxjobs: ")
+    assert recording.stream() == data[:size] + bytes(end - size)
+    assert report == {"bytes": end, "dropped_bytes": end - size, "lost": {"limit": end - size}}
     assert (recording.folder / "output.log").stat().st_blocks * 512 <= 65536
 
 
@@ -263,15 +327,63 @@ def test_full_disk_drops_and_counts_but_never_blocks(record: Record) -> None:
     report = recording.run(data)["logs"]["output.log"]
     ((size, end),) = recording.gaps()
     assert 0 < size < end == len(data)
-    assert recording.log()[:size] == data[:size]
-    assert report == {"bytes": len(data), "dropped_bytes": len(data) - size}
+    assert recording.stream() == data[:size] + bytes(end - size)
+    assert report == {"bytes": end, "dropped_bytes": end - size, "lost": {"disk full": end - size}}
+
+
+NEARLY_FULL = """
+class Facts:
+    f_blocks, f_frsize, f_bavail = 1 << 28, 4096, 1 << 18
+def fstatvfs(fd):
+    Facts.f_bavail = (1 << 18) + 100 - 200 * os.path.exists(sys.argv[3] + '/low')
+    return Facts
+os.fstatvfs = fstatvfs
+log.FREE_LOOK_S = 0
+"""
+
+
+def test_log_stops_to_grow_while_too_little_of_the_disk_is_free(record: Record) -> None:
+    recording = record(change=NEARLY_FULL)
+    recording.report()
+    (recording.folder / "low").touch()
+    recording.feed(numbered(1 << 16))  # the first of each log is kept in any case
+    wait_until(lambda: len(recording.stream()), lambda size: size == 1 << 16)
+    recording.feed(b"lost")
+    wait_until(recording.gaps, lambda gaps: gaps == [[1 << 16, (1 << 16) + 4]])
+    wait_until(recording.log, lambda log: b"not kept: disk full" in log)
+    (recording.folder / "low").unlink()
+    recording.feed(b"kept")
+    os.write(recording.input, END)
+    assert recording.report()["logs"]["output.log"]["lost"] == {"disk full": 4}
+    assert recording.log() == numbered(1 << 16) + b"[tmuxjobs: 4 bytes are missing here: disk full]\nkept"
 
 
 def test_recorder_that_gets_no_thread_is_not_ready(record: Record) -> None:
-    refuse = "def refuse(_): raise RuntimeError\nthreading.Thread.start = refuse"
+    refuse = "import _thread\ndef refuse(*_): raise RuntimeError\n_thread.start_new_thread = refuse"
     recording = record(change=refuse)
     assert recording.report() == {"why": "failed", "error": "Resource temporarily unavailable"}
     assert recording.process.wait(10) == 1
+
+
+@pytest.mark.skipif(not LINUX, reason="reads /proc")
+def test_recorder_that_comes_before_its_runner_waits_for_it(tmp_path: Path) -> None:
+    fifo = tmp_path / FIRST
+    os.mkfifo(fifo)
+    main = [sys.executable, "-I", "-S", "-c", PROGRAM, str(Path(__file__).parents[2]), ""]
+    argv = [*main, str(tmp_path), NONCE, "0", "0", FIRST]
+    program = ["sh", "-c", 'fifo=$1; shift; exec "$@" 3<>"$fifo"', "sh", str(fifo), *argv]
+    with subprocess.Popen(program, stdin=subprocess.PIPE) as process:
+        held = Path(f"/proc/{process.pid}/fd")
+        wait_until(
+            lambda: [fd.name for fd in held.iterdir() if fd.readlink() == fifo], lambda fds: fds and "3" not in fds
+        )
+        assert os.listdir(tmp_path) == [FIRST]
+        runner = os.open(fifo, os.O_RDONLY)
+        assert json.loads(os.read(runner, 4096)) == {"why": "ready", "pid": process.pid}
+        os.close(runner)
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(30) == 0
 
 
 def test_second_recorder_goes_on_at_the_offset_where_the_first_dropped(record: Record) -> None:
@@ -280,7 +392,8 @@ def test_second_recorder_goes_on_at_the_offset_where_the_first_dropped(record: R
     first.run(data)
     second = record()
     report = second.run(b"later")
-    assert second.log()[len(data) :] == b"later"
+    assert second.stream()[len(data) :] == b"later"
+    assert second.log().endswith(b"bytes are missing here: disk full]\nlater")
     assert report["logs"]["output.log"]["bytes"] == len(data) + 5
     assert second.gaps() == first.gaps()
 
@@ -297,7 +410,7 @@ def test_second_recorder_goes_on_where_a_killed_one_was(record: Record) -> None:
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("/dev/null")], ids=["folder", "symlink"])
-def test_log_that_can_not_be_opened_is_reported(record: Record, tmp_path: Path, make: Callable[[Path], None]) -> None:
+def test_log_that_cannot_be_opened_is_reported(record: Record, tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "output.log")
     recording = record()
     report = recording.report()
@@ -306,7 +419,7 @@ def test_log_that_can_not_be_opened_is_reported(record: Record, tmp_path: Path, 
     assert recording.process.wait(10) == 1
 
 
-def test_list_of_gaps_that_can_not_be_read_is_reported(record: Record, tmp_path: Path) -> None:
+def test_list_of_gaps_that_cannot_be_read_is_reported(record: Record, tmp_path: Path) -> None:
     (tmp_path / "output.gaps").write_text("no json")
     recording = record()
     assert recording.report()["why"] == "failed"
@@ -375,12 +488,14 @@ def test_log_that_somebody_else_changes_is_told(
         assert facts[name] == {"bytes": 16, "dropped_bytes": 0}
         return
     assert re.search(said.replace("NAME", name), facts[name].pop("why"))
+    dropped = sum(end - start for start, end in gaps)
+    lost = {"lost": {"changed by another program": dropped}} if dropped else {}
     assert facts == {key: {"bytes": size, "dropped_bytes": 0} for key in facts} | {
-        name: {"bytes": size, "dropped_bytes": sum(end - start for start, end in gaps)}
+        name: {"bytes": size, "dropped_bytes": dropped, **lost}
     }
-    listed = (recording.folder / name).with_suffix(".gaps").read_text().strip()
-    assert (json.loads(listed)["gaps"] if listed else []) == gaps
-    assert not goes_on or recording.log(name)[8:] == b"89abcdef"
+    assert recording.gaps(name) == gaps
+    assert b"\0" not in recording.log(name)
+    assert not goes_on or recording.stream(name)[8:] == b"89abcdef"
 
 
 @pytest.mark.parametrize("harm", [link, lambda path: shutil.rmtree(path.parent)], ids=["link", "folder"])
@@ -415,8 +530,8 @@ def test_list_of_gaps_is_written_again_when_somebody_has_spoilt_it(
     assert dropped == sum(end - start for start, end in recording.gaps()) > 0
 
 
-def test_log_that_can_not_be_read_back_in_time_is_not_told_as_whole(record: Record) -> None:
-    recording = record(change="READ_BACK_S = -1.0")
+def test_log_that_cannot_be_read_back_in_time_is_not_told_as_whole(record: Record) -> None:
+    recording = record(change="log.READ_BACK_S = -1.0")
     facts = recording.run(b"all")["logs"]["output.log"]
     assert facts.pop("doubt") == "output.log could not be read back: it takes more than -1 s"
     assert facts == {"bytes": 3, "dropped_bytes": 0}
@@ -431,13 +546,15 @@ def test_gap_is_listed_once_the_full_disk_has_room_again(record: Record) -> None
     recording.report()
     (recording.folder / "full").touch()
     recording.feed(b"lost")
-    wait_until(lambda: len(recording.log()), lambda size: size == 4)
+    wait_until(lambda: len(recording.stream()), lambda size: size == 4)
     (recording.folder / "full").unlink()
     recording.feed(b"kept")
-    wait_until(recording.log, lambda log: log.endswith(b"kept"))
+    wait_until(recording.stream, lambda stream: stream.endswith(b"kept"))
     assert recording.gaps() == [[0, 4]]
     os.write(recording.input, END)
-    assert recording.report()["logs"]["output.log"] == {"bytes": 8, "dropped_bytes": 4}
+    facts = {"bytes": 8, "dropped_bytes": 4, "lost": {"disk full": 4}}
+    assert recording.report()["logs"]["output.log"] == facts
+    assert recording.log() == b"[tmuxjobs: 4 bytes are missing here: disk full]\nkept"
 
 
 # A slow disk
@@ -459,9 +576,10 @@ def test_slow_disk_is_not_waited_for_and_hides_no_end_mark(record: Record) -> No
     report = recording.report()
     gaps = recording.gaps()
     dropped = sum(end - start for start, end in gaps)
-    assert report == {"why": "end", "logs": {"output.log": {"bytes": len(data), "dropped_bytes": dropped}}}
+    facts = {"bytes": len(data), "dropped_bytes": dropped, "lost": {"disk too slow": dropped}}
+    assert report == {"why": "end", "logs": {"output.log": facts}}
     assert dropped > 0
-    kept = bytearray(recording.log().ljust(len(data), b"\0"))
+    kept = bytearray(recording.stream())
     for start, end in gaps:
         kept[start:end] = data[start:end]
     assert kept == data
@@ -471,8 +589,8 @@ def test_slow_disk_does_not_mix_stderr_with_the_output(record: Record) -> None:
     recording = record(change=SLOW, separate=True)
     report = recording.run((b"o" * 60000 + ERR + b"e" * 5000 + OUT) * 40)
     assert report["logs"]["output.log"]["dropped_bytes"] > 0
-    assert not recording.log().strip(b"o\0")
-    assert not recording.log("stderr.log").strip(b"e\0")
+    assert not recording.stream().strip(b"o\0")
+    assert not recording.stream("stderr.log").strip(b"e\0")
     assert [facts["bytes"] for facts in report["logs"].values()] == [2400000, 200000]
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from support import wait_until
 
-from tmuxjobs.pane import recording, records, window
+from tmuxjobs import contract, files
+from tmuxjobs.pane import recorder_link, window
 from tmuxjobs.store import units
 from tmuxjobs.system import processes
 
@@ -25,33 +26,35 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_argument_comes_through_tmux_and_shell_as_it_is(text: str) -> None:
-    as_tmux_expands = recording.tmux_format(text).replace("%%", "%").replace("##", "#")
+    as_tmux_expands = contract.tmux_format(text).replace("%%", "%").replace("##", "#")
     done = subprocess.run(["/bin/sh", "-c", f"printf %s. {as_tmux_expands}"], capture_output=True, check=True)
     assert done.stdout.decode() == f"{text}."
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_argument_holds_nothing_that_tmux_expands(text: str) -> None:
-    quoted = recording.tmux_format(text)
+    quoted = contract.tmux_format(text)
     assert re.search(r"(?<!#)(##)*#(?!#)[^']", quoted) is None
     assert all(len(run) % 2 == 0 for run in re.findall("#+|%+", quoted))
     # `##{` and its like mean different things to different versions of tmux.
     assert re.search(r"#[^#']", quoted) is None
 
 
-def test_start_imports_little(tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", ["runner", "recorder"])
+def test_start_imports_little(part: str, tmp_path: Path) -> None:
     unit = units.prepare(tmp_path)
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import tmuxjobs.pane.runner; print(*sys.modules)"
+    code = f"import sys; sys.path.insert(0, sys.argv[1]); import tmuxjobs.pane.{part}; print(*sys.modules)"
     argv = [unit.python, "-I", "-S", "-c", code, unit.folder]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     slow = {"typing", "subprocess", "ctypes", "asyncio", "logging", "tempfile", "pathlib", "dataclasses"}
+    slow |= {"collections", "contextlib", "enum", "functools", "json", "re", "shlex", "signal", "threading"}
     assert not slow & set(done.stdout.split())
 
 
 def test_file_is_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
-    records.write_json(str(path), {"pid": 1})
-    records.write_json(str(path), {"pid": 2})
+    files.write_json(str(path), {"pid": 1})
+    files.write_json(str(path), {"pid": 2})
     assert path.read_text() == '{"pid": 2}'
     assert os.listdir(tmp_path) == ["run.json"]
 
@@ -76,7 +79,7 @@ def test_another_process_with_the_pid_of_the_tmux_server_is_not_taken_for_it(
 ) -> None:
     monkeypatch.setenv("TMUX", f"{tmp_path}/socket,{os.getpid()},0")
     monkeypatch.setenv("TMUX_PANE", "%1")
-    recorder = recording.Recorder(str(tmp_path), {})
+    recorder = recorder_link.RecorderLink(str(tmp_path), {})
     assert recorder.server_lives()
     if processes.LINUX:
         recorder.server_start += "0"
@@ -115,7 +118,7 @@ def test_zombie_stays_in_the_table_as_the_parent_of_whom_it_left() -> None:
 def test_write_to_a_full_terminal_is_bounded() -> None:
     read, write = os.pipe()
     os.set_blocking(write, False)
-    assert recording.write_fully(write, bytes(1 << 20), time.monotonic() + 0.02) is False
+    assert recorder_link.write_fully(write, bytes(1 << 20), time.monotonic() + 0.02) is False
     os.close(read)
     os.close(write)
 
@@ -127,7 +130,7 @@ def test_write_without_a_bound_waits_also_when_a_job_made_its_terminal_not_block
     with open(read, "rb") as reader:
         thread = threading.Thread(target=lambda: got.append(reader.read(1 << 20)))
         thread.start()
-        assert recording.write_fully(write, b"x" * (1 << 20)) is True
+        assert recorder_link.write_fully(write, b"x" * (1 << 20)) is True
         thread.join(10)
     os.close(write)
     assert got == [b"x" * (1 << 20)]
@@ -139,3 +142,21 @@ def test_later_process_with_that_pid_is_not_alive_where_there_is_no_proc(monkeyp
     start = processes.start_of(os.getpid())
     assert processes.is_alive(os.getpid(), start)
     assert not processes.is_alive(os.getpid(), "Thu Jan  1 00:00:00 1970")
+
+
+def test_recorder_is_looked_at_less_and_less_while_nothing_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMUX", f"{tmp_path}/socket,{os.getpid()},0")
+    monkeypatch.setenv("TMUX_PANE", "%1")
+    recorder = recorder_link.RecorderLink(str(tmp_path), {})
+    tty = tmp_path / "tty"
+    tty.touch()
+    pauses = []
+    for change in (1, 1, 1, 1, 1, 1, 2):
+        os.utime(tty, (change, change))
+        recorder.look_at = 0.0
+        recorder.carry_on(str(tty))
+        pauses.append(recorder.look_s)
+    first = recorder_link.LOOK_S
+    assert pauses == [first, *(min(first * 2**n, recorder_link.QUIET_LOOK_S) for n in range(1, 6)), first]

@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,6 +76,12 @@ def test_a_program_gives_settings_by_name() -> None:
         ("MCP_BG_CLEANUP_INTERVAL", "7", "cleanup_interval", 7.0),
         ("MCP_BG_WORKING_DIR", "/", "working_dir", Path("/")),
         ("MCP_BG_ALLOWED_COMMANDS", "^ls , ^git ", "allowed_commands", ("^ls", "^git")),
+        (
+            "MCP_BG_ALLOWED_COMMANDS",
+            "^make -j[0-9]{1,2}$,^a(b,c)[,)], ^\\(",
+            "allowed_commands",
+            ("^make -j[0-9]{1,2}$", "^a(b,c)[,)]", "^\\("),
+        ),
     ],
 )
 def test_seed_variable_works(
@@ -93,6 +101,41 @@ def test_seed_variable_works(
 def test_size_may_have_a_unit(monkeypatch: pytest.MonkeyPatch, text: str, size: int) -> None:
     monkeypatch.setenv("TMUXJOBS_MAX_OUTPUT_SIZE", text)
     assert Settings.load().max_output_size == size
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [("90", 90.0), ("1.5", 1.5), ("90s", 90.0), ("10m", 600.0), ("2h", 7200.0), ("14d", 1209600.0), ("2w", 1209600.0),
+     (" 1h30m ", 5400.0), ("1 H 30 Min", 5400.0), ("1500ms", 1.5)],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["job_timeout", "keep_jobs_for", "keep_windows_for", "cleanup_interval", "hold_for"])
+def test_duration_may_have_a_unit(monkeypatch: pytest.MonkeyPatch, name: str, text: str, wanted: float) -> None:
+    monkeypatch.setenv(f"TMUXJOBS_{name.upper()}", text)
+    assert getattr(Settings.load(), name) == wanted
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("TMUXJOBS_MAX_JOBS", "several"), ("TMUXJOBS_MAX_JOBS", "1001"), ("TMUXJOBS_JOB_TIMEOUT", "soon"),
+        ("TMUXJOBS_KEEP_JOBS_FOR", "14 moons"), ("TMUXJOBS_HOLD_FOR", "10m and a bit"), ("TMUXJOBS_SESSION", "a:b"),
+        ("TMUXJOBS_MAX_OUTPUT_SIZE", "20 apples"), ("TMUXJOBS_MAX_OUTPUT_SIZE", "2 KB"), ("TMUXJOBS_NOTIFY", "loudly"),
+        ("MCP_BG_MAX_JOBS", "2.5"), ("TMUXJOBS_KEEP_JOBS", "-3"), ("TMUXJOBS_CLEANUP_INTERVAL", "nan"),
+    ],
+)  # fmt: skip
+def test_message_names_the_wrong_value(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    monkeypatch.setenv(variable, value)
+    assert f"'{value}'" in refusal()
+
+
+@pytest.mark.parametrize(("wrong", "right"), [("MAX_JOB", "MAX_JOBS"), ("KEEP_WINDOW", "KEEP_WINDOWS"),
+                                              ("JOB_TIMEOUTS", "JOB_TIMEOUT"), ("STATEDIR", "STATE_DIR")])  # fmt: skip
+def test_message_has_the_nearest_name(monkeypatch: pytest.MonkeyPatch, wrong: str, right: str) -> None:
+    path = write_toml(f"{wrong.lower()} = 1")
+    assert refusal().endswith(f"did you mean {right.lower()}?")
+    path.unlink()
+    monkeypatch.setenv(f"TMUXJOBS_{wrong}", "1")
+    assert refusal() == f"TMUXJOBS_{wrong} is not a setting; did you mean TMUXJOBS_{right}?"
 
 
 @pytest.mark.parametrize(
@@ -160,9 +203,39 @@ def test_unknown_name_in_the_file_stops() -> None:
     assert "max_job" in refusal()
 
 
-def test_misspelt_variable_stops_and_shows_the_right_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TMUXJOBS_ALOWED_COMMANDS", "^ls")
-    assert refusal().startswith("TMUXJOBS_ALOWED_COMMANDS is not a setting; there are TMUXJOBS_ALLOWED_COMMANDS, ")
+def test_unknown_variable_that_is_near_none_stops_and_shows_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMUXJOBS_ZZZ", "^ls")
+    assert refusal().startswith("TMUXJOBS_ZZZ is not a setting; there are TMUXJOBS_ALLOWED_COMMANDS, ")
+
+
+def test_misspelt_variable_of_the_seed_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MCP_BG_ALOWED_COMMANDS", "^ls")
+    assert refusal().startswith("MCP_BG_ALOWED_COMMANDS is not a setting; there are MCP_BG_ALLOWED_COMMANDS, ")
+
+
+def test_policy_is_a_table_or_a_file_and_a_wrong_one_stops(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = write_toml('max_jobs = 3\n[policy]\nallow = ["ls"]\ndeny = ["rm \'"]')
+    assert refusal().startswith(f"{path}, line 4: the policy cannot be used: ")
+    path.write_text('[policy]\nallow = ["ls"]')
+    assert [rule.text for rule in Settings.load().policies(tmp_path, agent=True)[0].rules] == ["ls"]
+    assert Settings.load().policies(tmp_path, agent=False) == []
+    other = tmp_path / "other.toml"
+    monkeypatch.setenv("TMUXJOBS_POLICY", str(other))
+    assert refusal() == f"{other} cannot be read: No such file or directory."
+    other.write_text("")
+    assert "it has no [policy]" in refusal()
+    other.write_text('[policy]\nallow = ["cat"]')
+    assert [rule.text for rule in Settings.load().policies(tmp_path, agent=True)[0].rules] == ["cat"]
+
+
+def test_nothing_is_imported_for_a_policy_that_is_not_set() -> None:
+    code = (
+        "import sys, pathlib; from tmuxjobs import Jobs, Settings; settings = Settings.load(); "
+        "Jobs.open(settings, caller='agent'); assert not settings.policies(pathlib.Path.cwd(), agent=True); "
+        "print([name for name in sys.modules if name.startswith(('tree_sitter', 'regex', 'tmuxjobs.policy.'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "['tmuxjobs.policy.callers']\n"
 
 
 def test_variable_of_a_job_is_no_misspelt_setting(monkeypatch: pytest.MonkeyPatch) -> None:

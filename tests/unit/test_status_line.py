@@ -25,6 +25,12 @@ def test_status_lines_are_drawn_whole_by_tmux_3_2(name: str, value: str) -> None
     assert levels(value) <= MOST
 
 
+@pytest.mark.parametrize(("name", "value"), OPTIONS)
+def test_status_lines_fit_where_tmux_expands_the_time(name: str, value: str) -> None:
+    """It has 8,192 bytes for it (3.3a, format_expand1), and shows nothing of a longer one. A `%s` is ten digits."""
+    assert len(value.encode()) + 8 * value.count("%s") < 8192
+
+
 def test_status_segment_is_drawn_whole_by_tmux_3_2() -> None:
     options = dict(re.findall(r'^set-option -g (@\w+) "(.*)"$', CONF, re.MULTILINE))
     segment = options["@tmuxjobs_segment"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmuxjobs.cli.terminal_filter import TerminalFilter
+from tmuxjobs.cli.streams import TerminalFilter
 from tmuxjobs.visible import visible
 
 HARMLESS = re.compile(r"(?:[^\x00-\x1f\x7f-\x9f]|[\b\t\n\r]|\x1b\[[0-9;:]*m|\x1b\[[0-9]{0,4}[A-GPX@`]|\x1b\[[0-2]?K)*")

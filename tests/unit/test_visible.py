@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tmuxjobs.errors import JobNotFound
-from tmuxjobs.visible import SPELLED_OUT, visible, visible_json, visible_lines
+from tmuxjobs.visible import SPELLED_OUT, short_rulers, visible, visible_json, visible_lines
 
 SHOWN_THEMSELVES = set("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd")
 """Unicode's prepended concatenation marks: format characters with a glyph, as the Arabic number sign."""
@@ -83,3 +83,32 @@ def test_json_means_the_same_and_hides_nothing(text: str) -> None:
 
 def test_error_shows_what_the_caller_gave() -> None:
     assert str(JobNotFound("\x1b]0;x\a\n[exit")).startswith(r"No job '\x1b]0;x\x07\n[exit'. ")
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("=" * 80, "[= x80]"),
+        ("  " + "-" * 40 + " ", "  [- x40] "),
+        ("━" * 100, "[━ x100]"),
+        ("_" * 42 + " test_login " + "_" * 42, "[_ x42] test_login [_ x42]"),
+        ("=" * 8 + " 1 failed, 3 passed in 0.12s " + "=" * 20, "=" * 8 + " 1 failed, 3 passed in 0.12s [= x20]"),
+    ],
+)
+def test_ruler_is_short_and_tells_its_length(line: str, shown: str) -> None:
+    assert short_rulers(f"a\n{line}\nb\n") == f"a\n{shown}\nb\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["-" * 15, "0" * 80, "x" * 80, " " * 80, "+" + "-" * 30 + "+", "-" * 20 + "+" + "-" * 20, "a = '" + "=" * 40 + "'",
+     "#" * 40 + " 40%", "=" * 30 + "> 3/4", "[" + "#" * 30 + "]"],
+)  # fmt: skip
+def test_what_is_not_a_ruler_stays(line: str) -> None:
+    assert short_rulers(f"a\n{line}\nb") == f"a\n{line}\nb"
+
+
+def test_filler_behind_the_end_of_a_file_is_counted() -> None:
+    assert short_rulers("a\n" + "~\n" * 20 + "b") == "a\n[~ on 20 lines]\nb"
+    for few in ("~\n" * 7, "x\n" * 20, "~~\n" * 20, "}\n" * 3):
+        assert short_rulers(f"a\n{few}b") == f"a\n{few}b"

@@ -1,61 +1,80 @@
-"""The commands that set up and maintain: serve, install, doctor, prune."""
+"""The commands that set up and maintain: serve, install, doctor, prune, policy."""
 
 import builtins
 import os
+import shlex
 import sys
 from json import dumps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
 
 from tmuxjobs.cli import clients
-from tmuxjobs.cli.app import Flag, Json, Quiet, app, show
-from tmuxjobs.cli.busy import busy
+from tmuxjobs.cli.app import SET_UP, Flag, Json, Quiet, app, list_of
 from tmuxjobs.cli.clients import Client
+from tmuxjobs.cli.plain import show
+from tmuxjobs.cli.start import pairs
+from tmuxjobs.cli.streams import busy
 from tmuxjobs.errors import InvalidInput
 from tmuxjobs.jobs import Jobs
-from tmuxjobs.visible import visible, visible_lines
+from tmuxjobs.settings import Settings
+from tmuxjobs.visible import visible, visible_json, visible_lines
 
 
-@app.command
-def doctor(*, fix: Annotated[bool, Flag] = False, json: Json = False) -> None:
-    """Check everything that jobs need, and run one from start to end; 1 when something is wrong.
+@app.command(group=SET_UP)
+def doctor(*, fix: Annotated[bool, Flag] = False, host: str | None = None, json: Json = False) -> None:
+    """Check everything that jobs need, and run one from start to end; exits with 1 if something is wrong.
 
     Parameters
     ----------
     fix
         Remove what killed processes left behind; running jobs stay as they are.
+    host
+        Look at what jobs need on that host instead, by its name for ssh.
     """
+    if fix and host:
+        raise InvalidInput("--fix removes what was left on this machine; it does not go with --host.")
     with busy("looking"):
-        answer = Jobs.open().doctor(fix=fix)
+        answer = Jobs.open().doctor(fix=fix, host=host)
     show(answer, as_json=json)
     if not answer.healthy:
         sys.exit(1)
 
 
-@app.command
-def prune(*, json: Json = False, quiet: Quiet = False) -> None:
-    """Remove finished jobs and windows beyond what is configured to be kept."""
+@app.command(group=SET_UP)
+def prune(*, forget: str | None = None, json: Json = False, quiet: Quiet = False) -> None:
+    """Remove finished jobs and windows beyond what is configured to be kept, on all machines in use.
+
+    Parameters
+    ----------
+    forget
+        Drop what is known here of the jobs of this other machine, and remove nothing else; the jobs stay there.
+    """
     faults: builtins.list[str] = []
+    settings = Settings.load()
     with busy("removing"):
-        jobs = Jobs.open()
-        removed = jobs.prune(faults)
+        jobs = Jobs.open(settings)
+        removed = jobs.prune(faults, everywhere=True, forget=forget)
     for fault in faults:
         print(f"tmuxjobs: {visible(fault)}", file=sys.stderr)
-    for folder in jobs.host.store.kept(removed):
-        print(
-            f"tmuxjobs: {visible(str(folder))} stays, for it holds files that tmuxjobs did not make.", file=sys.stderr
-        )
     if json:
         print(dumps({"removed": removed}))
-    elif not quiet:
-        print(f"{len(removed)} jobs removed.")
-    else:
+    elif quiet:
         print("".join(f"{job_id}\n" for job_id in removed), end="")
+    elif removed:
+        print(f"Removed {'1 job' if len(removed) == 1 else f'{len(removed)} jobs'}: {', '.join(removed)}.")
+    else:
+        kept = jobs.list(limit=1).total - jobs.list(status="running", limit=1).total
+        print(
+            f"Nothing to remove: of {kept} finished jobs {settings.keep_jobs} may be kept (TMUXJOBS_KEEP_JOBS), for "
+            f"{settings.keep_jobs_for / 86400:g} days each (TMUXJOBS_KEEP_JOBS_FOR)."
+        )
 
 
-@app.command
+@app.command(group=SET_UP)
 def serve(*, http: str | None = None, allow_remote: Annotated[bool, Flag] = False) -> None:
-    """Serve MCP on stdio; without arguments and a terminal `tmuxjobs` does the same.
+    """Serve MCP on stdio; `tmuxjobs` alone does so when stdin is not a terminal.
 
     Parameters
     ----------
@@ -65,40 +84,143 @@ def serve(*, http: str | None = None, allow_remote: Annotated[bool, Flag] = Fals
         Let HOST be an address that other machines reach. There is no TLS.
     """
     if allow_remote and http is None:
-        raise InvalidInput("--allow-remote goes with --http HOST:PORT.")
-    jobs = Jobs.open()
+        raise InvalidInput("--allow-remote needs --http HOST:PORT.")
+    settings = Settings.load()
     if http is None:
         # FastMCP takes a second to import.
         from tmuxjobs.server.serve import serve
 
-        serve(jobs)
+        serve(settings)
         return
-    path = jobs.token()
+    path = Jobs.open(settings).token()
     from tmuxjobs.server.address import listen
-    from tmuxjobs.server.serve import serve_http
+    from tmuxjobs.server.http import serve_jobs
 
     place = listen(http, remote=allow_remote)
 
     print(visible(f"Serving MCP on {place.text}; clients bring the bearer token in {path}."), file=sys.stderr)
-    serve_http(jobs, place)
+    serve_jobs(settings, place)
 
 
-@app.command
-def install(client: Client, *, write: Annotated[bool, Flag] = False) -> None:
-    """Set tmuxjobs up in an MCP client: prints what to run or to add, and where.
+@app.command(group=SET_UP)
+def install(
+    client: Client,
+    *,
+    write: Annotated[bool, Flag] = False,
+    uninstall: Annotated[bool, Flag] = False,
+    force: Annotated[bool, Flag] = False,
+    alone: Annotated[bool, Parameter("--print", negative="")] = False,
+) -> None:
+    """Set tmuxjobs up in an MCP client: shows what to run or to add, and where.
 
     Parameters
     ----------
     client
         Which one.
     write
-        Do it. What is there stays; a second time changes nothing.
+        Do it. All else in the file stays as it is, to the byte; a second time changes nothing.
+    uninstall
+        Take it out of the client again.
+    force
+        Replace or remove an entry named tmuxjobs even if it starts something else.
+    alone
+        Print what to run or to add and nothing else.
     """
+    if alone and (write or uninstall):
+        raise InvalidInput("--print changes nothing; do not combine it with --write or --uninstall.")
     command = clients.server_command()
+    if uninstall:
+        print(visible_lines(clients.remove(client, Path.home(), os.environ, force=force)))
+        return
     if write:
-        print(visible_lines(clients.write(client, command, Path.home(), os.environ)))
+        print(visible_lines(clients.write(client, command, Path.home(), os.environ, force=force)))
         return
     path = clients.config_path(client, Path.home(), os.environ)
     where = f"Add this to {visible(str(path))}" if path else "Run this"
-    print(f"{visible(where)}, or let `tmuxjobs install {client} --write` do it:", file=sys.stderr)
+    if not alone:
+        print(f"{visible(where)}, or let `tmuxjobs install {client} --write` do it:", file=sys.stderr)
     print(clients.wanted(client, command))
+
+
+policy = App(
+    "policy", group=SET_UP, help="What agents may run: check a command line, test the rules, take rules from a client."
+)
+app.command(policy)
+MARKS = {"allow": "✓", "ask": "?", "deny": "✗"}
+
+
+@policy.command
+def check(
+    *command: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    cwd: str | None = None,
+    env: Annotated[list_of[str], Parameter(("--env", "-e"), negative="")] = [],  # noqa: B006
+    shell: str | None = None,
+    json: Json = False,
+) -> None:
+    """Say what an agent that works in this folder may do: each simple command of a line, its verdict and the rule.
+
+    Exits with 0 when the line is allowed, else with 1. Nothing is run.
+
+    Parameters
+    ----------
+    command
+        A command and its arguments, or one argument with a shell command line.
+    cwd
+        Working directory; the current one by default.
+    env
+        NAME=VALUE that the job would be given.
+    shell
+        Shell that would run it.
+    """
+    settings = Settings.load()
+    verdict = Jobs.open(settings, caller="agent").check(line_of(command), cwd=cwd, shell=shell, env=pairs(env))
+    if json:
+        rows = [{"part": one.part, "verdict": one.kind, "why": one.why} for one in verdict.findings]
+        print(visible_json(dumps({"verdict": verdict.kind, "findings": rows})))
+    else:
+        for one in verdict.findings:
+            print(visible(f"{MARKS[one.kind]} {one.kind:5}  {one.part}    {one.why}"))
+        if not settings.policies(settings.working_dir or Path.cwd(), agent=True):
+            print("No policy is set, so everything is allowed.")
+        print(verdict.kind)
+    if verdict.kind != "allow":
+        sys.exit(1)
+
+
+def line_of(command: tuple[str, ...]) -> str:
+    if not command:
+        raise InvalidInput("Give a command line: `tmuxjobs policy check -- git status`.")
+    return command[0] if len(command) == 1 else shlex.join(command)
+
+
+@policy.command
+def test(*, json: Json = False) -> None:  # noqa: PT028
+    """Check the examples of all rules in force; exits with 1 at the first that does not hold."""
+    settings = Settings.load()
+    policies = settings.policies(settings.working_dir or Path.cwd(), agent=True)
+    rows = [
+        {"where": rule.where, "verdict": rule.kind, "rule": rule.text, "examples": rule.examples}
+        for one in policies
+        for rule in one.rules
+    ]
+    if json:
+        print(visible_json(dumps({"rules": rows})))
+        return
+    for row in rows:
+        print(visible(f"{row['verdict']:5}  {row['rule']}    {row['examples']} examples hold  ({row['where']})"))
+    if not policies:
+        print("No policy is set, so everything is allowed.")
+
+
+@policy.command(name="import")
+def take(client: Literal["claude", "codex"]) -> None:
+    """Print the rules that you have given Claude Code or Codex as a [policy]; what cannot be taken is a comment.
+
+    Parameters
+    ----------
+    client
+        Whose rules: of this folder and of your home.
+    """
+    from tmuxjobs.policy import clients
+
+    print(visible_lines(clients.taken(client, Path.cwd(), Path.home(), os.environ)))

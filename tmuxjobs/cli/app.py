@@ -1,31 +1,109 @@
 """What all commands share: the app, common parameters, how answers and wrong usage are printed, exit codes."""
 
+from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import Annotated, Any
+from typing import Annotated
 
-from cyclopts import App, CoercionError, CycloptsError, MissingArgumentError, Parameter, UnusedCliTokensError
+from cyclopts import (
+    App,
+    CoercionError,
+    CycloptsError,
+    Group,
+    MissingArgumentError,
+    Parameter,
+    Token,
+    UnusedCliTokensError,
+)
 
+from tmuxjobs.arguments import duration
+from tmuxjobs.cli.overview import ABOUT
+from tmuxjobs.contract import OPEN, VERSION
 from tmuxjobs.jobs import Jobs
-from tmuxjobs.visible import visible, visible_json, visible_lines
+from tmuxjobs.models import STATUSES, Status
+from tmuxjobs.settings import Settings
+from tmuxjobs.visible import visible
 
+RUN, LOOK, CONTROL, SET_UP, OPTIONS = (
+    Group(name, sort_key=place) for place, name in enumerate(("Run", "Look", "Control", "Set up", "Options"))
+)
+"""The parts of `tmuxjobs --help`."""
 app = App(
     "tmuxjobs",
-    help="Background jobs in tmux, shared by a coding agent and the person beside it.",
+    group_commands=OPTIONS,
+    help=ABOUT,
     help_flags=["--help", "-h"],
+    version=VERSION,
     version_flags=["--version"],
 )
-Json = Annotated[bool, Parameter("--json", negative="", help="Print the answer as one line of JSON.")]
-Quiet = Annotated[bool, Parameter(("--quiet", "-q"), negative="", help="Print job ids alone.")]
+Json = Annotated[
+    bool, Parameter("--json", negative="", show_default=False, help="Print the answer as one line of JSON.")
+]
+Quiet = Annotated[bool, Parameter(("--quiet", "-q"), negative="", show_default=False, help="Print job ids alone.")]
 list_of = list
 """The built-in, under a name that the command `list` does not hide."""
-Flag = Parameter(negative="")
-USAGE, BUG, WAIT_OVER, INTERRUPTED = 2, 3, 124, 130
+Flag = Parameter(negative="", show_default=False)
+
+
+MEANT = {
+    "list": "ps ls jobs top",
+    "output": "log logs cat less print",
+    "kill": "stop end terminate cancel",
+    "execute": "run start exec spawn bg",
+    "interact": "send type input write keys",
+    "search": "grep find",
+    "status": "show info inspect describe",
+    "tail": "follow",
+    "attach": "open watch enter",
+    "approve": "allow accept",
+    "refuse": "deny reject",
+    "restart": "rerun retry again",
+    "serve": "server mcp",
+    "install": "setup add",
+    "doctor": "check diagnose",
+    "--help": "help",
+    "--version": "version",
+}
+"""{what is ours: words of other programs for it}."""
+HARMFUL = {"approve", "kill", "prune", "restart"}
+"""Asked about only for a word that can hardly be another's."""
 
 
 def job_ids(_: object) -> list_of[tuple[str, str]]:
     """What a shell completes a job id to, newest first, each with its state and command."""
-    found = Jobs.open().list(limit=200).jobs
-    return [(job.job_id, f"{job.status}: {' '.join(job.command.split())[:60]}") for job in found]
+    return offered(None)
+
+
+def running_ids(_: object) -> list_of[tuple[str, str]]:
+    """Likewise, where only a job fits that has not ended."""
+    return [one for status in STATUSES if status in OPEN for one in offered(status)]
+
+
+def queued_ids(_: object) -> list_of[tuple[str, str]]:
+    """Likewise, where only one fits that waits for its turn."""
+    return offered("queued")
+
+
+def runnable_ids(_: object) -> list_of[tuple[str, str]]:
+    """Likewise, where one fits that can be run again."""
+    return offered(None, adopted=False)
+
+
+def shown_ids(_: object) -> list_of[tuple[str, str]]:
+    """Likewise, where one fits that has a window."""
+    shown = set(Jobs.open().with_window())
+    return [(job_id, words) for job_id, words in offered(None) if job_id in shown]
+
+
+def offered(status: Status | None, *, adopted: bool = True) -> list_of[tuple[str, str]]:
+    found = Jobs.open().list(status=status, limit=200).jobs
+    fits = [job for job in found if adopted or not job.adopted]
+    return [(job.job_id, f"{job.status}: {' '.join(job.command.split())[:60]}") for job in fits]
+
+
+def group_names(_: object) -> list_of[tuple[str, str]]:
+    """What a shell completes a group to: those of the last jobs, and those with a limit in the settings."""
+    found = dict.fromkeys(job.group for job in Jobs.open().list(limit=200).jobs if job.group)
+    return [(name, "group") for name in found | dict.fromkeys(Settings.load().groups or ())]
 
 
 def windows(_: object) -> list_of[tuple[str, str]]:
@@ -33,18 +111,27 @@ def windows(_: object) -> list_of[tuple[str, str]]:
     return [(visible(window), visible(what)) for window, what in Jobs.open().adoptable()]
 
 
-JobId = Annotated[str, Parameter(completer=job_ids)]
+def whole_id(_: object, tokens: Sequence[Token]) -> str:
+    """The id that was typed, or the one that begins like it."""
+    return Jobs.open().whole_id(tokens[0].value)
+
+
+def seconds_of(_: object, tokens: Sequence[Token]) -> float:
+    return duration(tokens[0].value)
+
+
+ONE = "The job's id, or any beginning of it that no other job's id has."
+JobId = Annotated[str, Parameter(completer=job_ids, converter=whole_id, help=ONE)]
+RunningId = Annotated[str, Parameter(completer=running_ids, converter=whole_id, help=ONE)]
+QueuedId = Annotated[str, Parameter(completer=queued_ids, converter=whole_id, help=ONE)]
+RunningIds = Annotated[str, Parameter(completer=running_ids, converter=whole_id, help=f"One or several. {ONE}")]
+RunnableId = Annotated[str, Parameter(completer=runnable_ids, converter=whole_id, help=ONE)]
+ShownId = Annotated[str, Parameter(completer=shown_ids, converter=whole_id, help=ONE)]
+Seconds = Annotated[float, Parameter(converter=seconds_of)]
+"""Also `90s`, `10m`, `2h`."""
 
 
 app.register_install_completion_command(help="Make this shell complete commands, options and job ids.")
-
-
-def show(result: Any, *, as_json: bool = False, ids: str | None = None) -> None:
-    """The answer on stdout, as JSON, as ids alone, or as text; nothing in it reaches a terminal as a control."""
-    if ids is not None:
-        print(ids)
-    else:
-        print(visible_json(result.model_dump_json()) if as_json else visible_lines(result.text()))
 
 
 def wrong_usage(error: CycloptsError) -> str:
@@ -57,8 +144,7 @@ def wrong_usage(error: CycloptsError) -> str:
         case UnusedCliTokensError(unused_tokens=[word, *_]) if chain:
             said = f"`{used}` does not take '{word}'."
         case UnusedCliTokensError(unused_tokens=[word, *_]):
-            near = get_close_matches(word, [command for command in app if not command.startswith("-")], n=1)
-            said = f"There is no command '{word}'." + "".join(f" Did you mean `tmuxjobs {one}`?" for one in near)
+            said = f"There is no command '{word}'." + "".join(f" Did you mean `tmuxjobs {one}`?" for one in meant(word))
         case MissingArgumentError(keyword=str() as option):
             said = f"{option} needs a value."
         case MissingArgumentError() if name == "--job-id":
@@ -66,6 +152,18 @@ def wrong_usage(error: CycloptsError) -> str:
         case MissingArgumentError():
             said = f"`{used}` needs {name.lstrip('-').upper()}."
         case CoercionError(token=token, target_type=kind) if token is not None and kind in (int, float):
-            number = "a whole number" if kind is int else "a number"
+            number = "a whole number" if kind is int else "seconds, or a duration like 90s, 10m or 2h"
             said = f"{token.keyword or name} takes {number}, not '{token.value}'."
-    return f"{said} See `{used} --help`."
+    return f"{said}{'' if said.endswith(('.', '?')) else '.'} See `{used} --help`."
+
+
+def meant(word: str) -> list_of[str]:
+    """The command that somebody who typed this word may have meant, if any."""
+    for ours, theirs in MEANT.items():
+        if word.lower().lstrip("-") in theirs.split():
+            return [ours]
+    names = [name for name in app if not name.startswith("-")]
+    near = get_close_matches(word, names, n=1)
+    return [
+        name for name in near if name not in HARMFUL or (word[0] == name[0] and get_close_matches(word, near, 1, 0.85))
+    ]

@@ -1,19 +1,29 @@
-"""Streams a job's output to this terminal until it ends: `tail -f` and `execute --wait`. Knows no command line."""
+"""Streams a job's output to this terminal until it ends, and hands the job what is typed here or comes by a pipe.
+
+Knows no command line.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import select
 import signal
+import stat
 import sys
+import termios
+import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Literal
+from typing import Any, Literal
 
-from tmuxjobs.answers import JobStatus, Output, waiting
-from tmuxjobs.cli.streams import Stream
-from tmuxjobs.cli.terminal_filter import TerminalFilter
+from tmuxjobs.answers import Output
+from tmuxjobs.cli.streams import Stream, TerminalFilter
+from tmuxjobs.contract import OPEN
 from tmuxjobs.errors import TmuxjobsError
+from tmuxjobs.job_answers import JobStatus
 from tmuxjobs.jobs import Jobs
+from tmuxjobs.outcome import waiting
 from tmuxjobs.visible import visible
 
 CtrlC = Literal["pass", "leave", "kill"]
@@ -21,12 +31,19 @@ UNREAD = 128 + signal.SIGPIPE
 
 
 def follow(
-    jobs: Jobs, job_id: str, *, cursor: int, stderr_cursor: int | None = None, pressed: Pressed | None = None
+    jobs: Jobs,
+    job_id: str,
+    *,
+    cursor: int,
+    stderr_cursor: int | None = None,
+    pressed: Pressed | None = None,
+    types: bool = False,
 ) -> int:
     """Print what comes after the cursors until the job ends; its exit code, as a shell would give it.
 
-    A terminal gets it in colour and without what is meant for the job's own (`terminal_filter.py`), all else
-    clean text. When the reader of a pipe leaves first, the job runs on and the code is that of SIGPIPE.
+    A terminal gets it in colour and without what is meant for the job's own (`streams.py`), all else clean text. With
+    `types` this terminal's keys go to the job, which needs no telling. When the reader of a pipe leaves first, the job
+    runs on and the code is that of SIGPIPE.
     """
     show = Shown(colours=sys.stdout.isatty())
     pages = jobs.follow(job_id, cursor=cursor, stderr_cursor=stderr_cursor, raw=show.colours)
@@ -37,10 +54,11 @@ def follow(
             if pressed is not None:
                 pressed.act(jobs, job_id)
             show(page)
-            if isinstance(sys.stdout, Stream) and sys.stdout.unread and page.status == "running":
+            if isinstance(sys.stdout, Stream) and sys.stdout.unread and page.status in OPEN:
                 return UNREAD
-            if page.status == "running" and not (page.stdout or page.stderr or page.more):
-                show.asks(jobs.status(job_id))
+            if page.status in OPEN and not (page.stdout or page.stderr or page.more):
+                status = jobs.status(job_id)
+                show.asks(status) if status.full_screen or not types else None
     return exit_code(jobs.status(job_id))
 
 
@@ -50,7 +68,7 @@ class Shown:
     def __init__(self, *, colours: bool) -> None:
         self.colours = colours
         self.out, self.err = TerminalFilter(), TerminalFilter()
-        self.prompt: str | None = None
+        self.asked: tuple[str, str | None] | None = None
 
     def __enter__(self) -> None: ...
 
@@ -72,11 +90,13 @@ class Shown:
 
     def asks(self, status: JobStatus) -> None:
         """Tell once for each prompt that someone must type: this terminal's input is not the job's."""
-        if status.waits_for and status.prompt != self.prompt:
-            words = waiting(status.waits_for, status.prompt or "", status.attach)
+        asked = (status.waits_for, status.prompt) if status.waits_for else None
+        if status.waits_for and asked != self.asked:
+            prompt = status.prompt or ""
+            words = waiting(status.waits_for, prompt, status.attach, full_screen=status.full_screen)
             where = "" if status.attach in words else f"; {status.attach}"
             note(f"{status.job_id} {words}{where}")
-        self.prompt = status.prompt if status.waits_for else None
+        self.asked = asked
 
 
 class Pressed:
@@ -114,7 +134,7 @@ class Pressed:
             return
         self.handled = self.times
         if self.times > 1:
-            note(f"{job_id} runs on: `tmuxjobs tail -f {job_id}`, `tmuxjobs kill {job_id}`")
+            note(f"{job_id} keeps running: `tmuxjobs tail -f {job_id}`, `tmuxjobs kill {job_id}`")
             raise KeyboardInterrupt
         try:
             if self.meaning == "kill":
@@ -135,3 +155,125 @@ def exit_code(status: JobStatus) -> int:
         return status.exit_code
     number = signal.Signals.__members__.get(status.signal or "")
     return 128 + number if number else 1
+
+
+PIECE_BYTES = 2048
+"""Less than a terminal holds, n_tty(4)."""
+BEHIND_S = 0.05
+"""Between two looks whether the job has read the last piece, and whether this terminal is ours again."""
+END = b"\x04"
+
+
+class Typing:
+    """Standard input until the job ends. A terminal shows nothing by itself meanwhile: the job's does.
+
+    Its Ctrl-C and Ctrl-Z stay signals for us. In the background nothing is read, and an empty pipe or /dev/null is no
+    input at all: the person may answer in the job's window.
+    """
+
+    def __init__(self) -> None:
+        self.modes: list[Any] | None = None
+        self.fd = sys.stdin.fileno() if sys.stdin is not None else -1
+        self.over = self._over = -1
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.modes is not None
+
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[Typing]:
+        """Within it nothing that is typed is echoed here, and nothing of it is left for the shell."""
+        kept = {}
+        self.over, self._over = os.pipe()
+        try:
+            if os.isatty(self.fd) and self.is_ours():
+                self.modes = termios.tcgetattr(self.fd)
+                self.unechoed()
+                for number, act in (
+                    (signal.SIGTERM, self.leave),
+                    (signal.SIGHUP, self.leave),
+                    (signal.SIGTSTP, self.stop),
+                ):
+                    if signal.getsignal(number) == signal.SIG_DFL:
+                        kept[number] = signal.signal(number, act)
+            yield self
+        finally:
+            os.close(self._over)
+            self.restore()
+            for number, before in kept.items():
+                signal.signal(number, before)
+
+    def is_ours(self) -> bool:
+        try:
+            return os.tcgetpgrp(self.fd) == os.getpgrp()
+        except OSError:
+            return False
+
+    def unechoed(self) -> None:
+        """As a terminal gives its keys to a program that edits its own line; signals and output stay as they are."""
+        modes = termios.tcgetattr(self.fd)
+        modes[0] &= ~(termios.ICRNL | termios.INLCR | termios.IXON)
+        modes[3] &= ~(termios.ICANON | termios.ECHO | termios.IEXTEN)
+        modes[6][termios.VMIN], modes[6][termios.VTIME] = 1, 0
+        termios.tcsetattr(self.fd, termios.TCSANOW, modes)
+
+    def restore(self) -> None:
+        """What was typed for the job and not read is thrown away: the shell would run it."""
+        if self.modes is not None and self.is_ours():
+            with contextlib.suppress(termios.error):  # hung up
+                termios.tcsetattr(self.fd, termios.TCSAFLUSH, self.modes)
+
+    def leave(self, number: int, _frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    def stop(self, number: int, _frame: FrameType | None) -> None:
+        """Ctrl-Z: the shell gets its terminal as it was, and we take it again when we go on in front."""
+        self.restore()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
+        signal.signal(number, self.stop)
+        if self.is_ours():
+            self.unechoed()
+
+    def to(self, jobs: Jobs, job_id: str) -> None:
+        """Hand on all that comes from now on, in a thread of its own."""
+        if self.fd < 0 or (not self.is_terminal and (os.isatty(self.fd) or is_nothing(self.fd))):
+            return
+        threading.Thread(target=self._hand_on, args=(jobs, job_id), daemon=True).start()
+
+    def _hand_on(self, jobs: Jobs, job_id: str) -> None:
+        given = b""
+        with contextlib.suppress(OSError, ValueError):  # closed, or hung up
+            while True:
+                if self.is_terminal and not self.is_ours():
+                    if select.select([self.over], [], [], BEHIND_S)[0]:
+                        return
+                    continue
+                if self.over in select.select([self.fd, self.over], [], [])[0]:
+                    return
+                data = os.read(self.fd, PIECE_BYTES)
+                if not data:
+                    # It ends a line that is open, and then the input.
+                    data = END if given.endswith(b"\r") else END * 2 if given else b""
+                elif not self.is_terminal:
+                    given = data = data.replace(b"\n", b"\r")
+                if not data:
+                    return
+                try:
+                    while not jobs.type(job_id, data):
+                        if select.select([self.over], [], [], BEHIND_S)[0]:
+                            return
+                except TmuxjobsError as error:
+                    note(f"standard input: {error}")
+                    return
+                if data.strip(END) == b"" and not self.is_terminal:
+                    return
+
+
+def is_nothing(fd: int) -> bool:
+    """Whether it is a device that is not a terminal, such as /dev/null, or closed."""
+    try:
+        return stat.S_ISCHR(os.fstat(fd).st_mode)
+    except OSError:
+        return True

@@ -1,29 +1,24 @@
-"""The command line: the same verbs over the same `Jobs`. One function a command; errors end in `main`."""
+"""Where the command begins and every error ends: ours one line and 1, usage 2, a bug a traceback in a file and 3.
 
+What can be done without the command line's library is, for that takes as long to import as to start Python ten times.
+"""
+
+import os
 import sys
+from collections.abc import Sequence
 
-from cyclopts import CycloptsError
-
-from tmuxjobs import bugs
-from tmuxjobs.cli import admin, control, read, start  # noqa: F401  each registers its commands
-from tmuxjobs.cli.admin import serve
-from tmuxjobs.cli.app import BUG, INTERRUPTED, USAGE, app, wrong_usage
+from tmuxjobs.cli import BUG, INTERRUPTED, USAGE
 from tmuxjobs.cli.streams import take_over
+from tmuxjobs.contract import VERSION
 from tmuxjobs.errors import InvalidInput, TmuxjobsError
 from tmuxjobs.visible import visible
 
-
-@app.default
-def default() -> None:
-    """Serve when a program started us, help a person."""
-    if sys.stdin is not None and sys.stdin.isatty():
-        app.help_print()
-    else:
-        serve()
+PLUGINS = "PYDANTIC_DISABLE_PLUGINS"
+"""Set, it saves 10 ms: pydantic reads the metadata of all that is installed to find its plugins."""
 
 
 def main() -> None:
-    """Every error ends here: ours one line and 1, usage 2, a bug a traceback in a file and 3."""
+    """Run the command and exit with its code."""
     output = take_over()
     code = run()
     output.flush()
@@ -36,12 +31,25 @@ def main() -> None:
 def run() -> int | str | None:
     """Runs the command; its exit code."""
     try:
-        app(exit_on_error=False, print_error=False)
+        match sys.argv[1:]:
+            case ["--version"]:
+                print(VERSION)
+            case ["--help" | "-h"]:
+                from tmuxjobs.cli.overview import overview
+
+                print(overview())
+            case ["serve"]:
+                serve()
+            case [] if sys.stdin is None or not sys.stdin.isatty():
+                serve()
+            case ["list" | "status" | "tail", *_] as words if plainly(words):
+                pass
+            case _:
+                from tmuxjobs.cli import commands
+
+                return commands.run()
     except SystemExit as done:
         return done.code
-    except CycloptsError as error:
-        print(f"tmuxjobs: {visible(wrong_usage(error))}", file=sys.stderr)
-        return USAGE
     except InvalidInput as error:
         print(f"tmuxjobs: {error}", file=sys.stderr)
         return USAGE
@@ -51,6 +59,29 @@ def run() -> int | str | None:
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the one place where a bug ends
+        from tmuxjobs import bugs
+
         print(f"tmuxjobs: this is a bug; what happened is in {visible(bugs.save(error))}.", file=sys.stderr)
         return BUG
     return 0
+
+
+def plainly(words: Sequence[str]) -> bool:
+    """Whether this command line was plain enough, and its command has run."""
+    given = os.environ.get(PLUGINS)
+    os.environ[PLUGINS] = "__all__"
+    try:
+        from tmuxjobs.cli import plain
+
+        return plain.run(words)
+    finally:
+        os.environ.pop(PLUGINS)
+        os.environ.update({PLUGINS: given} if given is not None else {})
+
+
+def serve() -> None:
+    """Serve MCP on stdio."""
+    from tmuxjobs.server.serve import serve
+    from tmuxjobs.settings import Settings
+
+    serve(Settings.load())

@@ -1,27 +1,32 @@
-"""The commands that read: list, status, output, tail, search, screen, log-path."""
+"""The commands that read: list, status, output, tail, search, screen, events, history, log-path."""
 
 import sys
 from json import dumps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from tmuxjobs.cli.app import Flag, JobId, Json, Quiet, app, show
-from tmuxjobs.cli.follow import follow as stay
+from tmuxjobs.arguments import OUTPUT_CHARS, Scope
+from tmuxjobs.cli import plain
+from tmuxjobs.cli.app import LOOK, Flag, JobId, Json, Quiet, app
+from tmuxjobs.cli.follow import UNREAD
+from tmuxjobs.cli.plain import print_output, show
+from tmuxjobs.cli.streams import Stream, write_all
 from tmuxjobs.errors import InvalidInput
 from tmuxjobs.jobs import Jobs
 from tmuxjobs.models import Status
 from tmuxjobs.visible import visible, visible_json
 
 
-@app.command
+@app.command(group=LOOK)
 def list(
     *,
     status: Status | None = None,
     limit: Annotated[int, Parameter(("--limit", "-n"))] = 20,
     name: str | None = None,
-    watch: Annotated[bool, Parameter(("--watch", "-w"), negative="")] = False,
+    scope: Scope | None = None,
+    watch: Annotated[bool, Parameter(("--watch", "-w"), negative="", show_default=False)] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -35,45 +40,33 @@ def list(
         How many at the most.
     name
         Only jobs with this in their id or command.
+    scope
+        Only this project's jobs, or only those that people started (mine); all by default.
     watch
         Stay and keep the table up to date, until Ctrl-C.
     """
-    jobs = Jobs.open()
-    person = sys.stdout.isatty() and not (json or quiet)
-    if watch and not person:
-        raise InvalidInput("--watch needs a terminal, and neither --json nor --quiet; `wait` waits for jobs.")
-    if person:
-        # Rich's tables take 40 ms to import, and a script that lists jobs needs none.
-        from rich.console import Console
-
-        from tmuxjobs.cli.table import Listing
-
-        listing = Listing(jobs, Console(highlight=False), status=status, limit=limit, name=name)
-        listing.watch() if watch else listing.show()
-        return
-    found = jobs.list(status=status, limit=limit, name=name)
-    ids = "\n".join(job.job_id for job in found.jobs) if quiet else None
-    if ids != "":
-        show(found, as_json=json, ids=ids)
+    plain.list(Jobs.open(), status=status, limit=limit, name=name, scope=scope, watch=watch, json=json, quiet=quiet)
 
 
-@app.command
+@app.command(group=LOOK)
 def status(job_id: JobId, *, json: Json = False) -> None:
-    """Tell how a job stands, and why."""
-    show(Jobs.open().status(job_id), as_json=json)
+    """Show a job's state, and why."""
+    plain.status(Jobs.open(), job_id, json=json)
 
 
-@app.command
+@app.command(group=LOOK)
 def output(
     job_id: JobId,
     *,
     cursor: int | None = None,
     stderr_cursor: int | None = None,
-    max_bytes: int = 20_000,
+    max_bytes: int | None = None,
     raw: Annotated[bool, Flag] = False,
+    attempt: int | None = None,
+    mirror: Annotated[bool, Flag] = False,
     json: Json = False,
 ) -> None:
-    """Print a job's output as clean text.
+    """Print all of a job's output as clean text: into a pipe or file in full, on a terminal in $PAGER or less.
 
     Parameters
     ----------
@@ -82,23 +75,44 @@ def output(
     stderr_cursor
         Likewise for a stderr of its own.
     max_bytes
-        Budget in characters.
+        At most so many characters: the first and the last lines. With --json it is 20,000 unless you say otherwise.
     raw
-        Keep escapes and redraws.
+        The bytes as they are, with escapes and redraws.
+    attempt
+        Only what that attempt of a job printed which has run several times.
+    mirror
+        Of a job on another host: keep its log in a file here, byte for byte, until it ends; prints the file's path.
     """
-    answer = Jobs.open().output(job_id, cursor=cursor, stderr_cursor=stderr_cursor, max_bytes=max_bytes, raw=raw)
-    show(answer, as_json=json) if json else _print_output(answer)
+    jobs = Jobs.open()
+    if mirror:
+        copies = jobs.mirror(job_id)
+        for path in copies.paths.values():
+            print(dumps({"mirror_path": str(path)}) if json else path, flush=True)
+        copies.run()
+        return
+    if json or max_bytes is not None:
+        room = OUTPUT_CHARS if max_bytes is None else max_bytes
+        answer = jobs.output(
+            job_id, cursor=cursor, stderr_cursor=stderr_cursor, max_bytes=room, raw=raw, attempt=attempt
+        )
+        show(answer, as_json=json) if json else print_output(answer)
+        return
+    whole = jobs.whole(job_id, cursor=cursor or 0, stderr_cursor=stderr_cursor or 0, raw=raw, attempt=attempt)
+    write_all(whole.stdout, sys.stdout, paged=not raw)
+    write_all(whole.stderr, sys.stderr)
+    if whole.note:
+        print(f"[{whole.note}]", file=sys.stderr)
 
 
-@app.command
+@app.command(group=LOOK)
 def tail(
     job_id: JobId,
     *,
     lines: Annotated[int, Parameter(("--lines", "-n"))] = 50,
-    follow: Annotated[bool, Parameter(("--follow", "-f"), negative="")] = False,
+    follow: Annotated[bool, Parameter(("--follow", "-f"), negative="", show_default=False)] = False,
     json: Json = False,
 ) -> None:
-    """Print the last lines of a job's output; with -f go on until the job ends.
+    """Print the last lines of a job's output; with -f follow it until the job ends.
 
     Parameters
     ----------
@@ -107,31 +121,16 @@ def tail(
     follow
         Print what comes until the job ends, and exit with its code.
     """
-    if follow and json:
-        raise InvalidInput("--follow prints output as it comes; for --json use `wait` or `output` with a cursor.")
-    jobs = Jobs.open()
-    answer = jobs.tail(job_id, lines=lines)
-    show(answer, as_json=json) if json else _print_output(answer)
-    if follow:
-        sys.exit(stay(jobs, job_id, cursor=answer.cursor, stderr_cursor=answer.stderr_cursor))
+    plain.tail(Jobs.open(), job_id, lines=lines, follow=follow, json=json)
 
 
-def _print_output(answer: Any) -> None:
-    """The output alone on stdout, a separate stderr and notes on stderr."""
-    sys.stdout.write(answer.stdout)
-    sys.stdout.flush()
-    sys.stderr.write(answer.stderr)
-    if answer.note:
-        print(f"[{answer.note}]", file=sys.stderr)
-
-
-@app.command
+@app.command(group=LOOK)
 def search(
     job_id: JobId,
     pattern: str,
     *,
-    literal: Annotated[bool, Parameter(("--literal", "-F"), negative="")] = False,
-    ignore_case: Annotated[bool, Parameter(("--ignore-case", "-i"), negative="")] = False,
+    literal: Annotated[bool, Parameter(("--literal", "-F"), negative="", show_default=False)] = False,
+    ignore_case: Annotated[bool, Parameter(("--ignore-case", "-i"), negative="", show_default=False)] = False,
     context: Annotated[int, Parameter(("--context", "-C"))] = 0,
     limit: int = 20,
     cursor: int = 0,
@@ -146,6 +145,8 @@ def search(
         Regular expression.
     literal
         The pattern is plain text.
+    ignore_case
+        Take upper and lower case for the same.
     context
         Lines to show around each match.
     limit
@@ -170,9 +171,9 @@ def search(
         sys.exit(1)
 
 
-@app.command
+@app.command(group=LOOK)
 def screen(job_id: JobId, *, png: Path | None = None, json: Json = False) -> None:
-    """Print what a person who is attached sees of a job now.
+    """Print a job's screen as an attached person sees it now.
 
     Parameters
     ----------
@@ -185,13 +186,51 @@ def screen(job_id: JobId, *, png: Path | None = None, json: Json = False) -> Non
     else:
         from tmuxjobs import picture
 
+        image = picture.png(seen)
+        if image is None:
+            raise InvalidInput(f"The screen of '{job_id}' is empty, so '{png}' was not written.")
         try:
-            png.write_bytes(picture.png(seen))
+            png.write_bytes(image)
         except OSError as error:
             raise InvalidInput(f"'{png}' cannot be written: {error.strerror}.") from None
 
 
-@app.command
+@app.command(group=LOOK)
+def events(
+    *,
+    follow: Annotated[bool, Parameter(("--follow", "-f"), negative="")] = False,
+    since: int | None = None,
+    project: Annotated[bool, Flag] = False,
+    untold: Annotated[bool, Flag] = False,
+    json: Json = False,
+) -> None:
+    """Print what happened to jobs, a numbered line each: starts, ends, prompts, holds.
+
+    Parameters
+    ----------
+    follow
+        Go on with what happens, as it happens, until Ctrl-C; without --since only that.
+    since
+        Only what came after this number.
+    project
+        Only jobs of this project.
+    untold
+        With --follow: only ends and prompts that no answer to an agent has reported.
+    """
+    if untold and not follow:
+        raise InvalidInput("--untold needs --follow.")
+    jobs = Jobs.open()
+    scope: Scope = "project" if project else "all"
+    happened = jobs.follow_events(since, scope=scope, untold=untold) if follow else jobs.events(since or 0, scope=scope)
+    for entry in happened:
+        if entry is not None:
+            text = visible_json(entry.model_dump_json(exclude_none=True)) if json else visible(jobs.event_line(entry))
+            print(text, flush=True)
+        if follow and isinstance(sys.stdout, Stream) and sys.stdout.unread:
+            sys.exit(UNREAD)
+
+
+@app.command(group=LOOK)
 def log_path(job_id: JobId, *, stderr: Annotated[bool, Flag] = False, json: Json = False) -> None:
     """Print where a job's log is: `less -R "$(tmuxjobs log-path JOB)"`.
 
@@ -203,8 +242,28 @@ def log_path(job_id: JobId, *, stderr: Annotated[bool, Flag] = False, json: Json
     answer = Jobs.open().status(job_id)
     path = answer.stderr_path if stderr else answer.log_path
     if path is None:
-        raise InvalidInput(f"Job '{job_id}' keeps no stderr of its own; it is in the log with the rest.")
+        raise InvalidInput(f"Job '{job_id}' has no separate stderr; it is in the log with the rest.")
     if json:
         print(visible_json(dumps({"job_id": job_id, "log_path": path})))
     else:
         print(visible(path) if sys.stdout.isatty() else path)
+
+
+@app.command(group=LOOK)
+def history(
+    job_id: JobId | None = None, *, limit: Annotated[int, Parameter(("--limit", "-n"))] = 50, json: Json = False
+) -> None:
+    """Show who called what on which job, what the policy said and why; newest last.
+
+    Parameters
+    ----------
+    limit
+        How many at the most.
+    """
+    deeds = Jobs.open().history(job_id, limit=limit)
+    if json:
+        rows = [deed.model_dump(mode="json", exclude_defaults=True) for deed in deeds]
+        print(visible_json(dumps({"history": rows})))
+        return
+    for deed in deeds:
+        print(visible(deed.text()))

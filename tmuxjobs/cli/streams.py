@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
+import itertools
 import os
+import re
 import select
+import shlex
+import shutil
+import signal
+import subprocess
 import sys
-from typing import Any, TextIO
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, Literal, TextIO, cast
+
+from tmuxjobs.outcome import seconds
+from tmuxjobs.visible import visible
 
 
 class Outlet(io.FileIO):
@@ -46,7 +59,7 @@ class Stream(io.TextIOWrapper):
 
     @property
     def error(self) -> OSError | None:
-        """What kept text from being written. A reader that has left is no error."""
+        """What kept text from being written. A reader that has left is not an error."""
         error = self._outlet.error
         return None if error is None or error.errno == errno.EPIPE else error
 
@@ -60,9 +73,179 @@ class Stream(io.TextIOWrapper):
         return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
+def write_all(pieces: Iterable[str | bytes], stream: TextIO, *, paged: bool = False) -> None:
+    """Write each piece as it comes; with *paged* what does not fit the terminal goes through a pager."""
+    left: Iterator[str | bytes] = iter(pieces)
+    if paged and stream.isatty():
+        left = _with_pager(cast(Iterator[str], left))
+    for piece in left:
+        if isinstance(piece, str):
+            stream.write(piece)
+        else:
+            stream.buffer.write(piece)
+        stream.flush()
+        if isinstance(stream, Stream) and stream.unread:
+            return
+
+
+def _with_pager(pieces: Iterator[str]) -> Iterator[str]:
+    """Give all of it to $PAGER, or to less; what it cannot have is left."""
+    columns, rows = shutil.get_terminal_size()
+    shown = ""
+    for piece in pieces:
+        shown += piece
+        if sum(1 + len(line.expandtabs()) // columns for line in shown.split("\n")) > rows:
+            break
+    else:
+        return iter((shown,))
+    command = os.environ.get("PAGER", "less -R")
+    words = shlex.split(command)
+    if not words or shutil.which(words[0]) is None or os.environ.get("TERM", "dumb") == "dumb":
+        return itertools.chain((shown,), pieces)
+    pager = subprocess.Popen(command, shell=True, stdin=subprocess.PIPE, encoding="utf-8", errors="replace")
+    # Ctrl-C is the pager's while it is up.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert pager.stdin is not None
+        with contextlib.suppress(BrokenPipeError), pager.stdin as stdin:  # its reader has left
+            for piece in itertools.chain((shown,), pieces):
+                stdin.write(piece)
+        pager.wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return iter(())
+
+
 def take_over() -> Stream:
     """Put a `Stream` in the place of standard output and error; answers the one for output."""
     if sys.stdin is None:
         sys.stdin = open(os.devnull)  # noqa: SIM115
     sys.stdout, sys.stderr = output, _ = Stream(sys.stdout), Stream(sys.stderr)
     return output
+
+
+@contextlib.contextmanager
+def busy(what: str) -> Iterator[None]:
+    """While it lasts a line on stderr says `what` and for how long, from the first second on; gone afterwards."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield
+        return
+    over = threading.Event()
+    teller = threading.Thread(target=_tell, args=(what, over), daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        over.set()
+        teller.join()
+
+
+def _tell(what: str, over: threading.Event) -> None:
+    since = time.monotonic()
+    shown = False
+    while not over.wait(1.0):
+        print(f"\r{visible(what)} … {seconds(time.monotonic() - since)}\x1b[K", end="", file=sys.stderr, flush=True)
+        shown = True
+    if shown:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+State = Literal["text", "escape", "intermediate", "sequence", "header", "string", "sixel"]
+PASSED: Final = "\b\t\n\r"
+ABORTS: Final = "\x18\x1a"
+# Its parameters are bounded, for terminals have overflowed on huge ones; a repeat (`b`) would multiply what is printed.
+ALLOWED: Final = re.compile(r"(?:[0-9]{0,5}[;:]){0,32}[0-9]{0,5}m|[0-9]{0,4}[A-GPX@`]|[0-2]?K")
+WHOLE: Final = re.compile(rf"(?:[{PASSED}]|\x1b\[(?:{ALLOWED.pattern}))+")
+"""What passes as it stands: only for speed, the states say the same."""
+PARAMETERS: Final = 256
+RUNS: Final[dict[State, re.Pattern[str]]] = {
+    "text": re.compile(r"[^\x00-\x1f\x7f-\x9f]+"),
+    "string": re.compile(r"[^\a\n\x18\x1a\x1b]+"),
+    "sixel": re.compile(r"[!-~\r\n]+"),
+}
+
+
+class TerminalFilter:
+    """A piece of the stream in, what may be written out; any split of a stream gives the same in total.
+
+    A parser with the states of a VT500 (vt100.net/emu/dec_ansi_parser), so that it takes a sequence to end where the
+    terminal does: a control in its midst is obeyed at once, ESC begins anew, CAN and SUB abort. It differs where tmux
+    and `clean.py` do: C1 controls in their 8-bit form are dropped, not obeyed, and a string ends with its line.
+    Text is made visible, see `visible.py`.
+    """
+
+    def __init__(self) -> None:
+        self._state: State = "text"
+        self._sequence = ""
+        self._shown = ""
+        """The last two characters of text, if nothing came since: they decide about a joiner behind them."""
+
+    def __call__(self, piece: str) -> str:
+        out: list[str] = []
+        at = 0
+        while at < len(piece):
+            runs = RUNS.get(self._state)
+            if runs and (run := runs.match(piece, at)):
+                out.append(self._show(run[0]) if self._state == "text" else "")
+                at = run.end()
+            elif self._state == "text" and (run := WHOLE.match(piece, at)):
+                self._shown = ""
+                out.append(run[0])
+                at = run.end()
+            else:
+                out.append(self._take(piece[at]))
+                at += 1
+        return "".join(out)
+
+    def _show(self, text: str) -> str:
+        before = self._shown
+        self._shown = (before + text)[-2:]
+        return visible(before + text)[len(visible(before)) :]
+
+    def _take(self, char: str) -> str:
+        if char == "\x1b":
+            self._state = "escape"
+        elif char in ABORTS:
+            self._state = "text"
+        elif self._state in ("header", "string", "sixel"):
+            return self._in_string(char)
+        elif char in PASSED:
+            self._shown = ""
+            return char
+        elif char < " " or "\x7f" <= char <= "\x9f":
+            pass
+        elif char > "~":
+            self._state = "text"
+            return self._show(char)
+        elif self._state == "escape":
+            self._escaped(char)
+        elif self._state == "intermediate":
+            self._state = "intermediate" if char < "0" else "text"
+        elif char < "@":
+            self._sequence = (self._sequence + char)[:PARAMETERS]
+        else:
+            self._state = "text"
+            if ALLOWED.fullmatch(self._sequence + char):
+                self._shown = ""
+                return f"\x1b[{self._sequence}{char}"
+        return ""
+
+    def _escaped(self, char: str) -> None:
+        self._sequence = ""
+        if char == "[":
+            self._state = "sequence"
+        elif char == "P":
+            self._state = "header"
+        elif char in "]X^_k":
+            self._state = "string"
+        else:
+            self._state = "intermediate" if char < "0" else "text"
+
+    def _in_string(self, char: str) -> str:
+        if char in "\a\n" or self._state == "sixel":
+            self._state = "text"
+            return self(char)
+        # A picture's data may hold newlines; it is recognised by how its string begins.
+        if self._state == "header" and not (char.isdecimal() or char == ";"):
+            self._state = "sixel" if char == "q" else "string"
+        return ""

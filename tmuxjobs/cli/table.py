@@ -10,36 +10,50 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tmuxjobs.answers import JobList, JobSummary
-from tmuxjobs.contract import MARKS
+from tmuxjobs.arguments import Scope
+from tmuxjobs.contract import OPEN, STATES
 from tmuxjobs.errors import apart
+from tmuxjobs.job_answers import JobList, JobSummary
 from tmuxjobs.jobs import Jobs
 from tmuxjobs.models import Status
 from tmuxjobs.outcome import seconds
 from tmuxjobs.visible import visible
 
-LOOKS: dict[Status, tuple[str, str]] = {
-    "running": ("running", "blue"),
-    "completed": ("done", "green"),
-    "failed": ("failed", "red"),
-    "killed": ("killed", "magenta"),
-    "lost": ("lost", "red"),
-}
 REFRESH_S = 1.0
 # The least width of the terminal at which a column is there, in the order of the table.
-COLUMNS = {"JOB": 0, "STATE": 0, "AGE": 100, "TIME": 40, "CPU": 72, "MEM": 72, "COMMAND": 140, "LAST LINE": 56}
+COLUMNS = {
+    "JOB": 0,
+    "PROJECT": 48,
+    "STATE": 0,
+    "AGE": 100,
+    "TIME": 40,
+    "CPU": 72,
+    "MEM": 72,
+    "COMMAND": 140,
+    "LAST LINE": 56,
+}
 NUMBERS = {"AGE", "TIME", "CPU", "MEM"}
 
 
 class Listing:
     """The jobs that are asked for; remembers the processor time of the last look, for how busy each is now."""
 
-    def __init__(self, jobs: Jobs, console: Console, *, status: Status | None, limit: int, name: str | None) -> None:
+    def __init__(
+        self,
+        jobs: Jobs,
+        console: Console,
+        *,
+        status: Status | None,
+        limit: int,
+        name: str | None,
+        scope: Scope | None = None,
+    ) -> None:
         self.jobs = jobs
         self.console = console
         self.status = status
         self.limit = limit
         self.name = name
+        self.scope = scope
         self._before: dict[str, tuple[float, float]] = {}
 
     def show(self) -> None:
@@ -53,10 +67,14 @@ class Listing:
                 time.sleep(REFRESH_S)
 
     def table(self, *, most: int | None = None) -> RenderableType:
-        found = self.jobs.list(status=self.status, limit=min(self.limit, most or self.limit), name=self.name)
+        found = self.jobs.list(
+            status=self.status, limit=min(self.limit, most or self.limit), name=self.name, scope=self.scope
+        )
         if not found.jobs and not found.damaged:
-            return Text("No jobs.", style="dim")
+            return Text(found.text(), style="dim")
         columns = [title for title, least in COLUMNS.items() if self.console.width >= least]
+        if not any(job.project for job in found.jobs):
+            columns = [title for title in columns if title != "PROJECT"]
         table = Table(box=None, pad_edge=False, header_style="bold", expand="LAST LINE" in columns)
         for title in columns:
             table.add_column(
@@ -80,10 +98,11 @@ class Listing:
         """Every column's text; nothing of a job is ever taken for markup."""
         age = (datetime.now(UTC) - job.started).total_seconds()
         return {
-            "JOB": Text(job.job_id, style="bold" if job.status == "running" else ""),
+            "JOB": Text(job.job_id, style="bold" if job.status in OPEN else ""),
+            "PROJECT": Text(job.project or "", style="cyan"),
             "STATE": self.state(job),
             "AGE": Text(seconds(max(0.0, age))),
-            "TIME": Text(seconds(job.runtime)),
+            "TIME": Text(seconds(job.runtime) + ("" if job.runtime_is_exact else "+")),
             "CPU": Text(f"{usage[0]:.0%}" if usage else ""),
             "MEM": Text(size(usage[1]) if usage else ""),
             "COMMAND": Text(" ".join(job.command.split()), style="dim"),
@@ -91,17 +110,16 @@ class Listing:
         }
 
     def state(self, job: JobSummary) -> Text:
-        word, style = LOOKS[job.status]
-        mark = MARKS[word]
+        word, (mark, style) = str(job.status), STATES["waits" if job.waits_for else job.status]
         if job.waits_for:
-            word, style, mark = f"asks {job.waits_for}", "yellow", MARKS["asks"]
+            word = f"waits for {job.waits_for}"
         shown = [mark] if self.console.encoding.startswith("utf") else []
         return Text(" ".join([*shown, word, *([job.how] if job.how else [])]), style=style)
 
     def usage(self, found: JobList, faults: list[str]) -> dict[str, tuple[float, int]]:
         """{running job: (processors kept busy since the last look, or since its start; resident bytes)}."""
         now = time.monotonic()
-        running = {job.job_id: job for job in found.jobs if job.status == "running"}
+        running = {job.job_id: job for job in found.jobs if job.status in ("running", "paused")}
         busy = {}
         for job_id, (cpu_s, rss) in self.jobs.usage(list(running), faults).items():
             before_s, before = self._before.get(job_id, (0.0, now - max(running[job_id].runtime, 0.001)))
@@ -112,7 +130,12 @@ class Listing:
 
 def left_out(found: JobList) -> list[str]:
     more = found.total - len(found.jobs)
-    return [*([f"{more} older ones are not shown; --limit shows more."] if more else []), *found.damaged]
+    others = found.other_projects
+    return [
+        *([f"{more} older ones are not shown; --limit shows more."] if more else []),
+        *([f"{others} in other projects are not shown."] if others else []),
+        *found.damaged,
+    ]
 
 
 def size(count: int) -> str:

@@ -1,31 +1,43 @@
 """Host: one machine's jobs as they stand, derived anew from disk, tmux and the process table. Knows no verbs."""
 
+from __future__ import annotations
+
 import builtins
 import contextlib
 import math
 import os
+import re
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
+from tmuxjobs import files
+from tmuxjobs.arguments import WAIT_S
 from tmuxjobs.contract import mark_of
 from tmuxjobs.errors import JobNotFound, OtherHost, TmuxError
-from tmuxjobs.hosts import job_processes
-from tmuxjobs.models import Elsewhere, Job, Lost, Record, Running, RunRecord, State, derive_state
+from tmuxjobs.hosts.machine import Machine
+from tmuxjobs.models import Caller, JobSpec, ProcessRecord, Record, RunRecord
 from tmuxjobs.settings import Settings
+from tmuxjobs.states import Elsewhere, InSlurmQueue, Job, Lost, Paused, Running, State, derive_state
 from tmuxjobs.store import units
-from tmuxjobs.store.journal import Journal
+from tmuxjobs.store.journal import History, Journal
 from tmuxjobs.store.store import Store
-from tmuxjobs.system import processes
+from tmuxjobs.system import job_processes, processes, slurm
 from tmuxjobs.tmux import status_line
 from tmuxjobs.tmux.session import Tmux
 
 RUN = "import sys; sys.path.insert(0, sys.argv.pop(1)); "
 COMMAND = f"{RUN}from tmuxjobs.cli.main import main; main()"
-NOTICE = f"{RUN}from tmuxjobs.hosts.local import Host; from tmuxjobs.verbs import notify; notify.main(Host.open())"
+NOTICE = f"{RUN}from tmuxjobs.hosts.local import Host; from tmuxjobs.verbs.prompts import main; main(Host.open())"
 """What our windows run of the installed package, with its place as the first argument."""
+
+CALLERS = 100_000
+"""So many jobs' callers are kept in memory, each caller once: about 15 MB."""
 
 
 class End(NamedTuple):
@@ -35,20 +47,65 @@ class End(NamedTuple):
     monotonic: float | None
 
 
+@dataclass(frozen=True)
+class Timing:
+    """Bounds in seconds of what is asked of a host; tests hand in others."""
+
+    tmux: float = 10.0
+    """One call of tmux."""
+    search: float = 20.0
+    """One search of a log."""
+    pattern: float = 5.0
+    """One pattern over the response to what was typed."""
+    url_errors: float = 5.0
+    """For so long a server's errors (500) are taken for its start."""
+    call: float = WAIT_S
+    """A wait within one call over MCP."""
+
+
 class Host:
     """One state directory and one session of one tmux server. Holds nothing that a second process could not see."""
 
-    def __init__(self, settings: Settings, *, environ: Mapping[str, str], cwd: Path) -> None:
+    name = ""
+    """How the person's ssh configuration names it; empty for this machine."""
+    machine = Machine()
+
+    def __init__(
+        self, settings: Settings, *, environ: Mapping[str, str], cwd: Path, timing: Timing | None = None
+    ) -> None:
         self.settings = settings
+        self.timing = timing or Timing()
         self.environ = dict(environ)
         self.cwd = settings.working_dir or cwd
         self.store = Store(settings.state_dir)
         self.journal = Journal(settings.state_dir / "journal")
+        self.history = History(settings.state_dir / "history")
+        self.find: Callable[[str], Host] = lambda _: self
+        self.owner: Callable[[str], Host] = lambda _: self
+        self.others: Callable[[], Sequence[Host]] = tuple
+        self.chosen: Callable[[str | None], Host] = lambda _: self
+        """Which host has a job, brought up to date or as it is known; the other ones; the one that a person chose.
+
+        `Hosts` knows of several.
+        """
         self.looked_for_lost_at = -math.inf
+        self.had_session = False
+        """Whether this process has seen to our session. It may be gone: who opens a window hears of it then."""
+        self.prunes_soon = threading.Lock()
         self.ends: dict[str, End] = {}
+        self.callers: dict[str, Caller] = {}
+        self._same: dict[Caller, Caller] = {}
+        self.marks: dict[str, tuple[int, ...]] = {}
+        """Of jobs that run: what of their attempts, and of whether they are ready, is in the journal."""
         self._unit: units.Unit | None = None
         root = mark_of(str(settings.state_dir))
-        self.tmux = Tmux(socket_name=settings.socket_name, session=settings.session, root=root, environ=environ)
+        self.tmux = Tmux(
+            socket_name=settings.socket_name,
+            session=settings.session,
+            root=root,
+            environ=environ,
+            call_s=self.timing.tmux,
+        )
 
     @classmethod
     def open(cls, settings: Settings | None = None) -> Self:
@@ -70,6 +127,7 @@ class Host:
         """Our session with its welcome page and its look; one call of tmux when all is there."""
         welcome = self.unit().argv("welcome", self.settings.session, self.tmux.binary)
         self.tmux.ensure_session(welcome, status_line.OPTIONS)
+        self.had_session = True
 
     def left(self, job: Job) -> job_processes.Left:
         """Processes of a job whose runner is gone."""
@@ -77,21 +135,27 @@ class Host:
         if not job.lost or job.exit is not None or run is None or not self.is_here(run):
             return job_processes.Left()
         if adopted is None:
-            trace = job_processes.Trace.of(job.spec, run)
-            return job_processes.of_jobs({job.id: trace}).get(job.id, job_processes.Left())
+            return self.machine.of_jobs({job.id: trace_of(job.spec, run)}).get(job.id, job_processes.Left())
         pane = job_processes.PaneTrace(
             environment=(run.pane, f"{run.socket},{run.server_pid},"),
             leader=(adopted.pid, adopted.start),
             server=(run.server_pid, run.server_start),
             since=run.start,
         )
-        return job_processes.of_pane(pane)
+        return self.machine.of_pane(pane)
 
     def is_here(self, run: RunRecord | None) -> bool:
         """Whether the pids of that record are of this boot and this pid namespace."""
-        return (
-            run is not None and run.boot == job_processes.boot_id() and run.namespace in ("", processes.pid_namespace())
-        )
+        here = self.machine.here()
+        return run is not None and run.boot == here.boot and run.namespace in ("", here.namespace)
+
+    def is_stopped(self, record: Record) -> bool:
+        """Whether somebody else has stopped a running job (SIGSTOP); of another machine's that is not known."""
+        run = record.run
+        if record.job.slurm and run is not None:
+            return bool(run.paused)  # srun itself goes on
+        pid = record.job.adopted.pid if record.job.adopted else run.command_pid if run else None
+        return pid is not None and self.is_here(run) and self.machine.stopped(pid)
 
     def refuse_elsewhere(self, job_id: str) -> None:
         """For all that needs the job's processes or its window; raises OtherHost when another machine has them."""
@@ -113,48 +177,126 @@ class Host:
         if isinstance(state, Lost) or (isinstance(state, Running) and self.store.has_ended(record.id)):
             record = self.store.look(record.id) or record
             state = self.state(record)
+        if type(state) is Running and self.is_stopped(record):
+            state = Paused(state.command_ended, state.awaits_tmux)
+        if record.job.detached and isinstance(state, Lost | Elsewhere):
+            record, state = self.by_slurm(record, state)
         if isinstance(state, Lost):
             # No runner comes any more that would read it: a server was killed before it opened the window.
             self.store.forget_environment(record.id)
         return Job(record, state, self.store.folder(record.id))
 
     def state(self, record: Record) -> State:
-        run = record.run
-        alive = record.exit is None and run is not None and job_processes.alive(run.pid, run.start)
-        return derive_state(
-            record,
-            runner_alive=alive,
-            boot=job_processes.boot_id(),
-            monotonic=time.monotonic(),
-            namespace=processes.pid_namespace(),
-            machine=processes.machine_id(),
-        )
+        alive = record.exit is None and self.lives(record)
+        state = derive_state(record, self.machine.here(), runner_alive=alive, monotonic=self.machine.monotonic())
+        told = self.in_slurm(record.id) if record.job.slurm and type(state) is Running else {}
+        if told and told["state"] in slurm.QUEUED and isinstance(state, Running) and not state.command_ended:
+            return InSlurmQueue(why="; ".join(filter(None, (told["reason"] or told["state"], told["doubt"]))))
+        return state
+
+    def by_slurm(self, record: Record, state: State) -> tuple[Record, State]:
+        """A job of `sbatch` whose runner is gone, or on another machine: as Slurm says; its end is written down."""
+        folder, told = self.store.folder(record.id), self.in_slurm(record.id)
+        srun = (record.job.slurm or ("srun",))[0]
+        try:
+            found = slurm.look(srun, record.id, self.environ)
+        except slurm.Silent as silent:
+            return record, Running(between=f"in Slurm as far as is known, which does not answer: {silent}")
+        if found is not None:
+            facts = {"number": found.number, "state": found.state, "node": found.node, "reason": found.reason}
+            with contextlib.suppress(OSError):
+                files.write_json(str(folder / "slurm.json"), {**facts, "doubt": ""})
+            if found.queued:
+                return record, InSlurmQueue(why=found.reason or found.state)
+            if found.open:
+                return record, Running(between="in Slurm; its window is gone, and `output` has what it prints")
+        found = found or (slurm.kept(srun, told["number"], self.environ) if told else None)
+        end = batch_end(record, folder, found)
+        if end is None:
+            return record, state
+        with self.store.lock():
+            if not self.store.has_ended(record.id):
+                files.write_in_room(str(folder), "exit", end)
+        record = self.store.look(record.id) or record
+        return record, self.state(record)
+
+    def in_slurm(self, job_id: str) -> dict[str, str]:
+        """How the job stood in Slurm when its runner last looked; empty where nobody knows."""
+        with contextlib.suppress(OSError, files.Odd):
+            return files.record(str(self.store.folder(job_id) / "slurm.json"), files.SLURM)
+        return {}
+
+    def reached(self) -> Self:
+        """This host, once it can be asked; raises HostError for another one that cannot be reached."""
+        return self
+
+    def close(self) -> None:
+        """Give up the connection, where there is one; the jobs run on."""
+
+    def fresh(self, *_job_ids: str) -> bool:
+        """Whether what is known is as things stand now: of this machine it always is."""
+        return True
+
+    def lives(self, record: Record) -> bool:
+        """Whether its runner does."""
+        return record.run is not None and self.machine.alive(record.run.pid, record.run.start)
+
+    def caller_of(self, job_id: str) -> Caller:
+        """Who started the job: its record is read once, for that does not change. Raises StateError for a damaged one.
+
+        Of a job that is gone nothing is known.
+        """
+        caller = self.callers.get(job_id)
+        if caller is None:
+            record = self.store.look(job_id)
+            caller = record.job.caller if record is not None else Caller()
+            if len(self.callers) >= CALLERS:
+                self.callers.clear()
+                self._same.clear()
+            caller = self.callers[job_id] = self._same.setdefault(caller, caller)
+        return caller
 
     def runtime(self, job: Job) -> float:
         """Seconds that the machine was awake (CLOCK_MONOTONIC), however the wall clock jumped.
 
-        Of another machine's job it is wall time. Of a lost job nothing is known but the last growth of its log, in wall
-        time and no more than has passed.
+        Of another machine's job it is wall time. Of a lost job it is until its recorder saw that its runner was gone;
+        where that one went too, until the last growth of its log, in wall time: it ran for that long at the least.
         """
         if job.exit is not None:
             return job.exit.runtime_s
+        if job.queued:
+            return 0.0
         since = job.record.started_monotonic
         if isinstance(job.state, Elsewhere):  # its clock is another one
             started = (job.run.started_at if job.run else None) or job.spec.created_at
             return max(0.0, time.time() - started.timestamp())
         if job.lost:
+            if (gone := self._gone(job)) is not None:
+                return max(0.0, gone - since)
             try:
                 written = job.log.stat().st_mtime
             except OSError:
                 return 0.0
             known = max(0.0, written - job.spec.created_at.timestamp())
-            return min(known, time.monotonic() - since) if job.spec.boot == job_processes.boot_id() else known
-        return max(0.0, time.monotonic() - since)
+            awake = self.machine.monotonic() - since
+            return min(known, awake) if job.record.boot == self.machine.here().boot else known
+        return max(0.0, self.machine.monotonic() - since)
+
+    def knows_runtime(self, job: Job) -> bool:
+        """Whether `runtime` is exact; of a lost job it may be the least that it can have been."""
+        return not job.lost or job.exit is not None or self._gone(job) is not None
+
+    def _gone(self, job: Job) -> float | None:
+        """When the job's recorder saw that its runner was gone, by CLOCK_MONOTONIC of its boot, in s."""
+        with contextlib.suppress(OSError, files.Odd):
+            return float(files.record(str(job.folder / "gone.json"), files.GONE)["monotonic"])
+        return None
 
     def end_of(self, record: Record) -> End:
         """Of a job that has ended; of a lost one the time of its start."""
-        here = record.job.machine in ("", processes.machine_id())
-        if record.job.boot != job_processes.boot_id():
+        there = self.machine.here()
+        here = record.job.machine in ("", there.machine)
+        if record.boot != there.boot:
             return End(here, None)
         return End(here, record.started_monotonic + (record.exit.runtime_s if record.exit else 0.0))
 
@@ -171,8 +313,77 @@ class Host:
             )
         return self.tmux.attach_argv(pane)
 
+    @property
+    def is_reached(self) -> bool:
+        """Whether it can be asked now; this machine always can."""
+        return True
+
+    @property
+    def root(self) -> str:
+        """The state directory, where it is."""
+        return str(self.settings.state_dir)
+
+    def log_path(self, path: Path) -> str:
+        """Where a person finds that file of a job."""
+        return str(path)
+
+    @property
+    def umask(self) -> int:
+        return own_umask()
+
+    @property
+    def node(self) -> str:
+        """The name that the machine has for itself."""
+        return os.uname().nodename
+
+    def this_process(self) -> ProcessRecord:
+        """Ours, for a job that is to end with it; raises InvalidInput for a host that does not see our end."""
+        return ProcessRecord(pid=os.getpid(), name="tmuxjobs", start=processes.start_of(os.getpid()))
+
     def attach_line(self, job: Job) -> str:
-        return f"{self.tmux.attach}:{job.id}"
+        """What a person types to see the job: in tmux a client in a client would be refused."""
+        return f"tmuxjobs attach {job.id}" if self.environ.get("TMUX") else f"{self.tmux.attach}:{job.id}"
+
+
+def trace_of(job: JobSpec, run: RunRecord) -> job_processes.Trace:
+    return job_processes.Trace(job.mark, (run.pid, run.start), (run.command_pid, run.command_start))
+
+
+def batch_end(record: Record, folder: Path, found: slurm.Allocation | None) -> dict[str, Any] | None:
+    """The exit record of a job of `sbatch`, by Slurm's word and the code that its script has left; None for neither."""
+    code: int | None = None
+    ended_at, log = time.time(), folder / "output.log"
+    with contextlib.suppress(OSError, ValueError):
+        code, ended_at = int((folder / "code").read_text()), (folder / "code").stat().st_mtime
+    if code is None and found is None:
+        return None
+    log_facts = {"complete": True, "why": None, "bytes": log.stat().st_size if log.exists() else 0}
+    end: dict[str, Any] = {
+        "format": record.job.format,
+        "ended_at": datetime.fromtimestamp(ended_at, UTC).isoformat(),
+        "runtime_s": found.used_s if found else max(0.0, ended_at - record.job.created_at.timestamp()),
+        "exit_code": code if code is not None else os.WEXITSTATUS(found.status) if found else None,
+        "signal": None,
+        "reason": "kill" if (folder / "stop.json").exists() else "exit",
+        "note": "",
+        "log": {**log_facts, "stderr_bytes": None, "dropped_bytes": 0, "recorder_restarts": 0},
+        "job": record.job.model_dump(mode="json"),
+        "run": record.run.model_dump(mode="json") if record.run else None,
+    }
+    if found is not None:
+        slurm.tell_end(end, found, asked=end["reason"] == "kill")
+    return end
+
+
+def own_umask() -> int:
+    """Ours, to be the job's; Linux tells it without a change that another thread could see."""
+    try:
+        text = Path("/proc/self/status").read_text()
+        return int(re.search(r"^Umask:\s*(\d+)", text, re.MULTILINE)[1], 8)  # type: ignore[index]
+    except OSError:
+        mask = os.umask(0o022)
+        os.umask(mask)
+        return mask
 
 
 def own_environment() -> dict[str, str]:

@@ -33,7 +33,23 @@ def main() -> None:
     if role == "runner":
         from tmuxjobs.pane.runner import Runner
 
-        sys.exit(Runner(folder(), os.ttyname(0)).main())
+        place = folder()
+        if not os.path.lexists(os.path.join(place, "job.json")):  # who asked for it has given it up
+            os.execvp("tmux", ["tmux", "kill-pane", "-t", os.environ["TMUX_PANE"]])
+        runner = Runner(place, os.ttyname(0))
+        if runner.job.get("detached"):
+            from tmuxjobs.pane.batch import BatchRunner
+
+            runner = BatchRunner(runner.folder, runner.tty)
+        elif runner.job.get("slurm"):
+            from tmuxjobs.pane.slurm import SlurmRunner
+
+            runner = SlurmRunner(runner.folder, runner.tty)
+        elif any(map(runner.job.get, ("retry", "restart_policy", "ready_when"))):
+            from tmuxjobs.pane.attempts import Repeating
+
+            runner = Repeating(place, runner.tty)
+        sys.exit(runner.main())
     elif role == "recorder":
         from tmuxjobs.pane import recorder
 
@@ -46,6 +62,11 @@ def main() -> None:
         from tmuxjobs.pane import window
 
         window.ended(folder())
+    elif role == "announce":
+        from tmuxjobs.contract import IN_OURS
+        from tmuxjobs.pane import turns
+
+        turns.announce_all(STATE, os.environ.pop(IN_OURS).split())
     elif role == "welcome":
         from tmuxjobs.pane import welcome
 

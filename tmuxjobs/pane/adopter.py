@@ -1,6 +1,6 @@
 """The process beside an adopted window: a runner of a job whose first process is not its child but tmux's.
 
-It has no terminal, and outlives who started it. The kernel tells it when that process ends; how, tmux tells, or a
+It has no terminal, and outlives who started it. The kernel reports when that process ends; how, tmux reports, or a
 recent Linux. No mark can be printed behind the last output, for tmux closes the terminal at once (3.2a to 3.7c).
 """
 
@@ -16,10 +16,11 @@ import time
 
 from tmuxjobs import files
 from tmuxjobs.contract import IN_OURS, WINDOW
+from tmuxjobs.files import now, write_in_room
 from tmuxjobs.pane.command import Command, Stop
-from tmuxjobs.pane.recording import Recorder, Refused, readable
-from tmuxjobs.pane.records import now, write_in_room
+from tmuxjobs.pane.recorder_link import RecorderLink, Refused, readable
 from tmuxjobs.pane.runner import Runner
+from tmuxjobs.pane.runner_log import RunnerLog
 from tmuxjobs.system.processes import LINUX, Process, all_processes, is_alive, send, start_of
 
 TYPE_CHECKING = False  # `typing` takes 2 ms
@@ -41,7 +42,7 @@ PIDFD = hasattr(os, "pidfd_open")  # Linux, from Python 3.9 on
 class Adopted(Command):
     """The first process of an adopted window, and what came from it."""
 
-    def __init__(self, job: dict[str, Any], recorder: Recorder) -> None:
+    def __init__(self, job: dict[str, Any], recorder: RecorderLink) -> None:
         self.adopted: dict[str, Any] = job["adopted"]
         super().__init__(job, self.adopted["tty"])
         self.recorder = recorder
@@ -92,14 +93,34 @@ class Adopted(Command):
         return f"TMUX_PANE={self.recorder.pane}".encode() in environ and any(one.startswith(tmux) for one in environ)
 
 
+class AdoptedLog(RunnerLog):
+    """tmux closes the terminal with the first process: no mark comes after the output, which may not be whole."""
+
+    def send_mark(self) -> bool:
+        """The recorder is asked instead; it has all that tmux has read."""
+        self.recorder.signal(signal.SIGUSR1)
+        return True
+
+    def end(self) -> dict[str, Any]:
+        log = super().end()
+        return {**log, "complete": None, "why": TAIL} if log["complete"] else log
+
+
 class Adopter(Runner):
+    command: Adopted
+
     def __init__(self, folder: str) -> None:
         super().__init__(folder, "")
-        self.command: Adopted = Adopted(self.job, self.recorder)
         self.adopted = self.command.adopted
         self.tty = self.command.tty
         self.ended_fd = -1
         self.last_line = ""
+
+    def make_command(self) -> Command:
+        return Adopted(self.job, self.recorder)
+
+    def make_log(self) -> RunnerLog:
+        return AdoptedLog(self.folder, self.command, self.recorder, self.run, self.asked_to_end)
 
     # Start
 
@@ -111,7 +132,7 @@ class Adopter(Runner):
         if start_of(self.command.pid) != self.adopted["start"]:
             raise Refused("its process has ended")
         self.recorder.since = str(int(time.time() - time.monotonic() + self.adopted["started_monotonic"]))
-        self.record()
+        self.recorder.start_first()
         self.recorder.tmux(["set-option", "-w", "-t", self.recorder.pane, "@tmuxjobs_adopted", "1"])
         self.run.update(command_pid=self.command.pid, command_start=self.adopted["start"])
         self.run.update({name: self.adopted[name] for name in ("started_at", "started_monotonic")})
@@ -125,6 +146,9 @@ class Adopter(Runner):
         with contextlib.suppress(Refused, OSError):  # it was closed
             marks = [["set-option", "-pu", *pane, name] for name in ("@tmuxjobs_job", "@tmuxjobs_root")]
             self.recorder.tmux(["pipe-pane", *pane], *marks, *unset)
+
+    def close_window(self) -> None:
+        """Never: it is the person's, and what runs in it as well."""
 
     # While it runs
 
@@ -149,14 +173,14 @@ class Adopter(Runner):
 
     def over(self) -> bool:
         """With its first process its terminal is gone, and nobody who outlives it can write into the log."""
-        if self.stop and time.monotonic() > self.stop.give_up:
+        if self.command.stop and time.monotonic() > self.command.stop.give_up:
             return True
-        return self.command.gone and not (self.stop and self.command.members())
+        return self.command.gone and not (self.command.stop and self.command.members())
 
     def learn_status(self) -> None:
-        """How it ended; None stays when nobody tells. Returns when tmux has handed all that it read to the recorder."""
-        self.give_up_at = time.monotonic() + TELL_S
-        while self.waits_for_tmux():
+        """How it ended; None when nobody knows. Returns when tmux has handed all that it read to the recorder."""
+        self.log.give_up_at = time.monotonic() + TELL_S
+        while self.log.waits_for_tmux():
             self.command.status = self.kernel_status() if self.command.status is None else self.command.status
             facts = self.ask_tmux()
             if facts == [] or (facts is None and not self.recorder.server_lives()):
@@ -170,7 +194,7 @@ class Adopter(Runner):
             time.sleep(0.02)
 
     def kernel_status(self) -> int | None:
-        """From proc_pid_stat(5) while tmux has not reaped it, later from its pidfd where Linux tells."""
+        """From proc_pid_stat(5) while tmux has not reaped it, later from its pidfd where Linux reports it."""
         if not LINUX:
             return None
         with contextlib.suppress(OSError):
@@ -202,29 +226,19 @@ class Adopter(Runner):
     def hang_up(self) -> None:
         """The window was closed, or tmux ended: so does the job."""
         self.closed = True
-        self.stop = self.stop or Stop("hangup", signal.SIGHUP, 1.0)
+        self.command.stop = self.command.stop or Stop("hangup", signal.SIGHUP, 1.0)
         self.command.signal_all(signal.SIGHUP)
         self.command.signal_all(signal.SIGCONT)
 
-    def recorder_gone(self) -> None:
+    def recorder_gone(self, report: dict[str, Any]) -> None:
         facts = self.ask_tmux()
         if facts == [] or (facts is None and not self.recorder.server_lives()):
-            self.last_report = self.recorder.report(0) or {"why": "gone"}
-            self.watch_no_recorder()
+            self.log.end_here(report)
             self.hang_up()
         else:
-            super().recorder_gone()
+            super().recorder_gone(report)
 
     # The end
-
-    def send_mark(self) -> bool:
-        """The recorder is asked instead; it has all that tmux has read."""
-        self.recorder.signal(signal.SIGUSR1)
-        return True
-
-    def end_log(self) -> dict[str, Any]:
-        log = super().end_log()
-        return {**log, "complete": None, "why": TAIL} if log["complete"] else log
 
     def show_end(self, line: str) -> None:
         self.last_line = line  # no terminal any more: `stay` makes another
@@ -268,7 +282,7 @@ def descendants(table: dict[int, Process], pids: set[int]) -> dict[int, Process]
 
 
 def wait_status(code: str, name: str) -> int | None:
-    """What tmux tells, as wait(2) does; 3.2a knows no signals."""
+    """What tmux reports, as wait(2) does; 3.2a knows no signals."""
     if code:
         return int(code) << 8
     number = int(name) if name.isdigit() else getattr(signal, f"SIG{name.upper()}", None)
@@ -276,7 +290,7 @@ def wait_status(code: str, name: str) -> int | None:
 
 
 def ignores(pid: int, number: int) -> bool:
-    """Whether it ignores a signal, proc_pid_status(5); False where that is not to be known."""
+    """Whether it ignores a signal, proc_pid_status(5); False where that cannot be known."""
     with contextlib.suppress(OSError), open(f"/proc/{pid}/status") as file:
         for line in file:
             if line.startswith("SigIgn:"):

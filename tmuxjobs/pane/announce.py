@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import termios
 import time
 
+from tmuxjobs.lean import signal, suppress
 from tmuxjobs.outcome import End
+from tmuxjobs.pane.recorder_link import write_fully
 
 TYPE_CHECKING = False  # `typing` takes 2 ms
 
@@ -16,11 +16,20 @@ if TYPE_CHECKING:
     from typing import Any
 
 HOOK_S = 60.0
+PLAIN = "\x1b[?1047l\x1b[?1000;1002;1003;1006;1004;2004l\x1b7\x1b[r\x1b8\x1b[m"
+"""Leaves a full-screen program's alternate screen, modes, colours and hidden cursor behind."""
+
+
+def show(tty: str, line: str) -> None:
+    with suppress(OSError):
+        fd = os.open(tty, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+        for_keys(fd)
+        write_fully(fd, f"{PLAIN}\r\n\x1b[K{line}".encode(), time.monotonic() + 0.5)
 
 
 def for_keys(fd: int) -> None:
-    """Forget what was typed for the job and never read, and take what comes as keys, before the keys are named."""
-    with contextlib.suppress(termios.error):  # no terminal any more
+    """Discard unread input and switch to unbuffered, unechoed keys, before the keys are named."""
+    with suppress(termios.error):  # no terminal any more
         settings = termios.tcgetattr(fd)
         settings[3] &= ~(termios.ICANON | termios.ECHO)
         termios.tcsetattr(fd, termios.TCSANOW, settings)
@@ -28,13 +37,13 @@ def for_keys(fd: int) -> None:
 
 
 def hook_environment(folder: str, record: dict[str, Any], end: End) -> dict[str, str]:
-    """Ours with the facts, and with what makes a `tmuxjobs` in the hook look where this job is."""
+    """Our environment plus the TMUXJOBS_* facts, so that `tmuxjobs` in the hook finds this job."""
     job = record["job"]
     facts = {
         "JOB_ID": job["job_id"],
-        "STATUS": {"done": "completed"}.get(end.state, end.state),
-        "EXIT_CODE": record["exit_code"],
-        "SIGNAL": record["signal"],
+        "STATUS": end.state,
+        "EXIT_CODE": record.get("exit_code"),
+        "SIGNAL": record.get("signal"),
         "REASON": record["reason"],
         "RUNTIME": record["runtime_s"],
         "SUMMARY": f"{job['job_id']}: {end.words}",
@@ -43,14 +52,26 @@ def hook_environment(folder: str, record: dict[str, Any], end: End) -> dict[str,
         "LOG_PATH": os.path.join(folder, "output.log"),
         "STATE_DIR": os.path.dirname(os.path.dirname(folder)),
         "SESSION": job.get("session", "mcp-jobs"),
-        "SOCKET_NAME": os.path.basename(record["run"]["socket"]),
+        "SOCKET_NAME": os.path.basename((record["run"] or job["queue"])["socket"]),
     }
     ours = {f"TMUXJOBS_{name}": "" if value is None else str(value) for name, value in facts.items()}
     return {**{name: value for name, value in os.environ.items() if not name.startswith("TMUXJOBS_")}, **ours}
 
 
+def speaks(job: dict[str, Any], end: End) -> bool:
+    """Whether people are to be told that the job ended so."""
+    notify = job.get("notify", "always")
+    return bool(notify == "always" or (notify == "failure" and end.state != "completed"))
+
+
+def notice(job: dict[str, Any], words: str) -> list[list[str]]:
+    """The tmux commands by which our session shows them that."""
+    session = ["set-option", "-t", f"={job.get('session', 'mcp-jobs')}:"]
+    return [[*session, "@tmuxjobs_notice_at", str(int(time.time()))], [*session, "@tmuxjobs_notice", words]]
+
+
 def run_hook(command: str, env: dict[str, str]) -> None:
-    """Run it apart from us, for HOOK_S at the most: it holds up nothing, and a closed window does not end it."""
+    """Run it apart from us: it holds up nothing, and a closed window does not end it."""
     if os.fork():
         return
     try:
@@ -61,14 +82,19 @@ def run_hook(command: str, env: dict[str, str]) -> None:
             os.dup2(null, fd)
         os.closerange(3, 256)
         for number in set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}:
-            with contextlib.suppress(OSError, ValueError):  # the C library keeps a few for itself
+            with suppress(OSError, ValueError):  # the C library keeps a few for itself
                 signal.signal(number, signal.SIG_DFL)
-        pid = os.posix_spawn("/bin/sh", ["sh", "-c", command], env, setpgroup=0)
-        deadline = time.monotonic() + HOOK_S
-        while os.waitpid(pid, os.WNOHANG)[0] == 0:
-            if time.monotonic() > deadline:
-                os.killpg(pid, signal.SIGKILL)
-                break
-            time.sleep(0.1)
+        hook(command, env)
     finally:
         os._exit(0)
+
+
+def hook(command: str, env: dict[str, str]) -> None:
+    """Run it, for HOOK_S at the most."""
+    pid = os.posix_spawn("/bin/sh", ["sh", "-c", command], env, setpgroup=0)
+    deadline = time.monotonic() + HOOK_S
+    while os.waitpid(pid, os.WNOHANG)[0] == 0:
+        if time.monotonic() > deadline:
+            os.killpg(pid, signal.SIGKILL)
+            break
+        time.sleep(0.1)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import signal
 import time
 
-from tmuxjobs.pane.recording import Refused, Stderr
-from tmuxjobs.pane.records import now
+from tmuxjobs import files
+from tmuxjobs.files import now
+from tmuxjobs.lean import signal, suppress
+from tmuxjobs.outcome import seconds
+from tmuxjobs.pane.recorder_link import Refused, Stderr
 from tmuxjobs.system import processes
 
 TYPE_CHECKING = False  # `typing` takes 2 ms
@@ -17,10 +18,14 @@ TYPE_CHECKING = False  # `typing` takes 2 ms
 if TYPE_CHECKING:
     from typing import Any
 
-    from tmuxjobs.pane.recording import Recorder
+    from tmuxjobs.pane.recorder_link import RecorderLink
 
 LOOKS = 5
 KILL_S = 5.0
+PAUSE_S = 2.0
+"""For all of a job to be stopped: one that waits for a disk is stopped later."""
+PRESSED_S = 10.0
+INTERRUPTS = {int(signal.SIGINT): "C-c", int(signal.SIGQUIT): "C-\\"}
 
 
 class Stop:
@@ -33,14 +38,43 @@ class Stop:
         self.give_up = self.deadline + KILL_S
 
 
+class Server:
+    """The server that a job ends with, if it does; `end` tells of its end, by a kill too, where the system can."""
+
+    def __init__(self, job: dict[str, Any], namespace: str) -> None:
+        self.facts = job.get("ends_with")
+        self.end = -1
+        if self.facts is None:
+            return
+        if job.get("namespace") != namespace:
+            raise Refused("it is to end with its server, whose end is not seen from another pid namespace")
+        try:
+            self.end = processes.end_of(self.facts["pid"], self.facts["start"])
+        except ProcessLookupError:
+            raise Refused("it is to end with its server, which has ended") from None
+
+    @property
+    def is_polled(self) -> bool:
+        return self.facts is not None and self.end < 0
+
+    def gone(self, events: dict[int, int]) -> bool:
+        """Whether it has ended; said once."""
+        polled = self.is_polled and not processes.is_alive(self.facts["pid"], self.facts["start"])  # type: ignore[index]
+        if polled or self.end in events:
+            self.facts, self.end = None, -1
+            return True
+        return False
+
+
 class Command:
-    """The command's process and its descendants; `status` is its wait status once it has ended."""
+    """The command's process and its descendants; `stop` once they are to end, `status` once the command has ended."""
 
     def __init__(self, job: dict[str, Any], tty: str) -> None:
         self.job = job
         self.tty = tty
         self.pid = 0
         self.stderr: Stderr | None = None
+        self.stop: Stop | None = None
         self.status: int | None = None
         self.ended_at: str | None = None
         self.ended_monotonic: float | None = None
@@ -49,8 +83,14 @@ class Command:
         self.unmet = False
         """Whether somebody of it lives whom no look at the process table meets."""
         self.hunting = 0
+        self.oom_kills = processes.oom_kills()
 
-    def launch(self, env: dict[bytes, bytes], recorder: Recorder) -> None:
+    def again(self) -> None:
+        """Forget how it ended: it is launched once more. What was used is added up."""
+        self.pid = self.hunting = 0
+        self.stderr = self.status = self.ended_at = self.ended_monotonic = None
+
+    def launch(self, env: dict[bytes, bytes], recorder: RecorderLink) -> None:
         """Start the command in a foreground process group of its own; raises Refused when it cannot be."""
         self.stderr = Stderr(recorder, self.tty) if self.job["separate_stderr"] else None
         failure, tell = os.pipe()
@@ -68,7 +108,7 @@ class Command:
                 os.write(tell, f"{error.strerror}: {os.fsdecode(error.filename or self.job['shell'])}".encode())
             finally:
                 os._exit(127)
-        with contextlib.suppress(OSError):  # the child does the same: whoever comes first
+        with suppress(OSError):  # the child does the same: whoever comes first
             os.setpgid(self.pid, self.pid)
         for fd in (tell, gate):
             os.close(fd)
@@ -78,7 +118,7 @@ class Command:
                 self.stderr.start()
             except RuntimeError:  # the machine is out of processes, which threads are too: pthread_create(3), EAGAIN
                 raise Refused(f"its stderr cannot be recorded ({os.strerror(errno.EAGAIN)})") from None
-        with contextlib.suppress(BrokenPipeError):  # it was killed before it began
+        with suppress(BrokenPipeError):  # it was killed before it began
             os.write(go, b"1")
         os.close(go)
         said = b""
@@ -91,16 +131,22 @@ class Command:
     def become_command(self, env: dict[bytes, bytes]) -> None:
         signal.set_wakeup_fd(-1)
         for number in set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}:
-            with contextlib.suppress(OSError, ValueError):  # the C library keeps a few for itself
+            with suppress(OSError, ValueError):  # the C library keeps a few for itself
                 signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         if self.stderr:
             os.dup2(self.stderr.input, 2)
         os.chdir(self.job["cwd"])
         env[b"PWD"] = os.fsencode(self.job["cwd"])
+        if "GPG_TTY" not in self.job.get("env_names", ()):
+            env[b"GPG_TTY"] = os.fsencode(self.tty)  # an inherited one names the terminal of somebody else
         os.umask(self.job["umask"])
-        shell = self.job["shell"]
-        os.execve(shell, [os.path.basename(shell), "-c", self.job["command"]], env)
+        os.execve(*self.program(), env)
+
+    def program(self) -> tuple[str, list[str]]:
+        """The program that the command's process becomes, and its argv."""
+        shell, options = self.job["shell"], self.job.get("shell_options") or ()
+        return shell, [os.path.basename(shell), *options, "-c", self.job["command"]]
 
     def reap(self) -> dict[int, processes.Process]:
         """Take in who has ended or stopped; on Linux {pid: facts} of those that have ended."""
@@ -140,13 +186,27 @@ class Command:
             return 0
         if child.si_code != os.CLD_STOPPED:
             ended[child.si_pid] = processes.Process(name="?", state="Z", ppid=os.getpid())
-            with contextlib.suppress(OSError):  # another user's may be hidden, proc(5)
+            with suppress(OSError):  # another user's may be hidden, proc(5)
                 ended[child.si_pid] = processes.stat_of(child.si_pid)
-            with contextlib.suppress(OSError):  # it was the last of its group, or another user's are in it
+            with suppress(OSError):  # it was the last of its group, or another user's are in it
                 group = os.getpgid(child.si_pid)
                 if self.hunting and group != os.getpgrp():
                     os.killpg(group, self.hunting)
         return child.si_pid
+
+    def note(self, code: int | None, pressed_path: str) -> str:
+        """What is known of who sent a signal that was none of ours."""
+        ends = code is not None and (code > 0 or -code in INTERRUPTS)
+        with suppress(OSError, files.Odd):
+            pressed = files.record(pressed_path, files.PRESSED)
+            ago = (self.ended_monotonic or 0.0) - float(pressed["monotonic"])
+            if ends and 0 <= ago <= PRESSED_S and pressed["key"] == INTERRUPTS.get(-(code or 0), pressed["key"]):
+                return f"{seconds(ago)} after `interact` pressed {pressed['key']}"
+        more = processes.oom_kills() - self.oom_kills
+        if code == -signal.SIGKILL and more > 0:
+            which = "a process" if more == 1 else f"{more} processes"
+            return f"and while it ran the kernel ended {which} for lack of memory"
+        return ""
 
     def signal_all(self, number: int) -> None:
         for pid, facts in self.members().items():
@@ -155,10 +215,24 @@ class Command:
             self.hunting = number
             self.hunt()
 
+    def pause(self, *, on: bool) -> None:
+        """Stop all of it, those too that it starts meanwhile, or let it go on; back once the kernel has done so."""
+        deadline = time.monotonic() + PAUSE_S
+        looks = 0
+        while time.monotonic() < deadline:
+            late = {pid: facts for pid, facts in self.members().items() if (facts.state == "T") != on}
+            # The first look may miss what one of them started just before it stopped.
+            looks = 0 if late else looks + 1
+            if looks == 2 or (looks and not on):
+                return
+            for pid, facts in late.items():
+                processes.send(pid, facts.start, signal.SIGSTOP if on else signal.SIGCONT)
+            time.sleep(0.002)
+
     def hunt(self) -> None:
         """Signal those that no look at the process table meets: a chain of forks, each of which ends at once."""
         for pid in processes.children():
-            with contextlib.suppress(OSError):  # another user's
+            with suppress(OSError):  # another user's
                 os.kill(pid, self.hunting)  # we alone reap it, so its pid is its own
         self.reap()
 

@@ -7,23 +7,21 @@ Stdlib only, a role of `__main__.py`, so that the truth about a job depends on n
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
-import signal
 import sys
 import termios
 import time
 
 from tmuxjobs import files, outcome
 from tmuxjobs.contract import FORMAT, IN_OURS, LAUNCH_S, PANE, in_pane
+from tmuxjobs.files import now, write_in_room, write_json
+from tmuxjobs.lean import signal, suppress
 from tmuxjobs.pane import announce
-from tmuxjobs.pane.command import Command, Stop
-from tmuxjobs.pane.recorded import Recorded
-from tmuxjobs.pane.recording import LOOK_S, Refused, readable, write_fully
-from tmuxjobs.pane.records import now, write_in_room, write_json
+from tmuxjobs.pane.command import Command, Server, Stop
+from tmuxjobs.pane.recorder_link import QUIET_LOOK_S, NotApproved, RecorderLink, Refused, readable
+from tmuxjobs.pane.runner_log import RunnerLog
 from tmuxjobs.system import processes
-from tmuxjobs.visible import visible
 
 TYPE_CHECKING = False  # `typing` takes 2 ms
 
@@ -34,40 +32,59 @@ TMUX_END_S = 5.0
 CHAIN_S = 0.05
 ENV_BYTES = 1 << 24
 STOP_GRACE_MAX_S = 60.0
+SERVER_LOOK_S = 1.0
 
 
-class Runner(Recorded):
+class Runner:
     """One job from its start to its end."""
 
     def __init__(self, folder: str, tty: str) -> None:
-        super().__init__(folder, tty)
-        self.command = Command(self.job, tty)
+        self.folder = folder
+        self.tty = tty
+        self.job: dict[str, Any] = files.record(self.path("job.json"), files.JOB)
+        self.recorder = RecorderLink(folder, self.job)
+        self.run: dict[str, Any] = {}
+        self.command = self.make_command()
+        self.log = self.make_log()
+        self.wakeup = -1
         self.closed = False
         self.env: dict[bytes, bytes] = {}
         self.deadline: float | None = None
+        self.server = Server({}, "")
+        self.left_s = 0.0
         self.look_s = 0.02
+
+    def path(self, name: str) -> str:
+        return os.path.join(self.folder, name)
+
+    def make_command(self) -> Command:
+        return Command(self.job, self.tty)
+
+    def make_log(self) -> RunnerLog:
+        return RunnerLog(self.folder, self.command, self.recorder, self.run, self.asked_to_end)
 
     # Start
 
     def main(self) -> int:
         os.umask(0o077)
         self.catch_signals()
-        if os.path.lexists(self.path("run.json")):
-            with contextlib.suppress(Refused):  # our line is not the job's: the log must not get it
-                self.recorder.tmux(["pipe-pane", "-t", self.recorder.pane])
-            print(f"Job {self.job['job_id']} has already run; `tmuxjobs restart {self.job['job_id']}` runs it again.")
-            return 1
         if processes.LINUX:
             processes.become_subreaper()
         try:
-            self.claim()
-            self.start()
+            ours = not os.path.lexists(self.path("run.json")) and self.claim()
+            if ours:
+                self.recorder.listen()
+                self.start()
+        except NotApproved as refused:
+            return self.reject(str(refused))
         except Refused as refused:
             return self.refuse(str(refused))
         except files.Odd as odd:
             return self.refuse(f"a file in {self.folder} {odd}")
         except OSError as error:
             return self.refuse(f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror))
+        if not ours:
+            return self.leave()
         while not self.over():
             self.step()
         code = self.finish()
@@ -75,47 +92,65 @@ class Runner(Recorded):
             self.stay()
         return code
 
+    def leave(self) -> int:
+        with suppress(Refused):
+            if not os.path.lexists(self.path("run.json")) and not os.path.lexists(self.path("exit.json")):
+                self.close_window()  # it waits for another turn
+                return 1
+            # Our line is not the job's: the log must not get it.
+            self.recorder.tmux(["pipe-pane", "-t", self.recorder.pane])
+        print(f"Job {self.job['job_id']} has already run; `tmuxjobs restart {self.job['job_id']}` runs it again.")
+        return 1
+
     def catch_signals(self) -> None:
         self.wakeup, write = os.pipe()
         for fd in (self.wakeup, write):
             os.set_blocking(fd, False)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        for number in (signal.SIGCHLD, signal.SIGUSR1, signal.SIGHUP, signal.SIGTERM):
+        for number in (signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGTERM):
             signal.signal(number, lambda *_: None)
         for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGPIPE):
             signal.signal(number, signal.SIG_IGN)
 
-    def claim(self) -> None:
-        """Say who runs the job, before anything else can fail."""
-        self.run = {
-            "format": FORMAT,
-            "pid": os.getpid(),
-            "start": processes.start_of(os.getpid()),
-            "boot": processes.boot_id(),
-            "pane": self.recorder.pane,
-            "socket": self.recorder.socket,
-            "server_pid": self.recorder.server_pid,
-            "server_start": self.recorder.server_start,
-            "tty": self.tty,
-            "namespace": processes.pid_namespace(),
-        }
+    def claim(self) -> bool:
+        """Say who runs the job, before anything else can fail; False where another was first."""
+        self.run.update(
+            format=FORMAT,
+            pid=os.getpid(),
+            start=processes.start_of(os.getpid()),
+            boot=processes.boot_id(),
+            pane=self.recorder.pane,
+            socket=self.recorder.socket,
+            server_pid=self.recorder.server_pid,
+            server_start=self.recorder.server_start,
+            tty=self.tty,
+            namespace=processes.pid_namespace(),
+            paused=False,
+        )
+        if self.job.get("queue"):
+            from tmuxjobs.pane import line
+
+            return line.claim(self.folder, self.run)
         write_json(self.path("run.json"), self.run)
+        return True
 
     def start(self) -> None:
         self.refuse_late_start()
-        with contextlib.suppress(termios.error):  # a closed window: SIGHUP is on its way
+        self.server = Server(self.job, self.run["namespace"])
+        with suppress(termios.error):  # a closed window: SIGHUP is on its way
             settings = termios.tcgetattr(0)
             # A person's Ctrl-S would stop the job; Linux cuts characters, not bytes, on erase with IUTF8.
             settings[0] &= ~(termios.IXON | termios.IXOFF)
             settings[0] |= getattr(termios, "IUTF8", 0)
             termios.tcsetattr(0, termios.TCSANOW, settings)
-        self.record()
+        if self.job.get("ask_why"):
+            from tmuxjobs.pane.approval import Approval  # 2 ms
+
+            Approval(self.job, self.run, self.recorder, self.folder, self.wakeup, self.server.end).ask()
+        self.recorder.start_first()
         self.await_turn()
-        env = dict(item.split(b"=", 1) for item in files.read(self.path("env"), ENV_BYTES).split(b"\0") if b"=" in item)
-        os.unlink(self.path("env"))
-        self.env = env
-        env.update({name: os.environb[name] for name in (b"TERM", b"TMUX", b"TMUX_PANE") if name in os.environb})
-        self.command.launch(env, self.recorder)
+        self.take_environment()
+        self.command.launch(self.env, self.recorder)
         self.run.update(
             command_pid=self.command.pid,
             command_start=processes.start_of(self.command.pid),
@@ -125,15 +160,23 @@ class Runner(Recorded):
         write_in_room(self.folder, "run", self.run)
         if self.job["timeout_s"] is not None:
             self.deadline = self.run["started_monotonic"] + self.job["timeout_s"]
+        import resource  # noqa: F401 - `wait4` does at its first call, when somebody waits for the end
+
+    def take_environment(self) -> None:
+        items = files.read(self.path("env"), ENV_BYTES).split(b"\0")
+        self.env = dict(item.split(b"=", 1) for item in items if b"=" in item)
+        os.unlink(self.path("env"))
+        self.env.update({name: os.environb[name] for name in (b"TERM", b"TMUX", b"TMUX_PANE") if name in os.environb})
 
     def refuse_late_start(self) -> None:
-        if self.job["boot"] != self.run["boot"] or time.monotonic() - self.job["created_monotonic"] > LAUNCH_S:
+        late = self.job["boot"] != self.run["boot"] or time.monotonic() - self.job["created_monotonic"] > LAUNCH_S
+        if late and not self.job.get("queue"):
             raise Refused(f"its window opened more than {LAUNCH_S:.0f} s after it was asked for")
 
     def await_turn(self) -> None:
         """Of a job that replaces another: that one is ended when we have all that is needed, and not before."""
         ready = self.path("env.ready")
-        with contextlib.suppress(FileNotFoundError):  # it replaces none
+        with suppress(FileNotFoundError):  # it replaces none
             os.rename(self.path("env.held"), ready)
         while os.path.exists(ready):
             if time.monotonic() - self.job["created_monotonic"] > LAUNCH_S:
@@ -147,11 +190,11 @@ class Runner(Recorded):
     # While it runs
 
     def over(self) -> bool:
-        if self.stop and time.monotonic() > self.stop.give_up:
+        if self.command.stop and time.monotonic() > self.command.stop.give_up:
             return True
         if self.command.status is None:
             return False
-        if self.stop:
+        if self.command.stop:
             return not self.command.members()
         if not self.command.holders() and not self.command.holders():
             return True
@@ -164,7 +207,7 @@ class Runner(Recorded):
         """Say once that the command itself has ended and the job runs on in the background."""
         if "command_ended" not in self.run and self.command.status is not None:
             self.run["command_ended"] = processes.ending_of(self.command.status)
-            with contextlib.suppress(OSError):  # a full disk: the exit record says it
+            with suppress(OSError):  # a full disk: the exit record says it
                 write_json(self.path("run.json"), self.run)
 
     def step(self) -> None:
@@ -176,17 +219,19 @@ class Runner(Recorded):
         if self.wakeup in events:
             self.take_signals()
         if self.recorder.fd in events:
-            self.recorder_gone()
+            self.recorder_gone(self.recorder.report(0) or {"why": "gone"})
         elif self.run.get("recording", True):
-            self.recorder.carry_on()
+            self.recorder.carry_on(self.tty)
+        if self.server.gone(events):
+            self.end("disconnected", signal.SIGTERM, self.job["grace_s"])
         if self.deadline is not None and time.monotonic() >= self.deadline:
             self.deadline = None
             self.end("timeout", signal.SIGTERM, self.job["grace_s"])
-        if self.stop and time.monotonic() >= self.stop.deadline:
+        if self.command.stop and time.monotonic() >= self.command.stop.deadline:
             self.command.signal_all(signal.SIGKILL)
 
     def watched(self) -> list[int]:
-        return [self.wakeup, self.recorder.fd]
+        return [self.wakeup, self.recorder.fd, *([self.server.end] if self.server.end >= 0 else [])]
 
     def take_signals(self) -> None:
         numbers = os.read(self.wakeup, 4096)
@@ -202,74 +247,85 @@ class Runner(Recorded):
 
     def patience(self) -> float:
         """Seconds until the clock alone asks for a look."""
-        if self.stop:
+        if self.command.stop:
             return 0.05
-        waits = [LOOK_S]
+        waits = [self.recorder.look_at - time.monotonic() if self.run.get("recording", True) else QUIET_LOOK_S]
         if self.command.status is not None:
             # Something that still has the terminal: it may let go of it without ending, which nothing tells.
             self.look_s = min(1.0, self.look_s * 2)
             waits.append(self.look_s)
+        if self.server.is_polled:
+            waits.append(SERVER_LOOK_S)
         if self.deadline is not None:
             waits.append(self.deadline - time.monotonic())
         return max(0.0, min(waits))
 
     def asked(self) -> None:
-        """A request to stop lies in `stop.json`: {signal, grace_s}; there is none when the disk is full."""
+        """A request to stop, or to pause, lies in `stop.json`: {signal, grace_s}; on a full disk there is none."""
         request = {"signal": "SIGTERM", "grace_s": self.job["grace_s"]}
-        with contextlib.suppress(OSError, files.Odd):
+        with suppress(OSError, files.Odd):
             request = files.record(self.path("stop.json"), files.STOP)
-        number = signal.Signals.__members__.get(request["signal"], signal.SIGTERM)
+        from signal import Signals  # takes 4 ms, for which the start would wait
+
+        number = int(Signals.__members__.get(request["signal"], signal.SIGTERM))
+        if number in (signal.SIGSTOP, signal.SIGCONT):
+            self.pause(on=number == signal.SIGSTOP)
+            return
         self.end("kill", number, max(0.0, min(request["grace_s"], STOP_GRACE_MAX_S)))
+
+    def pause(self, *, on: bool) -> None:
+        """Stop the job, or let it go on; the time between does not count for its timeout."""
+        self.command.pause(on=on)
+        if on and self.deadline is not None:
+            self.left_s, self.deadline = self.deadline - time.monotonic(), None
+        elif self.left_s and not on:
+            self.left_s, self.deadline = 0.0, time.monotonic() + self.left_s
+        self.run["paused"] = on
+        state = ["set-option", "-w", "-t", self.recorder.pane, "@tmuxjobs_state", "paused" if on else "running"]
+        with suppress(Refused, OSError):  # a full disk, or the window was closed
+            write_json(self.path("run.json"), self.run)
+            os.unlink(self.path("stop.json"))
+            self.recorder.tmux(state, bound_s=TMUX_END_S)
 
     def end(self, reason: str, number: int, grace_s: float) -> None:
         self.command.reap()
         if self.command.status is not None and not self.command.members():
             return  # it came too late: the job has ended by itself
-        if self.stop is None:
-            self.stop = Stop(reason, number, grace_s)
+        if self.command.stop is None:
+            self.command.stop = Stop(reason, number, grace_s)
         else:
             again = Stop(reason, number, grace_s)
-            if again.deadline < self.stop.deadline:
-                self.stop.deadline, self.stop.give_up = again.deadline, again.give_up
+            if again.deadline < self.command.stop.deadline:
+                self.command.stop.deadline, self.command.stop.give_up = again.deadline, again.give_up
         self.command.signal_all(number)
         if number != signal.SIGKILL:
             self.command.signal_all(signal.SIGCONT)
 
-    def recorder_gone(self) -> None:
-        """The recorder died while the job runs: attach another and say that bytes may be missing."""
-        report = self.recorder.report(0) or {"why": "gone"}
-        at = self.log_size()
+    def recorder_gone(self, report: dict[str, Any]) -> None:
         # A closed window ends the recorder too, and its SIGHUP may come a moment later.
         deadline = time.monotonic() + 0.3
         while not self.closed and readable(self.wakeup, deadline):
             self.take_signals()
-        if self.closed or not self.recorder.server_lives():
-            self.last_report = report
-            self.watch_no_recorder()
-            return
-        self.log_notes.append(f"the recorder ended ({report['why']}) at byte {at}, at {now()}")
-        try:
-            self.attach_another()
-            self.log_notes[-1] += "; another took over, output in between may be missing"
-            self.run["recording"] = True
-        except (Refused, OSError) as error:
-            self.log_notes[-1] += f"; nothing was recorded after that: {error}"
-            self.run["recording"] = False
-            self.watch_no_recorder()
-        with contextlib.suppress(OSError):  # a full disk: the exit record has its room
-            write_json(self.path("run.json"), self.run)
+        self.log.recorder_gone(report, closed=self.closed)
+
+    def asked_to_end(self) -> bool:
+        """Whether a signal for it has just come."""
+        with suppress(BlockingIOError):
+            numbers = os.read(self.wakeup, 4096)
+            return signal.SIGUSR1 in numbers or signal.SIGTERM in numbers
+        return False
 
     # The end
 
     def finish(self) -> int:
-        survivors = self.command.members() if self.stop else {}
-        left = {} if self.stop else self.command.members()
-        self.end_stderr()
-        with contextlib.suppress(OSError):  # no terminal any more
+        survivors = self.command.members() if self.command.stop else {}
+        left = {} if self.command.stop else self.command.members()
+        self.log.end_stderr()
+        with suppress(OSError):  # no terminal any more
             os.tcsetpgrp(0, os.getpgrp())
-        log = self.end_log()
+        log = self.log.end()
         record = self.exit_record(log, survivors, left)
-        with contextlib.suppress(OSError):  # a person removed its folder, or put another in the record's place
+        with suppress(OSError):  # a person removed its folder, or put another in the record's place
             self.write_exit(record)
         self.tell_end(record)
         if self.command.status is None:
@@ -291,6 +347,7 @@ class Runner(Recorded):
             "exit_code": None if signaled else code,
             "signal": processes.signal_name(-code) if code is not None and code < 0 else None,
             "reason": self.reason(signaled),
+            "note": "" if self.command.stop else self.command.note(code, self.path("pressed.json")),
             "cpu_user_s": round(self.command.cpu_user_s, 6),
             "cpu_system_s": round(self.command.cpu_system_s, 6),
             "max_rss_bytes": self.command.max_rss_bytes,
@@ -303,21 +360,27 @@ class Runner(Recorded):
 
     def reason(self, signaled: bool) -> str:
         """Why it ended: exit, signal, kill, timeout, terminated, window-closed, tmux-ended, or unknown: adopted."""
-        if not self.stop:
+        if not self.command.stop:
             return "signal" if signaled else "unknown" if self.command.status is None else "exit"
-        return self.who_closed() if self.hung_up() else self.stop.reason
+        hung_up = self.command.stop.reason == "hangup"
+        return self.log.who_closed() if hung_up else self.command.stop.reason
 
     def write_exit(self, record: dict[str, Any]) -> None:
         write_in_room(self.folder, "exit", record)
-        for name in ("recorder", "stop.json", "env", "env.held", "env.ready", "run.room", "run.json.new"):
-            with contextlib.suppress(OSError):
+        made = "recorder recorder.first stop.json pressed.json env env.held env.ready run.room run.json.new turn.json"
+        for name in made.split():
+            with suppress(OSError):
                 os.unlink(self.path(name))
+        state = os.path.dirname(os.path.dirname(self.folder))
+        if os.path.exists(os.path.join(state, "queue")):  # a job has waited here
+            from tmuxjobs.pane import turns
+
+            turns.go_on(state)
 
     def tell_end(self, record: dict[str, Any]) -> None:
         """Tell the window, the list of windows and the hook; the record is there, so nobody waits for this."""
         end = outcome.End(record)
-        notify = self.job.get("notify", "always")
-        speak = notify == "always" or (notify == "failure" and end.state != "done")
+        speak = announce.speaks(self.job, end)
         self.show_end(end.line() + "\a" * speak)
         if speak and self.job.get("on_end"):
             announce.run_hook(self.job["on_end"], announce.hook_environment(self.folder, record, end))
@@ -330,26 +393,19 @@ class Runner(Recorded):
         commands = [[*mark, "@tmuxjobs_state", end.state], [*mark, "@tmuxjobs_end", end.short]]
         if speak:
             # Last: the person may have renamed the session.
-            session = ["set-option", "-t", f"={self.job.get('session', 'mcp-jobs')}:"]
-            commands += [[*session, "@tmuxjobs_notice_at", str(int(time.time()))]]
-            commands += [[*session, "@tmuxjobs_notice", f"{self.job['job_id']}: {end.words}"]]
-        with contextlib.suppress(Refused, OSError):  # the window or the session went meanwhile
+            commands += announce.notice(self.job, f"{self.job['job_id']}: {end.words}")
+        with suppress(Refused, OSError):  # the window or the session went meanwhile
             self.recorder.tmux(*commands, bound_s=TMUX_END_S)
 
     def show_end(self, line: str) -> None:
-        # Leaves a full-screen program's alternate screen, modes, colours and hidden cursor behind.
-        text = f"\x1b[?1047l\x1b[?1000;1002;1003;1006;1004;2004l\x1b7\x1b[r\x1b8\x1b[m\r\n\x1b[K{line}"
-        with contextlib.suppress(OSError):
-            fd = os.open(self.tty, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
-            announce.for_keys(fd)
-            write_fully(fd, text.encode(), time.monotonic() + 0.5)
+        announce.show(self.tty, line)
 
     def stay(self) -> None:
         """Become the small process that keeps the finished window and reads its keys."""
         argv = self.keeper()
         if processes.LINUX:
             processes.become_subreaper(on=False)  # nobody would reap the orphans of what was left running
-        with contextlib.suppress(OSError):  # no Python any more: tmux reports the window as dead
+        with suppress(OSError):  # no Python any more: tmux reports the window as dead
             # In the job's own environment, which is kept nowhere else: there it is run again.
             os.execve(argv[0], argv, {**self.env, os.fsencode(IN_OURS): os.fsencode(self.job["job_id"])})
 
@@ -360,14 +416,35 @@ class Runner(Recorded):
     def keeper(self) -> list[str]:
         return in_pane(sys.executable, PANE, "finished")
 
+    def reject(self, why: str) -> int:
+        """A person did not let it run: say so as of any end."""
+        record = {"format": FORMAT, "ended_at": now(), "reason": "refused", "error": why}
+        record.update(job=self.job, run=self.run)
+        with suppress(OSError, files.Odd):  # its finished window has to do without
+            self.take_environment()
+        with suppress(OSError):  # a person removed its folder
+            self.write_exit(record)
+        self.closed = not os.isatty(0)
+        self.tell_end(record)
+        if not self.closed and os.path.exists(self.path("exit.json")):
+            self.stay()
+        return 126
+
     def refuse(self, why: str) -> int:
         """The command never ran: say so on disk and in the window."""
         self.take_back()
         if self.recorder.ready:
-            self.end_log()
+            self.log.end()
         record = {"format": FORMAT, "ended_at": now(), "reason": "not-started", "error": why}
-        with contextlib.suppress(OSError):  # a full disk: who started it sees that nobody runs it
+        with suppress(OSError):  # a full disk: who started it sees that nobody runs it
             self.write_exit({**record, "job": self.job, "run": self.run or None})
-        with contextlib.suppress(OSError):
+        from tmuxjobs.visible import visible  # its patterns take 4 ms
+
+        with suppress(OSError, Refused):
             os.write(1, f"[{self.job['job_id']} did not start: {visible(why)}]\r\n".encode())
+            if not os.path.lexists(self.path("job.json")):  # who asked for it has given it up, and closes no window
+                self.close_window()
         return 126
+
+    def close_window(self) -> None:
+        self.recorder.tmux(["kill-pane", "-t", self.recorder.pane], bound_s=TMUX_END_S)

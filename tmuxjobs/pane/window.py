@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import select
-import signal
 import sys
 import termios
-import time
 
 from tmuxjobs import files
 from tmuxjobs.contract import mark_of
-from tmuxjobs.system.processes import is_alive
+from tmuxjobs.lean import loads, signal, suppress
+from tmuxjobs.system.processes import called, is_alive
 from tmuxjobs.visible import visible
 
 TYPE_CHECKING = False  # `typing` takes 2 ms
@@ -22,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 ALONE_S = 0.05
-CALL_S = 20.0
+NONE = "this machine has no tmuxjobs of its own: do it by `tmuxjobs` on the one that started the job"
 GONE = "tmuxjobs was moved or removed: install it, run `tmuxjobs list`, press again"
 UP, DOWN = ("\x1b[A", "\x1bOA", "k"), ("\x1b[B", "\x1bOB", "j")
 
@@ -31,10 +28,10 @@ class Terminal:
     """Our terminal: one key at a time, whole lines written, its size."""
 
     def __init__(self) -> None:
-        self.wakeup, write = os.pipe()
-        for fd in (self.wakeup, write):
+        self.wakeup, self.waker = os.pipe()
+        for fd in (self.wakeup, self.waker):
             os.set_blocking(fd, False)
-        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self.waker, warn_on_full_buffer=False)
         signal.signal(signal.SIGWINCH, lambda *_: None)
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
         settings = termios.tcgetattr(0)
@@ -43,18 +40,23 @@ class Terminal:
         settings[6][termios.VMIN], settings[6][termios.VTIME] = 1, 0
         termios.tcsetattr(0, termios.TCSANOW, settings)
 
+    def wake(self) -> None:
+        """End the wait for keys; from any thread."""
+        with suppress(BlockingIOError):  # it is about to end
+            os.write(self.waker, b"\0")
+
     def size(self) -> tuple[int, int]:
         columns, lines = os.get_terminal_size(0)
         return columns, lines
 
     def keys(self, bound_s: float | None) -> list[str]:
-        """The next keys; none for a new size or when the bound has passed; exits when the terminal is gone."""
+        """The next keys; none for a new size, by `wake`, or when the bound has passed; exits with the terminal."""
         poll = select.poll()
         poll.register(0, select.POLLIN)
         poll.register(self.wakeup, select.POLLIN)
         events = dict(poll.poll(None if bound_s is None else bound_s * 1000))
         if self.wakeup in events:
-            with contextlib.suppress(BlockingIOError):
+            with suppress(BlockingIOError):
                 os.read(self.wakeup, 4096)
             return []
         return split_keys(self.read()) if 0 in events else []
@@ -97,47 +99,6 @@ def write(text: str) -> None:
         data = data[os.write(1, data) :]
 
 
-def called(argv: list[str], env: dict[str, str] | None = None) -> tuple[str, str]:
-    """What a program said on stdout and on stderr; a bound ends it."""
-    read, out = os.pipe()
-    read_err, err = os.pipe()
-    actions = (
-        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-        (os.POSIX_SPAWN_DUP2, out, 1),
-        (os.POSIX_SPAWN_DUP2, err, 2),
-    )
-    try:
-        pid = os.posix_spawn(argv[0], argv, env or dict(os.environ), file_actions=actions)
-    except OSError as error:  # the program is gone, or the machine out of processes: the page lives on
-        os.close(read)
-        os.close(read_err)
-        return "", f"{argv[0]}: {error.strerror}"
-    finally:
-        os.close(out)
-        os.close(err)
-    said = {read: b"", read_err: b""}
-    deadline = time.monotonic() + CALL_S
-    poll = select.poll()
-    for fd in said:
-        poll.register(fd, select.POLLIN)
-    open_fds = set(said)
-    while open_fds:
-        events = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
-        if not events:
-            os.kill(pid, signal.SIGKILL)
-            break
-        for fd, _ in events:
-            chunk = os.read(fd, 65536)
-            said[fd] += chunk
-            if not chunk:
-                poll.unregister(fd)
-                open_fds.discard(fd)
-    os.close(read)
-    os.close(read_err)
-    os.waitpid(pid, 0)
-    return said[read].decode(errors="replace").strip(), said[read_err].decode(errors="replace").strip()
-
-
 class Place:
     """Where we are: the tmux server and session, and the state directory; runs tmux and our own command there."""
 
@@ -162,28 +123,54 @@ class Place:
         It is the installation that was used last: ours may have been upgraded, moved or removed since.
         """
         installed = read_record(os.path.join(self.state_dir, "pane"), "installed.json", files.INSTALLED)
-        if installed is None or not all(map(os.path.exists, installed["needs"])):
+        if installed is None:
+            return "", NONE
+        if not all(map(os.path.exists, installed["needs"])):
             return "", GONE
         places = {"STATE_DIR": self.state_dir, "SESSION": self.session, "SOCKET_NAME": os.path.basename(self.socket)}
         ours = {f"TMUXJOBS_{name}": value for name, value in places.items()}
         env = {name: value for name, value in os.environ.items() if not name.startswith("TMUXJOBS_")}
         return called([*installed[kind], *arguments], {**env, **ours})
 
-    def show(self, job_id: str) -> str:
-        """Bring the job's window to the front; what is in the way, if anything."""
+    def pane_of(self, job_id: str) -> tuple[str, str]:
+        """The job's pane, empty when there is none; and then why."""
         facts = "#{@tmuxjobs_job} #{@tmuxjobs_root} #{pane_id}"
         listed, error = self.tmux("list-panes", "-s", "-t", f"={self.session}:", "-F", facts)
         for line in listed.splitlines():
             ours, _, pane = line.rpartition(" ")
             if ours in (f"{job_id} ", f"{job_id} {mark_of(self.state_dir)}"):
-                return self.tmux("select-window", "-t", pane)[1]
-        return error or f"its window is closed: `tmuxjobs output {job_id}` shows what it printed"
+                return pane, ""
+        return "", error or f"its window is closed: `tmuxjobs output {job_id}` shows what it printed"
+
+    def show(self, job_id: str) -> str:
+        """Bring the job's window to the front; what is in the way, if anything."""
+        pane, why = self.pane_of(job_id)
+        return self.tmux("select-window", "-t", pane)[1] if pane else why
+
+    def close(self, job_id: str) -> str:
+        """Close the window of a job that has ended; what is in the way, if anything."""
+        pane, why = self.pane_of(job_id)
+        over = "#{||:#{pane_dead},#{!=:#{@tmuxjobs_end},}}"
+        return self.tmux("if-shell", "-F", "-t", pane, over, f"kill-pane -t {pane}")[1] if pane else why
+
+    def leave(self) -> str:
+        """Let the person go who pressed a key here last: back to where they came from, or off tmux."""
+        facts = "#{client_activity}\t#{pane_id}\t#{client_last_session}\t#{client_name}"
+        listed, error = self.tmux("list-clients", "-t", f"={self.session}:", "-F", facts)
+        clients = sorted(line.split("\t", 3) for line in listed.splitlines())
+        here = [client for client in clients if client[1] == self.pane]
+        if not here:
+            return error
+        _, _, before, name = here[-1]
+        if before and not self.tmux("switch-client", "-c", name, "-t", f"={before}:")[1]:
+            return ""
+        return self.tmux("detach-client", "-t", name)[1]
 
     def run_again(self, job_id: str) -> str:
         """Start it anew and show the new window; what is in the way, if anything."""
         started, error = self.command("restart", "--json", job_id)
         try:
-            return self.show(json.loads(started)["job_id"])
+            return self.show(loads(started)["job_id"])
         except (ValueError, KeyError):
             return without_name(error) or started or "it could not be started"
 
@@ -214,7 +201,7 @@ def ended(folder: str) -> None:
     state_dir = os.path.dirname(os.path.dirname(folder))
     place = Place(tmux=job["tmux"], session=job.get("session") or "mcp-jobs", state_dir=state_dir)
     terminal = Terminal()
-    with contextlib.suppress(OSError, files.Odd):
+    with suppress(OSError, files.Odd):
         # Of an adopted window: its own process had the terminal, and tmux has closed that.
         screen = files.read(os.path.join(folder, "screen"))
         os.unlink(os.path.join(folder, "screen"))

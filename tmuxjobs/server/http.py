@@ -27,7 +27,10 @@ from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tmuxjobs.errors import StateError
+from tmuxjobs.jobs import Jobs
 from tmuxjobs.server.address import Place
+from tmuxjobs.server.tools import build_server
+from tmuxjobs.settings import Settings
 
 logger = logging.getLogger(__name__)
 HEADER_S: Final = 10.0
@@ -262,6 +265,13 @@ class Server(uvicorn.Server):
         if self._signal is not None:
             signal.signal(self._signal, signal.SIG_DFL)
             signal.raise_signal(self._signal)
+
+
+def serve_jobs(settings: Settings, place: Place) -> None:
+    """Serve MCP over HTTP to who brings the token, until SIGTERM or SIGINT comes; the jobs live on."""
+    jobs = Jobs.open(settings)
+    token = OneToken(jobs.token(), jobs.token_value)
+    serve(build_server(settings), place, token=token, names=settings.http_hosts or ())
 
 
 def serve(server: FastMCP, place: Place, *, token: OneToken, names: Iterable[str] = ()) -> None:

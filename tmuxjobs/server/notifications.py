@@ -1,12 +1,15 @@
 """Each answer of a tool also says, once per client, which other jobs have ended since that client last looked.
 
+Those are the jobs of its project, and others that it has waited for.
+
 And a client that asked for progress sees the last line of output while it waits.
 """
 
 import asyncio
 import contextlib
-import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+import secrets
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from fastmcp.server.context import Context
@@ -16,80 +19,102 @@ from fastmcp.tools.base import ToolResult
 from mcp_types import CallToolRequestParams, TextContent
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
-from tmuxjobs.errors import StateError
+from tmuxjobs.contract import OPEN
+from tmuxjobs.errors import StateError, TmuxjobsError
+from tmuxjobs.job_answers import said
 from tmuxjobs.jobs import Jobs
-from tmuxjobs.models import Entry
+from tmuxjobs.models import STATUSES, Caller, Entry, Seen
+from tmuxjobs.visible import visible
 
 SHOWN = 5
+NAME_CHARS = 80
 CLIENTS = 1000
-
-
-class Reported:
-    """Last journal entry reported to this client, and the ends it knows from other answers."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.known: set[str] = set()
+EARLIER = 100
+"""The newest jobs that a client that is new hears of."""
 
 
 class EndsTold(Middleware):
-    """Adds the line and the field `also_ended`; nothing when there is nothing."""
+    """Adds the line and the field `also_ended`; nothing when there is nothing. Within it a call is its client's."""
 
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
-        self._clients: dict[str, Reported] = {}
-        self._lock = threading.Lock()
+        self.clients: dict[str, Seen] = {}
 
-    def connected(self, key: str = "") -> None:
-        """A client that is new starts at now."""
-        with contextlib.suppress(StateError), self._lock:  # the first call of a tool tells it to someone who can act
-            self._reported(key)
+    def connected(self) -> None:
+        """The client of stdio starts at now."""
+        with self._seen("").asks():
+            self._news(())
 
-    def _reported(self, key: str) -> Reported:
-        if key not in self._clients:
-            entries = self._jobs.events()
-            while len(self._clients) >= CLIENTS:
-                del self._clients[next(iter(self._clients))]
-            self._clients[key] = Reported(entries[-1].n if entries else 0)
-        return self._clients[key]
+    def seen_by(self, context: Context | None) -> Seen:
+        """What this client was given of the jobs; one that cannot be told apart is always new."""
+        key = client_of(context)
+        return Seen() if key is None else self._seen(key)
+
+    def _seen(self, key: str) -> Seen:
+        if key not in self.clients:
+            while len(self.clients) >= CLIENTS:
+                del self.clients[next(iter(self.clients))]
+            self.clients[key] = Seen()
+        return self.clients[key]
 
     async def on_call_tool(
         self, context: MiddlewareContext[CallToolRequestParams], call_next: CallNext[CallToolRequestParams, Any]
     ) -> Any:
-        key = client_of(context.fastmcp_context)
-        if key is not None and key not in self._clients:
-            await asyncio.to_thread(self.connected, key)
-        result = await call_next(context)
-        if key is not None and isinstance(result, ToolResult) and result.structured_content is not None:
-            known = set(ended_in(result.structured_content, context.message.arguments or {}))
-            news = await asyncio.to_thread(self.news, key, known)
-            if news:
-                result.structured_content["also_ended"] = [
-                    {"job_id": one.job_id, "status": one.status, "exit_code": one.exit_code} for one in news
-                ]
-                result.content.append(TextContent(type="text", text=line(news)))
-        return result
+        reports = client_of(context.fastmcp_context) is not None
+        with self.seen_by(context.fastmcp_context).asks() as seen:
+            arguments = context.message.arguments or {}
+            if reports and seen.reported is None:
+                await asyncio.to_thread(self._news, ())
+            if context.message.name == "wait":
+                seen.waited_for |= ids_of(arguments)
+            earlier = await self._earlier(seen, context.message.name) if reports else ""
+            result = await call_next(context)
+            if not isinstance(result, ToolResult) or result.structured_content is None:
+                return result
+            if earlier:
+                result.structured_content["from_earlier"] = earlier
+                result.content.append(TextContent(type="text", text=f"[from earlier: {earlier}; `list` shows them]"))
+            if reports:
+                known = set(ended_in(result.structured_content, arguments))
+                about = known | ids_of(arguments) | ids_of(result.structured_content)
+                news = await asyncio.to_thread(self._tell, known, about)
+                if news:
+                    result.structured_content["also_ended"] = [
+                        said({"job_id": one.job_id, "status": one.status, "exit_code": one.exit_code or None})
+                        for one in news
+                    ]
+                    result.content.append(TextContent(type="text", text=line(news)))
+            return result
+
+    async def _earlier(self, seen: Seen, tool: str) -> str:
+        """What a client that is new should know once of the jobs of its project: "1 running, 2 failed, 1 lost"."""
+        if not seen.is_new:
+            return ""
+        seen.is_new = False
+        if tool in ("list", "list_jobs"):
+            return ""
+        with contextlib.suppress(TmuxjobsError):  # the answer itself matters more
+            jobs = (await asyncio.to_thread(self._jobs.list, limit=EARLIER)).jobs
+            counts = Counter(job.status for job in jobs)
+            told = [status for status in STATUSES if status in (*OPEN, "failed", "lost") and counts[status]]
+            return ", ".join(f"{counts[status]} {status}" for status in told)
+        return ""
 
     def knows(self, context: Context | None, job_ids: set[str]) -> None:
         """The client knows these ends from another answer."""
-        key = client_of(context)
-        if key in self._clients:
-            self._clients[key].known |= job_ids
+        self._jobs.mark_told(job_ids)
+        self.seen_by(context).known |= job_ids
 
-    def news(self, key: str, known: set[str]) -> list[Entry]:
-        """What to report now, and never again."""
-        with contextlib.suppress(StateError), self._lock:  # reported later; the answer itself matters more
-            reported = self._reported(key)
-            entries = self._jobs.events(reported.number)
-            if entries:
-                reported.number = entries[-1].n
-            ends = [one for one in entries if one.event == "end"]
-            reported.known |= known
-            news = [one for one in ends if one.status is not None and one.job_id not in reported.known]
-            # What has ended and is in the journal is not reported again: only of the others it matters who knows.
-            reported.known &= set(self._jobs.host.journal.open_jobs())
-            return news
-        return []
+    def _tell(self, known: set[str], about: set[str]) -> tuple[Entry, ...]:
+        """The news, once it is written down that a client was told of them and of those the answer is about."""
+        news = self._news(known)
+        self._jobs.mark_told(about | {one.job_id for one in news})
+        return news
+
+    def _news(self, known: Iterable[str]) -> tuple[Entry, ...]:
+        with contextlib.suppress(StateError):  # reported later; the answer itself matters more
+            return self._jobs.also_ended(known)
+        return ()
 
 
 @contextlib.asynccontextmanager
@@ -114,7 +139,7 @@ async def _report(jobs: Jobs, job_ids: Sequence[str], context: Context) -> None:
 
 
 def client_of(context: Context | None) -> str | None:
-    """What tells clients of this server apart; None when nothing does: over HTTP each modern request stands alone."""
+    """A key for each client of this server; None when there is none: over HTTP each modern request stands alone."""
     if context is None or context.transport not in ("sse", "streamable-http"):
         return ""
     request = context.request_context
@@ -123,20 +148,48 @@ def client_of(context: Context | None) -> str | None:
     return context.session_id
 
 
+def who_asks() -> Callable[[], Caller]:
+    """Tells who calls a tool now: what the client said of itself, and its session with this server.
+
+    A client that has none, as over HTTP in the modern era, is known by its name and this server.
+    """
+    server = secrets.token_hex(8)
+
+    def asks() -> Caller:
+        try:
+            context = get_context()
+            key = client_of(context) or ""
+            params = context.session.client_params if context.request_context is not None else None
+        except RuntimeError:  # no call of a tool: the server's own work
+            key, params = "", None
+        info = params.client_info if params is not None else None
+        client, version = (visible(text)[:NAME_CHARS] for text in (info.name, info.version)) if info else ("", "")
+        return Caller(kind="agent", client=client, version=version, session=f"{server} {key}".strip())
+
+    return asks
+
+
+def ids_of(arguments: dict[str, Any]) -> set[str]:
+    """The jobs that a call or an answer names first."""
+    asked = arguments.get("job_id")
+    given = asked if isinstance(asked, list) else [asked]  # a model may have given anything
+    return {one for one in given if isinstance(one, str)}
+
+
 def ended_in(answer: dict[str, Any], arguments: dict[str, Any]) -> Iterator[str]:
-    """Jobs whose end the answer itself tells."""
-    if answer.get("status", "running") != "running":
+    """Jobs whose end the answer itself reports."""
+    if answer.get("status", "running") not in OPEN:
         asked = answer.get("job_id", arguments.get("job_id"))
         if isinstance(asked, str):
             yield asked
     if isinstance(answer.get("restarted"), str):
         yield answer["restarted"]
     for one in answer.get("jobs", ()):
-        if one.get("status") != "running":
+        if one.get("status") not in OPEN and one.get("job_id"):
             yield one["job_id"]
 
 
-def line(news: list[Entry]) -> str:
+def line(news: Sequence[Entry]) -> str:
     """One short line."""
     shown = [f"{one.job_id} {one.status}{f' {one.exit_code}' if one.exit_code else ''}" for one in news[:SHOWN]]
     more = f" and {len(news) - SHOWN} more" if len(news) > SHOWN else ""

@@ -9,8 +9,8 @@ from fastmcp import FastMCP
 from fastmcp.exceptions import ResourceError
 from pydantic import Field
 
-from tmuxjobs.answers import Answer
 from tmuxjobs.errors import TmuxjobsError
+from tmuxjobs.job_answers import Answer
 from tmuxjobs.jobs import Jobs
 
 RUN = """\

@@ -1,20 +1,17 @@
-"""How the server is served: on stdio, or over HTTP."""
+"""How the server is served on stdio; over HTTP it is by `http.py`, whose libraries nobody needs here."""
 
 import asyncio
 import os
 import signal
 import sys
 
-from tmuxjobs.jobs import Jobs
-from tmuxjobs.server import http
-from tmuxjobs.server.address import Place
-from tmuxjobs.server.http import OneToken
 from tmuxjobs.server.tools import build_server
+from tmuxjobs.settings import Settings
 
 
-def serve(jobs: Jobs) -> None:
+def serve(settings: Settings) -> None:
     """Serve MCP on stdio until standard input closes or SIGTERM or SIGINT comes; the jobs live on."""
-    server = build_server(jobs)
+    server = build_server(settings)
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
@@ -26,10 +23,3 @@ def serve(jobs: Jobs) -> None:
     asyncio.run(run())
     sys.stdout.flush()
     os._exit(0)
-
-
-def serve_http(jobs: Jobs, place: Place) -> None:
-    """Serve MCP over HTTP to who brings the token, until SIGTERM or SIGINT comes; the jobs live on."""
-    http.serve(
-        build_server(jobs), place, token=OneToken(jobs.token(), jobs.token_value), names=jobs.settings.http_hosts or ()
-    )

@@ -16,7 +16,14 @@ from fastmcp.server.extensions import MethodBinding, ServerExtension, ToolCallCo
 from fastmcp.tools.base import ToolResult
 from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
-from mcp_types import INVALID_PARAMS, MISSING_REQUIRED_CLIENT_CAPABILITY, CallToolRequestParams, RequestParams
+from mcp.shared.inbound import MCP_NAME_HEADER, decode_header_value
+from mcp_types import (
+    HEADER_MISMATCH,
+    INVALID_PARAMS,
+    MISSING_REQUIRED_CLIENT_CAPABILITY,
+    CallToolRequestParams,
+    RequestParams,
+)
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,6 +32,7 @@ from tmuxjobs.errors import JobNotFound, TmuxjobsError
 from tmuxjobs.jobs import Jobs
 from tmuxjobs.models import TaskRecord
 from tmuxjobs.server.notifications import EndsTold, ended_in
+from tmuxjobs.server.wire import with_short_rulers
 from tmuxjobs.visible import visible
 
 EXTENSION = "io.modelcontextprotocol/tasks"
@@ -53,9 +61,10 @@ class Tasks(ServerExtension):
 
     identifier: ClassVar[str] = EXTENSION  # type: ignore[misc]
 
-    def __init__(self, jobs: Jobs, ends: EndsTold) -> None:
+    def __init__(self, jobs: Jobs, ends: EndsTold, *, keep_s: float) -> None:
         self._jobs = jobs
         self._ends = ends
+        self._keep_ms = int(keep_s * 1000)
 
     def methods(self) -> Sequence[MethodBinding]:
         """Those of the modern era; in the other one there are no such methods."""
@@ -73,7 +82,8 @@ class Tasks(ServerExtension):
         waits = params.name == "wait" or (params.name == "execute" and arguments.get("wait"))
         if not waits or not declared(context):
             return await call_next()
-        begins = await asyncio.to_thread(self._sizes, arguments.get("job_id", ()))
+        with self._ends.seen_by(get_context()).asks():
+            begins = await asyncio.to_thread(self._begins, arguments.get("job_id"), project=params.name == "wait")
         token = inline.set(SOON_S)
         try:
             result = await call_next()
@@ -85,7 +95,7 @@ class Tasks(ServerExtension):
         if not fields or fields.get("reason") != "timeout" or (bound is not None and bound <= SOON_S):
             return result
         task = await asyncio.to_thread(
-            self._jobs.tasks.create,
+            self._jobs.create_task,
             params.name,
             arguments,
             begins=begins or {fields["job_id"]: 0},
@@ -93,35 +103,38 @@ class Tasks(ServerExtension):
         )
         return Wire.model_validate({"resultType": "task"} | shown(task, "working", self._keep_ms))
 
-    def _sizes(self, job_id: str | Sequence[str]) -> dict[str, int]:
+    def _begins(self, job_id: str | Sequence[str] | None, *, project: bool) -> dict[str, int]:
+        """Of the jobs that the call names; of a project as a whole those that run now."""
         with contextlib.suppress(TmuxjobsError):  # the tool reports it
-            return self._jobs.tasks.sizes([job_id] if isinstance(job_id, str) else job_id)
+            asked = self._jobs.running() if job_id is None and project else job_id or ()
+            given = [asked] if isinstance(asked, str) else asked if isinstance(asked, list) else []
+            return self._jobs.task_begins(given)
         return {}
 
     async def _load(self, ctx: ServerRequestContext[Any, Any], params: TaskParams) -> TaskRecord:
+        refuse_another_name(ctx, params.task_id)
         if self.client_settings(ctx) is None:
             raise MCPError(
                 MISSING_REQUIRED_CLIENT_CAPABILITY,
                 f"The request must declare the extension {EXTENSION}.",
                 {"requiredCapabilities": {"extensions": {EXTENSION: {}}}},
             )
-        task = await asyncio.to_thread(self._jobs.tasks.read, params.task_id)
+        task = await asyncio.to_thread(self._jobs.read_task, params.task_id)
         if task is None:
             raise MCPError(INVALID_PARAMS, f"There is no task '{params.task_id}'; it goes with its job.")
         return task
 
-    @property
-    def _keep_ms(self) -> int:
-        return int(self._jobs.settings.keep_jobs_for * 1000)
-
     async def _get(self, ctx: ServerRequestContext[Any, Any], params: TaskParams) -> dict[str, Any]:
         task = await self._load(ctx, params)
         try:
-            task, line = await asyncio.to_thread(self._jobs.tasks.check, task, complete)
+            with self._ends.seen_by(get_context()).asks():
+                task, line = await asyncio.to_thread(self._jobs.check_task, task, complete)
         except JobNotFound as error:
             raise MCPError(INVALID_PARAMS, str(error)) from None
         if task.cancelled:
-            return shown(task, "cancelled", self._keep_ms)
+            jobs = ", ".join(task.job_ids)
+            on = f"Only the wait was stopped. `status` says how {jobs} stands, `kill` ends it."
+            return shown(task, "cancelled", self._keep_ms, on)
         if task.result is None:
             return shown(task, "working", self._keep_ms, line[-MESSAGE_CHARS:])
         self._ends.knows(get_context(), set(ended_in(task.result["structuredContent"], {})))
@@ -129,7 +142,7 @@ class Tasks(ServerExtension):
 
     async def _cancel(self, ctx: ServerRequestContext[Any, Any], params: TaskParams) -> dict[str, Any]:
         task = await self._load(ctx, params)
-        await asyncio.to_thread(self._jobs.tasks.cancel, task)
+        await asyncio.to_thread(self._jobs.cancel_task, task)
         return {}
 
     async def _update(self, ctx: ServerRequestContext[Any, Any], params: TaskParams) -> dict[str, Any]:
@@ -138,12 +151,20 @@ class Tasks(ServerExtension):
         return {}
 
 
+def refuse_another_name(ctx: ServerRequestContext[Any, Any], task_id: str) -> None:
+    """Over HTTP the header must name the task too, or what stands between sends the request to another (SEP-2243)."""
+    headers = getattr(ctx.request, "headers", None)
+    if headers is not None and decode_header_value(headers.get(MCP_NAME_HEADER)) != task_id:
+        raise MCPError(HEADER_MISMATCH, f"The header {MCP_NAME_HEADER} and the parameter 'taskId' must be the same.")
+
+
 def complete(answer: Waited) -> dict[str, Any]:
     """The result of the tool's call."""
+    answer = with_short_rulers(answer)
     return {
         "resultType": "complete",
         "content": [{"type": "text", "text": answer.text()}],
-        "structuredContent": answer.model_dump(mode="json"),
+        "structuredContent": answer.fields(),
         "isError": False,
     }
 

@@ -5,7 +5,7 @@ import functools
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from fastmcp.exceptions import ToolError, ValidationError
 from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
@@ -14,16 +14,19 @@ from fastmcp.tools.function_tool import FunctionTool
 from fastmcp.utilities.types import Image
 from mcp_types import CallToolRequestParams, ImageContent, TextContent, ToolAnnotations
 from mcp_types import Tool as MCPTool
+from pydantic import BaseModel
 from pydantic import ValidationError as PydanticValidationError
 
 from tmuxjobs import bugs
-from tmuxjobs.answers import Answer, Screen
+from tmuxjobs.answers import Screen, Waited
 from tmuxjobs.errors import TmuxjobsError
-from tmuxjobs.visible import visible
+from tmuxjobs.job_answers import Answer
+from tmuxjobs.visible import short_rulers, visible
 
 list_of = list
 """The built-in, under a name that the tool `list` does not hide."""
 Verb = Callable[..., Answer] | Callable[..., Awaitable[Answer]]
+M = TypeVar("M", bound=BaseModel)
 READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 ACTS = ToolAnnotations(destructive_hint=True)
 """Hints at their default are left out: not read-only, not idempotent, in an open world."""
@@ -44,9 +47,16 @@ class PlainArgumentErrors(Middleware):
 
 
 def _argument_error(error: PydanticValidationError) -> str:
-    parts = []
-    for fault in error.errors(include_url=False, include_context=False, include_input=False):
+    faults = error.errors(include_url=False, include_context=False, include_input=False)
+    parts, of_choices = [], set()
+    for fault in faults:
         where = ".".join(map(str, fault["loc"]))
+        name, *kind = fault["loc"]
+        if kind and kind[0] in ("str", "list[str]"):  # of a parameter that takes either, one is enough
+            where = str(name)
+            if where in of_choices:
+                continue
+            of_choices.add(where)
         what = {"missing_argument": "is required", "unexpected_keyword_argument": "is not a parameter of this tool"}
         parts.append(f"`{where}` {what.get(fault['type']) or fault['msg'][0].lower() + fault['msg'][1:]}")
     return "; ".join(parts) + "."
@@ -71,9 +81,28 @@ def as_tool(verb: Verb) -> Callable[..., Awaitable[ToolResult]]:
             where = await asyncio.to_thread(bugs.save, error)
             said = f"This is a bug in tmuxjobs ({type(error).__name__}); what happened is in {where}."
             raise ToolError(visible(said), log_level=logging.DEBUG) from None
-        return ToolResult(content=content(result), structured_content=result.model_dump(mode="json"))
+        if not kwargs.get("raw"):
+            result = with_short_rulers(result)
+        return result_of(result)
 
     return call
+
+
+def result_of(answer: Answer) -> ToolResult:
+    """Its text and its fields; beside fields Codex drops a picture."""
+    pictured = isinstance(answer, Screen) and answer.png is not None
+    return ToolResult(content=content(answer), structured_content=None if pictured else answer.fields())
+
+
+def with_short_rulers(answer: M) -> M:
+    """An agent pays for each character of a line that only divides."""
+    changed: dict[str, Any] = {}
+    for name in ("stdout", "stderr"):
+        if text := getattr(answer, name, ""):
+            changed[name] = short_rulers(text)
+    if isinstance(answer, Waited):
+        changed["jobs"] = tuple(map(with_short_rulers, answer.jobs))
+    return answer.model_copy(update=changed)
 
 
 def brief(parameters: dict[str, Any]) -> dict[str, Any]:
@@ -92,10 +121,10 @@ def brief(parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 class Tool(FunctionTool):
-    """Without FastMCP's own remarks about it, which every client's context would hold."""
+    """Without FastMCP's own remarks about it and a title that is its name: every client's context would hold them."""
 
     def to_mcp_tool(self, **overrides: Any) -> MCPTool:
-        return super().to_mcp_tool(**{"_meta": None} | overrides)
+        return super().to_mcp_tool(**{"_meta": None, "title": None} | overrides)
 
 
 def content(answer: Answer) -> list_of[TextContent | ImageContent]:
@@ -104,16 +133,3 @@ def content(answer: Answer) -> list_of[TextContent | ImageContent]:
     if isinstance(answer, Screen) and answer.png is not None:
         parts.append(Image(data=answer.png, format="png").to_image_content())
     return parts
-
-
-def schema(model: type[Answer]) -> dict[str, Any]:
-    """The result's JSON schema at its smallest, for it is in each client's context: what may be null has no type."""
-    full = model.model_json_schema(mode="serialization")
-    definitions = full.get("$defs", {})
-
-    def small(part: dict[str, Any]) -> dict[str, Any]:
-        if "$ref" in part:
-            return small(definitions[part["$ref"].rsplit("/", 1)[1]])
-        return {"type": part["type"]} if "type" in part else {}
-
-    return {"type": "object", "properties": {name: small(part) for name, part in full["properties"].items()}}

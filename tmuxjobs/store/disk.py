@@ -1,40 +1,49 @@
-"""Files of the state directory: their names, which are ours, how one is read, replaced and removed."""
+"""Files of the state directory: their names, which are ours, how one is read, replaced and removed; its marker."""
+
+from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import re
 import secrets
 import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from tmuxjobs import files
+from tmuxjobs.contract import FIRST, FORMAT
 from tmuxjobs.errors import StateError
 from tmuxjobs.files import Newer, Odd
 
 MARKER = "tmuxjobs.json"
 """Says that a state directory is one, and in which format."""
 REMOVED = "removed.json"
-"""A job's record once its removal has begun: it is no job any more, and what is beside it is ours."""
+"""A job's record once its removal has begun: it is not a job any more, and what is beside it is ours."""
 ASIDE = re.compile(r"\.(?:new|removed)-(.+)")
 """A job's folder before it is complete, and when nothing is left in it."""
 BESIDE = r"(\.\d+\.[0-9a-f]{8})?"
 """What the name of a file ends in until it is whole and gets its own."""
 IN_ROOT = re.compile(
-    rf"lock|http-token\.new|(journal|sequence|indexed|salt|http-token|{re.escape(MARKER)}){BESIDE}", re.ASCII
-)
-IN_JOB = re.compile(
-    rf"((job|run|exit|stop|removed|task(-[0-9a-f]{{8}})?)\.json|(run|exit)\.room|env(\.(held|ready))?){BESIDE}"
-    r"|(run|exit)\.json\.new|(output|stderr)\.(log|gaps)|typed\.jsonl|screen|recorder",
+    rf"lock|moved|http-token\.new|history(\.1)?|(journal|sequence|indexed|salt|groups\.json|http-token|{re.escape(MARKER)}){BESIDE}",
     re.ASCII,
 )
-"""Names of all files that we make, beside `jobs/` and in a job's folder. `recorder` is a FIFO, all else is regular."""
+IN_JOB = re.compile(
+    r"((job|run|exit|turn|stop|approval|pressed|gone|slurm|attempts|ready|removed|task(-[0-9a-f]{8})?)\.json"
+    rf"|(run|exit)\.room|env(\.(held|ready))?){BESIDE}|(run|exit|gone|slurm|turn|attempts|ready)\.json\.new"
+    r"|(output|stderr)\.(log|gaps|raw|new|first\.log)|typed\.jsonl|screen|told|recorder(\.first)?|batch\.sh|code(\.new)?",
+    re.ASCII,
+)
+"""Names of all files that we make, beside `jobs/` and in a job's folder. All are regular, but for FIFOS."""
+FIFOS = ("recorder", FIRST)
 BUG = re.compile(r"bug-\d+(-[0-9a-f]{6})?\.txt", re.ASCII)
 """A traceback, which `bugs.py` writes beside `jobs/` for a person, who removes it."""
 TRANSIENT = (
-    *("recorder", "run.room", "exit.room", "stop.json", "env", "env.held", "env.ready", "run.json.new"),
-    *("exit.json.new", "screen"),
+    *(*FIFOS, "run.room", "exit.room", "stop.json", "pressed.json", "env", "env.held", "env.ready", "run.json.new"),
+    *("turn.json", "turn.json.new", "attempts.json.new", "ready.json.new"),
+    *("exit.json.new", "gone.json.new", "slurm.json.new", "output.new", "stderr.new", "screen", "batch.sh"),
 )
 """What a job's folder holds only while it runs."""
 IN_RUN = re.compile(rf"({'|'.join(map(re.escape, TRANSIENT))}){BESIDE}|job\.json\.\d+\.[0-9a-f]{{8}}", re.ASCII)
@@ -127,7 +136,7 @@ def is_ours(root: Path, path: Path) -> bool:
         facts = path.lstat()
     except OSError:
         return False
-    kind = stat.S_ISFIFO if path.name == "recorder" else stat.S_ISREG
+    kind = stat.S_ISFIFO if path.name in FIFOS else stat.S_ISREG
     return kind(facts.st_mode) and facts.st_uid == os.getuid()
 
 
@@ -161,7 +170,7 @@ def discard(root: Path, path: Path) -> None:
     proof = _proof(path)
     with contextlib.suppress(OSError):
         if proof in ("exit.json", "job.json"):
-            # An exit record alone tells all of a job. With this one's new name it is no job any more.
+            # An exit record alone holds all facts of a job. With this one's new name it is not a job any more.
             if proof == "exit.json" and is_ours(root, path / "job.json"):
                 unlink(path / "job.json")
             os.rename(path / proof, path / REMOVED)
@@ -185,3 +194,88 @@ def unusable(root: Path, error: OSError) -> StateError:
         advice = "close some files or raise `ulimit -n`"
     where = f" at '{error.filename}'" if error.filename and error.filename != str(root) else ""
     return StateError(f"The state directory '{root}' {what}{where}; {advice} and try again.")
+
+
+JOURNAL_BYTES = 1 << 24
+
+
+def is_state_directory(root: Path) -> bool:
+    """Whether the folder has the marker; raises StateError when something else is in its place."""
+    path = root / MARKER
+    try:
+        fields = files.fields_of(files.read(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise unusable(root, error) from None
+    except Newer:
+        raise StateError(
+            f"The state directory '{root}' is in the format of a newer tmuxjobs; use that one, or set "
+            "TMUXJOBS_STATE_DIR to another folder."
+        ) from None
+    except Odd as odd:
+        why = str(odd)
+    else:
+        if fields.get("tmuxjobs") == "state directory" and fields.get("format") == FORMAT:
+            return True
+        why = "is damaged"
+    raise StateError(
+        f"'{path}' {why}, and so does not say that its folder is a state directory of tmuxjobs; remove it if it is "
+        "one, or set TMUXJOBS_STATE_DIR to another folder."
+    )
+
+
+def lay_marker(root: Path, is_half_made: Callable[[Path], bool]) -> None:
+    """Lay down the marker in an empty folder, or in one of 0.1.0, which had none; raises StateError for any other.
+
+    `is_half_made` says whether a folder is what a killed tmuxjobs leaves of a job.
+    """
+    names = os.listdir(root)
+    # Another process may be about to do the same, or have been killed at it.
+    begun = all(name.startswith(f"{MARKER}.") and is_ours(root, root / name) for name in names)
+    if begun or _is_older(root, is_half_made):
+        fields = {"tmuxjobs": "state directory", "format": FORMAT}
+        # To the disk: after a power cut an empty marker would refuse all jobs.
+        replace(root, root / MARKER, json.dumps(fields).encode() + b"\n", sync=True)
+    elif not is_state_directory(root):  # another has made it since the first look
+        raise StateError(
+            f"'{root}' holds files and is not a state directory of tmuxjobs; nothing was changed there. Set "
+            "TMUXJOBS_STATE_DIR to a new or an empty folder."
+        )
+
+
+def _is_older(root: Path, is_half_made: Callable[[Path], bool]) -> bool:
+    """Whether 0.1.0 made the folder: it holds a job's record, or only what that left, as private as it was."""
+    jobs = root / "jobs"
+    if not is_own_folder(jobs):
+        return False
+    inside = list(jobs.iterdir())
+    if any(map(owns, inside)):
+        return True
+    others = [path for path in root.iterdir() if path not in (jobs, root / "open")]
+    return (
+        all(map(is_half_made, inside))
+        and not any(map(is_exposed, (root, jobs, *others)))
+        and all((is_ours(root, path) and _reads_as_ours(path)) or BUG.fullmatch(path.name) for path in others)
+    )
+
+
+def _reads_as_ours(path: Path) -> bool:
+    """Whether a file beside `jobs/` holds what 0.1.0 wrote there; a person's may have the same name."""
+    try:
+        if path.name == "lock":
+            return path.lstat().st_size == 0
+        if path.name == "sequence":
+            return files.read(path).isdigit()
+        if path.name == "journal":
+            lines = files.read(path, JOURNAL_BYTES).splitlines()
+            return not lines or any(map(_is_entry, lines))  # one may be cut off
+    except (OSError, Odd):
+        return False
+    return True
+
+
+def _is_entry(line: bytes) -> bool:
+    with contextlib.suppress(Odd):
+        return {"n", "event", "job_id"} <= files.fields_of(line).keys()
+    return False

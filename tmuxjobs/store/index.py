@@ -1,4 +1,6 @@
-"""Numbers of jobs, the salt of their ids, and which jobs have not ended, without a look at those that have.
+"""Ids and numbers of jobs, and which jobs have not ended, without a look at those that have.
+
+An id is a short name and a suffix that is never given twice: it encodes the job's number, with a salt.
 
 `open/MACHINE/JOB` is an empty file for each job without an exit record, in a folder for each machine that uses the
 state directory. A mark is made before its job's folder gets its name and goes when an exit record has been seen, so
@@ -6,19 +8,83 @@ there may be one too many, and never one too few. `indexed` holds the number of 
 `sequence` has another one, an older tmuxjobs has started jobs here, and the marks are not to be relied on.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import re
 import secrets
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
 from tmuxjobs.errors import StateError
 from tmuxjobs.store import disk
-from tmuxjobs.store.ids import ID, number_of, suffix
 from tmuxjobs.system import processes
 
-DIGITS = 15
+ID = re.compile(r"(?!.{65})[a-z0-9]+(-[a-z0-9]+)*")
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+DIGITS = str.maketrans(ALPHABET, "0123456789abcdefghijklmnopqrstuv")
+MULTIPLIER, SECOND = 0x9E3779B1, 0x85EBCA6B
+"""Odd, so each permutes the numbers below a power of two: no two numbers of a length have the same suffix."""
+SHORTEST = 4
+SUFFIX = re.compile(f"[{ALPHABET}]{{{SHORTEST},12}}")
+
+
+def suffix(number: int, salt: int = 0) -> str:
+    """Four or more characters that look random and differ for different numbers; with another salt, other ones.
+
+    `salt` has 64 bits; 0 gives the suffixes of 0.1.0.
+    """
+    length = SHORTEST
+    while number >= 32**length:
+        number -= 32**length
+        length += 1
+    first, second, half, bits = _rounds(salt, length)
+    scrambled = (number * MULTIPLIER + first) & bits
+    if salt:
+        scrambled = ((scrambled ^ scrambled >> half) * SECOND + second) & bits
+    return "".join(ALPHABET[scrambled // 32**place % 32] for place in range(length))
+
+
+def number_of(suffix: str, salt: int = 0) -> int:
+    """The number with that suffix; -1 for a text that is not a suffix."""
+    if not SUFFIX.fullmatch(suffix):
+        return -1
+    scrambled = int(suffix[::-1].translate(DIGITS), 32)
+    first, second, half, bits = _rounds(salt, len(suffix))
+    if salt:
+        scrambled = (scrambled - second) * _inverse(SECOND, bits) & bits
+        scrambled ^= scrambled >> half
+    return ((scrambled - first) * _inverse(MULTIPLIER, bits) & bits) + _shorter(len(suffix))
+
+
+def _rounds(salt: int, length: int) -> tuple[int, int, int, int]:
+    """What is added in two rounds; by how much is shifted between, half the bits so that it undoes itself; the bits."""
+    return (salt & 0xFFFFFFFF) or 0x5BD1, salt >> 32, (5 * length + 1) // 2, 32**length - 1
+
+
+@lru_cache(maxsize=None)  # noqa: UP033 - Python 3.8 has no other
+def _inverse(factor: int, bits: int) -> int:
+    return pow(factor, -1, bits + 1)
+
+
+@lru_cache(maxsize=None)  # noqa: UP033 - Python 3.8 has no other
+def _shorter(length: int) -> int:
+    """How many numbers have a shorter suffix."""
+    return sum(32**one for one in range(SHORTEST, length))
+
+
+def slug(text: str) -> str:
+    """A short name of `[a-z0-9-]` for a command or a given name; `job` when nothing is left of it."""
+    words = re.sub(r"[^a-z0-9]+", "-", text[:200].lower()).strip("-")
+    short = words[:20].rstrip("-")
+    if len(words) > 20 and "-" in short[8:]:
+        short = short[: short.rindex("-")]
+    return short or "job"
+
+
+DIGITS_MAX = 15
 SALT = re.compile(rb"([0-9a-f]{16}) ([0-9]{1,15})\n")
 
 
@@ -48,7 +114,7 @@ class Index:
         path = self.root / "sequence"
         text = disk.content(path)
         text = b"0" if text is None else text.strip()
-        if not text.isdigit() or len(text) > DIGITS:
+        if not text.isdigit() or len(text) > DIGITS_MAX:
             raise StateError(f"'{path}' is damaged; write into it a number larger than any job's and try again.")
         return int(text)
 
@@ -57,12 +123,14 @@ class Index:
         salt, first = self._salted() or (0, number + 1)
         return suffix(number, salt if number >= first else 0)
 
-    def number(self, job_id: str) -> int:
-        """The job's number, from its id alone; -1 when the id is not one that we gave."""
-        end = job_id.rpartition("-")[2]
+    def newest(self, job_ids: Iterable[str]) -> list[str]:
+        """The same ids, the newest first, by their numbers; last what is not an id that we gave."""
         salt, first = self._salted() or (0, 1)
-        plain = number_of(end) if first > 1 else first
-        return plain if plain < first else number_of(end, salt)
+        return sorted(job_ids, key=lambda job_id: _number(job_id, salt, first), reverse=True)
+
+    def forget_salt(self) -> None:
+        """It was written by another."""
+        self._salt = None
 
     def _salted(self) -> tuple[int, int] | None:
         """The salt, and the first number whose id has it."""
@@ -108,7 +176,7 @@ class Index:
             raise disk.unusable(self.root, error) from None
 
     def unmark(self, job_id: str) -> None:
-        """The job has an exit record, or is no job any more."""
+        """The job has an exit record, or is not a job any more."""
         for folder in self.folders():
             with contextlib.suppress(OSError):
                 os.unlink(os.path.join(folder, job_id))
@@ -134,3 +202,10 @@ class Index:
             return []
         except OSError as error:
             raise disk.unusable(self.root, error) from None
+
+
+@lru_cache(100_000)
+def _number(job_id: str, salt: int, first: int) -> int:
+    end = job_id.rpartition("-")[2]
+    plain = number_of(end) if first > 1 else first
+    return plain if plain < first else number_of(end, salt)

@@ -1,12 +1,20 @@
-"""The journal of starts and ends: numbered lines in one file, bounded, never rewritten but as a whole.
+"""The journal of what happens to jobs, the history of who did what, and what was typed: bounded lines of JSON.
 
-Whoever looks writes down the ends there are, from the jobs' own records: no end is lost with the one who saw it first.
+The journal is numbered, and never rewritten but as a whole. Whoever looks writes down the ends there are, from the
+jobs' own records: no end is lost with the one who saw it first. The history is only ever appended to.
+
+What we typed is kept so that whoever looks for a pattern does not take the echo for output: `typed.jsonl` in the job's
+folder says where the log stood and, for each line, its length and a salted hash. They are enough to know an echo, and
+what was typed cannot be read there. What is hidden as it is typed is not in it at all.
 """
 
 import contextlib
+import hashlib
+import json
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -14,14 +22,25 @@ from pydantic import ValidationError
 from tmuxjobs import files
 from tmuxjobs.errors import StateError
 from tmuxjobs.files import Odd
-from tmuxjobs.models import Entry
+from tmuxjobs.models import Deed, Entry
+from tmuxjobs.pane import queue
 
 JOURNAL_BYTES = 1 << 18
+HISTORY_BYTES = 1 << 20
+"""Beyond it the file becomes the older one of the two; that is about 4,000 calls."""
 READ_BYTES = 1 << 24
-"""More than any journal of ours; what is larger is something else."""
+"""More than any of ours; what is larger is something else."""
 TAIL_BYTES = 4096
 KEPT = 500
 """How many of the newest entries stay when the file is made small again, beside the starts of jobs that run."""
+
+
+def queued(root: Path) -> set[str]:
+    """Ids of the jobs that wait for their turn. Raises StateError."""
+    try:
+        return queue.ids(str(root))
+    except OSError as error:  # out of files, for one
+        raise StateError(f"'{error.filename}' cannot be read: {error.strerror}.") from None
 
 
 class Journal:
@@ -31,6 +50,7 @@ class Journal:
         self.path = path
         # Inode, size and entries of what was read, replaced as one: threads share it.
         self._read: tuple[int, int, tuple[Entry, ...]] = 0, 0, ()
+        self._open: tuple[tuple[Entry, ...], dict[str, bool]] = (), {}
 
     @property
     def exists(self) -> bool:
@@ -57,19 +77,24 @@ class Journal:
             # A line in the making is read when it is whole.
             data = file.read()
             whole = data[: data.rfind(b"\n") + 1]
-            entries += tuple(filter(None, map(_entry, whole.splitlines())))
+            if whole:
+                entries += tuple(filter(None, map(_entry, whole.splitlines())))
             self._read = facts.st_ino, size + len(whole), entries
         return entries
 
-    def open_jobs(self) -> list[str]:
-        """Started and not ended."""
-        started: dict[str, None] = {}
-        for entry in self.read():
-            if entry.event == "start":
-                started[entry.job_id] = None
-            else:
-                started.pop(entry.job_id, None)
-        return list(started)
+    def open_jobs(self) -> dict[str, bool]:
+        """{started or queued, and not ended: whether it has not started}."""
+        entries = self.read()
+        if entries is self._open[0]:
+            return self._open[1]
+        found: dict[str, bool] = {}
+        for entry in entries:
+            if entry.event in ("start", "queued"):
+                found[entry.job_id] = entry.event == "queued"
+            elif entry.event == "end":
+                found.pop(entry.job_id, None)
+        self._open = entries, found
+        return found
 
     def last(self) -> int:
         """The number of the newest entry; all of the file is read only when its end does not tell it."""
@@ -104,9 +129,11 @@ class Journal:
         return StateError(f"'{self.path}' is not the journal of tmuxjobs: it {odd}; remove it or move it away.")
 
     def _shrink(self) -> None:
-        running = set(self.open_jobs())
+        running = self.open_jobs()
         entries = self.read()
-        kept = [entry for entry in entries[:-KEPT] if entry.job_id in running] + list(entries[-KEPT:])
+        begun = [entry for entry in entries[:-KEPT] if entry.event in ("start", "queued")]
+        starts = [entry for entry in begun if running.get(entry.job_id) is (entry.event == "queued")]
+        kept = starts + list(entries[-KEPT:])
         beside = self.path.with_name(f"{self.path.name}.{os.getpid()}.{secrets.token_hex(4)}")
         try:
             with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as file:
@@ -122,3 +149,114 @@ def _entry(line: bytes) -> Entry | None:
         return Entry.model_validate_json(line, strict=True)
     except ValidationError:
         return None
+
+
+class History:
+    """`history`, and the older half in `history.1`. A line is one write: the processes in the panes append too."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.older = path.with_name(f"{path.name}.1")
+
+    def append(self, deed: Deed) -> None:
+        """Write one line; raises StateError."""
+        try:
+            if self.path.exists() and self.path.lstat().st_size > HISTORY_BYTES:
+                # Two that do this at once: the second finds a small file, or moves nothing.
+                with contextlib.suppress(FileNotFoundError):
+                    os.replace(self.path, self.older)
+            files.append(str(self.path), deed.model_dump(mode="json", exclude_defaults=True))
+        except Odd as odd:
+            raise self._odd(self.path, odd) from None
+        except OSError as error:
+            raise StateError(f"'{self.path}' cannot be written: {error.strerror}.") from None
+
+    def read(self) -> Iterator[Deed]:
+        """All that is kept, oldest first; a line cut off by a full disk is passed over. Raises StateError."""
+        for path in (self.older, self.path):
+            try:
+                lines = files.read(path, READ_BYTES).splitlines()
+            except FileNotFoundError:
+                continue
+            except Odd as odd:
+                raise self._odd(path, odd) from None
+            except OSError as error:
+                raise StateError(f"'{path}' cannot be read: {error.strerror}.") from None
+            for line in lines:
+                with contextlib.suppress(ValidationError):
+                    yield Deed.model_validate_json(line, strict=True)
+
+    def _odd(self, path: Path, odd: Odd) -> StateError:
+        return StateError(f"'{path}' is not the history of tmuxjobs: it {odd}; remove it or move it away.")
+
+
+TYPED_BYTES = 1 << 16
+LINE_BYTES = 4096
+SALT_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Typed:
+    """A line that was typed: its echo begins at or before offset `at` of the log, behind a prompt or not."""
+
+    at: int
+    length: int
+    salt: bytes
+    digest: str
+
+    def is_end_of(self, text: str) -> bool:
+        """Whether the text ends with what was typed."""
+        return len(text) >= self.length and _digest(text[-self.length :], self.salt) == self.digest
+
+
+def note_typed(folder: Path, at: int, text: str) -> None:
+    """Write down what is about to be typed; what is long was pasted, and only its first lines are kept."""
+    salt = secrets.token_bytes(SALT_BYTES)
+    lines = []
+    for line in filter(None, text[:LINE_BYTES].split("\n")):
+        if wanted := line.rstrip():
+            lines.append([at, len(wanted), _digest(wanted, salt)])
+        # Each line is echoed with its end, and behind a prompt of its own at the most.
+        at += 2 * len(line.encode(errors="replace")) + 2
+    path = folder / "typed.jsonl"
+    record = json.dumps({"salt": salt.hex(), "typed": lines}).encode() + b"\n"
+    with contextlib.suppress(OSError, Odd):  # a full disk: the echo may count as output then
+        fd = files.opened(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        with open(fd, "ab", buffering=0) as file:
+            if os.fstat(fd).st_size > TYPED_BYTES:
+                file.truncate(0)
+            file.write(record)
+
+
+def typed(folder: Path) -> list[Typed]:
+    """All lines that were typed."""
+    found = []
+    with contextlib.suppress(OSError, Odd):
+        for record in files.read(folder / "typed.jsonl").splitlines():
+            with contextlib.suppress(Odd, ValueError):  # cut off by a full disk or a kill
+                fields = files.fields_of(record)
+                salt, lines = fields.get("salt"), fields.get("typed")
+                if not files.is_text(salt) or not isinstance(lines, list):
+                    continue
+                for line in lines:
+                    match line:
+                        case [int(at), int(length), str(digest)] if at >= 0 and length > 0:
+                            found.append(Typed(at, length, bytes.fromhex(str(salt)), digest))
+    return found
+
+
+def is_echo(folder: Path, start: int, line: str) -> bool:
+    """Whether a line of the log that begins at offset `start` only shows what was typed; `line` may be cut with `…`."""
+    shown = line.strip("…").rstrip()
+    is_cut = shown != line.rstrip()
+    for one in typed(folder):
+        # The end of the line is behind the place where the log stood: what was printed earlier is not an echo.
+        if start <= one.at <= start + 4 * len(line.encode()) + 256 and (
+            one.is_end_of(shown) or (is_cut and one.length >= len(shown))
+        ):
+            return True
+    return False
+
+
+def _digest(text: str, salt: bytes) -> str:
+    return hashlib.blake2b(text.encode(errors="replace"), key=salt, digest_size=16).hexdigest()

@@ -12,7 +12,7 @@ import os
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -21,13 +21,14 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from tmuxjobs import files
-from tmuxjobs.contract import FORMAT
+from tmuxjobs.contract import FIRST, FORMAT
 from tmuxjobs.errors import JobNotFound, StateError, apart
 from tmuxjobs.files import Odd
-from tmuxjobs.models import ExitRecord, JobSpec, Model, Record, RunRecord
-from tmuxjobs.store import disk, marker, units
-from tmuxjobs.store.ids import ID
-from tmuxjobs.store.index import Index
+from tmuxjobs.models import ExitRecord, JobSpec, Model, Record, RunRecord, TurnRecord
+from tmuxjobs.pane import queue
+from tmuxjobs.store import disk, units
+from tmuxjobs.store.index import ID, Index
+from tmuxjobs.store.journal import queued
 from tmuxjobs.system import processes
 
 ROOM_BYTES = 16384
@@ -61,8 +62,8 @@ class Store:
                     f"The state directory '{self.root}' is a link or another user's; set TMUXJOBS_STATE_DIR to a "
                     "folder of yours."
                 )
-            if not marker.is_there(self.root):
-                marker.lay(self.root, self._is_half_made)
+            if not disk.is_state_directory(self.root):
+                disk.lay_marker(self.root, self._is_half_made)
             for folder in (self.jobs, self.pane):
                 folder.mkdir(mode=0o700, exist_ok=True)
                 if not disk.is_own_folder(folder):
@@ -116,16 +117,26 @@ class Store:
     def complete_index(self, *, anew: bool = False) -> None:
         """Mark every job that has not ended, when an older tmuxjobs may have started some; call it under the lock."""
         if anew or not self.index.is_complete():
-            self.index.complete((name, self._machine_of(name)) for name in self._without_exit())
+            marked = set(self.index.marked())
+            unknown = [name for name in self._without_exit() if name not in marked]
+            self.index.complete((name, self._machine_of(name)) for name in unknown if not self._enters(name))
+
+    def _enters(self, job_id: str) -> bool:
+        """Whether it is a job that waits for its turn, which has its entry now."""
+        with contextlib.suppress(StateError, OSError):
+            record = self.look(job_id)
+            if record is not None and record.job.queue is not None and record.run is None:
+                queue.enter(str(self.root), record.job.model_dump(mode="json"))
+                return True
+        return False
 
     def _machine_of(self, job_id: str) -> str:
         with contextlib.suppress(StateError):  # damaged: ours as good as anyone's
-            record = self.look(job_id)
-            return record.job.machine if record is not None else ""
+            return record.job.machine if (record := self.look(job_id)) is not None else ""
         return ""
 
     def _without_exit(self) -> list[str]:
-        return [name for name in self.ids() if not self.has_ended(name)]
+        return [name for name in sorted({*self.ids()} - queued(self.root)) if not self.has_ended(name)]
 
     def create(self, spec: JobSpec, env: Mapping[str, str], *, held: bool = False) -> Path:
         """The job's folder with `job.json` and `env` in it, complete or not there at all; call it under the lock.
@@ -135,8 +146,11 @@ class Store:
         folder = self.folder(spec.job_id)
         making = self.jobs / f".new-{spec.job_id}"
         self._clear_marks()
-        self.index.mark(spec.job_id, spec.machine)
         try:
+            if spec.queue is not None:
+                queue.enter(str(self.root), spec.model_dump(mode="json"))
+            else:
+                self.index.mark(spec.job_id, spec.machine)
             making.mkdir(mode=0o700)
         except OSError as error:
             raise disk.unusable(self.root, error) from None
@@ -147,7 +161,7 @@ class Store:
             )
             data = spec.model_dump_json().encode()
             # What the runner writes later has its room now: the disk may be full then.
-            for name in ("run.room", "exit.room"):
+            for name in () if spec.queue is not None else ("run.room", "exit.room"):
                 self._write(making / name, b" " * (len(data) + ROOM_BYTES))
             self._write(making / "job.json", data)
             if os.path.lexists(folder):
@@ -156,23 +170,27 @@ class Store:
         except BaseException as error:
             disk.discard(self.root, making)
             if not os.path.lexists(folder):
-                self.index.unmark(spec.job_id)
+                self._unmark(spec.job_id)
             if isinstance(error, OSError):
                 raise disk.unusable(self.root, error) from None
             raise
         return folder
 
     def _clear_marks(self) -> None:
-        """Finish what others on this machine were killed over: under the lock none of them makes or removes a job.
-
-        Of another machine's marks we may see an older listing of the folder than it does (NFS caches them for a
-        minute), so those are left to it.
-        """
+        """Finish what others on this machine were killed over: under the lock none of them makes or removes a job."""
+        # Another machine may see a newer listing of the folder of its marks: NFS caches them for a minute.
         for name in self.index.marked(processes.machine_id()):
             folder = self.jobs / name
             if not disk.is_there(str(folder), "job.json") and not disk.is_there(str(folder), "exit.json"):
                 self._clear_aside(name)
                 self.index.unmark(name)
+
+    def await_recorder(self, job_id: str) -> Path:
+        """The FIFO of a recorder that starts along with the runner, made now."""
+        path = self.folder(job_id) / FIRST
+        with contextlib.suppress(OSError):  # the runner says what cannot be made here
+            os.mkfifo(path, 0o600)
+        return path
 
     def is_held_back(self, job_id: str) -> bool:
         """Whether its runner has all that the job needs and waits for `let_go`."""
@@ -195,14 +213,13 @@ class Store:
     def ids(self) -> list[str]:
         """Every job's id, in no order."""
         try:
-            found = [entry.name for entry in os.scandir(self.jobs) if ID.fullmatch(entry.name)]
+            return [entry.name for entry in os.scandir(self.jobs) if ID.fullmatch(entry.name)]
         except OSError as error:
             raise disk.unusable(self.root, error) from None
-        return found
 
     def newest(self) -> list[str]:
         """Every job's id, the newest first, from the ids alone."""
-        return sorted(self.ids(), key=self.index.number, reverse=True)
+        return self.index.newest(self.ids())
 
     def unfinished_ids(self) -> list[str]:
         """Jobs without an exit record, in no order; those that have ended cost nothing."""
@@ -217,7 +234,10 @@ class Store:
         return found
 
     def unfinished(self) -> list[Record]:
-        """Jobs without an exit record: starting, running or lost. A damaged record hides no other: `list` tells it."""
+        """Jobs without an exit record: starting, running or lost, but not those that wait for their turn.
+
+        A damaged record hides no other: `list` names it.
+        """
         found = []
         for name in self.unfinished_ids():
             with apart(name, []):
@@ -249,13 +269,15 @@ class Store:
             _check_id(folder, ended.job)
             return self._remember(Record(ended.job, ended.run, ended))
         job = self.load(f"{folder}/job.json", JobSpec)
+        begins = job is not None and job.queue is not None and queue.begins(folder)
+        turn = self.load(f"{folder}/turn.json", TurnRecord) if begins else None
         run = self.load(f"{folder}/run.json", RunRecord)
         # It may have ended between the looks.
         ended = self.load(f"{folder}/exit.json", ExitRecord)
         if job is None:
             return None
         _check_id(folder, job)
-        return Record(job, run, ended)
+        return Record(job, run, ended, turn)
 
     def _remember(self, record: Record) -> Record:
         """Keep the record of an ended job as the last used one, and forget the one that was used longest ago."""
@@ -298,23 +320,40 @@ class Store:
             with contextlib.suppress(OSError):
                 (self.folder(job_id) / "stop.json").unlink()
 
+    def note_pressed(self, job_id: str, key: str) -> None:
+        """Let the runner know of a key that interrupts programs, before it is pressed: it may be asked who did it."""
+        with contextlib.suppress(StateError):  # a full disk
+            self._write(
+                self.folder(job_id) / "pressed.json",
+                json.dumps({"key": key, "monotonic": time.monotonic()}).encode(),
+            )
+
+    def forget_pressed(self, job_id: str) -> None:
+        """Something else is typed now: what the program ends by is no longer that key."""
+        with contextlib.suppress(OSError):
+            (self.folder(job_id) / "pressed.json").unlink()
+
     def withdraw_stop(self, job_id: str) -> None:
         """Take away a request that came too late: the runner has ended without a look at it."""
         with contextlib.suppress(OSError):  # the runner has taken it, or the job was removed
             (self.folder(job_id) / "stop.json").unlink()
 
-    def remove(self, job_id: str) -> None:
-        """Remove what we made of the job's folder; call it under the lock, and only when its job does not run.
+    def remove(self, *job_ids: str) -> None:
+        """Remove what we made of these jobs' folders; call it under the lock, and only when no job of them runs.
 
         A file that someone else has put there stays, and the folder with it.
         """
-        folder = self.folder(job_id)
-        if disk.owns(folder):
-            disk.discard(self.root, folder)
-        self._clear_aside(job_id)
-        if not disk.is_there(str(folder), "job.json"):
-            self.index.unmark(job_id)
-        self._ended.pop(job_id, None)
+        for job_id in job_ids:
+            if disk.owns(folder := self.folder(job_id)):
+                disk.discard(self.root, folder)
+            self._clear_aside(job_id)
+            if not disk.is_there(str(folder), "job.json"):
+                self._unmark(job_id)
+            self._ended.pop(job_id, None)
+
+    def _unmark(self, job_id: str) -> None:
+        self.index.unmark(job_id)
+        queue.leave(str(self.root), job_id)
 
     def _clear_aside(self, job_id: str) -> None:
         """Remove what others were killed over while they made or removed that job."""
@@ -357,10 +396,6 @@ class Store:
         else:
             disk.discard(self.root, path)
 
-    def kept(self, job_ids: Sequence[str]) -> list[Path]:
-        """Folders of removed jobs that hold files of someone else."""
-        return [self.folder(job_id) for job_id in job_ids if os.path.lexists(self.folder(job_id))]
-
     def exposed(self) -> list[Path]:
         """Our files and folders that others on this machine may look into."""
         ours = partial(disk.is_ours, self.root)
@@ -370,6 +405,21 @@ class Store:
             if disk.owns(folder):
                 found += [folder, *filter(ours, folder.iterdir())]
         return [path for path in found if disk.is_exposed(path)]
+
+    def mark_told(self, job_id: str) -> None:
+        """Note that an agent was answered now how the job stands."""
+        folder = self.folder(job_id)
+        with contextlib.suppress(OSError):  # a full disk, or it was removed: the agent hears of it once more
+            if disk.is_own_folder(folder):
+                os.close(os.open(folder / "told", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+                os.utime(folder / "told", follow_symlinks=False)
+
+    def told_at(self, job_id: str) -> float:
+        """When an agent was last answered how the job stands, in s since the epoch; 0 for never."""
+        try:
+            return (self.folder(job_id) / "told").lstat().st_mtime
+        except OSError:
+            return 0.0
 
     def transient(self, job_id: str) -> list[Path]:
         """What is in the job's folder that belongs there only while it runs."""
@@ -388,8 +438,9 @@ class Store:
     def size(self, job_id: str) -> int:
         """Bytes that its files take on disk."""
         total = 0
-        with contextlib.suppress(OSError):  # it is being removed
-            for entry in os.scandir(self.folder(job_id)):
+        # It may be being removed; an iterator that is not closed is warned of.
+        with contextlib.suppress(OSError), os.scandir(self.folder(job_id)) as entries:
+            for entry in entries:
                 total += entry.stat(follow_symlinks=False).st_blocks * 512
         return total
 

@@ -26,16 +26,19 @@ from tmuxjobs.errors import StateError
 from tmuxjobs.files import Odd
 
 PACKAGE = Path(__file__).parents[1]
+SYSTEM = ("__init__", "job_processes", "probes", "proc", "processes", "slurm", "table", "terminals", "watch")
 SHARED = (
-    *("contract.py", "files.py", "outcome.py", "visible.py"),
-    *(f"system/{name}.py" for name in ("__init__", "processes", "terminals")),
+    *("contract.py", "errors.py", "files.py", "lean.py", "named.py", "outcome.py", "visible.py"),
+    *(f"far/{name}.py" for name in ("__init__", "__main__", "agent", "asked", "frames")),
+    *(f"store/{name}.py" for name in ("__init__", "disk", "index", "units")),
+    *(f"system/{name}.py" for name in SYSTEM),
 )
-"""What `pane/` imports of the rest of the package."""
+"""What `pane/` imports of the rest of the package, and what runs on another host beside it."""
 INIT = b'"""The part of tmuxjobs that runs in panes."""\n'
 UNIT = re.compile(r"[0-9a-f]{16}", re.ASCII)
 MAKING = re.compile(r"\.new-[0-9a-f]{16}", re.ASCII)
 IN_UNIT = re.compile(rf"({re.escape(PROGRAM)}|\w+\.py|\w+\.[\w-]+\.pyc)(\.[\w.]+)?", re.ASCII)
-FOLDERS = {"tmuxjobs", "pane", "system", "__pycache__"}
+FOLDERS = {"tmuxjobs", "far", "pane", "store", "system", "__pycache__"}
 """Names of all that we make in a unit, until it is whole too."""
 INSTALLED = "installed.json"
 """Which installation runs `tmuxjobs` for the keys of our windows: the one that was used last."""
@@ -85,7 +88,7 @@ def main_of(folder: Path) -> str:
 def read_sources() -> dict[str, bytes]:
     """{path below the package: content} of all that belongs to a unit."""
     names = [*SHARED, *(f"pane/{path.name}" for path in sorted((PACKAGE / "pane").glob("*.py")))]
-    return {"__init__.py": INIT} | {name: (PACKAGE / name).read_bytes() for name in names}
+    return {"__init__.py": INIT, **{name: (PACKAGE / name).read_bytes() for name in names}}
 
 
 def base_python() -> str:

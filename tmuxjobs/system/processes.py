@@ -2,51 +2,62 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import os
-import shlex
-import signal
+import select
 import sys
+import time
+
+from tmuxjobs.lean import signal, suppress
+from tmuxjobs.outcome import Here
 
 TYPE_CHECKING = False  # `typing` takes 2 ms
 
 if TYPE_CHECKING:
     from typing import Any
 
+_known: dict[str, str] = {}
+"""What does not change while this process lives; `functools` takes 2 ms."""
+_queues: list[Any] = []
+"""They are closed with their last reference."""
 LINUX = sys.platform.startswith("linux")
+CALL_S = 20.0
 PF_EXITING = 4  # a flag of proc_pid_stat(5), from the kernel's sched.h
 
 
 def boot_id() -> str:
-    if LINUX:
+    """A text that changes with every start of the machine."""
+    if "boot" not in _known and LINUX:
         with open("/proc/sys/kernel/random/boot_id") as file:
-            return file.read().strip()
-    return output_of(["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]).strip()
+            _known["boot"] = file.read().strip()
+    elif "boot" not in _known:
+        _known["boot"] = output_of(["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]).strip()
+    return _known["boot"]
 
 
-@functools.lru_cache
 def machine_id() -> str:
-    """What tells this machine from others that share a state directory: 16 hex digits, the same after a restart.
+    """What distinguishes this machine from others that share a state directory: 16 hex digits that a restart keeps.
 
     On Linux from machine-id(5), on macOS from kern.uuid; where there is none, as in many containers, from the host
     name. Machines that were copied with their machine-id count as one. It must not be shown as it is, so it is hashed.
     """
+    if "machine" in _known:
+        return _known["machine"]
     import hashlib  # takes 1 ms, which not every process in a pane needs
 
     text = ""
     if LINUX:
-        with contextlib.suppress(OSError, ValueError), open("/etc/machine-id") as file:
+        with suppress(OSError, ValueError), open("/etc/machine-id") as file:
             text = file.read(1000).strip()
     else:
         text = output_of(["/usr/sbin/sysctl", "-n", "kern.uuid"]).strip()
     if text in ("", "uninitialized"):
         text = os.uname().nodename
-    return hashlib.sha256(f"tmuxjobs {text}".encode(errors="replace")).hexdigest()[:16]
+    _known["machine"] = hashlib.sha256(f"tmuxjobs {text}".encode(errors="replace")).hexdigest()[:16]
+    return _known["machine"]
 
 
 def start_of(pid: int) -> str:
-    """What tells a process from a later one with its number: start in clock ticks since boot, proc_pid_stat(5)."""
+    """What distinguishes a process from a later one with its pid: start in clock ticks since boot, proc_pid_stat(5)."""
     if LINUX:
         return stat_of(pid).start
     return output_of(["/bin/ps", "-o", "lstart=", "-p", str(pid)]).strip()
@@ -54,31 +65,39 @@ def start_of(pid: int) -> str:
 
 def pid_namespace() -> str:
     """Which pids the numbers here are, pid_namespaces(7); a container that was restarted may have the same again."""
-    with contextlib.suppress(OSError):
-        return os.readlink("/proc/self/ns/pid")
-    return ""
+    if "namespace" not in _known:
+        _known["namespace"] = ""
+        with suppress(OSError):
+            _known["namespace"] = os.readlink("/proc/self/ns/pid")
+    return _known["namespace"]
 
 
-def send(pid: int, start: str, number: int) -> None:
-    """Signal that very process, not a later one with its pid; nothing happens when it has ended or is another user's.
+def here() -> Here:
+    """This machine, as it is known to processes that look from here."""
+    return Here(machine=machine_id(), boot=boot_id(), namespace=pid_namespace())
+
+
+def send(pid: int, start: str, number: int) -> bool:
+    """Signal that very process, not a later one with its pid; False when it has ended or is another user's.
 
     An empty `start` stands for a process that a look has just shown (macOS).
     """
     fd = -1
-    with contextlib.suppress(AttributeError, OSError):  # Python 3.8, macOS, Linux before 5.3, or out of files
+    with suppress(AttributeError, OSError):  # Python 3.8, macOS, Linux before 5.3, or out of files
         fd = os.pidfd_open(pid)
     try:
         if start and start_of(pid) != start:
-            return
+            return False
         if fd >= 0:
             signal.pidfd_send_signal(fd, number)  # its pid may be another's by now
         else:
             os.kill(pid, number)
     except (ProcessLookupError, FileNotFoundError, PermissionError):
-        return
+        return False
     finally:
         if fd >= 0:
             os.close(fd)
+    return True
 
 
 def is_alive(pid: int, start: str) -> bool:
@@ -93,7 +112,33 @@ def is_alive(pid: int, start: str) -> bool:
         return False
 
 
+def end_of(pid: int, start: str) -> int:
+    """A descriptor that polls as readable once that very process has ended; -1 where the system gives none.
+
+    Raises ProcessLookupError when it has ended already, whoever has its pid by now.
+    """
+    fd = -1
+    try:
+        if sys.platform.startswith("linux"):
+            fd = os.pidfd_open(pid)
+        else:
+            queue = select.kqueue()
+            exits = select.kevent(pid, select.KQ_FILTER_PROC, select.KQ_EV_ADD, fflags=select.KQ_NOTE_EXIT)
+            queue.control([exits], 0)
+            _queues.append(queue)
+            fd = queue.fileno()
+    except ProcessLookupError:
+        raise
+    except (AttributeError, OSError):  # Python 3.8, Linux before 5.3, or out of files
+        pass
+    if not is_alive(pid, start):
+        raise ProcessLookupError(pid)
+    return fd
+
+
 def output_of(argv: list[str]) -> str:
+    import shlex  # takes 5 ms; on Linux nobody comes here
+
     with os.popen("TZ=UTC LC_ALL=C " + shlex.join(argv)) as pipe:
         return pipe.read()
 
@@ -129,10 +174,31 @@ def stat_of(pid: int) -> Process:
 def is_stopped(pid: int) -> bool:
     """Whether somebody has stopped that process (SIGSTOP, a debugger not counted)."""
     if LINUX:
-        with contextlib.suppress(OSError):  # it has ended
+        with suppress(OSError):  # it has ended
             return stat_of(pid).state == "T"
         return False
     return output_of(["/bin/ps", "-o", "stat=", "-p", str(pid)]).startswith("T")
+
+
+def stopped(pid: int) -> bool:
+    """Whether that process is stopped (SIGSTOP), or the only program that it runs."""
+    while not is_stopped(pid):
+        below = children(pid)
+        if len(below) != 1:
+            return False
+        [pid] = below
+    return True
+
+
+def handles(pid: int, number: int) -> bool | None:
+    """Whether that process has a handler for the signal, proc_pid_status(5); None where that is not known (macOS)."""
+    if not LINUX:
+        return None
+    with suppress(OSError), open(f"/proc/{pid}/status") as file:
+        for line in file:
+            if line.startswith("SigCgt:"):
+                return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+    return False
 
 
 def all_processes() -> dict[int, Process]:
@@ -145,16 +211,63 @@ def all_processes() -> dict[int, Process]:
     else:
         for entry in os.listdir("/proc"):
             if entry.isdigit():
-                with contextlib.suppress(OSError):  # it ended between the listing and the look
+                with suppress(OSError):  # it ended between the listing and the look
                     table[int(entry)] = stat_of(int(entry))
     return table
 
 
+def called(argv: list[str], env: dict[str, str] | None = None, *, bound_s: float = CALL_S) -> tuple[str, str]:
+    """What a program said on stdout and on stderr; a bound ends it."""
+    read, out = os.pipe()
+    read_err, err = os.pipe()
+    actions = (
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_DUP2, out, 1),
+        (os.POSIX_SPAWN_DUP2, err, 2),
+    )
+    try:
+        pid = os.posix_spawn(argv[0], argv, env or dict(os.environ), file_actions=actions)
+    except OSError as error:  # the program is gone, or the machine out of processes: the page lives on
+        os.close(read)
+        os.close(read_err)
+        return "", f"{argv[0]}: {error.strerror}"
+    finally:
+        os.close(out)
+        os.close(err)
+    said = {read: b"", read_err: b""}
+    deadline = time.monotonic() + bound_s
+    poll = select.poll()
+    for fd in said:
+        poll.register(fd, select.POLLIN)
+    open_fds = set(said)
+    while open_fds:
+        events = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+        if not events:
+            os.kill(pid, signal.SIGKILL)
+            break
+        for fd, _ in events:
+            chunk = os.read(fd, 65536)
+            said[fd] += chunk
+            if not chunk:
+                poll.unregister(fd)
+                open_fds.discard(fd)
+    os.close(read)
+    os.close(read_err)
+    os.waitpid(pid, 0)
+    return said[read].decode(errors="replace").strip(), said[read_err].decode(errors="replace").strip()
+
+
 def become_subreaper(*, on: bool = True) -> None:
     """Orphans of the job become our children, so that none of them can get away: prctl(2), PR_SET_CHILD_SUBREAPER."""
-    import ctypes
+    try:
+        import _ctypes
 
-    ctypes.CDLL(None).prctl(36, int(on), 0, 0, 0)
+        prctl = _ctypes.dlsym(_ctypes.dlopen(None, os.RTLD_NOW), "prctl")  # type: ignore[arg-type]
+        _ctypes.call_cdeclfunction(prctl, (36, int(on), 0, 0, 0))
+    except AttributeError:  # another Python's ctypes, which takes 3 ms
+        import ctypes
+
+        ctypes.CDLL(None).prctl(36, int(on), 0, 0, 0)
 
 
 def has_open(pid: int, path: str) -> bool:
@@ -162,7 +275,7 @@ def has_open(pid: int, path: str) -> bool:
     for thread in os.listdir(f"/proc/{pid}/task"):
         folder = f"/proc/{pid}/task/{thread}"
         for name in os.listdir(f"{folder}/fd"):
-            with contextlib.suppress(OSError):  # closed since
+            with suppress(OSError):  # closed since
                 if os.readlink(f"{folder}/fd/{name}") == path:
                     return True
         if not is_ending(folder):
@@ -177,6 +290,14 @@ def is_ending(folder: str) -> bool:
     return fields[0] in (b"Z", b"X") or bool(int(fields[6]) & PF_EXITING)
 
 
+def oom_kills() -> int:
+    """How many processes the kernel has ended on this machine for lack of memory; 0 where it does not tell."""
+    with suppress(OSError, ValueError), open("/proc/vmstat", "rb") as file:
+        found = file.read().partition(b"\noom_kill ")[2]
+        return int(found.split(b"\n")[0] or 0)
+    return 0
+
+
 def has_children() -> bool:
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -185,11 +306,20 @@ def has_children() -> bool:
     return True
 
 
-def children() -> list[int]:
-    """Our children now, zombies too, by proc_pid_children(5); none where the kernel does not tell."""
-    with contextlib.suppress(OSError), open(f"/proc/self/task/{os.getpid()}/children") as file:
-        return [int(pid) for pid in file.read().split()]
-    return []
+def tells_children() -> bool:
+    """Whether the kernel lists a process's children, proc_pid_children(5)."""
+    return os.path.exists(f"/proc/self/task/{os.getpid()}/children")
+
+
+def children(parent: int = 0) -> list[int]:
+    """Children now, ours or of that process, zombies too; none where the kernel does not tell."""
+    parent = parent or os.getpid()
+    found = []
+    with suppress(OSError):
+        for thread in os.listdir(f"/proc/{parent}/task"):
+            with suppress(OSError), open(f"/proc/{parent}/task/{thread}/children", "rb", buffering=0) as file:
+                found += [int(pid) for pid in file.read().split()]
+    return found
 
 
 def named(processes: dict[int, Process]) -> list[dict[str, Any]]:
@@ -209,7 +339,9 @@ def ending_code(status: int) -> int:
 
 
 def signal_name(number: int) -> str:
+    from signal import Signals  # takes 4 ms, and most jobs end without one
+
     try:
-        return signal.Signals(number).name
+        return Signals(number).name
     except ValueError:
         return f"SIG{number}"

@@ -7,47 +7,90 @@ Elsewhere nothing is known, and nothing is said.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import struct
 import sys
 import termios
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from tmuxjobs.system.table import Table, links, stat
+
 LINUX = sys.platform.startswith("linux")
 IDLE_S = 0.02
-"""Between two looks at a process that polls: one that works meanwhile does not wait for anybody."""
+"""Between two samples of a process that polls; CPU use in between means that it is not waiting."""
 Attention = Literal["reads", "polls", "unknown", "none"]
-"""What the processes in front do about their terminal: are blocked in a read, poll it, cannot be looked at."""
-READS, POLLS, SELECTS, EPOLLS = range(4)
+"""What the processes in front do about their terminal: wait for it alone, or among others, cannot be looked at."""
+READS, POLLS, SELECTS, EPOLLS, LOCKS = range(5)
 CALLS: dict[str, dict[int, int]] = {
     "x86_64": {0: READS, 19: READS, 7: POLLS, 271: POLLS, 23: SELECTS, 270: SELECTS, 232: EPOLLS, 281: EPOLLS},
     "aarch64": {63: READS, 65: READS, 73: POLLS, 72: SELECTS, 22: EPOLLS},
 }
 CALLS["x86_64"][441] = CALLS["aarch64"][441] = EPOLLS
+CALLS["x86_64"][202] = CALLS["aarch64"][98] = LOCKS
 CALLS["riscv64"] = CALLS["aarch64"]
+MILLISECONDS = {7, 232, 281, 22}
+"""Calls with a timeout in ms; all others have a timespec, but for select(2), 23 of x86_64, with a timeval."""
 POLLIN = 0x0041
 """POLLIN | POLLRDNORM, poll(2); EPOLLIN and EPOLLRDNORM are the same bits."""
 DESCRIPTORS_MAX = 4096
 WCHAN_READS = {"n_tty_read", "wait_woken"}
 WCHAN_POLLS = {"poll_schedule_timeout", "do_select", "do_sys_poll", "do_poll"}
 WCHAN_EPOLLS = {"ep_poll", "do_epoll_wait"}
+OWN = {"anon_inode:[eventfd]", "anon_inode:[signalfd]"}
+"""Files by which nobody but the process itself, or a signal, wakes it."""
 
 
 @dataclass(frozen=True)
 class Terminal:
-    """A terminal's settings that matter for input: `cooked` takes whole lines, `echo` off hides what is typed."""
+    """A terminal's settings that matter for input: `cooked` takes whole lines, `echo` off hides what is typed.
+
+    `bare` has nothing done to what goes in and out: so it is set by who passes all of it on to another terminal.
+    """
 
     cooked: bool
     echo: bool
+    signals: bool = True
+    """Whether Ctrl-C is a signal: line editors leave it one, programs that draw their own screen take every key."""
+    bare: bool = False
 
     @property
     def hides(self) -> bool:
         """Lines are taken and not shown: what a program sets while it asks for a password."""
         return self.cooked and not self.echo
+
+
+@dataclass(frozen=True)
+class Front:
+    """What the processes in front of a terminal do about input; `tty` is where it arrives: see `_front`.
+
+    With `alone` nothing but the terminal, a signal or the clock wakes who polls; `every_s` is after how long the clock
+    does, 0 for never, None when that is not known. `is_guest` says that one reads who is not of the terminal's
+    session, such as gpg's pinentry.
+    """
+
+    tty: str
+    attention: Attention = "none"
+    alone: bool = False
+    every_s: float | None = None
+    is_guest: bool = False
+    pids: tuple[int, ...] = ()
+
+    @property
+    def attends(self) -> bool:
+        """Whether it is known that input would be read."""
+        return self.attention in ("reads", "polls")
+
+    @property
+    def rank(self) -> int:
+        """Whose word counts where several are in front, the lowest first."""
+        order: tuple[Attention, ...] = ("reads", "polls", "unknown", "none")
+        return 2 * order.index(self.attention) - self.alone
 
 
 def terminal(tty: str) -> Terminal | None:
@@ -57,100 +100,183 @@ def terminal(tty: str) -> Terminal | None:
     except OSError:
         return None
     try:
-        flags = termios.tcgetattr(fd)[3]
-        return Terminal(cooked=bool(flags & termios.ICANON), echo=bool(flags & termios.ECHO))
+        _, output, _, flags, *_ = termios.tcgetattr(fd)
+        cooked, echo, signals = (bool(flags & one) for one in (termios.ICANON, termios.ECHO, termios.ISIG))
+        bare = not (cooked or signals or output & termios.OPOST)
+        return Terminal(cooked=cooked, echo=echo, signals=signals, bare=bare)
     except termios.error:
         return None
     finally:
         os.close(fd)
 
 
-def attention(ttys: Iterable[str], *, pause_s: float = IDLE_S) -> dict[str, Attention]:
-    """{terminal: what those in front do about it}; one that polls or has threads is looked at twice."""
-    groups = _foreground(ttys)
-    found = {tty: _of_group(pids, tty) for tty, pids in groups.items()}
-    unsure = [tty for tty, said in found.items() if said in ("reads", "polls")]
+def unread(tty: str) -> int:
+    """How many bytes were typed that nobody has read yet, tty_ioctl(4); 0 when the terminal is closed or not ours."""
+    try:
+        fd = os.open(tty, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+    except OSError:
+        return 0
+    try:
+        return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
+    except OSError:
+        return 0
+    finally:
+        os.close(fd)
+
+
+def fronts(runners: Mapping[str, int], *, pause_s: float = IDLE_S) -> dict[str, Front]:
+    """{terminal: what those in front do about it}; who reads or polls is looked at twice.
+
+    Asked for by the pid of each terminal's runner, 0 where that is not known.
+    """
+    if not LINUX or not runners:
+        return {}
+    table = Table(runners)
+    found = {tty: front for tty in runners if (front := _front(tty, table)) is not None}
+    unsure = [tty for tty, front in found.items() if front.attends]
     if unsure and pause_s:
-        before = {tty: _work(groups[tty], tty) for tty in unsure}
+        before = {tty: _work(found[tty].pids) for tty in unsure}
         time.sleep(pause_s)
         for tty in unsure:
-            if _of_group(groups[tty], tty) != found[tty] or _work(groups[tty], tty) != before[tty]:
-                found[tty] = "none"
+            front, again = found[tty], _of_group(found[tty].pids, found[tty].tty)
+            if again.attention != front.attention or _work(front.pids) != before[tty]:
+                found[tty] = replace(front, attention="none")
     return found
 
 
-def _foreground(ttys: Iterable[str]) -> dict[str, list[int]]:
-    """{terminal: pids of its foreground process group}, in one pass over the process table."""
-    if not LINUX:
-        return {}
-    numbers: dict[int, str] = {}
-    for tty in ttys:
-        try:
-            device = os.stat(tty).st_rdev
-        except OSError:
-            continue
-        minor = os.minor(device)
-        numbers[minor & 0xFF | os.major(device) << 8 | (minor & ~0xFF) << 12] = tty  # proc_pid_stat(5), tty_nr
-    found: dict[str, list[int]] = {tty: [] for tty in numbers.values()}
-    for entry in os.listdir("/proc") if numbers else ():
-        if entry.isdigit() and (fields := _stat(f"/proc/{entry}")) is not None:
-            number = int(fields[4]) & 0xFFFFFFFF
-            if number in numbers and fields[2] == fields[5] and fields[0] not in (b"Z", b"X"):
-                found[numbers[number]].append(int(entry))
-    return found
+def asking(runners: Mapping[str, int]) -> dict[str, tuple[Front, Terminal | None]]:
+    """As `fronts`, each with the settings of the terminal where its input arrives."""
+    return {tty: (front, terminal(front.tty)) for tty, front in fronts(runners).items()}
 
 
-def _stat(folder: str) -> list[bytes] | None:
-    """Fields of a stat file from the state on, None when it is gone."""
-    try:
-        return Path(folder, "stat").read_bytes().rsplit(b")", 1)[1].split()
-    except (OSError, IndexError):
+def reader(tty: str, runner: int) -> int | None:
+    """The pid of who waits for nothing but this terminal, when nobody else in front could print before it is read.
+
+    None too where that is not known: of another user's process, of one with threads, of one that passes input on.
+    """
+    number = _number(tty) if LINUX else None
+    if number is None:
         return None
-
-
-def _of_group(pids: list[int], tty: str) -> Attention:
-    found = {_of_process(pid, tty) for pid in pids}
-    order: tuple[Attention, ...] = ("reads", "polls", "unknown")
-    return next((said for said in order if said in found), "none")
-
-
-def _work(pids: list[int], tty: str) -> list[tuple[int, bytes, bytes]]:
-    """CPU time, in ticks, of those that pay attention to the terminal."""
-    return [
-        (pid, fields[11], fields[12])
-        for pid in pids
-        if _of_process(pid, tty) in ("reads", "polls") and (fields := _stat(f"/proc/{pid}")) is not None
-    ]
-
-
-def _of_process(pid: int, tty: str) -> Attention:
+    table = Table({tty: runner})
+    group = table.group(tty, number)
+    front = _of_group(group, tty)
+    if front.attention != "reads" or not front.alone or len(front.pids) != 1 or _inner(front, number, table):
+        return None
+    [pid] = front.pids
     try:
-        threads = os.listdir(f"/proc/{pid}/task")
+        if len(os.listdir(f"/proc/{pid}/task")) > 1:
+            return None
     except OSError:
-        return "none"
-    said: Attention = "none"
+        return None
+    above, others = pid, set(group)
+    while above in others:  # a shell that waits for it prints nothing
+        others.discard(above)
+        fields = stat(f"/proc/{above}")
+        above = int(fields[1]) if fields is not None else 0
+    return None if others else pid
+
+
+def _front(tty: str, table: Table, *, depth: int = 3) -> Front | None:
+    """What those in front do; where they only pass input on to a terminal of their own, what those in front there do.
+
+    So sudo, script, expect and rlwrap do. None when the terminal is gone.
+    """
+    number = _number(tty)
+    if number is None:
+        return None
+    front = _of_group(table.group(tty, number), tty)
+    inner = _inner(front, number, table) if depth and front.attention != "none" else []
+    if inner:
+        beyond = filter(None, (_front(one, table, depth=depth - 1) for one in inner))
+        return min(beyond, key=lambda one: one.rank, default=Front(inner[0]))
+    # Who reads keys or what is hidden has set the terminal so: it is worth a search.
+    if (
+        front.attention == "none"
+        and (settings := terminal(tty)) is not None
+        and not (settings.cooked and settings.echo)
+    ):
+        guest = _of_group(table.guests(tty), tty)
+        return replace(guest, is_guest=True) if guest.attends else front
+    return front
+
+
+def _number(tty: str) -> int | None:
+    """Of the device, as proc_pid_stat(5) has it in tty_nr."""
+    try:
+        device = os.stat(tty).st_rdev
+    except OSError:
+        return None
+    minor = os.minor(device)
+    return minor & 0xFF | os.major(device) << 8 | (minor & ~0xFF) << 12
+
+
+def _inner(front: Front, number: int, table: Table) -> list[str]:
+    """Terminals that these processes have made: by their open files or, of another user's, by who runs in them."""
+    found = []
+    for pid in front.pids:
+        try:
+            for fd, name in links(pid).items():
+                if name in ("/dev/ptmx", "/dev/pts/ptmx"):
+                    facts = Path(f"/proc/{pid}/fdinfo/{fd}").read_text().split()
+                    found += [f"/dev/pts/{facts[facts.index('tty-index:') + 1]}"] if "tty-index:" in facts else []
+        except OSError:
+            found += table.below(pid, number) if front.attention == "unknown" else []
+    return found
+
+
+def _of_group(pids: Iterable[int], tty: str) -> Front:
+    """The best of them, with the pids of all that pay attention."""
+    each = {pid: _of_process(pid, tty) for pid in pids}
+    best = min(each.values(), key=lambda front: front.rank, default=Front(tty))
+    return replace(best, pids=tuple(pid for pid, front in each.items() if front.attention != "none"))
+
+
+def _work(pids: Iterable[int]) -> list[tuple[int, bytes, bytes]]:
+    """Their CPU time, in ticks."""
+    found = ((pid, stat(f"/proc/{pid}")) for pid in pids)
+    return [(pid, fields[11], fields[12]) for pid, fields in found if fields is not None]
+
+
+def _of_process(pid: int, tty: str) -> Front:
+    nothing = Front(tty)
+    try:
+        threads = sorted(map(int, os.listdir(f"/proc/{pid}/task")))
+    except OSError:
+        return nothing
+    said, is_main_idle = nothing, False
     for thread in threads:
         folder = f"/proc/{pid}/task/{thread}"
-        fields = _stat(folder)
+        fields = stat(folder)
         if fields is None or fields[0] not in (b"S", b"R"):
             continue  # stopped, or in the middle of something
         if fields[0] == b"R":
-            return "none"
+            return nothing
         one = _of_thread(pid, folder, tty)
-        # A console beside the work of others is like a poll: it is there all the time.
-        one = "polls" if one == "reads" and len(threads) > 1 and int(thread) != pid else one
-        order: tuple[Attention, ...] = ("reads", "polls", "unknown", "none")
-        said = min(said, one, key=order.index)
+        if thread == pid:
+            is_main_idle = len(threads) > 1 and one.attention == "none" and _waits_for_a_thread(folder)
+        elif one.attention in ("reads", "polls") and not is_main_idle:
+            # A console beside the work of others is like a poll: it is there all the time.
+            one = replace(one, attention="polls", alone=False)
+        said = min(said, one, key=lambda front: front.rank)
     return said
 
 
-def _of_thread(pid: int, folder: str, tty: str) -> Attention:
+def _waits_for_a_thread(folder: str) -> bool:
+    """Whether a thread waits, without a bound, for another one of its process."""
+    try:
+        call = _sleeps_in(folder)
+    except OSError:
+        return False
+    return bool(call) and _kind(call) == LOCKS and call[4] == 0
+
+
+def _of_thread(pid: int, folder: str, tty: str) -> Front:
     try:
         return _of_call(pid, _sleeps_in(folder), tty)
     except FileNotFoundError:
-        return "none"
+        return Front(tty)
     except OSError:
-        return _of_wchan(pid, folder, tty)
+        return Front(tty, _of_wchan(pid, folder, tty))
 
 
 def _sleeps_in(folder: str) -> list[int]:
@@ -158,41 +284,87 @@ def _sleeps_in(folder: str) -> list[int]:
     calls = CALLS.get(os.uname().machine)
     if calls is None:
         raise PermissionError
-    words = Path(folder, "syscall").read_text().split()
-    return [int(word, 0) for word in words] if words and words[0] not in ("running", "-1") else []
+    with open(f"{folder}/syscall", "rb", buffering=0) as file:
+        words = file.read().split()
+    return [int(word, 0) for word in words] if words and words[0] not in (b"running", b"-1") else []
 
 
-def _of_call(pid: int, call: list[int], tty: str) -> Attention:
+def _kind(call: list[int]) -> int | None:
+    return CALLS[os.uname().machine].get(call[0])
+
+
+def _of_call(pid: int, call: list[int], tty: str) -> Front:
     """From the exact call; raises OSError when its arguments may not be looked at."""
-    kind = CALLS[os.uname().machine].get(call[0]) if call else None
+    kind = _kind(call) if call else None
     if kind == READS:
-        return "reads" if _is_terminal(pid, call[1], tty) else "none"
-    waits = False
+        return Front(tty, "reads" if _is_terminal(pid, call[1], tty) else "none", alone=True, every_s=0.0)
     if kind == POLLS:
         size = min(call[2], DESCRIPTORS_MAX) * 8
         polled = struct.iter_unpack("iHH", _memory(pid, call[1], size))
-        waits = any(events & POLLIN and _is_terminal(pid, fd, tty) for fd, events, _ in polled)
+        waits = [fd for fd, events, _ in polled if fd >= 0 and events & POLLIN]
+        timeout = call[3]
     elif kind == SELECTS:
         bits = _memory(pid, call[2], (min(call[1], DESCRIPTORS_MAX) + 7) // 8) if call[2] else b""
-        chosen = [place * 8 + bit for place, byte in enumerate(bits) for bit in range(8) if byte >> bit & 1]
-        waits = any(_is_terminal(pid, fd, tty) for fd in chosen)
+        waits = [place * 8 + bit for place, byte in enumerate(bits) for bit in range(8) if byte >> bit & 1]
+        timeout = call[5]
     elif kind == EPOLLS:
-        waits = _epoll_has(pid, call[1], tty)
-    return "polls" if waits else "none"
+        waits, timeout = _in_epoll(pid, call[1]), call[4]
+    else:
+        return Front(tty)
+    if not any(_is_terminal(pid, fd, tty) for fd in waits):
+        return Front(tty)
+    alone = _are_own(pid, waits, tty)
+    every_s = _timeout(pid, call[0], timeout)
+    # An event loop has its terminal there all the time: what that says depends on the terminal's settings.
+    reads = alone and every_s == 0 and kind != EPOLLS
+    return Front(tty, "reads" if reads else "polls", alone=alone, every_s=every_s)
+
+
+def _timeout(pid: int, number: int, value: int) -> float:
+    """In s, of a call that polls: from its argument, which is ms or an address; 0 for none."""
+    if number in MILLISECONDS:
+        ms = struct.unpack("i", struct.pack("I", value & 0xFFFFFFFF))[0]
+        return max(0.0, ms / 1000) or (0.0 if ms < 0 else 0.001)
+    if not value:
+        return 0.0
+    whole, part = struct.unpack("qq", _memory(pid, value, 16))
+    return float(whole + part / (1e6 if number == 23 else 1e9)) or 0.001
 
 
 def _memory(pid: int, address: int, size: int) -> bytes:
     with open(f"/proc/{pid}/mem", "rb", buffering=0) as file:
-        return os.pread(file.fileno(), size, address)
+        try:
+            return os.pread(file.fileno(), size, address)
+        except OSError as error:
+            if error.errno == errno.EIO:  # it has gone on
+                raise FileNotFoundError from None
+            raise
 
 
-def _epoll_has(pid: int, fd: int, tty: str) -> bool:
-    """Whether an epoll descriptor waits for input from the terminal, proc_pid_fdinfo(5)."""
-    for line in Path(f"/proc/{pid}/fdinfo/{fd}").read_text().splitlines():
-        words = line.split()
-        if line.startswith("tfd:") and int(words[3], 16) & POLLIN and _is_terminal(pid, int(words[1]), tty):
-            return True
-    return False
+def _in_epoll(pid: int, fd: int) -> list[int]:
+    """What an epoll descriptor waits for input from, proc_pid_fdinfo(5)."""
+    lines = Path(f"/proc/{pid}/fdinfo/{fd}").read_text().splitlines()
+    return [int(line.split()[1]) for line in lines if line.startswith("tfd:") and int(line.split()[3], 16) & POLLIN]
+
+
+def _are_own(pid: int, fds: list[int], tty: str) -> bool:
+    """Whether, but for the terminal, nobody else can write to these: they are for the process to wake itself."""
+    open_on = links(pid)
+    names = list(open_on.values())
+    sockets = _unix_sockets(pid) if any(open_on.get(fd, "").startswith("socket:") for fd in fds) else set()
+    for name in (open_on.get(fd, "") for fd in fds):
+        if name in (tty, "/dev/tty") or name in OWN or (name.startswith("pipe:") and names.count(name) > 1):
+            continue
+        # The two ends of socketpair(2) are numbered one after the other.
+        number = int(name[8:-1]) if name.startswith("socket:") else 0
+        if not any({number, end} <= sockets and f"socket:[{end}]" in names for end in (number - 1, number + 1)):
+            return False
+    return True
+
+
+def _unix_sockets(pid: int) -> set[int]:
+    lines = Path(f"/proc/{pid}/net/unix").read_text().splitlines()[1:]
+    return {int(line.split()[6]) for line in lines}
 
 
 def _is_terminal(pid: int, fd: int, tty: str) -> bool:
@@ -206,10 +378,12 @@ def _of_wchan(pid: int, folder: str, tty: str) -> Attention:
     """From the kernel function a thread sleeps in and the files it could be waiting for; unknown when several could."""
     try:
         wchan = Path(folder, "wchan").read_text().partition(".")[0]  # the compiler's `.constprop.0`
-        files = {int(fd): os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+        files = links(pid)
         epolls = [fd for fd, name in files.items() if name == "anon_inode:[eventpoll]"]
         if wchan in WCHAN_EPOLLS:
-            return "polls" if any(_epoll_has(pid, fd, tty) for fd in epolls) else "none"
+            return (
+                "polls" if any(_is_terminal(pid, one, tty) for fd in epolls for one in _in_epoll(pid, fd)) else "none"
+            )
     except FileNotFoundError:
         return "none"
     except OSError:

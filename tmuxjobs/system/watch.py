@@ -1,4 +1,4 @@
-"""Told by the kernel when a job's folder changes or its runner ends: inotify and pidfd on Linux, kqueue on macOS.
+"""Watches job folders for changes and runners for their end: inotify and pidfd on Linux, kqueue on macOS.
 
 One thread in each process watches for all who wait. It knows folders and pids, and nothing of what is in them.
 """
@@ -18,8 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 BREATH_S = 0.004
-"""Between two rounds of events: a job that floods its log must not keep this thread busy."""
+"""Between two rounds of events while they follow each other: a flood of output must not keep this thread busy."""
+SHORT_BREATH_S = 0.0005
+"""After a pause: the end of a job comes some ms after its last output."""
 LOGS = ("output.log", "stderr.log")
+JOURNAL = "journal"
+"""In the state directory; like a log it only grows, but that is an event of its own."""
 # inotify(7)
 _MODIFY, _MOVED_TO, _CREATE, _DELETE_SELF = 0x2, 0x80, 0x100, 0x400
 _EVENT = struct.Struct("iIII")
@@ -50,7 +54,7 @@ class _Folder:
 def watching(folder: Path, pid: int | None, call: Callable[[], None], *, logs: bool = True) -> Iterator[Watch]:
     """Within it, `call` comes after each change: a record renamed into place, a log grown, process `pid` ended."""
     watch = Watch(call, logs=logs)
-    watcher = _watcher()
+    watcher = shared()
     watch.active = watcher is not None and watcher.add(folder, pid, watch)
     try:
         yield watch
@@ -60,38 +64,36 @@ def watching(folder: Path, pid: int | None, call: Callable[[], None], *, logs: b
 
 
 _lock = threading.Lock()
+_own: tuple[int, Watcher | None] = (0, None)
 
 
-_shared: tuple[int, _Watcher | None] = (0, None)
-
-
-def _watcher() -> _Watcher | None:
+def shared() -> Watcher | None:
     """This process's own; None when the kernel gives none."""
-    global _shared
+    global _own
     with _lock:
-        pid, watcher = _shared
+        pid, watcher = _own
         if pid != os.getpid():
             try:
-                watcher = _Watcher(_Source())
+                watcher = Watcher(_Source())
             except (OSError, AttributeError):  # the limit of instances is reached, or there is no such thing here
                 watcher = None
-            _shared = os.getpid(), watcher
+            _own = os.getpid(), watcher
         return watcher
 
 
-class _Watcher:
+class Watcher:
     """The thread, and who waits for which folder."""
 
     def __init__(self, source: _Source) -> None:
         self._source = source
-        self._folders: dict[Path, _Folder] = {}
+        self.folders: dict[Path, _Folder] = {}
         self._by_handle: dict[int, _Folder] = {}
         self._lock = threading.Lock()
         threading.Thread(target=self._run, name="tmuxjobs-watching", daemon=True).start()
 
     def add(self, path: Path, pid: int | None, watch: Watch) -> bool:
         with self._lock:
-            folder = self._folders.get(path)
+            folder = self.folders.get(path)
             if folder is None:
                 folder = _Folder(path)
                 try:
@@ -99,24 +101,27 @@ class _Watcher:
                 except OSError:  # no such folder any more, or the limit of watches is reached
                     self._source.close(folder)
                     return False
-                self._folders[path] = folder
+                self.folders[path] = folder
                 self._by_handle.update(dict.fromkeys(folder.handles, folder))
             folder.watches.append(watch)
             return True
 
     def remove(self, path: Path, watch: Watch) -> None:
         with self._lock:
-            folder = self._folders[path]
+            folder = self.folders[path]
             folder.watches.remove(watch)
             if not folder.watches:
-                del self._folders[path]
+                del self.folders[path]
                 for handle in folder.handles:
                     self._by_handle.pop(handle, None)
                 self._source.close(folder)
 
     def _run(self) -> None:
+        breath_s = SHORT_BREATH_S
         while True:
+            before = time.monotonic()
             events = self._source.events()
+            breath_s = min(2 * breath_s, BREATH_S) if time.monotonic() - before < BREATH_S else SHORT_BREATH_S
             with self._lock:
                 for handle, is_log in events:
                     folder = self._by_handle.get(handle)
@@ -124,7 +129,7 @@ class _Watcher:
                         if watch.logs or not is_log:
                             with contextlib.suppress(RuntimeError):  # the event loop of one who waited is closed
                                 watch.call()
-            time.sleep(BREATH_S)
+            time.sleep(breath_s)
 
 
 if sys.platform == "linux":
@@ -147,7 +152,7 @@ if sys.platform == "linux":
             mask = _MODIFY | _MOVED_TO | _CREATE | _DELETE_SELF
             folder.handles.append(self._checked(self._libc.inotify_add_watch(self._fd, os.fsencode(folder.path), mask)))
             if pid is not None:
-                with contextlib.suppress(OSError):  # it has ended, or the kernel is older than 5.3
+                with contextlib.suppress(AttributeError, OSError):  # Python 3.8, it has ended, or Linux before 5.3
                     fd = os.pidfd_open(pid)
                     folder.fds.append(fd)
                     folder.handles.append(-fd)
@@ -176,8 +181,8 @@ if sys.platform == "linux":
             while at < len(data):
                 handle, mask, _, size = _EVENT.unpack_from(data, at)
                 name = data[at + _EVENT.size : at + _EVENT.size + size].rstrip(b"\0").decode(errors="replace")
-                if not mask & _MODIFY or name in LOGS:
-                    found[handle, bool(mask & _MODIFY)] = None
+                if not mask & _MODIFY or name in (*LOGS, JOURNAL):
+                    found[handle, bool(mask & _MODIFY) and name in LOGS] = None
                 at += _EVENT.size + size
 
 else:
@@ -190,9 +195,9 @@ else:
 
         def open(self, folder: _Folder, pid: int | None) -> None:
             own = self._watch(folder, folder.path, is_log=False)
-            for name in LOGS:
+            for name in (*LOGS, JOURNAL):
                 with contextlib.suppress(FileNotFoundError):
-                    self._watch(folder, folder.path / name, is_log=True)
+                    self._watch(folder, folder.path / name, is_log=name in LOGS)
             if pid is not None:
                 ended = select.kevent(
                     pid, select.KQ_FILTER_PROC, select.KQ_EV_ADD, fflags=select.KQ_NOTE_EXIT, udata=own

@@ -11,6 +11,8 @@ from tmuxjobs.text.log import BLOCK, OVERLAP, STEP, Log
 PAGE_BYTES: Final = 8 << 20
 """Raw bytes cleaned for one page at most; a log of more is read at its head and tail."""
 SEEK_BYTES: Final = 256 << 20
+FAR_BYTES: Final = 1 << 18
+"""So far back is looked for a screen or a character set that was chosen, where all of it comes over the wire."""
 _SWITCH: Final = re.compile(rb"\x1b\[\?(?:[0-9]{1,5};){0,8}(?:47|1047|1049)([hl])")
 _ENTER_ALTERNATE: Final = b"\x1b[?1049h"
 
@@ -20,11 +22,14 @@ def at_line_start(log: Log, position: int) -> bool:
 
 
 def cleaner_at(log: Log, position: int) -> Cleaner:
-    """A cleaner for the stream from *position* on, which knows whether that is on an alternate screen."""
+    """A cleaner for the stream from *position* on, which knows whether that is on an alternate screen, and in which
+    character set if that was chosen not long before."""
     cleaner = Cleaner(continued=position > 0)
     cleaner.shows_alternate = False
+    if position:
+        cleaner.feed(_charsets(log, position))
     start = position
-    floor = max(log.floor(position), position - PAGE_BYTES)
+    floor = max(log.floor(position), position - (FAR_BYTES if log.is_far else PAGE_BYTES))
     while start > floor:
         start = max(floor, start - BLOCK)
         data = log.read(start, min(position, start + BLOCK + 64))
@@ -35,6 +40,18 @@ def cleaner_at(log: Log, position: int) -> Cleaner:
                 cleaner.feed(_ENTER_ALTERNATE)
             break
     return cleaner
+
+
+def _charsets(log: Log, position: int) -> bytes:
+    """The last sequences before *position* that chose character sets, as far back as BLOCK."""
+    start = max(log.floor(position), position - (FAR_BYTES if log.is_far else BLOCK))
+    data = log.read(start, position)
+    found = {} if start else dict.fromkeys((b"\x1b(", b"\x1b)"), b"B")
+    for slot in (b"\x1b(", b"\x1b)"):
+        if (at := data.rfind(slot)) >= 0 and data[at + 2 : at + 3] >= b"0":
+            found[slot] = data[at + 2 : at + 3]
+    shift = b"\x0e" if data.rfind(b"\x0e") > data.rfind(b"\x0f") else b""
+    return b"".join(slot + name for slot, name in found.items()) + shift
 
 
 def last_switch(data: bytes) -> bytes | None:
@@ -105,7 +122,7 @@ def before(log: Log, cursor: int, lines: int) -> int:
     floor = log.floor(cursor)
     start = max(floor, cursor - OVERLAP)
     data = log.read(start, cursor)
-    # What begins in the middle of a line is no line.
+    # What begins in the middle of a line is not a line.
     skip = data.find(b"\n") + 1 or len(data) if start > floor else 0
     return start + max(skip, nth_last_line(data, lines))
 

@@ -1,7 +1,8 @@
 """One view of a job's log: its bytes, its size, and what is gone of it. Knows no text.
 
-An offset in the raw stream since the job's start is also the offset in the file. Gaps are ranges of the stream that are
-no longer on disk; a sidecar lists them. Memory stays flat however large the log is.
+A place in a log is an offset in the raw stream since the job's start. Gaps are ranges of the stream that are no longer
+on disk; a sidecar lists them, and how much of the stream is in a text where a line stands for each gap. In any other
+file an offset is that of the stream; `pane/log.py` says which is which. Memory stays flat however large the log is.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from tmuxjobs import files
 from tmuxjobs.errors import StateError
@@ -31,30 +33,97 @@ GAPS_BYTES: Final = 1 << 16
 LOG_BYTES: Final = 1 << 62
 """No stream is that long."""
 T = TypeVar("T")
+readers: dict[Path, Callable[[Path, int, int], bytes]] = {}
+"""Of the mirror of another host's state directory, who reads its logs: (file, offset, size)."""
 
 
 class Punched(Exception):
     """A hole was punched into a range while it was being read; the log's gaps know it by now."""
 
 
+@dataclass(frozen=True)
+class Layout:
+    """What a sidecar says. `listed` is its content; of a log of an earlier version `reasons` and `lines` are empty."""
+
+    listed: bytes = b""
+    gaps: tuple[tuple[int, int], ...] = ()
+    reasons: tuple[str, ...] = ()
+    lines: tuple[int, ...] = ()
+    """How many bytes stand for each gap in the text."""
+    text: int = 0
+    """Up to where the stream is in the text."""
+    split: bool = False
+    """Whether the log's name is that of a file of what comes."""
+
+    def place(self, offset: int) -> int:
+        """Where that offset of the stream is in the text."""
+        gaps = zip(self.gaps, self.lines, strict=False)
+        return offset - sum(until - begin - line for (begin, until), line in gaps if until <= offset)
+
+
 class Log:
     """One view of a log: its end is fixed, what is read is checked against the gaps as they are after the read."""
 
-    def __init__(self, path: Path, *, strict: bool = True) -> None:
+    def __init__(self, path: Path, *, strict: bool = True, end: int | None = None) -> None:
         self.allow(READ_S)
+        self._path = path
         self._sidecar = path.with_suffix(".gaps")
         self._strict = strict
-        self._listed, self.gaps = _gaps(self._sidecar)
-        self._fd = _opened(path)
-        size = os.fstat(self._fd).st_size if self._fd >= 0 else 0
-        self.end = max(size, self.gaps[-1][1] if self.gaps else 0)
+        self._reader = readers.get(path.parents[2]) if len(path.parents) > 2 else None
+        self._changed = False
+        self._fd = self._text_fd = -1
+        self._files: dict[int, Path] = {}
+        self._layout = _layout(self._sidecar)
+        for _ in range(TRIES):
+            self._open()
+            layout = _layout(self._sidecar)
+            if (layout.split, layout.text, layout.gaps) == (self._layout.split, self._layout.text, self._layout.gaps):
+                break
+            self._layout = layout  # another file may have taken the name meanwhile
+        self.end = max(self._size(), self.gaps[-1][1] if self.gaps else 0)
+        self.end = self.end if end is None else min(self.end, end)
+
+    @property
+    def gaps(self) -> tuple[tuple[int, int], ...]:
+        return self._layout.gaps
+
+    def _open(self) -> None:
+        """The stream's own file, and the text as far as there is one: it has the log's name when it is all there is."""
+        self.__exit__()
+        self._fd = self._text_fd = -1
+        self._fd = self._at(".raw")
+        if self._layout.text:
+            self._text_fd = self._at(".first.log")
+            self._text_fd = self._text_fd if self._text_fd >= 0 else self._at(".log")
+        elif self._fd < 0:
+            self._fd = self._at(".log")
+
+    def _at(self, suffix: str) -> int:
+        path = self._path.with_suffix(suffix)
+        fd = _opened(path)
+        self._files[fd] = path
+        return fd
+
+    def _size(self) -> int:
+        """That of the stream, as the files have it."""
+        if self._fd >= 0:
+            return os.fstat(self._fd).st_size
+        if self._text_fd < 0:
+            return 0
+        return self._layout.text + os.fstat(self._text_fd).st_size - self._layout.place(self._layout.text)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
+        for fd in (self._fd, self._text_fd):
+            if fd >= 0:
+                os.close(fd)
+
+    @property
+    def is_far(self) -> bool:
+        """Whether its bytes are on another host."""
+        return self._reader is not None
 
     def allow(self, seconds: float) -> None:
         """From now on it is `late` after so many processor seconds of this thread, or CROWDED times as long."""
@@ -67,18 +136,37 @@ class Log:
 
     def read(self, start: int, end: int) -> bytes:
         """Bytes of a range that holds no gap. Raises Punched, unless the log is not strict."""
+        while True:
+            data, before = self._read(start, end), self._layout
+            if self._strict and _listed(self._sidecar) != before.listed:
+                self._layout, self._changed = _layout(self._sidecar), True
+            if self._changed and any(begin < end and start < until for begin, until in self.gaps):
+                raise Punched
+            if self._layout.text == before.text or self._layout.text <= start:
+                return data
+            self._open()  # what was read may have moved into the text meanwhile
+
+    def _read(self, start: int, end: int) -> bytes:
         data = b""
-        while start + len(data) < end and self._fd >= 0:
-            more = os.pread(self._fd, end - start - len(data), start + len(data))
+        while start + len(data) < end:
+            at = start + len(data)
+            if self._text_fd >= 0 and self.gone(at, at + 1):
+                break
+            if at < self._layout.text or self._fd < 0:
+                until = min(end, self._layout.text) if at < self._layout.text else end
+                fd, place = self._text_fd, self._layout.place(at)
+            else:
+                until, fd, place = end, self._fd, at
+            more = self._bytes(fd, until - at, place) if fd >= 0 else b""
             if not more:
                 break
             data += more
-        listed = _listed(self._sidecar)
-        if self._strict and listed != self._listed:
-            self._listed, self.gaps = _gaps(self._sidecar)
-            if any(begin < end and start < until for begin, until in self.gaps):
-                raise Punched
         return data
+
+    def _bytes(self, fd: int, size: int, place: int) -> bytes:
+        if self._reader is None:
+            return os.pread(fd, size, place)
+        return self._reader(self._files[fd], place, size)
 
     def piece(self, position: int, end: int) -> tuple[int, bool]:
         """Where the gap or the stretch of data at *position* ends, and whether it is a gap."""
@@ -97,6 +185,11 @@ class Log:
 
     def gone(self, start: int, end: int) -> int:
         return sum(until - begin for begin, until, gone in self.pieces(start, end) if gone)
+
+    def why(self, begin: int) -> str:
+        """Why what is there is gone, as it goes behind a count: `: limit`, `: disk full`; "" when nobody knows."""
+        found = zip(self.gaps, self._layout.reasons, strict=True)
+        return next((f": {why}" for (start, until), why in found if start <= begin < until and why), "")
 
     def floor(self, position: int) -> int:
         """The start of the unbroken stretch of data that ends at *position*."""
@@ -125,40 +218,50 @@ def _listed(sidecar: Path) -> bytes:
         os.close(fd)
 
 
-def _gaps(sidecar: Path) -> tuple[bytes, tuple[tuple[int, int], ...]]:
+def _layout(sidecar: Path) -> Layout:
     """Raises StateError when the file stays unreadable: a read in the middle of a rewrite is tried again."""
     for _ in range(TRIES):
         listed = _listed(sidecar)
         text = listed.strip(b" \n\0")
         try:
-            return listed, _checked(json.loads(text)["gaps"] if text else [])
+            return _checked(listed, json.loads(text)) if text else Layout(listed)
         except (ValueError, TypeError, KeyError, RecursionError):
             time.sleep(0.002)
     raise StateError(f"{sidecar} does not list the gaps of the log; remove it to read the log as it is.")
 
 
-def _checked(gaps: list[list[int]]) -> tuple[tuple[int, int], ...]:
+def _checked(listed: bytes, said: dict[str, Any]) -> Layout:
     """Sorted, the empty ones left out; raises ValueError and TypeError for what are no ranges of a stream."""
-    found = sorted((begin, end) for begin, end in gaps)
-    if not all(type(number) is int and 0 <= number < LOG_BYTES for gap in found for number in gap):
+    found = sorted((gap[0], gap[1], *(gap[2:4] or ("", 0))) for gap in said["gaps"])
+    text = said.get("text", 0)
+    if not all(_is_offset(number) for begin, end, _, line in found for number in (begin, end, line, text)):
         raise ValueError
-    kept: list[tuple[int, int]] = []
-    for begin, end in found:
+    kept: list[tuple[int, int, str, int]] = []
+    for begin, end, why, line in found:
         begin = max(begin, kept[-1][1] if kept else 0)
         if begin < end:
-            kept.append((begin, end))
-    return tuple(kept)
+            kept.append((begin, end, str(why), line))
+    gaps, reasons, lines = (
+        tuple((gap[0], gap[1]) for gap in kept),
+        tuple(gap[2] for gap in kept),
+        tuple(gap[3] for gap in kept),
+    )
+    return Layout(listed, gaps, reasons, lines, text, said.get("split") is True)
 
 
-def steady(path: Path, read: Callable[[Log], T]) -> T:
-    """Read from one view of the log, and begin again when a hole was punched into what was read."""
+def _is_offset(number: object) -> bool:
+    return type(number) is int and 0 <= number < LOG_BYTES
+
+
+def steady(path: Path, read: Callable[[Log], T], end: int | None = None) -> T:
+    """Read from one view of the log, up to `end`, and begin again when a hole was punched into what was read."""
     for _ in range(TRIES):
-        with Log(path) as log:
+        with Log(path, end=end) as log:
             try:
                 return read(log)
             except Punched:
                 continue
-    with Log(path, strict=False) as log:  # holes read as NULs, which clean text drops
+    with Log(path, strict=False, end=end) as log:  # holes read as NULs, which clean text drops
         return read(log)
 
 
@@ -174,9 +277,23 @@ def gone_bytes(path: Path) -> int:
         return log.gone(0, log.end)
 
 
+def gone_because(*paths: Path) -> str:
+    """Why bytes of these logs are gone, `limit` or `disk full`, with the count of each when there are several."""
+    lost: dict[str, int] = {}
+    for path in paths:
+        layout = _layout(path.with_suffix(".gaps"))
+        for (begin, end), why in zip(layout.gaps, layout.reasons, strict=True):
+            lost[why] = lost.get(why, 0) + end - begin
+    if len(lost) < 2:
+        return next(iter(lost), "")
+    return ", ".join(f"{why} {size}" for why, size in lost.items() if why)
+
+
 def newlines(log: Log, start: int, end: int) -> int:
     """How many there are on disk in that range; may raise Punched, and TimeoutError when the log is late."""
     count = 0
+    if log.is_far and end - start > BLOCK:
+        raise TimeoutError  # all of it would come over the wire to be counted
     for begin, until, gone in log.pieces(start, end):
         while begin < until and not gone:
             if begin > start and log.late:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tmuxjobs.errors import InvalidInput
-from tmuxjobs.text.clean import clean, printable_lines, settled
+from tmuxjobs.text import patterns
+from tmuxjobs.text.clean import clean, drawn, printable_lines, settled
 from tmuxjobs.text.log import BLOCK, OVERLAP, READ_S, STEP, Log, Punched, lines_of, newlines
 
 if TYPE_CHECKING:
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
 LINE_CHARS: Final = 300
 MATCHES_MAX: Final = 1_000
 CONTEXT_MAX: Final = 50
-REPEATS_MAX: Final = 1_000_000
 # What may match in a line by itself but not in a block of lines: lookarounds, atomic groups, edges of the text.
 _NEEDS_LINES: Final = re.compile(r"\(\?(?!:|P?<[^\W\d]|P=|[aimsux]+[:)])|[*+?}]\+|\\[AZzGKRXNLp]|\(\*")
-_NOISE: Final = bytes(set(range(0x20)) - set(b"\t\n\r")) + b"\x7f"
+_FEW_BYTES: Final = 512
+"""One line in so many bytes may hold what is looked for; with more the expression itself is faster on all of them."""
 _SLOW_S: Final = 0.1
 """Seconds that a block should take at most: a look at the clock comes after each."""
 _SEEK_S: Final = 2.0
@@ -33,7 +34,6 @@ _GRACE_S: Final = 0.5
 # Moves before the first character of a line, as in each row of a frame, do not change its text.
 _LEADING: Final = re.compile(rb"^(?:\x1b\[[0-9]{0,4}[ABEFJK]|\x1b\[[01]?G|\r(?!\n))+", re.MULTILINE)
 _ENDS: Final = re.compile(rb"\r\n|[\r\n]")  # of a frame of a line that is redrawn
-_REPEAT: Final = re.compile(r"\{(\d*),?(\d*)\}")
 
 
 @dataclass(frozen=True)
@@ -68,24 +68,6 @@ class SearchResult:
     gone_bytes: int
 
 
-def compiled(pattern: str, *, literal: bool = False, ignore_case: bool = False) -> regex.Pattern[str]:
-    """Raises InvalidInput, in one sentence, for a pattern that is empty, wrong or too large."""
-    import regex  # takes 15 ms, and only searching needs it
-
-    if not pattern:
-        raise InvalidInput("The pattern is empty.")
-    repeats = 1
-    for least, most in _REPEAT.findall(pattern):
-        repeats *= max(1, int(most or least or 1)) if len(most or least) < 8 else REPEATS_MAX + 1
-    if not literal and (repeats > REPEATS_MAX or len(pattern) > 10_000):
-        raise InvalidInput(f"The pattern is too large: {pattern[:80]!r} repeats more than {REPEATS_MAX:,} times.")
-    flags = regex.MULTILINE | (regex.IGNORECASE if ignore_case else 0)
-    try:
-        return regex.compile(regex.escape(pattern) if literal else pattern, flags)
-    except (regex.error, RecursionError, OverflowError, ValueError) as error:
-        raise InvalidInput(f"The pattern {pattern[:80]!r} is not a regular expression: {error}.") from None
-
-
 def search(
     path: Path,
     pattern: str,
@@ -102,7 +84,7 @@ def search(
     A line is what stands between two newlines of the raw stream, cleaned by itself, so `line` is that of `grep -n` on
     the log; every frame of a block of rows that is redrawn is lines of its own. Raises InvalidInput for a bad pattern.
     """
-    seek = compiled(pattern, literal=literal, ignore_case=ignore_case)
+    seek = patterns.compiled(pattern, literal=literal, ignore_case=ignore_case)
     deadline = time.monotonic() + timeout
     with Log(path) as log:
         log.allow(timeout)
@@ -112,8 +94,8 @@ def search(
             first = 1 + _newlines_so_far(log, cursor)
         except TimeoutError:
             return SearchResult((), 0, True, cursor, True, 0)
-        needle = pattern.encode("utf-8", "surrogatepass") if literal and not ignore_case else None
-        scan = _Scan(log, seek, cursor, first, deadline, needle)
+        sets = [] if ignore_case else [frozenset((pattern,))] if literal else patterns.needles(pattern)
+        scan = _Scan(log, seek, cursor, first, deadline, sets, literal=literal and not ignore_case)
         result = _collect(scan, max(1, min(limit, MATCHES_MAX)))
         around = max(0, min(context, CONTEXT_MAX))
         return _with_contexts(log, result, around) if around else result
@@ -128,15 +110,14 @@ def _newlines_so_far(log: Log, cursor: int) -> int:
 
 def _collect(scan: _Scan, limit: int) -> SearchResult:
     matches: list[Match] = []
-    total, cursor, complete = 0, 0, True
+    cursor, complete = 0, True
     try:
-        for found in scan.lines():
-            total += 1
-            if len(matches) < limit:
-                matches.append(found.match())
-                cursor = found.end
+        for found in scan.lines(limit):
+            matches.append(found.match())
+            cursor = found.end
     except TimeoutError:
         complete = False
+    total = scan.total
     truncated = total > len(matches)
     if not truncated:
         cursor = max(cursor, scan.resume)
@@ -181,29 +162,44 @@ class _Scan:
     """Finds matching lines block by block. `resume` is where a later scan goes on: an unfinished line is read again."""
 
     def __init__(
-        self, log: Log, seek: regex.Pattern[str], start: int, line: int, deadline: float, needle: bytes | None = None
+        self,
+        log: Log,
+        seek: regex.Pattern[str],
+        start: int,
+        line: int,
+        deadline: float,
+        sets: Sequence[patterns.Needles] = (),
+        *,
+        literal: bool = False,
     ) -> None:
         self.log = log
         self.start = self.position = self.resume = start
         self.line = line
         self._seek = seek
         self._deadline = deadline
-        self._needle = needle
-        self._by_line = bool(_NEEDS_LINES.search(seek.pattern))
+        self._sets = [[one.encode("utf-8", "surrogatepass") for one in texts] for texts in sets]
+        self._literal = literal
+        self.total = 0
+        """Lines that match."""
+        self._marks = patterns.in_bytes(seek) if patterns.stays_in_line(seek.pattern) else None
+        self._by_line = self._marks is None and bool(_NEEDS_LINES.search(seek.pattern))
         self._until = deadline
         self._size = STEP
         self._counted = -1  # number of the last line that matched: a line in pieces counts once
 
-    def lines(self) -> Iterator[_Found]:
-        """Raises TimeoutError at the deadline."""
+    def lines(self, limit: int) -> Iterator[_Found]:
+        """Those that match, the first `limit` of them; all are counted. Raises TimeoutError at the deadline."""
         for offset, data in self.blocks():
             exact = not self.log.gaps or self.log.gaps[0][0] >= offset
-            if not self._hopeless(data):
-                for index, text, span in self.hits(data):
-                    if self.line + index != self._counted:
-                        self._counted = self.line + index
+            plain = patterns.plain_lines(data)
+            hits = self.hits(data) if plain < 0 else self._plain_hits(data, limit)
+            for index, text, span in hits:
+                if plain >= 0 or self.line + index != self._counted:
+                    self.total += 1
+                    if self.total <= limit:
                         yield _Found(data, offset, index, self.line + index, exact, text, span)
-            self.line += data.count(b"\n")
+                self._counted = self.line + index
+            self.line += plain if plain >= 0 else data.count(b"\n")
 
     def blocks(self) -> Iterator[tuple[int, bytes]]:
         """Blocks of whole lines; a line of more than BLOCK comes in pieces that overlap.
@@ -245,14 +241,51 @@ class _Scan:
                 return data
             size = min(4 * size, BLOCK)
 
-    def _hopeless(self, data: bytes) -> bool:
-        """Whether a look at the raw bytes is enough to know that no line has the text."""
-        if self._needle is None or self._needle in data or not data.isascii():
-            return False
-        return data.count(b"\r") == data.count(b"\r\n") and len(data.translate(None, _NOISE)) == len(data)
+    def _plain_hits(self, data: bytes, limit: int) -> Iterator[tuple[int, str, tuple[int, int]]]:
+        """As `hits`, for a block of whole lines that read as they are; those beyond the limit are only counted."""
+        self._until = max(self._deadline, time.monotonic() + _GRACE_S)
+        texts = self._rarest(data)
+        if texts is None:
+            data = data.translate(None, b"\r")
+            if self.total < limit or self._marks is None or not data.isascii():
+                yield from self.hits(data, data.removesuffix(b"\n").decode())
+            elif marked := self._marks.sub(b"\x01", data, timeout=self._left(), concurrent=True):
+                self.total += patterns.marked_lines(marked)
+            return
+        at = index = counted = 0
+        nearest = {text: data.find(text) for text in texts if patterns.holds(data, text)}
+        while nearest:
+            if self._literal and self.total >= limit:
+                self.total += patterns.marked_lines(data[at:].replace(texts[0], b"\x01"))
+                return
+            hit = min(nearest.values())
+            start = data.rfind(b"\n", at, hit) + 1 or at
+            end = data.index(b"\n", hit)
+            line = data[start:end].rstrip(b"\r").decode()
+            if match := self.seek(line):
+                if self.total < limit:
+                    index += data.count(b"\n", counted, start)
+                    counted = start
+                yield index, line, match.span()
+            at = end + 1
+            for text, place in list(nearest.items()):
+                if place < at:
+                    nearest[text] = data.find(text, at)
+                    if nearest[text] < 0:
+                        del nearest[text]
 
-    def hits(self, data: bytes) -> Iterator[tuple[int, str, tuple[int, int]]]:
-        text = _line_for_line(data)
+    def _rarest(self, data: bytes) -> list[bytes] | None:
+        """Of the texts that every match needs, those that the fewest lines have; None when too many have them."""
+        if self._literal or not self._sets:
+            return self._sets[0] if self._sets else None
+        sample = data[:STEP]
+        if len(self._sets) > 1:
+            self._sets = [min(self._sets, key=lambda texts: sum(map(sample.count, texts)))]
+        return None if sum(map(sample.count, self._sets[0])) > len(sample) // _FEW_BYTES else self._sets[0]
+
+    def hits(self, data: bytes, text: str | None = None) -> Iterator[tuple[int, str, tuple[int, int]]]:
+        if text is None:
+            text = _line_for_line(data)
         self._until = max(self._deadline, time.monotonic() + _GRACE_S)
         if self._by_line:
             for index, line in enumerate(text.split("\n")):
@@ -277,10 +310,13 @@ class _Scan:
             position = end + 1
 
     def seek(self, text: str, position: int = 0) -> regex.Match[str] | None:
+        return self._seek.search(text, position, timeout=self._left(), concurrent=True)
+
+    def _left(self) -> float:
         left = self._until - time.monotonic()
         if left <= 0:
             raise TimeoutError
-        return self._seek.search(text, position, timeout=min(left, _SEEK_S), concurrent=True)
+        return min(left, _SEEK_S)
 
 
 def _line_for_line(data: bytes) -> str:
@@ -290,7 +326,7 @@ def _line_for_line(data: bytes) -> str:
         text = printable_lines(_LEADING.sub(b"", data))
     if text is not None and text.count("\n") == data.count(b"\n"):
         return text.removesuffix("\n")
-    return "\n".join(_one_line(line) for line in data.removesuffix(b"\n").split(b"\n"))
+    return "\n".join(_one_line(line) for line in drawn(data).removesuffix(b"\n").split(b"\n"))
 
 
 def _one_line(line: bytes) -> str:
@@ -328,35 +364,42 @@ def _with_context(log: Log, match: Match, lines: int) -> Match:
 class Watcher:
     """Looks for a pattern in what a log has gained since the last look, its unfinished last line included.
 
-    Frames of a line that is redrawn are looked at too, so a text that stood only for a moment is still found. Each look
-    reads at most what is new, and the unfinished line again. Raises InvalidInput for a bad pattern.
+    Each look reads at most what is new, and the unfinished line again. Frames of a line that is redrawn are looked at
+    too, unless *redraws* is false: then only what stays counts. Raises InvalidInput for a bad pattern.
     """
 
     def __init__(
-        self, path: Path, pattern: str, *, literal: bool = False, ignore_case: bool = False, start: int = 0
+        self, path: Path, pattern: str, *, literal: bool = False, start: int = 0, redraws: bool = True
     ) -> None:
         self.path = path
-        self._pattern = compiled(pattern, literal=literal, ignore_case=ignore_case)
+        self._pattern = patterns.compiled(pattern, literal=literal)
         self._from = start
         self._seen = -1
+        self._redraws = redraws
         self._counted = (0, 0)  # newlines up to an offset
         self.behind: int | None = None
         """How far it came, while there is output that it had no time for."""
+        self.stands_in_s: float | None = None
+        """Seconds until a match that may still be drawn over counts, if there is one."""
 
-    def look(self, *, timeout: float = 5.0) -> Match | None:
-        """The next match, or None. After *timeout* (s) raises TimeoutError; the next look goes on from there."""
+    def look(self, *, timeout: float = 5.0, final: bool = False) -> Match | None:
+        """The next match, or None. After *timeout* (s) raises TimeoutError; the next look goes on from there.
+
+        *final* says that no more will come.
+        """
         with Log(self.path) as log:
-            self.behind = None
+            self.behind = self.stands_in_s = None
             if log.end in (self._seen, self._from):
                 return None
             scan = _Scan(log, self._pattern, self._from, 1, time.monotonic() + timeout)
             try:
-                match = self._first(scan)
+                match = self._first(scan, final=final)
             except TimeoutError:
                 self._from = self.behind = max(self._from, scan.resume)
                 raise
             if match is None:
-                self._from, self._seen = scan.resume, log.end
+                if self.stands_in_s is None:
+                    self._from, self._seen = scan.resume, log.end
                 return None
             log.allow(READ_S)
             return replace(match, line=self._line(log, match.cursor))
@@ -371,17 +414,33 @@ class Watcher:
         self._counted = cursor, count
         return count + 1
 
-    def _first(self, scan: _Scan) -> Match | None:
+    def _first(self, scan: _Scan, *, final: bool) -> Match | None:
         for offset, data in scan.blocks():
             exact = not scan.log.gaps or scan.log.gaps[0][0] >= offset
             for index, text, span in scan.hits(data):
                 found = _Found(data, offset, index, 0, exact, text, span)
+                match = found.match()
+                if not self._redraws:
+                    kept = patterns.stays(scan.log, match.cursor, found.end)
+                    if kept is None and not final and (left_s := self._stands_in()) > 0:
+                        self._from, self.stands_in_s = match.cursor, left_s
+                        return None
+                    if kept is False:
+                        continue
                 self._from = found.end
-                return found.match()
-            if data.count(b"\r") > data.count(b"\r\n"):
+                return match
+            if self._redraws and data.count(b"\r") > data.count(b"\r\n"):
                 for index, text, span in scan.hits(_ENDS.sub(b"\n", data)):
                     frame = next(islice(_ENDS.finditer(data), index - 1, None)).end() if index else 0
                     line = data.rfind(b"\n", 0, frame) + 1
                     self._from = offset + (data.find(b"\n", frame) + 1 or len(data))
                     return Match(0, exact, offset + line, _cut(text, span))
         return None
+
+    def _stands_in(self) -> float:
+        """Seconds until what stands at the end of the log has stood there for STANDS_S."""
+        try:
+            age = time.time() - self.path.stat().st_mtime
+        except OSError:
+            return 0.0
+        return patterns.STANDS_S - age if age >= 0 else patterns.STANDS_S

@@ -30,6 +30,9 @@ CHARS_MIN: Final = 200
 TAIL_BYTES: Final = 4 << 20
 LOOK_BACK: Final = 1 << 18
 NOTE_CHARS: Final = 200
+HEAD: Final = 3
+NEWS_HEAD: Final = 6
+"""One part in so many of a budget is the head of the output, where not all of it fits; of news the end counts."""
 SLOW_S: Final = 0.1
 """What takes longer to clean is cleaned in smaller pieces, so that a look at the clock comes in time."""
 SEQUENCE_BYTES: Final = 4 * PAGE_BYTES
@@ -50,6 +53,8 @@ class Page:
     """Whether text that could be read already was left for the next page."""
     partial: str = ""
     """The last line as it stands, while it is being redrawn: not part of `text`, and read again from `cursor`."""
+    shown: str = ""
+    """The text with that line in it, and with what else it has redrawn."""
     unfinished_bytes: int = 0
     """Of a character or an escape sequence at the end that is not whole: read again from `cursor` likewise."""
     omitted_bytes: int = 0
@@ -63,24 +68,34 @@ class Page:
 
 
 def read(
-    path: Path, *, cursor: int | None = None, max_chars: int = CHARS, raw: bool = False, final: bool = False
+    path: Path,
+    *,
+    cursor: int | None = None,
+    max_chars: int = CHARS,
+    raw: bool = False,
+    final: bool = False,
+    begin: int = 0,
+    end: int | None = None,
 ) -> Page:
     """What is new since *cursor*, at most *max_chars* from there; without one, all that fits, else head and tail.
 
     An unfinished last line is given at once. While it is being redrawn it is only shown as `partial`, and the cursor
     stays before it, so that pages read one after the other add up to the text read at once; *final* says that no more
     will come. If a line that was partly given has been redrawn since, it is given again on a new line. What takes
-    longer than READ_S to clean comes in several pages. Raises InvalidInput for a cursor that is beyond the end.
+    longer than READ_S to clean comes in several pages. Of a part of the stream *begin* and *end* are the bounds. Raises
+    InvalidInput for a cursor that is beyond the end.
     """
     budget = max(CHARS_MIN, max_chars)
     if cursor is None:
-        return steady(path, lambda log: _ends(log, 0, budget, raw=raw, final=final))
-    return steady(path, lambda log: _since(log, cursor, budget, raw=raw, final=final))
+        return steady(path, lambda log: _ends(log, begin, budget, raw=raw, final=final), end)
+    return steady(path, lambda log: _since(log, max(begin, cursor), budget, raw=raw, final=final), end)
 
 
 def ends(path: Path, *, cursor: int, max_chars: int = CHARS, final: bool = False) -> Page:
     """What is new since *cursor*, all when it fits, else its head and the newest with what is left out named."""
-    return steady(path, lambda log: _ends(log, cursor, max(CHARS_MIN, max_chars), raw=False, final=final))
+    return steady(
+        path, lambda log: _ends(log, cursor, max(CHARS_MIN, max_chars), raw=False, final=final, head_part=NEWS_HEAD)
+    )
 
 
 def lines_before(path: Path, cursor: int, lines: int) -> int:
@@ -102,10 +117,9 @@ def last_line(path: Path) -> str:
 
 
 def _since(log: Log, cursor: int, budget: int, *, raw: bool, final: bool) -> Page:
-    if not 0 <= cursor <= log.end:
-        raise InvalidInput(f"Cursor {cursor} is not in the output, which has {log.end} bytes; read on from {log.end}.")
+    check_cursor(log, cursor)
     stop = _stable_end(log, raw=raw, final=final)
-    begin, shown = (cursor, "") if raw else _line_begun(log, cursor)
+    begin, shown = (cursor, "") if raw else line_begun(log, cursor)
     if stop <= cursor:
         page = Page("", cursor, cursor, log.end)
     else:
@@ -113,21 +127,29 @@ def _since(log: Log, cursor: int, budget: int, *, raw: bool, final: bool) -> Pag
         if page.cursor <= cursor or (not page.text.startswith(shown) and len(page.text) > budget):
             begin, shown = cursor, ""
             page = _forward(log, begin, stop, budget, raw=raw, final=final)
-        page = replace(page, text=_unshown(page.text, shown))
+        page = replace(page, text=unshown(page.text, shown))
     start = log.piece(cursor, log.end)[0] if log.gone(cursor, min(cursor + 1, log.end)) else cursor
     partial = ""
     if stop < log.end and not raw and not page.more:
-        partial = _unshown(text_of(log, max(stop, begin), log.end), shown if stop <= begin else "")
+        partial = unshown(text_of(log, max(stop, begin), log.end), shown if stop <= begin else "")
+        room = budget + len(shown) + len(partial)
+        whole = _forward(log, begin, log.end, room) if partial.strip() and begin < stop else None
+        page = replace(page, shown=page.text + partial if whole is None or whole.more else unshown(whole.text, shown))
     return replace(page, start=start, partial=partial, unfinished_bytes=_unfinished(log, page))
 
 
-def _unshown(text: str, shown: str) -> str:
+def check_cursor(log: Log, cursor: int) -> None:
+    if not 0 <= cursor <= log.end:
+        raise InvalidInput(f"Cursor {cursor} is not in the output, which has {log.end} bytes; read on from {log.end}.")
+
+
+def unshown(text: str, shown: str) -> str:
     if text.startswith(shown):
         return text[len(shown) :]
     return "\n" + text
 
 
-def _line_begun(log: Log, cursor: int) -> tuple[int, str]:
+def line_begun(log: Log, cursor: int) -> tuple[int, str]:
     """Where the line begins that *cursor* is in, and what was shown of it."""
     if log.gone(cursor, min(cursor + 1, log.end)):
         return cursor, ""
@@ -162,7 +184,7 @@ def _forward(log: Log, start: int, end: int, budget: int, *, raw: bool = False, 
     position, room, late = start, budget, False
     for begin, until, gone in log.pieces(start, end):
         if gone:
-            text, position = _gap_line(log, begin, until, "".join(parts[-1:])), until
+            text, position = gap_line(log, begin, until, "".join(parts[-1:])), until
             if parts and len(text) > room:
                 position = begin
                 break
@@ -178,8 +200,8 @@ def _forward(log: Log, start: int, end: int, budget: int, *, raw: bool = False, 
     return Page(text, start, position, log.end, more=more, gone_bytes=log.gone(start, position), late=more and late)
 
 
-def _gap_line(log: Log, begin: int, end: int, text: str) -> str:
-    whole = f"[... {end - begin:,} bytes are gone ...]\n"
+def gap_line(log: Log, begin: int, end: int, text: str) -> str:
+    whole = f"[... {end - begin:,} bytes are gone{log.why(begin)} ...]\n"
     if not text:
         floor = log.floor(begin)
         text = "x" if floor < begin and log.read(begin - 1, begin) != b"\n" else "\n"
@@ -273,14 +295,14 @@ def _may_end(log: Log, cleaner: Cleaner, size: int, position: int) -> bool:
     return size > 2 * LOOK_BACK or at_line_start(log, position)
 
 
-def _ends(log: Log, cursor: int, budget: int, *, raw: bool, final: bool) -> Page:
+def _ends(log: Log, cursor: int, budget: int, *, raw: bool, final: bool, head_part: int = HEAD) -> Page:
     stop = _stable_end(log, raw=raw, final=final)
     if stop - cursor - log.gone(cursor, stop) <= PAGE_BYTES:
         page = _since(log, cursor, budget, raw=raw, final=final)
         if not page.more:
             return page
     log.allow(READ_S)
-    head = _since(log, cursor, budget // 3, raw=raw, final=False)
+    head = _since(log, cursor, budget // head_part, raw=raw, final=False)
     log.allow(READ_S)
     back = _backward(log, stop, budget - len(head.text) - NOTE_CHARS, raw=raw, final=final)
     if back.start <= head.cursor:
@@ -314,7 +336,7 @@ def _omission(page: Page, gone: int) -> str:
 
 def _with_partial(log: Log, page: Page, *, raw: bool) -> Page:
     partial = "" if raw or page.more or page.cursor >= log.end else text_of(log, page.cursor, log.end)
-    return replace(page, partial=partial, unfinished_bytes=_unfinished(log, page))
+    return replace(page, partial=partial, shown=page.text + partial, unfinished_bytes=_unfinished(log, page))
 
 
 def _unfinished(log: Log, page: Page) -> int:
@@ -405,7 +427,7 @@ def _tail(log: Log, lines: int, budget: int) -> Page:
     page = Page(back.text, back.start, stop, log.end)
     if log.floor(log.end) == log.end and log.end:
         begin = next(begin for begin, until in log.gaps if until == log.end)
-        note = f"[... {log.end - begin:,} bytes are gone at the end ...]\n"
+        note = f"[... {log.end - begin:,} bytes are gone at the end{log.why(begin)} ...]\n"
         return replace(page, text=note, gone_bytes=log.end - begin)
     asked = back.start if back.whole else lines_back(log, lines)
     if asked >= back.start:

@@ -8,13 +8,24 @@ from __future__ import annotations
 import copy
 from typing import Final
 
-from tmuxjobs.text.row import GAP, NARROW, TAB, WIDTH, Row, put, room_for, split_wide
+from tmuxjobs.text.row import (
+    NARROW,
+    REACH,
+    REAL,
+    ROWS,
+    TAB,
+    UNTOUCHED,
+    WIDTH,
+    Region,
+    Row,
+    Stops,
+    edit,
+    put,
+    room_for,
+)
 
-ROWS: Final = 200
-"""Rows that a redraw can still reach; above them text is final."""
-_REACH: Final = 1_000  # cursor moves end at this column, or a row's end if that is later, as at a screen's right edge
-_UNTOUCHED: Final = Row()
-"""Stands for each row that nothing was done to; the cursor's row is always one of its own."""
+REPEATED: Final = 1 << 16
+"""Characters that "repeat the last one" may add in all to what a stream has."""
 
 
 class Canvas:
@@ -27,19 +38,25 @@ class Canvas:
         self._row = 0
         self._column: int | None = None  # None: at the end of a row of plain text
         self._page: int | None = None
-        self._saved: tuple[Row, int] | None = None
-        self._homed = False
+        self._saved: tuple[Row, int, int | None] | None = None
+        self.homed = self._is_due_home = False
         self._continued = continued
         self._keeps_history = keeps_history
         self._started = False
         self._final: list[str] = []
+        self._region = Region()
+        self.stops: Stops = None
+        self.inserts = False
+        self.last = ""
+        self.credit = REPEATED
 
     def copy(self) -> Canvas:
         other = copy.copy(self)
-        other._rows = [row if row is _UNTOUCHED else row.copy() for row in self._rows]
+        other._rows = [row if row is UNTOUCHED else row.copy() for row in self._rows]
         other._final = self._final.copy()
+        other._region = copy.copy(self._region)
         if self._saved is not None and self._saved[0] in self._rows:
-            other._saved = other._rows[self._rows.index(self._saved[0])], self._saved[1]
+            other._saved = other._rows[self._rows.index(self._saved[0])], *self._saved[1:]
         return other
 
     def drain(self) -> str:
@@ -72,38 +89,53 @@ class Canvas:
     def _here(self) -> Row:
         """The cursor's row."""
         row = self._rows[self._row]
-        if row is _UNTOUCHED:
+        if row is UNTOUCHED:
             row = self._rows[self._row] = Row()
         return row
 
     def pay(self, length: int) -> None:
         row = self._rows[self._row]
-        if row is _UNTOUCHED:
+        if row is UNTOUCHED:
             row = self._here
         row.paid += length
 
     @property
     def flows(self) -> bool:
         """Whether text can simply be appended."""
-        return self._column is None and self._row == len(self._rows) - 1 and not self._homed
+        if self._column is not None or self._row < len(self._rows) - 1 or self.homed or self.stops is not None:
+            return False
+        return self._region.bottom is None or self._page is None or self._at_end
+
+    @property
+    def _at_end(self) -> bool:
+        """The cursor is in the last row of a screen that scrolls as a whole."""
+        return not self._region.top and self._region.ends_at(self._row, self._page)
 
     def flow(self, text: str) -> None:
         """Append text that moves the cursor in no other way than newlines."""
+        self.last = text[-1:] or self.last
         parts = text.split("\n") if len(text) < ROWS else text.rsplit("\n", ROWS)
         if len(parts) > ROWS and "\n" in parts[0]:
             for row in self._rows:
                 self._emit(row)
             if self._keeps_history:
                 self._final.append(parts[0])
-            self._rows, self._row, self._page = [Row(real=True, joined=True, paid=1)], 0, None
+            # The page comes back with the rows that follow, of which there are more.
+            self._page = -(self._region.bottom or 0) if self._at_end else None
+            self._rows, self._row = [Row(real=True, joined=True, paid=1)], 0
         else:
             self._append(parts[0])
         for part in parts[1:]:
-            self._newline()
+            self.newline()
             self._append(part)
 
     def write(self, text: str) -> None:
-        self._homed = False
+        if self._is_due_home:
+            self.settle("text")
+        self.homed = False
+        self.last = text[-1]
+        if self._column is None and self.stops is not None and "\t" in text:
+            self.place()
         if self._column is None:
             self._append(text)
             return
@@ -114,139 +146,87 @@ class Canvas:
                 return
             row = self._here
             row.real = True
-            if self._column > _REACH:
-                self._column = min(self._column, max(_REACH, len(row.as_cells())))
+            if self._column > REACH:
+                self._column = min(self._column, max(REACH, len(row.as_cells())))
             part, room = text, WIDTH - self._column
             if len(text) > room // TAB:
                 part = text[:room] if NARROW.fullmatch(text, 0, room) else text[: max(1, room // TAB)]
             row.paid += len(part)
-            self._column = put(row, self._column, part)
+            self._column = put(row, self._column, part, self.stops, inserts=self.inserts)
             text = text[len(part) :]
 
-    def control(self, character: str, length: int) -> None:
-        self._homed = False
-        if character == "\n":
-            self._newline()
-            return
-        if character == "\r":
-            self._return()
-        elif character == "\b":
-            self._go(self._row, self._place() - 1)
-        elif character == "7":
-            self._saved = self._here, self._place()
-        elif character == "8":
-            self._restore()
-        elif character == "E":
-            self._newline()
-        elif character == "D":
-            self._down(1, scrolls=True)
-        elif character == "M":
-            self._up(1, scrolls=False)
-        elif character == "c":
-            self._clear()
-        self.pay(length)
-
-    def move(self, final: str, parameters: str, length: int) -> None:
-        first, second = (_number(parameters, index) for index in (0, 1))
-        homed, self._homed = self._homed, final in "Hf" and first <= 1 and second <= 1
-        count = max(1, first)
-        if final in "AF":
-            self._up(count)
-        elif final in "BEe":
-            self._down(count)
-        elif final in "Ca":
-            self._forward(self._place() + count)
-        elif final == "D":
-            self._go(self._row, self._place() - count)
-        elif final in "G`":
-            self._forward(count - 1)
-        elif final in "Hf":
-            self._goto(count, max(1, second) - 1)
-        elif final == "d":
-            self._goto(count, self._place())
-        elif final == "s" and not parameters:
-            self._saved = self._here, self._place()
-        elif final == "u" and not parameters:
-            self._restore()
-        elif final == "J":
-            self._erase_display(first, homed)
-        else:
-            self._edit_row(final, first, count)
-        if final in "EF":
-            self._return()
-        if final != "K" and not (final == "J" and first == 0 and not homed):
-            self.pay(length)
-
-    def _edit_row(self, final: str, first: int, count: int) -> None:
-        column = self._place()
-        cells = self._here.as_cells()
-        if final == "K":
-            self._erase_line(first)
-        elif final == "X":
-            self._blank(column, column + count)
-        elif final == "P":
-            split_wide(cells, column)
-            split_wide(cells, column + count)
-            del cells[column : column + count]
-            self._here.wiped = min(self._here.wiped, column)
-        elif final == "@" and column < len(cells):
-            split_wide(cells, column)
-            cells[column:column] = [GAP] * min(count, max(0, _REACH - column))
-            split_wide(cells, WIDTH)
-            del cells[WIDTH:]
-        elif final == "L":
-            self._leave()
-            new = [_UNTOUCHED] * min(count, ROWS - len(self._rows))
-            self._rows[self._row : self._row] = new
-            self._shift_page(len(new))
-        elif final == "M":
-            gone = min(count, len(self._rows) - self._row)
-            del self._rows[self._row : self._row + gone]
-            self._shift_page(-gone)
+    def edit_row(self, final: str, how: int) -> None:
+        if final in "LM":
+            change = self._region.insert if final == "L" else self._region.delete
+            self.go(self.place())
+            count = change(self._rows, self._row, self._page, max(1, how))
+            self._shift_page(count if final == "L" else -count)
             if self._row == len(self._rows):
-                self._rows.append(_UNTOUCHED)
+                self._rows.append(UNTOUCHED)
+            return
+        row, column = self._here, self.place()
+        edit(row, column, final, how)
+        if final == "K" and not row.cells and column == 0:
+            row.cells, row.lead, self._column = None, "", None
+
+    def reset(self) -> None:
+        self._region, self.stops, self.inserts = Region(), None, False
+        self.clear()
+
+    def set_margins(self, first: int, last: int) -> None:
+        if (region := self._region.changed(first, last)) is not None:
+            self._region, self.homed, self._is_due_home = region, True, True
+
+    def settle(self, following: str) -> None:
+        """Go where new margins put the cursor, unless it is put elsewhere at once, as by who saved it before (apt)."""
+        if self._is_due_home:
+            self._is_due_home = False
+            if following not in "8uHf":
+                self.goto(1, 0)
+
+    def scroll(self, count: int) -> None:
+        """Scroll up; the cursor stays where it is on the screen."""
+        column = self.place()
+        self._leave()
+        if self._page is not None and self._row >= self._page:
+            count = self._region.scroll(self._rows, self._page, count)
+            self._page += count
+        elif self._page is not None:
+            self._rows[self._row + 1 : self._row + 1] = [UNTOUCHED] * count
+            self._page += count
+        self._extend(self._row + count)
+        self._column = column
+
+    def _scroll_at_end(self) -> None:
+        if self._row == len(self._rows) - 1 and self._at_end and self._page is not None:
+            self._row, self._page = self._row + 1, self._page + 1
+        else:
+            self.scroll(1)
+
+    def scroll_back(self, count: int) -> None:
+        if self._page is None or self._row < self._page:
+            self.up(count)
+        else:
+            self.go(self.place())
+            self._region.insert(self._rows, self._page + self._region.top, self._page, count)
 
     def _shift_page(self, rows: int) -> None:
         """Rows came or went at the cursor."""
         if self._page is not None and self._page > self._row:
             self._page = max(self._row, self._page + rows)
 
-    def _erase_line(self, how: int) -> None:
-        row, column = self._here, self._place()
-        cells = row.as_cells()
-        if how == 0:
-            split_wide(cells, column)
-            del cells[column:]
-        elif how == 1:
-            self._blank(0, column + 1)
-        elif how == 2:
-            cells.clear()
-        if not cells and column == 0:
-            row.cells, row.lead, self._column = None, "", None
-
-    def _blank(self, start: int, end: int) -> None:
-        row = self._here
-        cells = row.as_cells()
-        end = min(end, len(cells))
-        if start == 0:
-            start, row.wiped = row.wiped, max(row.wiped, end)
-        if start < end:
-            split_wide(cells, start)
-            split_wide(cells, end)
-            cells[start:end] = [GAP] * (end - start)
-
-    def _erase_display(self, how: int, homed: bool) -> None:
+    def erase_display(self, how: int, homed: bool) -> None:
         if how == 2 or (how == 0 and homed):
-            self._clear()
+            self.clear()
         elif how == 0:
-            self._erase_line(0)
+            self.edit_row("K", 0)
             del self._rows[self._row + 1 :]
             if self._page is not None and self._page > self._row:
                 self._page = None
         elif how == 1:
-            self._erase_line(1)
+            self.edit_row("K", 1)
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
         """Keep what stands on the page as history and start a new one below."""
         if self._page is None or any(not row.blank for row in self._rows[self._page :]):
             self._open_page()
@@ -258,32 +238,41 @@ class Canvas:
         while len(self._rows) > 1 and self._row < len(self._rows) - 1 and not self._rows[-1].real:
             self._rows.pop()
         if not self._rows[-1].blank:
-            self._rows.append(_UNTOUCHED)
+            self._rows.append(UNTOUCHED)
         self._row = self._page = len(self._rows) - 1
         self._go(self._row, 0)
         self._trim()
 
-    def _goto(self, line: int, column: int) -> None:
+    def goto(self, line: int, column: int) -> None:
         if self._page is None:
             self._open_page()
+        if self._region.passed_by(line):
+            self.scroll(1)
+            line -= 1
         row = (self._page or 0) + min(line, ROWS) - 1
         self._reach(row)
-        self._forward(column)
+        self.forward(column)
 
-    def _up(self, count: int, *, scrolls: bool = True) -> None:
-        column = self._place()
-        inside = self._page is not None and self._row >= self._page
-        top = self._page if inside and self._page is not None else 0
+    def up(self, count: int, *, scrolls: bool = False) -> None:
+        column, top = self.place(), self._region.first_row(self._row, self._page)
+        if scrolls and self._page is not None and self._row == self._page + self._region.top:
+            self.scroll_back(1)
+            return
         missing = min(count - self._row, ROWS - len(self._rows))
-        if scrolls and self._continued and not self._started and self._page is None and missing > 0:
+        if not scrolls and self._continued and not self._started and self._page is None and missing > 0:
             self._leave()
-            self._rows[:0] = [_UNTOUCHED] * missing
+            self._rows[:0] = [UNTOUCHED] * missing
             self._row += missing
         self._go(max(top, self._row - count), column)
 
-    def _down(self, count: int, *, scrolls: bool = False) -> None:
-        column = self._place()
-        row = min(self._row + count, self._row + 1 if scrolls else max(self._row, ROWS - 1))
+    def down(self, count: int, *, scrolls: bool = False) -> None:
+        column = self.place()
+        if scrolls and self._region.ends_at(self._row, self._page):
+            self.scroll(1)
+            return
+        end = self._region.end(self._rows, self._row, self._page)
+        last = self._row + 1 if scrolls else max(self._row, ROWS - 1 if end is None else end - 1)
+        row = min(self._row + count, last)
         if row >= len(self._rows):
             self._reach(row)
             row = self._row
@@ -292,28 +281,43 @@ class Canvas:
     def _reach(self, row: int) -> None:
         """Go to a row, which may be below the last one."""
         self._leave()
-        self._rows.extend([_UNTOUCHED] * (row + 1 - len(self._rows)))
+        self._extend(row)
+
+    def _extend(self, row: int) -> None:
+        self._rows.extend([UNTOUCHED] * (row + 1 - len(self._rows)))
         self._row = row
         self._trim()
 
-    def _forward(self, column: int) -> None:
+    def forward(self, column: int) -> None:
         row = self._here
-        self._go(self._row, min(column, max(_REACH, len(row.cells or row.text), self._column or 0)))
+        self._go(self._row, min(column, max(REACH, len(row.cells or row.text), self._column or 0)))
 
-    def _return(self) -> None:
+    def carriage_return(self) -> None:
         row = self._here
         self._column = None if row.cells is None and not row.text else 0
 
-    def _restore(self) -> None:
+    def go(self, column: int) -> None:
+        """Go to a column of the cursor's row."""
+        self._go(self._row, column)
+
+    def save(self) -> None:
+        """The place on the screen where a region scrolls, else the row in the text."""
+        place = None if self._region.bottom is None or self._page is None else self._row - self._page
+        self._saved = self._here, self.place(), None if place is None or place < 0 else place
+
+    def restore(self) -> None:
         if self._saved is None:
             return
-        row, column = self._saved
-        if row in self._rows:
+        row, column, place = self._saved
+        if place is not None and self._page is not None:
+            self._reach(self._page + place)
+            self._go(self._row, column)
+        elif row in self._rows:
             self._go(self._rows.index(row), column)
         else:
             self._saved = None
 
-    def _place(self) -> int:
+    def place(self) -> int:
         """The cursor's column; a row of plain text is laid out in cells to know it."""
         if self._column is None:
             self._column = len(self._here.as_cells())
@@ -325,7 +329,7 @@ class Canvas:
 
     def _leave(self) -> None:
         row = self._rows[self._row]
-        if row is not _UNTOUCHED:  # one that nothing was done to shows no blanks
+        if row is not UNTOUCHED:  # one that nothing was done to shows no blanks
             row.edge = self._column or 0
 
     def _edge(self) -> int:
@@ -358,10 +362,13 @@ class Canvas:
         self._column = None
         self._trim()
 
-    def _newline(self) -> None:
+    def newline(self) -> None:
         self._leave()
         self._here.real = True
-        self._row += 1
+        if self._region.bottom is None or not self._region.ends_at(self._row, self._page):
+            self._row += 1
+        else:
+            self._scroll_at_end()
         if self._page == self._row:
             self._scroll_above_page()
         elif self._row == len(self._rows):
@@ -369,23 +376,23 @@ class Canvas:
         row = self._here
         row.real = True
         row.paid += 1
-        self._return()
+        self.carriage_return()
         self._trim()
 
     def _scroll_above_page(self) -> None:
         if all(row.blank for row in self._rows[self._row :]):
             del self._rows[self._row :]
             self._page = None
-            self._rows.append(_UNTOUCHED)
+            self._rows.append(UNTOUCHED)
             return
-        self._rows.insert(self._row, _UNTOUCHED)
+        self._rows.insert(self._row, UNTOUCHED)
         self._page = self._row + 1
 
     def _trim(self) -> None:
         if len(self._rows) <= ROWS or not self._row:
             return
         above = min(len(self._rows) - ROWS, self._row)
-        for row in self._rows[:above]:
+        for row in filter(REAL, self._rows[:above]):
             self._emit(row)
         del self._rows[:above]
         self._row -= above
@@ -401,11 +408,3 @@ class Canvas:
     @staticmethod
     def _separator(row: Row, *, started: bool) -> str:
         return "\n" if started and not row.joined else ""
-
-
-def _number(parameters: str, index: int) -> int:
-    """A parameter of a sequence; one that is missing, or no number, is 0."""
-    fields = parameters.split(";", index + 1)
-    if len(fields) <= index or not fields[index].isdecimal():
-        return 0
-    return int(fields[index][:6])

@@ -10,16 +10,12 @@ from libtmux.common import tmux_cmd
 
 from tmuxjobs.errors import TmuxError
 
-CALL_S = 10.0
-
 
 class Call(tmux_cmd):
     """One tmux call: like libtmux's own, but bounded, with a standard input and an environment of its own."""
 
-    def __init__(
-        self, *args: Any, tmux_bin: str, env: Mapping[str, str], stdin: bytes = b"", timeout: float | None = None
-    ) -> None:
-        self.cmd = [tmux_bin, *map(_argument, args)]
+    def __init__(self, *args: Any, tmux_bin: str, env: Mapping[str, str], stdin: bytes = b"", timeout: float) -> None:
+        self.cmd = [tmux_bin, *map(argument, args)]
         source = subprocess.PIPE if stdin else subprocess.DEVNULL
         try:
             self.process = subprocess.Popen(  # type: ignore[assignment]
@@ -27,7 +23,6 @@ class Call(tmux_cmd):
             )
         except OSError as error:
             raise TmuxError(f"tmux cannot be called: {error.strerror}; see to it and try again.") from None
-        timeout = timeout or CALL_S
         try:
             out, err = self.process.communicate(stdin or None, timeout=timeout)  # type: ignore[arg-type]
         except subprocess.TimeoutExpired:
@@ -46,7 +41,7 @@ class Call(tmux_cmd):
         self.stderr = [line for line in _text(err).split("\n") if line]
 
 
-def _argument(value: Any) -> str:
+def argument(value: Any) -> str:
     """tmux takes a `;` at an argument's end for the end of a command, tmux(1); alone it is meant so."""
     text = str(value)
     return f"{text[:-1]}\\;" if text.endswith(";") and text != ";" else text
@@ -56,15 +51,26 @@ def _text(data: Any) -> str:
     return bytes(data).decode(errors="backslashreplace")
 
 
+class Done:
+    """What a call on another host gave; its fields are those of a `Call`."""
+
+    def __init__(self, out: bytes, err: bytes, code: int) -> None:
+        self.returncode = code
+        self.stdout = _text(out).removesuffix("\n").split("\n") if out else []
+        self.stderr = [line for line in _text(err).split("\n") if line]
+
+
 class Server(libtmux.Server):
     """libtmux's server whose every command is a `Call`."""
 
-    def __init__(self, *, socket_name: str, tmux_bin: str, env: Mapping[str, str]) -> None:
+    def __init__(self, *, socket_name: str, tmux_bin: str, env: Mapping[str, str], call_s: float) -> None:
         super().__init__(socket_name=socket_name, tmux_bin=tmux_bin)
         self._binary = tmux_bin
+        self._call_s = call_s
         # -u: without a UTF-8 locale tmux answers `_` for what is not ASCII, and hosts start servers with no locale.
         self._env = {key: value for key, value in env.items() if key not in ("TMUX", "TMUX_PANE")}
 
     def cmd(self, cmd: str, *args: Any, target: str | int | None = None, **bounds: Any) -> tmux_cmd:
+        bounds["timeout"] = bounds.get("timeout") or self._call_s
         aimed = ("-t", target, *args) if target is not None else args
         return Call("-u", f"-L{self.socket_name}", cmd, *aimed, tmux_bin=self._binary, env=self._env, **bounds)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tmuxjobs.contract import WELCOME
+
 MARK = "@tmuxjobs_job"
 ROOT = "@tmuxjobs_root"
 """The mark of the job's state directory; 0.1.0 set none."""
-WELCOME = "@tmuxjobs_welcome"
-"""The pane of the welcome page."""
+PROJECT = "@tmuxjobs_project"
+"""The job's project, in the windows of a server with jobs of several."""
 OVER = "#{||:#{pane_dead},#{@tmuxjobs_end}}"
 """The job in the pane has ended: the runner says so, and keeps its window for its keys; or it is dead."""
 FORMAT = "\t".join(
@@ -24,8 +26,11 @@ FORMAT = "\t".join(
         "pane_in_mode",
         "window_active_clients",
         "alternate_on",
+        PROJECT,
     )
 )
+PLACE_OF_CURSOR = "#{history_size}:#{cursor_y}:#{cursor_x}"
+"""Moves on with what a program prints; a person who looks, or scrolls back, changes nothing in it."""
 PLACE = (
     "session_name",
     "window_index",
@@ -66,11 +71,12 @@ class Pane:
     viewers: int
     alternate: bool
     root: str
+    project: str
 
 
 @dataclass(frozen=True)
 class Asking:
-    """A pane's question: `question` tells it from the next one, `notice` is what to tell people, or None."""
+    """A pane's question: `question` distinguishes it from the next, `notice` is the message to people, or None."""
 
     question: str
     notice: str | None

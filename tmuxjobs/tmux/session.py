@@ -5,7 +5,6 @@ Every call is bounded, goes to a named socket whatever TMUX says, and has neithe
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import secrets
@@ -17,7 +16,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from tmuxjobs.contract import IN_OURS
+from tmuxjobs.contract import WELCOME, new_window
 from tmuxjobs.errors import TmuxError
 from tmuxjobs.tmux.panes import (
     FORMAT,
@@ -25,9 +24,9 @@ from tmuxjobs.tmux.panes import (
     OVER,
     PLACE,
     PLACE_FORMAT,
+    PLACE_OF_CURSOR,
     ROOT,
     SCREEN_FORMAT,
-    WELCOME,
     Around,
     Asking,
     Client,
@@ -40,8 +39,9 @@ if TYPE_CHECKING:
     from tmuxjobs.tmux.command import Server
 
 MINIMUM = (3, 2)
-SIZE = (220, 50)
+SIZE = (100, 50)
 LOOK = "@tmuxjobs_look"
+EXITED_S = 0.1
 
 
 UTF8 = re.compile("utf-?8", re.IGNORECASE)
@@ -58,7 +58,8 @@ class Tmux:
     `root` is the mark of our state directory: panes of the jobs of another are not ours.
     """
 
-    def __init__(self, *, socket_name: str, session: str, root: str, environ: Mapping[str, str]) -> None:
+    def __init__(self, *, socket_name: str, session: str, root: str, environ: Mapping[str, str], call_s: float) -> None:
+        self.call_s = call_s
         self.socket_name = socket_name
         self.session = session
         self.root = root
@@ -77,11 +78,11 @@ class Tmux:
             if path is None:
                 raise TmuxError("tmux is not installed: install it (apt install tmux, brew install tmux), try again.")
             path = os.path.abspath(path)
-            _check_version(path)
+            check_version(_version(path))
             # libtmux takes 70 ms to import, and many a command asks nothing of tmux.
             from tmuxjobs.tmux.command import Server
 
-            self._server = Server(socket_name=self.socket_name, tmux_bin=path, env=self.environ)
+            self._server = Server(socket_name=self.socket_name, tmux_bin=path, env=self.environ, call_s=self.call_s)
         return self._server
 
     @property
@@ -121,6 +122,13 @@ class Tmux:
             f"{said}. If it runs on, it is newer than {self.binary} ({self.version()}): put the tmux that started it "
             "first in PATH."
         )
+
+    @property
+    def socket(self) -> str:
+        """Where the socket of our server is, as tmux finds it: below TMUX_TMPDIR, or /tmp where there is none."""
+        folders = (self.environ.get("TMUX_TMPDIR") or "/tmp", "/tmp")
+        above = next(filter(os.path.isdir, folders), "/tmp")
+        return os.path.join(os.path.realpath(above), f"tmux-{os.getuid()}", self.socket_name)
 
     def version(self) -> str:
         """What `tmux -V` says."""
@@ -168,14 +176,13 @@ class Tmux:
         if version not in answer.stdout:
             self.server.cmd(*dress[1:])
 
-    def open_window(self, name: str, argv: Sequence[str], *, answered: Callable[[], None]) -> Opening:
+    def open_window(self, name: str, argv: Sequence[str], *, line: str | None, answered: Callable[[], None]) -> Opening:
         """Start a window that runs `argv` for the job of that name; a thread calls `answered` once tmux has answered.
 
-        A user's hook may hold up that answer; nobody waits for it.
+        `line` gets its output. A person's hook may hold up the answer; nobody waits for it.
         """
         opening = Opening(answered)
-        where = ("-d", "-a", "-t", f"={self.session}:$", "-n", name, "-c", "/", "-e", f"{IN_OURS}={name}")
-        command = ("new-window", "-P", "-F", "#{pane_pid}", *where, "--", *argv)
+        command = new_window(self.session, name, self.root, [*argv], secrets.token_hex(8), line)
         thread = threading.Thread(target=opening.call, args=(self, command), daemon=True)
         try:
             thread.start()
@@ -188,14 +195,19 @@ class Tmux:
 
         Whatever session it is in. One of another state directory may have the same id; one of 0.1.0 names no directory.
         """
-        call = self.server.cmd("list-panes", "-a", "-f", f"#{{{MARK}}}", "-F", FORMAT, timeout=timeout)
+        for last in (False, False, True):
+            call = self.server.cmd("list-panes", "-a", "-f", f"#{{{MARK}}}", "-F", FORMAT, timeout=timeout)
+            # Of several that start at once all but one end again.
+            if last or "server exited" not in " ".join(call.stderr):
+                break
+            time.sleep(EXITED_S)
         if call.returncode:
             if re.search("no server|error connecting|no current target", " ".join(call.stderr)):
                 return {}
             raise TmuxError(f"tmux refused list-panes: {self._said(call.stderr)}")
         panes: dict[str, Pane] = {}
         for line in call.stdout:
-            job_id, root, pane_id, window_id, tty, dead, piped, in_mode, viewers, alternate = line.split("\t")
+            job_id, root, pane_id, window_id, tty, dead, piped, in_mode, viewers, alternate, project = line.split("\t")
             if root not in ("", self.root) or (not root and job_id in panes):
                 continue
             panes[job_id] = Pane(
@@ -209,6 +221,7 @@ class Tmux:
                 viewers=int(viewers or 0),
                 alternate=alternate == "1",
                 root=root,
+                project=project,
             )
         return panes
 
@@ -295,14 +308,14 @@ class Tmux:
     def mark_prompts(self, marks: Mapping[str, Asking | None], *, at: int) -> None:
         """Mark by pane id who asks and, by None, who does not; a notice is given once for each question.
 
-        Not of a window that a person looks at. The welcome page rings for it: a bell in the window would be output.
+        None for a window being viewed. The welcome page rings, since a bell in the job's window would be output.
         """
         session = f"={self.session}:"
         page = self.server.cmd("show-options", "-qv", "-t", session, WELCOME).stdout
         ring = f" ; send-keys -t {page[0]} C-g" if page and re.fullmatch(r"%\d+", page[0]) else ""
         words: list[str] = []
         for pane, asking in marks.items():
-            mark = ["set-option", "-wF", "-t", pane, "@tmuxjobs_input", "#{window_activity}" if asking else ""]
+            mark = ["set-option", "-wF", "-t", pane, "@tmuxjobs_input", PLACE_OF_CURSOR if asking else ""]
             words += [";", *mark]
             if asking and asking.notice:
                 asked = f"set-option -w -t {pane} @tmuxjobs_asked {asking.question}"
@@ -321,45 +334,17 @@ class Tmux:
             words += [";", "set-option", "-wu", "-t", pane_id, name] if value is None else []
         self.run(*words[1:])
 
-    def type(self, pane: Pane, text: str) -> None:
-        """Type the text, as a keyboard would: every newline is Enter. Any length, exact.
-
-        By a buffer from standard input, for it may be a password: every user sees the arguments of `send-keys`. A paste
-        also leaves a person's copy mode alone. Several lines for a program that takes bracketed pastes come as one, or
-        its editor would indent them again.
-        """
-        text = text.replace("\r\n", "\r").replace("\n", "\r")
-        lines = text.removesuffix("\r")
-        name = f"tmuxjobs-{os.getpid()}-{secrets.token_hex(4)}"
-        paste = ("paste-buffer", "-d", "-r", "-t", pane.pane_id, "-b")
-        enter = ("set-buffer", "-b", f"{name}-enter", "--", "\r", ";", *paste, f"{name}-enter")
-        if not lines:
-            self.run(*enter)
-            return
-        brackets = ("-p",) if "\r" in lines else ()
-        after = (";", *enter) if text != lines else ()
-        try:
-            self.run("load-buffer", "-b", name, "-", ";", *paste, name, *brackets, *after, stdin=lines.encode())
-        except TmuxError:
-            for left in (name, f"{name}-enter"):
-                with contextlib.suppress(TmuxError):  # the first error is the one to tell
-                    self.server.cmd("delete-buffer", "-b", left)
-            raise
-
-    def press(self, pane: Pane, keys: Sequence[str]) -> None:
-        """Press named keys, in tmux's names as `key_name` gives them; a person's copy mode ends."""
-        self.run("copy-mode", "-q", "-t", pane.pane_id, ";", "send-keys", "-t", pane.pane_id, "--", *keys)
-
     def close(self, pane: Pane) -> None:
         """Remove a pane whose job has ended; one that runs is left alone."""
         self.server.cmd("if-shell", "-F", "-t", pane.pane_id, OVER, f"kill-pane -t {pane.pane_id}")
 
-    def screen(self, pane: Pane, *, styled: bool = False) -> Screen:
-        """What a person sees now, scrolled back or not; `styled` keeps colours as escapes."""
-        capture = ["capture-pane", "-p", *(["-e"] if styled else []), "-t", pane.pane_id]
-        said, *lines = self.run("display-message", "-p", "-t", pane.pane_id, SCREEN_FORMAT, ";", *capture)
+    def screen(self, pane: Pane, *, styled: bool = False, live: bool = False, timeout: float | None = None) -> Screen:
+        """What a person sees now, scrolled back or, if `live`, not; `styled` keeps colours, of trailing blanks too."""
+        capture = ["capture-pane", "-p", *(["-e", "-N"] if styled else []), "-t", pane.pane_id]
+        show = ["display-message", "-p", "-t", pane.pane_id, SCREEN_FORMAT]
+        said, *lines = self.run(*show, ";", *capture, timeout=timeout)
         width, height, x, y, visible, alternate, mode, scrolled, copy_x, copy_y, title = said.split("\t", 10)
-        if mode == "copy-mode":
+        if mode == "copy-mode" and not live:
             x, y = copy_x, copy_y
             if back := int(scrolled or 0):
                 lines = self.run(*capture, "-S", str(-back), "-E", str(int(height) - 1 - back))
@@ -408,6 +393,10 @@ class Opening:
             self.error = TmuxError(f"tmux refused new-window: {'; '.join(answer.stderr)}.")
 
     @property
+    def unanswered(self) -> bool:
+        return self.pid is None and self.error is None
+
+    @property
     def session_gone(self) -> bool:
         """Whether there was no session any more: someone closed its last window."""
         return self.error is not None and self.NO_SESSION.search(str(self.error)) is not None
@@ -421,8 +410,7 @@ def _version(path: str) -> str:
     return done.stdout.decode(errors="replace").strip()
 
 
-def _check_version(path: str) -> None:
-    said = _version(path)
+def check_version(said: str) -> None:
     match = re.search(r"(\d+)\.(\d+)", said)
     # A build from the development branch has no number and is newer than any.
     if match and (int(match[1]), int(match[2])) < MINIMUM:

@@ -1,11 +1,14 @@
 """What our session looks like: its two status lines, as tmux formats over marks that the windows carry.
 
 Only options of our session and our windows are set, so the person's own look and keys stay as they are elsewhere. The
-marks: the runner sets `@tmuxjobs_state`, `@tmuxjobs_at` and `@tmuxjobs_end`, whoever sees a prompt `@tmuxjobs_input`.
+marks: the runner sets `@tmuxjobs_state`, `@tmuxjobs_at` and `@tmuxjobs_end`, who looks whether a job is ready
+`@tmuxjobs_ready`, whoever sees a prompt `@tmuxjobs_input`, whoever starts a job `@tmuxjobs_project` where there are
+several.
 tmux 3.2 leaves out what is more than ten levels deep, so cases stand beside each other where they can.
 """
 
-from tmuxjobs.contract import MARKS
+from tmuxjobs.contract import STATES
+from tmuxjobs.tmux.panes import PLACE_OF_CURSOR
 
 NOTICE_S = 10
 """How long the status line shows a notice."""
@@ -39,15 +42,24 @@ LOST = f"#{{||:{both(is_state('running'), '#{pane_dead}')},{is_state('lost')}}}"
 RUNNING = both(is_state("running"), "#{!=:#{pane_dead},1}")
 
 # Output after the mark was set means that the program went on.
-ASKED = both("#{@tmuxjobs_input}", "#{==:#{@tmuxjobs_input},#{window_activity}}")
+ASKED = both("#{@tmuxjobs_input}", f"#{{==:#{{@tmuxjobs_input}},{PLACE_OF_CURSOR}}}")
+
+# A person is asked in it whether its job may run. In few characters: tmux 3.3a shows nothing of 8,192.
+ASKS = is_state("asks")
+APPROVAL = both(ASKS, "#{!=:#{pane_dead},1}")
+
+RUNS = both(RUNNING, case(ASKED, "", "1"))
 
 # As `verbs/hold.py` derives it, for the client that draws this: its keys keep a hold alive.
 SINCE_HELD = "#{e|-|:%s,#{s/:.*//:@tmuxjobs_held}}"
 
 SINCE_KEY = "#{e|-|:%s,#{client_activity}}"
 
+# By nobody who was attached, or by this client: who attaches anew is another one.
+OF_CLIENT = "#{||:#{m:*:,#{@tmuxjobs_held}},#{m:*#,#{client_pid}#,*,#{@tmuxjobs_held}}}"
+
 HELD = both(
-    "#{@tmuxjobs_held}",
+    OF_CLIENT,
     "#{||:" + ",".join(f"#{{e|<|:{age},#{{@tmuxjobs_held_for}}}}" for age in (SINCE_HELD, SINCE_KEY)) + "}",
 )
 
@@ -63,33 +75,38 @@ ELAPSED = case(
     case(f"#{{e|<|:{AGE},86400}}", HOURS, DAYS),
 )
 
-# Black on yellow is read on a dark and on a light terminal; a mark tells as much as its colour.
+# Black on yellow is read on a dark and on a light terminal; a mark says as much as its colour.
 ASKING = "#[fg=black]#[bg=yellow]"
 
-STATES = {
-    "running": (RUNNING, "#[fg=blue]", "running"),
-    "asks": (both(RUNNING, ASKED), ASKING, "for you"),
-    "done": (is_state("done"), "#[fg=green]", "done"),
-    "failed": (is_state("failed"), "#[fg=red]", "failed"),
-    "killed": (is_state("killed"), "#[fg=magenta]", "killed"),
-    "lost": (LOST, "#[fg=red]", "lost"),
+IS = {
+    "running": RUNS,
+    "waits": both(RUNNING, ASKED),
+    "paused": is_state("paused"),
+    "completed": "#{m/r:^(completed|done)$,#{@tmuxjobs_state}}",
+    "failed": is_state("failed"),
+    "killed": is_state("killed"),
+    "lost": LOST,
 }
-"""{state: (when it is so, its style, the word for how many)}. A job that asks runs, and a lost one is marked so."""
+"""{state: when a window's job is in it}, one of them; windows of 0.1.0 say `done`, and what never ran has none."""
+
+
+def style(name: str) -> str:
+    return ASKING if name == "waits" else f"#[fg={STATES[name][1]}]"
 
 
 def mark(name: str) -> str:
-    return STATES[name][1] + MARKS[name]
+    return style(name) + STATES[name][0]
 
 
-MARK = case(RUNNING, case(ASKED, mark("asks"), mark("running"))) + "".join(
-    case(STATES[name][0], mark(name)) for name in ("lost", "done", "failed", "killed")
-)
+MARK = "".join(case(condition, mark(name)) for name, condition in IS.items())
+ASKS_MARK = case(ASKS, mark("waits"))
+ASKS_BESIDE = case(ASKS, case("#{pane_dead}", " lost", " waits for approval"))
+MARK += ASKS_MARK
 
-BESIDE = (
-    case(RUNNING, case(ASKED, f"{ASKING} your input", f" {ELAPSED}"))
-    + case(LOST, " lost")
-    + case("#{@tmuxjobs_end}", " #{@tmuxjobs_end}")
-)
+RUNS_BESIDE = case(RUNNING, case(ASKED, f"{ASKING} waits", f" {ELAPSED}#{{@tmuxjobs_ready}}"))
+BESIDE = RUNS_BESIDE + ASKS_BESIDE + case(LOST, " lost") + case("#{@tmuxjobs_end}", " #{@tmuxjobs_end}")
+
+ENDED = f"#{{||:#{{@tmuxjobs_end}},{LOST}}}"
 
 ROOM = "#{e|<|:#{e|*|:#{session_windows},34},#{client_width}}"
 
@@ -97,6 +114,7 @@ TAB = (
     "#[range=window|#{window_index}]{on} #I "
     + MARK
     + "{name}"
+    + case("#{@tmuxjobs_project}", " #[dim]#{@tmuxjobs_project}#[nodim]")
     + BESIDE
     + case(HELD, "#[bold] yours")
     + f" {OVER}#[norange]"
@@ -112,13 +130,25 @@ def tab(*, current: bool) -> str:
 
 LIST = "#[align=left]#[list=on]#[list=left-marker]<#[list=right-marker]>#[list=on]"
 
-TABS = f"{LIST}#{{W:{tab(current=False)},{tab(current=True)}}}#[nolist]"
+
+def tabs(*, ended: bool) -> str:
+    """The tabs of the windows whose job has ended, or of all others."""
+    only = case(ENDED, "{tab}", "") if ended else case(ENDED, "", "{tab}")
+    shown = [tab(current=current) for current in (False, True)]
+    if ended:
+        for part in (ASKS_MARK, ASKS_BESIDE, RUNS_BESIDE):
+            shown = [one.replace(part, "") for one in shown]
+    return "#{W:" + ",".join(only.replace("{tab}", one) for one in shown) + "}"
+
+
+TABS = LIST + tabs(ended=False) + tabs(ended=True) + "#[nolist]"
 
 COUNTS = "#[bold] #{session_name}#[nobold]" + "".join(
-    count(condition, style, MARKS[name], words) for name, (condition, style, words) in STATES.items()
+    count(condition, style(name), STATES[name][0], name) for name, condition in IS.items()
 )
+COUNTS += count(APPROVAL, ASKING, STATES["waits"][0], "to approve")
 
-ENDED = "#{@tmuxjobs_end}"
+COUNTS += case("#{@tmuxjobs_queued}", f"  {style('queued')}{STATES['queued'][0]}#{{@tmuxjobs_queued}} queued{OVER}")
 
 HOLD = case("#{@tmuxjobs_keys_hold}", "#{E:@tmuxjobs_keys_hold} " + case(HELD, "release", "hold") + "  ")
 
@@ -127,8 +157,9 @@ NO_JOB = "#{==:#{@tmuxjobs_state},}"
 IS_PAGE = "#{==:#{pane_id},#{@tmuxjobs_welcome}}"
 
 KEYS = (
-    case(ENDED, case("#{@tmuxjobs_adopted}", "", "r run again  ") + "x close  ")
+    case("#{@tmuxjobs_end}", case("#{@tmuxjobs_adopted}", "", "r run again  ") + "x close  ")
     + case(RUNNING, HOLD)
+    + case(APPROVAL, "y run it  n refuse it  ")
     + case(NO_JOB, case(IS_PAGE, "", "no job: tmuxjobs adopt  "))
     + case(NARROW, "#{E:@tmuxjobs_keys_short} ", "#{E:@tmuxjobs_keys} ")
 )

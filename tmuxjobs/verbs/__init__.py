@@ -1,49 +1,76 @@
-"""One file a verb, named for it: functions over a `Host`. They import each other downward; `Jobs` is their face."""
+"""One file a verb, named for it: functions over a `Host`. They import each other downward; `Jobs` is their face.
 
-from tmuxjobs.verbs import (
-    adopt,
-    doctor,
-    events,
-    execute,
-    follow,
-    hold,
-    interact,
-    job_wait,
-    kill,
-    notify,
-    output,
-    prompts,
-    prune,
-    restart,
-    screen,
-    search,
-    status,
-    task,
-    token,
-    wait,
-    waiter,
-)
+Each is imported when it is first used: all of them take longer to import than one needs to answer.
+"""
+
+from importlib import import_module
+from types import ModuleType
+
+from tmuxjobs.errors import StateError
+
+AT_ONCE = False
+if AT_ONCE:  # with TYPE_CHECKING mypy puts these off until after their users
+    from tmuxjobs.verbs import (
+        adopt,
+        approve,
+        doctor,
+        events,
+        execute,
+        files,
+        group,
+        hold,
+        interact,
+        job_wait,
+        kill,
+        launch,
+        news,
+        output,
+        project_wait,
+        prompts,
+        prune,
+        queue,
+        restart,
+        search,
+        status,
+        token,
+        unseen,
+        wait,
+        waiter,
+    )
 
 __all__ = [
     "adopt",
+    "approve",
     "doctor",
     "events",
     "execute",
-    "follow",
+    "files",
+    "group",
     "hold",
     "interact",
     "job_wait",
     "kill",
-    "notify",
+    "launch",
+    "news",
     "output",
+    "project_wait",
     "prompts",
     "prune",
+    "queue",
     "restart",
-    "screen",
     "search",
     "status",
-    "task",
     "token",
+    "unseen",
     "wait",
     "waiter",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name not in __all__:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    try:
+        return import_module(f"{__name__}.{name}")
+    except OSError as error:  # out of files, for one
+        raise StateError(f"A part of tmuxjobs cannot be loaded ({error.strerror}); try again.") from None

@@ -14,16 +14,16 @@ from tmuxjobs.answers import Adopted
 from tmuxjobs.arguments import encoded
 from tmuxjobs.contract import IN_OURS, LAUNCH_S
 from tmuxjobs.errors import InvalidInput, NotStarted, StateError, TmuxError
-from tmuxjobs.hosts import job_processes
 from tmuxjobs.hosts.local import Host
-from tmuxjobs.models import AdoptedRecord
-from tmuxjobs.store.ids import ID, slug
+from tmuxjobs.models import AdoptedRecord, Caller
+from tmuxjobs.store.index import ID, slug
+from tmuxjobs.system import job_processes
 from tmuxjobs.tmux.panes import Place
-from tmuxjobs.verbs.execute import create
+from tmuxjobs.verbs.execute import create, size_of
 from tmuxjobs.verbs.waiter import Watched, run
 
 
-def adopt(host: Host, window: str | None = None, *, name: str | None = None) -> Adopted:
+def adopt(host: Host, caller: Caller, window: str | None = None, *, name: str | None = None) -> Adopted:
     """Make a window of our session a job: recorded, waited for and ended like others.
 
     `window` is its index, name or id, or the id of a pane; by default the one we are in, or the only one that is no
@@ -40,8 +40,10 @@ def adopt(host: Host, window: str | None = None, *, name: str | None = None) -> 
         "shell": "",
         "timeout_s": None,
         "separate_stderr": False,
+        **size_of(host, None),
         "notify": host.settings.notify,
         "env_names": (),
+        "caller": caller,
         "adopted": AdoptedRecord(
             pid=place.pid,
             start=process.start,
@@ -89,7 +91,7 @@ def here(host: Host, ours: Sequence[Place]) -> Place | None:
 
 
 def adoptable(host: Host) -> list[tuple[str, str]]:
-    """(id, name) of each window of our session that is no job."""
+    """(id, name) of each window of our session that is not a job."""
     ours = [place for place in host.tmux.places() if place.session == host.settings.session]
     return [(place.window_id, place.window_name) for place in free_of(host, ours)]
 

@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
-from tmuxjobs.answers import Diagnosis, Finding, name_processes
+from tmuxjobs.answers import Diagnosis, Finding
 from tmuxjobs.errors import StateError, TmuxjobsError, apart
-from tmuxjobs.hosts import job_processes
+from tmuxjobs.hosts import rsync
+from tmuxjobs.hosts.hosts import Hosts
 from tmuxjobs.hosts.local import Host
-from tmuxjobs.models import Elsewhere, ProcessRecord
+from tmuxjobs.job_answers import name_processes
+from tmuxjobs.models import Caller, ProcessRecord
+from tmuxjobs.states import Elsewhere
+from tmuxjobs.system import job_processes, probes
 from tmuxjobs.tmux.session import UTF8, locale_name
-from tmuxjobs.verbs import execute, kill, prune, status, token, wait
+from tmuxjobs.verbs import execute, kill, launch, output, prune, status, token, wait
+
+if TYPE_CHECKING:
+    from tmuxjobs.hosts.ssh import RemoteHost
 
 FREE_BYTES = 200 << 20
 FREE_FILES = 1000
+FILLED = ": free some space there."
 PROCESSES = 5
 """Of one job: the runner, the recorder with its thread, the command's shell, and a call of tmux now and then."""
 LINES = 20_000
 TRIAL_S = 60.0
 TRIAL = f"i=0; while [ $i -lt {LINES} ]; do i=$((i+1)); echo $i; done; exit 7"
+NAMES = {"options": "tmux options", "trial": "a real job", "room_for_processes": "processes", "not_proved": "process"}
 TRIED = b"".join(b"%d\r\n" % number for number in range(1, LINES + 1))
 
 
@@ -37,8 +46,42 @@ class Leftover:
     remove: Callable[[], object]
 
 
-def doctor(host: Host, *, fix: bool = False) -> Diagnosis:
-    """Look at everything that jobs need. With `fix` remove what was left behind, but nothing of a running job."""
+def doctor(here: Host, *, fix: bool = False, host: str | None = None) -> Diagnosis:
+    """Look at everything that jobs need. With `fix` remove what was left behind, but nothing of a running job.
+
+    With `host` it looks at what jobs need on that one, and removes nothing.
+    """
+    if not host:
+        return at_home(here, fix=fix)
+    there = Hosts.over(here).named(host)
+    findings = found(there, reached)
+    for check in (tmux, options, far_disk, files_too, trial) if findings[0].ok else ():
+        add(findings, found(there, check))
+    return Diagnosis(healthy=all(one.ok for one in findings), checks=tuple(findings))
+
+
+def reached(host: Host) -> Iterator[Finding]:
+    host.reached()
+    yield Finding(name="reached", ok=True, text=f"by `ssh {host.name}`, where it is {host.node}")
+
+
+def far_disk(host: Host) -> Iterator[Finding]:
+    root = cast("RemoteHost", host).facts["state"]
+    free = host.machine.free_bytes(root)
+    text = f"{root}, {free >> 20} MB free"
+    yield Finding(name="state directory", ok=free >= FREE_BYTES, text=text + ("" if free >= FREE_BYTES else FILLED))
+
+
+def files_too(host: Host) -> Iterator[Finding]:
+    """Without rsync jobs run all the same, and `sync` and `fetch` say what they lack."""
+    try:
+        text = f"by {rsync.program(cast('RemoteHost', host))}"
+    except TmuxjobsError as error:
+        text = f"{error} Jobs run all the same."
+    yield Finding(name="sync and fetch", ok=True, text=text)
+
+
+def at_home(host: Host, *, fix: bool) -> Diagnosis:
     checks = (
         tmux,
         options,
@@ -52,16 +95,19 @@ def doctor(host: Host, *, fix: bool = False) -> Diagnosis:
         other_hosts,
         removed,
     )
-    findings = [finding for check in checks for finding in found(host, check)]
+    findings: list[Finding] = []
+    for check in checks:
+        add(findings, found(host, check))
     left, fixed = look_for_leftovers(host, findings), []
     if fix:
-        for leftover in left:
+        for leftover in left or ():
             leftover.remove()
             fixed.append(leftover.what)
         left = look_for_leftovers(host, [])
-    findings.append(summed_up("leftovers", [one.what for one in left]))
-    findings += found(host, not_proved)
-    findings += found(host, trial)
+    if left is not None:
+        findings.append(summed_up("leftovers", [one.what for one in left]))
+    for check in (not_proved, trial):
+        add(findings, found(host, check))
     return Diagnosis(healthy=all(one.ok for one in findings), checks=tuple(findings), fixed=tuple(fixed))
 
 
@@ -73,19 +119,27 @@ def found(host: Host, check: Callable[[Host], Iterator[Finding]]) -> list[Findin
             return list(check(host))
     except TmuxjobsError as error:
         faults = [str(error)]
-    return [Finding(name=check.__name__.replace("_", " "), ok=False, text=fault) for fault in faults]
+    name = NAMES.get(check.__name__, check.__name__.replace("_", " "))
+    return [Finding(name=name, ok=False, text=fault) for fault in faults]
 
 
-def look_for_leftovers(host: Host, findings: list[Finding]) -> list[Leftover]:
+def look_for_leftovers(host: Host, findings: list[Finding]) -> list[Leftover] | None:
+    """None when nobody could look; the findings say why."""
     faults: list[str] = []
-    left: list[Leftover] = []
+    left: list[Leftover] | None = []
     try:
         with apart("", faults):
             left = list(leftovers(host, faults))
     except TmuxjobsError as error:
+        left = None
         faults.append(str(error))
-    findings += [Finding(name="leftovers", ok=False, text=fault) for fault in faults]
+    add(findings, [Finding(name="leftovers", ok=False, text=fault) for fault in faults])
     return left
+
+
+def add(findings: list[Finding], more: Iterable[Finding]) -> None:
+    """What they say that was not said before: where tmux is missing many a look fails for that one reason."""
+    findings += [one for one in more if one.ok or one.text not in {known.text for known in findings}]
 
 
 def summed_up(name: str, left: list[str]) -> Finding:
@@ -114,7 +168,9 @@ def options(host: Host) -> Iterator[Finding]:
 def locale(host: Host) -> Iterator[Finding]:
     name = locale_name(host.environ)
     effect, cure = "programs may print `?` for letters beyond ASCII.", "Set LANG=C.UTF-8 where tmuxjobs is started."
-    if not UTF8.search(name):
+    if not name and (given := probes.usual_locale()):
+        yield Finding(name="locale", ok=True, text=f"none is set, so jobs get LANG={given}")
+    elif not UTF8.search(name):
         text = f"{name or 'none is set'}: jobs run all the same, but {effect} {cure}"
         yield Finding(name="locale", ok=True, text=text)
     elif is_installed(name):
@@ -218,7 +274,7 @@ def other_hosts(host: Host) -> Iterator[Finding]:
     """Jobs that only another machine knows more of. It may be gone for good: then a person has to say so."""
     found = []
     for record in host.store.unfinished():
-        with apart(record.job.job_id, []):  # `records` tells it
+        with apart(record.job.job_id, []):  # the check `records` names it
             state = host.state(record)
             if isinstance(state, Elsewhere):
                 found.append(f"{record.job.job_id} on '{state.host}'")
@@ -237,7 +293,7 @@ def removed(host: Host) -> Iterator[Finding]:
 
 
 def is_removed(host: Host, job_id: str) -> bool:
-    with suppress(StateError):  # damaged: `records` tells it
+    with suppress(StateError):  # damaged: the check `records` names it
         return host.store.look(job_id) is None
     return False
 
@@ -258,7 +314,7 @@ def leftovers(host: Host, faults: list[str]) -> Iterator[Leftover]:
     for path in store.exposed():
         yield Leftover(f"{path}, which others may read", lambda path=path: close_to_others(path))  # type: ignore[misc]
     for name in sorted(names):
-        with apart(name, faults), suppress(StateError):  # damaged: `records` tells it
+        with apart(name, faults), suppress(StateError):  # damaged: the check `records` names it
             job = host.look(name)
             if job.running:
                 continue
@@ -297,15 +353,25 @@ def close_to_others(path: Path) -> None:
 
 def trial(host: Host) -> Iterator[Finding]:
     """Run a job that prints 109 KB and ends with code 7; compare every byte. Nothing of it stays."""
-    shell = shutil.which("sh") or "/bin/sh"
-    started = execute.execute(host, TRIAL, name="doctor", cwd="/", shell=shell, timeout=TRIAL_S)
+    started = execute.execute(
+        host,
+        Caller(),
+        TRIAL,
+        name="doctor",
+        cwd="/",
+        shell="/bin/sh",
+        engine="local",
+        timeout=TRIAL_S,
+        queue=False,
+        notify="never",
+    )
     try:
         wait.wait(host, started.job_id, timeout=TRIAL_S)
         seen = status.status(host, started.job_id)
-        data = Path(seen.log_path).read_bytes()
+        data = b"".join(cast("Iterator[bytes]", output.whole(host, started.job_id, raw=True).stdout))
     finally:
         kill.kill(host, started.job_id, grace=0.0)
-        execute.discard_failed_start(host, started.job_id)
+        launch.discard_failed_start(host, started.job_id)
     good = seen.exit_code == 7 and seen.log == "complete" and data == TRIED
     text = f"started, recorded and ended in {seen.runtime:.1f} s, {len(data)} bytes as printed"
     if not good:

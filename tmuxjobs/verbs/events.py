@@ -1,71 +1,172 @@
-"""Which jobs have started and ended, in order: keeps the journal in step with the records."""
+"""What happens to jobs, in order: keeps the journal in step with the records. `history`: who did what to which job.
+
+A call is written down when it is over, with what the policy said: names, verdicts and rules, never the value of a
+variable, nor what was typed.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
 
-from tmuxjobs.errors import StateError, apart
-from tmuxjobs.hosts import job_processes
+from tmuxjobs.arguments import Scope
+from tmuxjobs.errors import Held, InvalidInput, NotAllowed, OtherHost, OtherProject, StateError, apart
 from tmuxjobs.hosts.local import Host
-from tmuxjobs.models import Entry
+from tmuxjobs.models import Caller, Deed, Entry, JobSpec
+from tmuxjobs.policy import callers
+from tmuxjobs.store import disk
+from tmuxjobs.store.journal import queued
+from tmuxjobs.verbs import attempts
 
 LOST_S = 2.0
 """Between two looks for jobs whose runner was killed; a record of the end is seen at once."""
 
 
-def started(host: Host, job_id: str) -> None:
-    """Write down a start; call it under the lock."""
+def started(host: Host, job: JobSpec) -> None:
+    """Write down a start, and before it the ends until now; call it under the lock."""
     if not host.journal.exists:
         _begin(host)
         return
-    host.journal.append([Entry(n=0, event="start", job_id=job_id, at=datetime.now(UTC))])
+    host.journal.append([*_news(host, _past_queue(host)), _start(job)])
+
+
+def _start(job: JobSpec) -> Entry:
+    """Of a job that may wait, that it was queued: it starts when its turn has come."""
+    event: Literal["queued", "start"] = "start" if job.queue is None else "queued"
+    return Entry(n=0, event=event, job_id=job.job_id, at=job.created_at, project=job.caller.project or None)
 
 
 def _begin(host: Host) -> None:
     """A journal that is not there begins with the jobs that run."""
-    unfinished = sorted(host.store.unfinished(), key=lambda record: record.job.number)
-    host.journal.append([Entry(n=0, event="start", job_id=r.job.job_id, at=r.job.created_at) for r in unfinished])
+    everywhere = [record for one in (host.owner(""), *host.others()) for record in one.store.unfinished()]
+    unfinished = sorted(everywhere, key=lambda record: record.job.created_at)
+    host.journal.append([_start(record.job) for record in unfinished])
+
+
+def events(host: Host, caller: Caller, since: int = 0, *, scope: Scope = "all") -> tuple[Entry, ...]:
+    """What happened after number `since`: starts, ends, and prompts and holds that somebody saw; raises StateError."""
+    return tuple(entry for entry in journal(host, since) if is_within(scope, caller, entry))
+
+
+def is_within(scope: Scope, caller: Caller, entry: Entry) -> bool:
+    """Whether it happened to a job of that scope, `project` or `all`."""
+    return callers.is_within(scope, caller, Caller(project=entry.project or ""))
+
+
+def note(
+    host: Host, event: Literal["prompt", "hold", "release", "pause", "resume"], job: JobSpec, **facts: Any
+) -> None:
+    """Write down what was seen of a running job, unless somebody else has: of a prompt, the same question."""
+    entry = Entry(
+        n=0, event=event, job_id=job.job_id, at=datetime.now(UTC), project=job.caller.project or None, **facts
+    )
+    with host.store.lock():
+        seen = [one for one in host.journal.read() if one.job_id == job.job_id]
+        prompts = [one.log_bytes for one in seen if one.event == "prompt"]
+        if seen and seen[-1].event != "end" and (event != "prompt" or prompts[-1:] != [entry.log_bytes]):
+            host.journal.append([entry])
 
 
 def journal(host: Host, since: int = 0) -> tuple[Entry, ...]:
-    """The entries after number `since`, with every end that has happened by now. Raises StateError."""
+    """The entries after number `since`, with all that has happened by now. Raises StateError."""
     if not host.journal.exists:
         with host.store.lock():
             if not host.journal.exists:
                 _begin(host)
-    if _ends(host):
+    if _changes(host):
         with host.store.lock():
-            host.journal.append(_ends(host))
+            host.journal.append(_changes(host))
     return tuple(entry for entry in host.journal.read() if entry.n > since)
+
+
+def _changes(host: Host) -> list[Entry]:
+    """What is not written down yet: of jobs that run on whether they are ready and run again, and the ends."""
+    found: list[Entry] = []
+    told: dict[str, list[Entry]] = {}
+    begun = _past_queue(host)
+    for job_id in begun:
+        owner = host.owner(job_id)
+        folder = owner.store.folder(job_id)
+        marks = tuple(_mtime(folder / name) for name in ("attempts.json", "ready.json"))
+        if not any(marks) or host.marks.get(job_id) == marks:
+            continue
+        if not told:
+            for entry in host.journal.read():
+                told.setdefault(entry.job_id, []).append(entry)
+        with apart(job_id, []):  # `list` names it
+            record = owner.store.look(job_id)
+            runs = record is not None and record.exit is None
+            new = attempts.news(owner.settle(record), told.get(job_id, [])) if record is not None and runs else []
+            found += new
+            host.marks.update({} if new else {job_id: marks})
+    if not found:
+        return _news(host, begun)
+    host.marks = {job_id: host.marks[job_id] for job_id in begun if job_id in host.marks}
+    return sorted(_news(host, begun) + found, key=lambda entry: entry.at)
+
+
+def _mtime(path: Path) -> int:
+    with contextlib.suppress(OSError):
+        return path.stat().st_mtime_ns
+    return 0
+
+
+def not_ended(host: Host) -> set[str]:
+    """Jobs whose end is not in the journal yet."""
+    return set(host.journal.open_jobs())
 
 
 def ended(host: Host, names: Sequence[str]) -> None:
     """Write down the ends of jobs that are about to be removed; call it under the lock."""
-    unwritten = set(host.journal.open_jobs())
+    unwritten = not_ended(host)
     if found := _in_order(_end(host, name) for name in names if name in unwritten):
         host.journal.append(found)
 
 
-def _ends(host: Host) -> list[Entry]:
-    """The ends that are not written down yet, oldest first."""
+def _past_queue(host: Host) -> dict[str, bool]:
+    """Of the jobs without an end in the journal those that do not wait for their turn; as `open_jobs`."""
+    jobs = host.journal.open_jobs()
+    roots = {host.owner(job_id).store.root for job_id, waits in jobs.items() if waits}
+    waiting = set[str]().union(*map(queued, roots))
+    return {job_id: waits for job_id, waits in jobs.items() if job_id not in waiting}
+
+
+def _news(host: Host, begun: dict[str, bool]) -> list[Entry]:
+    """The ends that are not written down yet, and the starts of jobs that waited; oldest first."""
     looks_for_lost = time.monotonic() - host.looked_for_lost_at > LOST_S
 
     def look() -> Iterator[tuple[float, Entry] | None]:
-        for job_id in host.journal.open_jobs():
-            folder = host.store.folder(job_id)
-            if looks_for_lost or not folder.exists() or os.path.lexists(folder / "exit.json"):
+        for job_id, waits in begun.items():
+            owner = host.owner(job_id)
+            folder = str(owner.store.folder(job_id))
+            if waits and disk.is_there(folder, "run.json"):
+                yield _begun(owner, job_id)
+            if looks_for_lost or not os.path.exists(folder) or disk.is_there(folder, "exit.json"):
                 end = None
                 with apart(job_id, []):  # `list` names it
-                    end = _end(host, job_id)
+                    end = _end(owner, job_id)
                 yield end
 
     found = _in_order(look())
     if not found:
         host.looked_for_lost_at = time.monotonic() if looks_for_lost else host.looked_for_lost_at
     return found
+
+
+def _begun(host: Host, job_id: str) -> tuple[float, Entry] | None:
+    """The start of a job that waited, and when it was; None while it is starting."""
+    with contextlib.suppress(StateError):  # damaged: `list` tells it
+        record = host.store.look(job_id)
+        if record is not None and record.run is not None and record.run.started_at is not None:
+            entry = _start(record.job).model_copy(update={"event": "start", "at": record.run.started_at})
+            return record.started_monotonic if record.boot == host.machine.here().boot else 0.0, entry
+    return None
 
 
 def _in_order(found: Iterable[tuple[float, Entry] | None]) -> list[Entry]:
@@ -76,7 +177,7 @@ def _end(host: Host, job_id: str) -> tuple[float, Entry] | None:
     """The end, and when it was by the clock that does not jump; None when there is none yet."""
     try:
         record = host.store.look(job_id)
-    except StateError:  # damaged: `list` tells it
+    except StateError:  # damaged: `list` names it
         return None
     if record is None:
         return time.monotonic(), Entry(n=0, event="end", job_id=job_id, at=datetime.now(UTC))
@@ -91,7 +192,57 @@ def _end(host: Host, job_id: str) -> tuple[float, Entry] | None:
         at=ended.ended_at if ended else datetime.now(UTC),
         status=job.status,
         exit_code=ended.exit_code if ended else None,
+        project=job.spec.caller.project or None,
     )
-    if job.spec.boot != job_processes.boot_id():
+    if job.record.boot != host.machine.here().boot:
         return 0.0, entry
     return job.record.started_monotonic + ended.runtime_s if ended else time.monotonic(), entry
+
+
+REFUSALS = (NotAllowed, Held, OtherProject, OtherHost)
+WHY_CHARS = 300
+
+
+@dataclass
+class Act:
+    """A call while it is decided: what is written down about it when it is over."""
+
+    tool: str
+    job_id: str = ""
+    verdict: Literal["allow", "ask", "deny"] = "allow"
+    why: str = ""
+
+
+@contextlib.contextmanager
+def noted(host: Host, caller: Caller, tool: str, job_id: str = "") -> Iterator[Act]:
+    """Within it that verb is called: write down how it was decided. What went wrong otherwise was not done."""
+    act = Act(tool, job_id)
+    try:
+        yield act
+    except REFUSALS as error:
+        note_act(host, caller, Act(tool, act.job_id, "deny", act.why or str(error)))
+        raise
+    note_act(host, caller, act)
+
+
+def note_act(host: Host, caller: Caller, act: Act) -> None:
+    deed = Deed(
+        at=datetime.now(UTC),
+        caller=caller.kind,
+        client=" ".join(filter(None, (caller.client, caller.version))),
+        session=caller.session,
+        project=caller.project,
+        tool=act.tool,
+        job_id=act.job_id,
+        verdict=act.verdict,
+        why=act.why[:WHY_CHARS],
+    )
+    with contextlib.suppress(StateError):  # a full disk: what was asked for matters more
+        host.history.append(deed)
+
+
+def history(host: Host, job_id: str | None = None, *, limit: int = 50) -> tuple[Deed, ...]:
+    """The newest `limit` calls, oldest first, of one job or of all; reading is not written down. Raises StateError."""
+    if limit < 1:
+        raise InvalidInput("limit must be 1 or more.")
+    return tuple([deed for deed in host.history.read() if job_id in (None, deed.job_id)][-limit:])

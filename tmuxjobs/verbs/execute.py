@@ -1,4 +1,4 @@
-"""`execute`: check what is asked, take a slot, open the window, and answer once the command runs."""
+"""`execute`: check what is asked, take a slot, open the window, and answer: to a person once the command runs."""
 
 from __future__ import annotations
 
@@ -6,43 +6,47 @@ import contextlib
 import os
 import re
 import secrets
-import shutil
-import time
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Unpack, overload
+from typing import Any, Unpack, cast, overload
 
 from tmuxjobs.answers import Ran, Started, ran
-from tmuxjobs.arguments import CHARS, Conditions, checked_seconds, encoded
-from tmuxjobs.contract import IN_HOOKS, IN_JOBS, IN_OURS, LAUNCH_S, MARK_IN_JOBS
-from tmuxjobs.errors import TERMINALS, InvalidInput, LimitReached, NotAllowed, NotStarted, StateError, TmuxError, apart
-from tmuxjobs.hosts import job_processes
+from tmuxjobs.arguments import CHARS, Asked, Conditions, Turn, checked_seconds, encoded
+from tmuxjobs.contract import IN_HOOKS, IN_JOBS, IN_OURS, MARK_IN_JOBS, OPEN
+from tmuxjobs.errors import InvalidInput, StateError, apart
 from tmuxjobs.hosts.local import Host
-from tmuxjobs.models import Elsewhere, JobSpec, Notify, Record, status_of
-from tmuxjobs.store.ids import slug
-from tmuxjobs.system import processes
-from tmuxjobs.tmux.session import Opening
-from tmuxjobs.verbs import events, kill, prune
+from tmuxjobs.models import Caller, JobSpec, Notify
+from tmuxjobs.outcome import seconds
+from tmuxjobs.policy import callers
+from tmuxjobs.settings import LOG_BYTES, parse_size
+from tmuxjobs.states import Elsewhere, InSlurmQueue, status_of
+from tmuxjobs.store.index import slug
+from tmuxjobs.tmux.session import locale_name
+from tmuxjobs.verbs import attempts, events, files, hold, prune, queue, slurm
 from tmuxjobs.verbs.job_wait import goal
+from tmuxjobs.verbs.launch import await_start, is_starting, launch
 from tmuxjobs.verbs.wait import wait as wait_for
-from tmuxjobs.verbs.waiter import Watched, run
 
 COMMAND_BYTES = 120_000
 """Linux gives one argument 128 KiB: execve(2), MAX_ARG_STRLEN."""
 GRACE_S = 5.0
-CLOSE_S = 5.0
-FREED_S = 1.0
-"""For a closed window's terminal to be free: its process must end first."""
-REOPEN = 3
-"""So often a window is opened anew because the session went."""
+ASKED = {"ask_why": "", "ask_s": 0.0, "ask_rules": (), "ask_file": ""}
+asks: ContextVar[Mapping[str, Any]] = ContextVar("asks", default=ASKED)
+"""What of the record says that a person must approve a job that is started now."""
 OF_THE_TERMINAL = {"TMUX", "TMUX_PANE", "TERM", "TERM_PROGRAM", "TERM_PROGRAM_VERSION", "COLUMNS", "LINES", "STY"}
+SHELL_OPTIONS = re.compile(
+    r"([-+][oO] [a-z_]+|-[a-zA-Z]{1,10}|--[a-z-]+)( ([-+][oO] [a-z_]+|-[a-zA-Z]{1,10}|--[a-z-]+))*"
+)
 NOT_FOR_JOBS = OF_THE_TERMINAL | IN_HOOKS | {IN_OURS}
 
 
 @overload
 def execute(
-    host: Host,
+    there: Host,
+    caller: Caller,
     command: str,
     *,
     name: str | None = None,
@@ -51,16 +55,20 @@ def execute(
     timeout: float | None = None,
     shell: str | None = None,
     separate_stderr: bool = False,
+    max_output_size: int | str | None = None,
     notify: Notify | None = None,
+    keep: bool | None = None,
+    host: str | None = None,
     wait: None = None,
     max_bytes: int = CHARS,
-    **conditions: Unpack[Conditions],
+    **given: Unpack[Asked],
 ) -> Started: ...
 
 
 @overload
 def execute(
-    host: Host,
+    there: Host,
+    caller: Caller,
     command: str,
     *,
     name: str | None = None,
@@ -69,15 +77,19 @@ def execute(
     timeout: float | None = None,
     shell: str | None = None,
     separate_stderr: bool = False,
+    max_output_size: int | str | None = None,
     notify: Notify | None = None,
+    keep: bool | None = None,
+    host: str | None = None,
     wait: float,
     max_bytes: int = CHARS,
-    **conditions: Unpack[Conditions],
+    **given: Unpack[Asked],
 ) -> Ran: ...
 
 
 def execute(
-    host: Host,
+    there: Host,
+    caller: Caller,
     command: str,
     *,
     name: str | None = None,
@@ -86,54 +98,132 @@ def execute(
     timeout: float | None = None,
     shell: str | None = None,
     separate_stderr: bool = False,
+    max_output_size: int | str | None = None,
     notify: Notify | None = None,
+    keep: bool | None = None,
+    host: str | None = None,
     wait: float | None = None,
     max_bytes: int = CHARS,
-    **conditions: Unpack[Conditions],
+    **given: Unpack[Asked],
 ) -> Started:
-    """Start a shell command line in a window of its own; answers when it runs.
+    """Start a shell command line in a window of its own; answers when it runs, or waits for its turn.
 
-    `timeout` is in seconds; it and `notify` are the configured ones by default. With `wait` (s) the answer is a Ran: it
-    has what `wait` answers too, when the job has ended or a condition is met in any of its output. Raises InvalidInput,
+    An agent that does not `wait` has its answer as soon as tmux has opened the window.
+    `host` names another machine, as the person's ssh configuration does; by it `Jobs` has chosen the one given here.
+    `timeout` is in seconds, `max_output_size` of one log in bytes or like `5GB`; these and `notify` are the configured
+    ones by default. With `keep` false the job ends when this process does, however that ends; an agent's does by
+    default where `on_disconnect` says so. With `wait` (s) the answer is a Ran: it has what `wait` answers too, when the
+    job has ended or a condition is met in any of its output; `Turn` and `Lifecycle` have the rest. Raises InvalidInput,
     NotAllowed, LimitReached, TmuxError, StateError, or NotStarted; after each of them nothing is left behind.
     """
+    conditions = cast(Conditions, {name: one for name, one in given.items() if name in Conditions.__annotations__})
     goal(**conditions)
+    if conditions.get("until") == "ready" and not given.get("ready_when"):
+        raise InvalidInput("until='ready' needs `ready_when`.")
+    facts = queue.asked(there, cast(Turn, given))
     checked_seconds("wait", wait or 0.0, least=0.0)
-    environment = environment_of(host, env or {})
+    environment = environment_of(there, env or {})
     asked = {
-        **checked(host, command, cwd, shell, environment),
-        "timeout_s": checked_seconds("timeout", timeout) if timeout is not None else host.settings.job_timeout,
+        **checked(there, command, cwd, shell, environment),
+        "timeout_s": checked_seconds("timeout", timeout) if timeout is not None else there.settings.job_timeout,
         "separate_stderr": separate_stderr,
-        "notify": notify or host.settings.notify,
+        **size_of(there, max_output_size),
+        **attempts.asked_of(given),
+        "notify": notify or there.settings.notify,
         "env_names": tuple(sorted(env or {})),
+        "caller": caller,
+        "ends_with": None if callers.is_kept(caller, keep, there.settings.on_disconnect) else there.this_process(),
+        "queue": facts,
     }
-    host.ensure_session()
-    job_id = create(host, slug(name or command), asked, environment)
-    launch(host, job_id)
-    answer = started(host, job_id)
-    if wait is None and answer.status == "running":
+    if sync := given.get("sync"):
+        asked["sync"] = sync
+    asked["detached"] = slurm.is_detached(given)
+    asked["slurm"] = slurm.checked(there, given, asked, environment.get("PATH", os.defpath))
+    if not there.had_session:
+        there.ensure_session()
+    queue.move(there)
+    if given.get("reuse") and not name:
+        raise InvalidInput("reuse needs `name`: it answers about the job of that name that has not ended.")
+    if sync:
+        files.send(there, caller, sync)
+    try:
+        job_id = create(there, slug(name or command), asked, environment, reuse=bool(given.get("reuse")))
+        with queue.turn(there, job_id, facts) as starts:
+            if starts:
+                # The turn of one that was queued is held until its start is over, and who asks a person says so.
+                soon = caller.kind == "agent" and wait is None and facts is None and not asks.get()["ask_why"]
+                launch(there, job_id, opened=soon)
+        if facts is not None:
+            await_start(there, job_id)  # another may have been first to give it its turn
+        answer = started(there, job_id)
+    except NotEnded as other:
+        job_id = str(other)
+        answer = started(there, job_id).model_copy(update={"reused": True})
+    if wait is None and answer.status in OPEN:
         return answer
-    return ran(answer, wait_for(host, job_id, cursor=0, timeout=wait or 0.0, max_bytes=max_bytes, **conditions))
+    if answer.waits_for == "approval":
+        return Ran(**dict(answer), reason="approval", runtime=0.0, stdout="", cursor=0)
+    waited = wait_for(there, job_id, cursor=0, timeout=wait or 0.0, max_bytes=max_bytes, **conditions)
+    return ran(answer, waited).model_copy(update={"asked_to_wait": wait is not None})
 
 
 def started(host: Host, job_id: str) -> Started:
     """The answer about a job whose command runs or has run."""
-    with contextlib.suppress(TmuxError):  # the job runs: whatever tmux says now, its id must reach the caller
-        prune.prune_windows(host)
+    prune.prune_windows_soon(host)
     job = host.look(job_id)
-    return Started(job_id=job_id, status=job.status, log_path=str(job.log), attach=host.attach_line(job))
+    facts: dict[str, Any] = {}
+    if job.queued:
+        facts["note"] = str(queue.places(host, [job]).get(job_id, ""))
+    if job.awaits_approval:
+        with contextlib.suppress(StateError):  # it is asked about all the same
+            events.note(host, "prompt", job.spec, waits_for="approval", prompt=job.spec.command, log_bytes=0)
+        bound = seconds(job.spec.ask_s, coarse=True)
+        facts["waits_for"] = "approval"
+        facts["note"] = (
+            f"{job.detail}. Nothing has run. They answer in its window or by `tmuxjobs approve {job_id}`; `wait` tells "
+            f"what they said; without an answer it is refused after {bound}"
+        )
+    elif isinstance(job.state, InSlurmQueue):
+        facts["note"] = f"in Slurm: {job.state.why}; input is refused until it runs"
+    elif is_starting(job):
+        facts["note"] = "starting"
+    where: dict[str, Any] = {"log_path": host.log_path(job.log), "attach": host.attach_line(job)}
+    return Started(job_id=job_id, status=job.status, host=host.name or None, **where, **facts)
+
+
+def refuse_second(host: Host, short: str, caller: Caller) -> None:
+    """Raises NotEnded where a job of that name and project runs here, starts or waits, with the newest one's id."""
+    there = {*host.store.unfinished_ids(), *(entry.job_id for entry in queue.waiting(host))}
+    named = [one for one in there if one.rpartition("-")[0] == short]
+    for record in sorted(filter(None, map(host.store.look, named)), key=lambda one: one.job.number, reverse=True):
+        job = host.settle(record)
+        if job.status in OPEN and not isinstance(job.state, Elsewhere) and job.spec.caller.project == caller.project:
+            raise NotEnded(job.id)
 
 
 def checked(
     host: Host, command: str, cwd: str | None, shell: str | None, environment: Mapping[str, str]
 ) -> dict[str, Any]:
-    """What of a job may be refused before anything is done; raises InvalidInput, NotAllowed."""
+    """What of a job may be refused before anything is done; raises InvalidInput."""
     check_command(host, command)
     return {
         "command": command,
         "cwd": str(folder_of(host, cwd)),
-        "shell": shell_path(shell, environment.get("PATH", os.defpath)),
+        **shell_of(host, shell, environment.get("PATH", os.defpath)),
     }
+
+
+def size_of(host: Host, asked: int | str | None) -> dict[str, Any]:
+    """The fields of a record that bound a log, as asked or as configured."""
+    if asked is None:
+        return {"max_output_bytes": host.settings.max_output_size}
+    try:
+        size = parse_size(asked)
+    except ValueError as error:
+        raise InvalidInput(f"max_output_size cannot be used: {error}.") from None
+    if not isinstance(size, int) or not LOG_BYTES <= size < 1 << 60:
+        raise InvalidInput(f"max_output_size must be at least {LOG_BYTES} bytes, not {asked}.")
+    return {"max_output_bytes": size, "max_output_given": True}
 
 
 def check_command(host: Host, command: str) -> None:
@@ -144,9 +234,6 @@ def check_command(host: Host, command: str) -> None:
         raise InvalidInput(
             f"The command is {size} bytes long and may be {COMMAND_BYTES}; write it to a file and run that."
         )
-    allowed = host.settings.allowed_commands
-    if allowed is not None and not any(re.search(pattern, command, re.IGNORECASE) for pattern in allowed):
-        raise NotAllowed(f"The command matches none of the allowed patterns: {', '.join(allowed)}.")
 
 
 def environment_of(host: Host, given: Mapping[str, str]) -> dict[str, str]:
@@ -155,34 +242,47 @@ def environment_of(host: Host, given: Mapping[str, str]) -> dict[str, str]:
             raise InvalidInput(f"{key!r} in env is not a name for a variable.")
         encoded(f"value of '{key}' in env", value)
     ours: dict[str, str] = {key: value for key, value in host.environ.items() if key not in NOT_FOR_JOBS}
-    return ours | {"PAGER": "cat", "GIT_PAGER": "cat"} | dict(given)
+    asked = ours | {"PAGER": "cat", "GIT_PAGER": "cat"} | dict(given)
+    if not locale_name(asked) and "LANG" not in given:
+        asked |= {"LANG": locale} if (locale := host.machine.usual_locale()) else {}
+    return asked
 
 
 def folder_of(host: Host, cwd: str | None) -> Path:
     encoded("cwd", cwd or "")
-    # A user whom nobody knows leaves the `~` where it is.
-    folder = Path(os.path.abspath(host.cwd / os.path.expanduser(cwd or ".")))
-    if not os.path.isdir(folder):
-        raise InvalidInput(f"cwd '{shortened(str(folder))}' is not a directory.")
-    if not os.access(folder, os.X_OK):
-        raise InvalidInput(f"cwd '{folder}' may not be entered.")
-    return folder
+    folder, fault = host.machine.folder(str(host.cwd), cwd or ".")
+    if fault:
+        where = f" on host '{host.name}'" if host.name else ""
+        raise InvalidInput(f"cwd '{shortened(folder)}' {fault}{where}.")
+    return Path(folder)
 
 
 def shortened(text: str) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
+class NotEnded(Exception):
+    """The id of a job of the same name and project that has not ended."""
+
+
 def create(
-    host: Host, short: str, asked: Mapping[str, Any], environment: dict[str, str], *, replaces: str | None = None
+    host: Host,
+    short: str,
+    asked: Mapping[str, Any],
+    environment: dict[str, str],
+    *,
+    replaces: str | None = None,
+    reuse: bool = False,
 ) -> str:
     """Take a slot and lay down the record, under the lock: no two servers count the same slot as free.
 
-    One that replaces a running job takes that one's slot, and its command is held back until `Store.let_go`.
+    What is asked holds the `caller`. One that replaces a running job takes that one's slot, and waits for `let_go`.
     """
-    lost = prune.ended_unseen(host, []) if host.settings.max_total_size is not None else set()
+    lost = prune.ended_unseen(host, []) if host.settings.total_size_given else set()
     with host.store.lock():
-        running = []  # on this machine: it is its terminals and processes that are limited
+        if reuse:
+            refuse_second(host, short, asked["caller"])
+        running: dict[str, Caller] = {}  # on this machine: it is its terminals and processes that are limited
         for record in host.store.unfinished():
             if record.id == replaces:
                 continue
@@ -190,28 +290,35 @@ def create(
             with apart(record.id, []):  # it counts; `list` names it
                 state = host.state(record)
                 status = "" if isinstance(state, Elsewhere) else status_of(state)
-            if status == "running":
-                running.append(record.id)
-        if len(running) >= host.settings.max_jobs:
-            raise LimitReached(
-                f"{len(running)} jobs run and TMUXJOBS_MAX_JOBS is {host.settings.max_jobs}: wait for one or kill "
-                f"one of {', '.join(sorted(running)[:10])}."
+            if status in OPEN:
+                running[record.id] = record.job.caller
+        if asked.get("queue") is None:
+            callers.refuse_beyond_limits(
+                asked["caller"],
+                running,
+                lambda ids: hold.held(host, ids),
+                allowed=host.settings.scope,
+                most=host.settings.max_jobs,
+                total=host.settings.total_jobs,
             )
-        unit = host.unit()
-        number = host.store.next_number()
-        job_id = f"{short}-{host.store.index.suffix(number)}"
+        unit, here = host.unit(), host.machine.here()
+        job_id = ""
+        while not job_id or os.path.lexists(host.owner(job_id).store.jobs / job_id):
+            number = host.store.next_number()
+            job_id = f"{short}-{host.store.index.suffix(number)}"
         spec = JobSpec(
             number=number,
             job_id=job_id,
             **asked,
+            **{**ASKED, **asks.get()},
             grace_s=GRACE_S,
-            max_output_bytes=host.settings.max_output_size,
-            umask=own_umask(),
+            umask=host.umask,
             created_at=datetime.now(UTC),
-            created_monotonic=time.monotonic(),
-            boot=job_processes.boot_id(),
-            machine=processes.machine_id(),
-            host=os.uname().nodename,
+            created_monotonic=host.machine.monotonic(),
+            boot=here.boot,
+            namespace=here.namespace,
+            machine=here.machine,
+            host=host.node,
             nonce=str(secrets.randbits(63)),
             mark=secrets.token_hex(12),
             tmux=host.tmux.binary,
@@ -222,119 +329,50 @@ def create(
             # A job that a hook started does not run the hook again, forever.
             on_end=None if IN_HOOKS & host.environ.keys() else host.settings.on_end,
         )
-        if host.settings.max_total_size is not None:
+        if host.settings.total_size_given:
             prune.make_room(host, prune.reserved(spec), lost, [], replaces=replaces)
         marks = {IN_JOBS: job_id, MARK_IN_JOBS: spec.mark}
         host.store.create(spec, environment | marks, held=replaces is not None)
         try:
-            events.started(host, job_id)
+            events.started(host, spec)
         except StateError:
             host.store.remove(job_id)
             raise
     return job_id
 
 
-def launch(host: Host, job_id: str) -> None:
-    """Open the window and wait until the command runs or has run; on failure leave nothing and raise."""
+@contextlib.contextmanager
+def to_approve(question: Mapping[str, Any] | None) -> Iterator[None]:
+    """Within it the jobs that are started wait until a person approves them; without a question they do not."""
+    token = asks.set(question or ASKED)
     try:
-        why = run(Launch(host, job_id))
-    except TmuxError as error:  # the session went, and cannot be made again
-        why = str(error)
-    if why:
-        discard_failed_start(host, job_id)
-        raise NotStarted(f"The command did not start: {why.rstrip('.')}.")
+        yield
+    finally:
+        asks.reset(token)
 
 
-class Launch(Watched):
-    """The start of a window: over with an empty text once the command runs, has run or is held back, else with why not.
-
-    A window that cannot get a terminal makes the oldest finished windows close, one by one.
-    """
-
-    RECHECK_S = 0.1  # a runner that was killed before it wrote anything causes no event
-
-    def __init__(self, host: Host, job_id: str) -> None:
-        super().__init__(host.look(job_id), logs=False)
-        self.host = host
-        self.job_id = job_id
-        self.deadline = time.monotonic() + LAUNCH_S
-        self.opening: Opening | None = None
-        self.reopened = 0
-        self.freed_by = 0.0
-
-    def check(self) -> str | None:
-        """Opens the window at the first check, and anew when the session went meanwhile."""
-        opening = self.opening = self.opening or self.open()
-        record = self.host.store.read(self.job_id)
-        if record.exit is not None and record.exit.reason == "not-started":
-            return record.exit.error or "its runner did not say why"
-        if has_run(record) or self.host.store.is_held_back(self.job_id):
-            return ""
-        if record.run is None and opening.session_gone and self.reopened < REOPEN:
-            self.reopened += 1
-            self.host.ensure_session()
-            self.opening = self.open()
-        elif record.run is None and opening.error is not None:
-            if TERMINALS not in str(opening.error):
-                return str(opening.error)
-            if time.monotonic() >= self.freed_by:
-                if not prune.close_oldest_window(self.host):
-                    return str(opening.error)
-                self.freed_by = time.monotonic() + FREED_S
-            self.opening = self.open()
-        pid = record.run.pid if record.run is not None else opening.pid
-        if pid is not None and job_processes.start_of(pid) is None:
-            # It may have ended since the look.
-            ended = has_run(self.host.store.read(self.job_id))
-            return self.check() if ended else "its window was closed or its runner killed before it ran"
-        if time.monotonic() >= self.deadline:
-            return f"its window did not open within {LAUNCH_S:.0f} s"
-        return None
-
-    def open(self) -> Opening:
-        return self.host.tmux.open_window(self.job_id, self.host.unit().argv("runner"), answered=self.wake)
+def shell_of(host: Host, given: str | None, path: str) -> dict[str, Any]:
+    """The shell, by name or path, with options behind it: `bash -l`. A `-c` among them is ours anyway."""
+    with contextlib.suppress(InvalidInput):
+        return {"shell": shell_path(host, given, path)}
+    try:
+        name, *words = shlex.split(given or "")
+    except ValueError:
+        name, words = given or "", []
+    if words and not SHELL_OPTIONS.fullmatch(" ".join(words)):
+        raise InvalidInput(f"shell takes a shell and its options, like 'bash -l', not '{shortened(given or '')}'.")
+    options = [re.sub(r"^(-[a-zA-Z]*)c", r"\1", word) for word in words]
+    return {
+        "shell": shell_path(host, name or given, path),
+        "shell_options": tuple(word for word in options if word != "-"),
+    }
 
 
-def has_run(record: Record) -> bool:
-    """Whether the command runs or has run."""
-    return record.exit is not None or (record.run is not None and record.run.command_pid is not None)
-
-
-def discard_failed_start(host: Host, job_id: str) -> None:
-    """Remove all of a job that did not start; a runner killed at its fork may have left the command behind."""
-    record = host.store.look(job_id)
-    if record is not None:
-        kill.end_processes(lambda: host.left(host.settle(record)).ours, "SIGKILL", 0.0)
-    with host.store.lock():
-        host.store.remove(job_id)
-    deadline = time.monotonic() + CLOSE_S
-    with contextlib.suppress(TmuxError):  # tmux ended or hangs, which is why the job did not start
-        pane = host.tmux.panes().get(job_id)
-        while pane is not None and not pane.dead and time.monotonic() < deadline:
-            time.sleep(0.01)  # its process has written its record and is about to end
-            pane = host.tmux.panes().get(job_id)
-        if pane is not None:
-            host.tmux.close(pane)
-
-
-def shell_path(given: str | None, path: str) -> str:
-    wanted = [given] if given else ["bash", "sh"]
+def shell_path(host: Host, given: str | None, path: str) -> str:
+    wanted = [given] if given else ["bash", "sh", "/bin/sh"]
     for name in wanted:
-        found = shutil.which(os.path.expanduser(name), path=path) or (shutil.which(name) if not given else None)
-        if found:
-            return os.path.abspath(found)
-    if not given and os.access("/bin/sh", os.X_OK):
-        return "/bin/sh"
+        for where in (path, *(() if given else (host.environ.get("PATH", os.defpath),))):
+            if found := host.machine.program(name, where):
+                return found
     name = shortened(given or "bash")
     raise InvalidInput(f"There is no shell '{name}'; give a name on PATH or a path, or leave it out.")
-
-
-def own_umask() -> int:
-    """Ours, to be the job's; Linux tells it without a change that another thread could see."""
-    try:
-        text = Path("/proc/self/status").read_text()
-        return int(re.search(r"^Umask:\s*(\d+)", text, re.MULTILINE)[1], 8)  # type: ignore[index]
-    except OSError:
-        mask = os.umask(0o022)
-        os.umask(mask)
-        return mask

@@ -1,19 +1,23 @@
 """`hold` and `release`: a person takes a job over; and what is known of the people around a job.
 
-A hold is a mark on the job's window, `since:clients`, so it goes with the window. It is over when those clients have
-detached, or when nobody attached to the session has pressed a key for the bound: derived at each look, never timed.
+A hold is a mark on the job's window, `since:,client,client,`, so it goes with the window. It is over when those clients
+have detached, or nobody attached to the session has pressed a key for the bound: derived at each look, never timed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from tmuxjobs.answers import HoldAnswer
-from tmuxjobs.errors import Held, JobEnded, TmuxError
+from tmuxjobs.errors import Held, JobEnded, JobNotFound, StateError, TmuxError
 from tmuxjobs.hosts.local import Host
+from tmuxjobs.outcome import seconds
 from tmuxjobs.tmux.panes import Client
+from tmuxjobs.verbs import events
 
 TMUX_S = 2.0
 """A tmux that hangs must not hold up `status`."""
@@ -35,7 +39,7 @@ def hold(host: Host, job_id: str, *, toggle: bool = False) -> HoldAnswer:
     """
     job = host.look(job_id)
     if not job.running:
-        raise JobEnded(f"Job '{job_id}' cannot be held: {job.detail}.")
+        raise JobEnded(f"{job_id} has ended ({job.status}): there is nothing to hold.")
     around = host.tmux.around(job_id)
     if around is None:
         raise TmuxError(f"Job '{job_id}' has no window on this tmux server (socket {host.settings.socket_name}).")
@@ -44,24 +48,25 @@ def hold(host: Host, job_id: str, *, toggle: bool = False) -> HoldAnswer:
     pids = [client.pid for client in _of_session(host, around.clients)]
     since = int(time.time())
     bound = f"{host.settings.hold_for:.0f}"
-    mark = f"{since}:{','.join(map(str, pids))}"
+    mark = f"{since}:" + "".join(f",{pid}" for pid in pids) + "," * bool(pids)
     host.tmux.mark_window(around.pane_id, {"@tmuxjobs_held": mark, "@tmuxjobs_held_for": bound})
-    ends = "when you detach, " if pids else ""
-    return HoldAnswer(
-        job_id=job_id,
-        held=True,
-        detail=f"yours: the agent does not type into it nor end it until `tmuxjobs release {job_id}`, {ends}or "
-        f"{host.settings.hold_for / 60:g} min without a key",
-    )
+    if _held_since(host, around.held, around.clients) is None:
+        with contextlib.suppress(StateError):  # it is held all the same
+            events.note(host, "hold", job.spec)
+    ends = ", detach" if pids else ""
+    idle = seconds(host.settings.hold_for, coarse=True)
+    return HoldAnswer(job_id=job_id, held=True, detail=f"yours until you release it{ends} or idle for {idle}")
 
 
 def release(host: Host, job_id: str) -> HoldAnswer:
     """Give a held job back to the agent. Raises JobNotFound."""
-    host.store.read(job_id)
+    record = host.store.read(job_id)
     around = host.tmux.around(job_id)
     held = around is not None and _held_since(host, around.held, around.clients) is not None
     if around is not None and around.held:
         host.tmux.mark_window(around.pane_id, {"@tmuxjobs_held": None})
+        with contextlib.suppress(StateError):  # it is released all the same
+            events.note(host, "release", record.job)
     return HoldAnswer(job_id=job_id, held=False, detail="released" if held else "it was not held")
 
 
@@ -82,6 +87,17 @@ def people(host: Host, job_id: str) -> People:
     )
 
 
+def held(host: Host, job_ids: Sequence[str]) -> set[str]:
+    """Those of the jobs that a person holds; as many as tmux lists without a pause."""
+    found = set()
+    with contextlib.suppress(TmuxError):
+        for job_id in job_ids:
+            around = host.tmux.around(job_id, timeout=TMUX_S)
+            if around is not None and _held_since(host, around.held, around.clients) is not None:
+                found.add(job_id)
+    return found
+
+
 def refuse_if_held(host: Host, job_id: str) -> None:
     """For the agent's verbs that would disturb a person: raises Held."""
     around = host.tmux.around(job_id)
@@ -91,6 +107,8 @@ def refuse_if_held(host: Host, job_id: str) -> None:
     if since is not None:
         raise Held(job_id, since=datetime.fromtimestamp(since, UTC), for_s=time.time() - since)
     host.tmux.mark_window(around.pane_id, {"@tmuxjobs_held": None})
+    with contextlib.suppress(StateError, JobNotFound):  # it lapsed all the same
+        events.note(host, "release", host.store.read(job_id).job)
 
 
 def _held_since(host: Host, mark: str, clients: tuple[Client, ...]) -> float | None:

@@ -9,18 +9,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tmuxjobs.answers import WaitedJob
-from tmuxjobs.answers import waiting as words
 from tmuxjobs.arguments import CHARS, UNTIL, Until, checked_seconds
 from tmuxjobs.errors import InvalidInput
-from tmuxjobs.hosts import job_processes
 from tmuxjobs.hosts.local import Host
+from tmuxjobs.job_answers import name_processes
+from tmuxjobs.models import Seen, asking
 from tmuxjobs.outcome import seconds
-from tmuxjobs.store import typed
+from tmuxjobs.outcome import waiting as words
+from tmuxjobs.states import Paused, Running
+from tmuxjobs.store.journal import is_echo
 from tmuxjobs.system import probes
 from tmuxjobs.system.watch import Watch
-from tmuxjobs.text import matching, paging
+from tmuxjobs.text import matching, paging, patterns
 from tmuxjobs.text.log import log_size
-from tmuxjobs.verbs import output, prompts
+from tmuxjobs.verbs import attempts, kill, output, prompts, queue
 from tmuxjobs.verbs.prompts import QUIET_S, Prompt
 
 CHARS_MAX = 400_000
@@ -29,15 +31,16 @@ AROUND = 3
 """Lines shown before a match that is not among the newest output."""
 IDLE_S = 2.0
 RECHECK_S = 10.0
-"""Seconds between two checks without an event, in case the kernel reported none."""
 UNWATCHED_S = 0.1
-"""Likewise where nothing can be watched."""
+"""Seconds between two checks without an event, in case the kernel reported none; and where nothing can be watched."""
 PROBE_S = 0.015
 SEEK_S = 5.0
 SETTLE_S = 0.5
 """Seconds of silence after which a wait for the end reports that the job waits for input."""
+LOOKS_S = 8.0
+"""Silence after which no prompt is expected any more; after each half of it one is looked for."""
 COST = 20
-"""Looks at the machine take at most one part in so many of a processor."""
+"""CPU budget for looks at the machine: 1/20 of a core."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +51,16 @@ class Goal:
     pattern: str | None = None
     fail_pattern: str | None = None
     literal: bool = False
+    redraws: bool = False
     idle_s: float | None = None
     port: int | None = None
     """0 for any."""
     url: str | None = None
+    ready: bool = False
 
     @property
     def only_exit(self) -> bool:
-        return self == Goal()
+        return self == Goal(literal=self.literal, redraws=self.redraws)
 
 
 def goal(
@@ -64,6 +69,7 @@ def goal(
     pattern: str | None = None,
     fail_pattern: str | None = None,
     literal: bool = False,
+    redraws: bool = False,
     idle: float | None = None,
     port: int | None = None,
     url: str | None = None,
@@ -84,10 +90,10 @@ def goal(
     if url is not None and not probes.is_address(url):
         raise InvalidInput(f"'{url}' is not an http or https address, like http://localhost:8000.")
     for given in filter(None, (pattern, fail_pattern)):
-        matching.compiled(given, literal=literal)
+        patterns.compiled(given, literal=literal)
     if "" in (pattern, fail_pattern):
         raise InvalidInput("The pattern is empty.")
-    return Goal(until == "input", pattern, fail_pattern, literal, idle, port, url)
+    return Goal(until == "input", pattern, fail_pattern, literal, redraws, idle, port, url, until == "ready")
 
 
 @dataclass(frozen=True)
@@ -112,18 +118,30 @@ class JobWait:
         self.cursor = cursor
         self.job = host.look(job_id)
         self.path = self.job.log
+        if goal.ready and not self.job.spec.ready_when:
+            raise InvalidInput(f"Job '{job_id}' was started without `ready_when`: nothing tells that it is ready.")
+        self.tells_pause = False
         self.result: WaitResult | None = None
         self.pause_s = RECHECK_S
         self._asked_at = -1
+        self._look_after = SETTLE_S
         self._size = -1
         self._looked_at = self._quiet_from = 0.0
+        self.seen = asking.get() or Seen()
+        self.heard = ""
+        """What answered at the URL, when that is not what is waited for."""
+        self._fails_since: float | None = None
+        self._run_mtime = 0
+        self._background_at: float | None = None
         size = log_size(self.path)
+        self.printed = size if begin is None else begin
         if cursor is not None and not 0 <= cursor <= size:
             raise InvalidInput(f"Cursor {cursor} is not in the output, which has {size} bytes; wait on from {size}.")
-        self.begin = cursor if cursor is not None else size if begin is None else begin
+        out, err = self.seen.of(job_id)
+        self.begin = cursor if cursor is not None else min(out, size) if begin is None else begin
         starts = {self.path: self.begin}
         if self.job.stderr:
-            starts[self.job.stderr] = 0 if cursor == 0 else log_size(self.job.stderr)
+            starts[self.job.stderr] = min(err, log_size(self.job.stderr)) if self.begin else 0
         self.paths = list(starts)
         self._good = self._watchers(goal.pattern, starts)
         self._bad = self._watchers(goal.fail_pattern, starts)
@@ -131,7 +149,10 @@ class JobWait:
     def _watchers(self, pattern: str | None, starts: dict[Path, int]) -> list[matching.Watcher]:
         if pattern is None:
             return []
-        return [matching.Watcher(path, pattern, literal=self.goal.literal, start=at) for path, at in starts.items()]
+        literal, redraws = self.goal.literal, self.goal.redraws
+        return [
+            matching.Watcher(path, pattern, literal=literal, start=at, redraws=redraws) for path, at in starts.items()
+        ]
 
     def check(self, watch: Watch, *, deadline: float = math.inf) -> WaitResult | None:
         """The result if the wait is over; otherwise `pause_s` is when to check again without an event.
@@ -149,8 +170,12 @@ class JobWait:
         self.result = self._patterns(deadline) or self._served(running)
         if self.result is None and not running:
             first = "" if self.goal.only_exit else "the job ended first: "
-            self.result = WaitResult("exit", first + self.job.detail)
-        if self.result is None:
+            self.result = WaitResult("exit", "; ".join(filter(None, (first + self.job.detail, self.heard))))
+        if self.result is None and self.goal.only_exit:
+            self.result = self._background()
+        if self.result is None and self.tells_pause:
+            self.result = self._paused()
+        if self.result is None and not self.job.queued and not self.job.awaits_approval:
             self.result = self._quiet(watch)
         if self.goal.port is not None or self.goal.url is not None:
             self.pause_s = min(self.pause_s, max(PROBE_S, COST * (time.monotonic() - began)))
@@ -158,31 +183,75 @@ class JobWait:
 
     def settle(self) -> None:
         run = self.job.run
+        if queue.waits(self.job):
+            return
         if (
             run is None
             or run.command_pid is None
             or os.path.lexists(self.path.with_name("exit.json"))
-            or not job_processes.alive(run.pid, run.start)
+            or not self.host.lives(self.job.record)
+            or self._run_mtime != self._changed_run()
         ):
+            self._run_mtime = self._changed_run()
             self.job = self.host.look(self.job_id)
+
+    def _changed_run(self) -> int:
+        """When its runner last wrote how the job stands: that its command has ended, too."""
+        try:
+            return self.path.with_name("run.json").stat().st_mtime_ns
+        except OSError:
+            return 0
+
+    def _background(self) -> WaitResult | None:
+        """That the command has ended and something of it still runs; a client is told once."""
+        state = self.job.state
+        if not isinstance(state, Running) or state.command_ended is None or state.awaits_tmux:
+            return None
+        if self.seen.is_told(self.job_id, "command_ended"):
+            return None
+        # What ends along with the command has a moment to do so.
+        self._background_at = self._background_at or time.monotonic()
+        left_s = self._background_at + SETTLE_S - time.monotonic()
+        left = kill.left_running(self.host, self.job)
+        if left_s > 0 or not left:
+            self.pause_s = min(self.pause_s, max(left_s, PROBE_S))
+            return None
+        self.seen.tell(self.job_id, "command_ended")
+        said = f"the command ended with {state.command_ended}; still running: {name_processes(left)}"
+        return WaitResult("command_ended", f"{said}; `kill` ends it, another `wait` waits until it ends")
+
+    def _paused(self) -> WaitResult | None:
+        """That it does not go on by itself; a client is told once of each time."""
+        if self.job.run is None or not self.job.run.paused or not isinstance(self.job.state, Paused):
+            return None
+        what = f"paused {self._changed_run()}"  # it is written when it is paused, and not again until it goes on
+        if self.seen.is_told(self.job_id, what):
+            return None
+        self.seen.tell(self.job_id, what)
+        goes_on = "`resume`, or `kill` with signal CONT and end=false, lets it go on; another `wait` waits on"
+        return WaitResult("paused", f"it neither works nor prints; {goes_on}")
 
     def _patterns(self, deadline: float) -> WaitResult | None:
         found: list[tuple[int, str, matching.Match, Path]] = []
         for reason, watchers in (("fail_pattern", self._bad), ("pattern", self._good)):
             for watcher in watchers:
                 try:
-                    match = watcher.look(timeout=_left(deadline))
-                    while match is not None and typed.is_echo(self.path.parent, match.cursor, match.text):
-                        match = watcher.look(timeout=_left(deadline))
+                    match = watcher.look(timeout=_left(deadline), final=not self.job.running)
+                    while match is not None and is_echo(self.path.parent, match.cursor, match.text):
+                        match = watcher.look(timeout=_left(deadline), final=not self.job.running)
                 except TimeoutError:
                     self.pause_s = 0.0
                     continue
+                if watcher.stands_in_s is not None:
+                    self.pause_s = min(self.pause_s, watcher.stands_in_s + 0.001)
                 if match is not None:
                     found.append((match.cursor, reason, match, watcher.path))
         if not found:
             return None
         _, reason, match, path = min(found, key=lambda one: one[0])
         where = f"line {match.line}" if match.line else f"at cursor {match.cursor}"
+        if self.cursor is None and path == self.path and match.cursor + len(match.bare.encode()) <= self.printed:
+            where = f"already printed, {where}"
         return WaitResult(reason, f"{where}: {match.text}", match=match, path=path)
 
     @property
@@ -194,13 +263,36 @@ class JobWait:
     def _served(self, running: bool) -> WaitResult | None:
         root = self.job.record.root
         if self.goal.port is not None and running and root is not None:
-            for port, name in sorted(probes.listening(root, self.goal.port).items()):
+            for port, name in sorted(self.host.machine.listening(root, self.goal.port).items()):
                 return WaitResult("port", f"{name} listens on port {port}")
+        if self.goal.ready and running and (one := attempts.readiness(self.job)) and (one.ready or one.failed):
+            return WaitResult("ready" if one.ready else "not_ready", one.why)
         if self.goal.url is not None:
-            code = probes.answers(self.goal.url)
-            if code is not None and code < 500:
-                return WaitResult("url", f"{self.goal.url} answers {code}")
+            return self._answered(self.goal.url, root if running else None)
         return None
+
+    def _answered(self, url: str, root: int | None) -> WaitResult | None:
+        """Whether the job itself answers at that URL; who else does, and a server's error, is kept to be said."""
+        answer = self.host.machine.answers(url, root)
+        if answer is None:
+            self._fails_since = None
+            return None
+        said = f"{url} answers {answer.code}"
+        if answer.stranger is not None:
+            self.heard = f"{said}, but from {self._named(answer.stranger)}, not from this job"
+        elif answer.code < 500:
+            return WaitResult("url", said)
+        else:
+            self.heard = said
+            self._fails_since = self._fails_since or time.monotonic()
+            if time.monotonic() - self._fails_since >= self.host.timing.url_errors:
+                return WaitResult("url_error", f"{said} for {self.host.timing.url_errors:g} s")
+        return None
+
+    def _named(self, stranger: probes.Stranger) -> str:
+        roots = {record.root: record.id for record in self.host.store.unfinished() if record.root is not None}
+        job_id = next((roots[pid] for pid in stranger.line if pid in roots), None)
+        return f"job {job_id}" if job_id is not None else stranger.name
 
     def _quiet(self, watch: Watch) -> WaitResult | None:
         """What silence means: idle, or waiting for input."""
@@ -219,15 +311,30 @@ class JobWait:
             settling = QUIET_S + 0.001 - quiet
             self.pause_s = min(self.pause_s, settling if settling > 0 else max(PROBE_S, cost, min(1.0, quiet)))
         elif self.goal.only_exit and size != self._asked_at:
-            # Looked at once after each burst of output, so that a hundred silent jobs cost nothing.
-            if quiet < SETTLE_S:
-                watch.logs = False
-                self.pause_s = min(self.pause_s, SETTLE_S - quiet + 0.001)
-            else:
-                self._asked_at = size
-                if (prompt := prompts.prompt(self.host, self.job)) is not None:
-                    return self.asks(prompt)
+            return self._asks_at_the_end(watch, size, quiet)
         return None
+
+    def _asks_at_the_end(self, watch: Watch, size: int, quiet: float) -> WaitResult | None:
+        """Looked for a few times after each burst of output, so that a hundred silent jobs cost nothing.
+
+        A client is told once of a prompt; from then on it waits for the end, or for the next one.
+        """
+        if quiet < self._look_after:
+            self._look_after = SETTLE_S if quiet < SETTLE_S else self._look_after
+            watch.logs = False
+            self.pause_s = min(self.pause_s, self._look_after - quiet + 0.001)
+            return None
+        prompt = prompts.prompt(self.host, self.job)
+        self._look_after *= 2
+        if prompt is None and self._look_after <= LOOKS_S:
+            self.pause_s = min(self.pause_s, self._look_after - quiet + 0.001)
+            return None
+        self._asked_at, self._look_after = size, SETTLE_S
+        what = f"prompt at {size}: {prompt.text}" if prompt is not None else ""
+        if prompt is None or self.seen.is_told(self.job_id, what):
+            return None
+        self.seen.tell(self.job_id, what)
+        return self.asks(prompt)
 
     def _quiet_s(self, size: int, written_at: float) -> float:
         """Seconds since the last output. The wall clock jumps: it is asked only about output since the last look."""
@@ -241,7 +348,8 @@ class JobWait:
 
     def asks(self, prompt: Prompt) -> WaitResult:
         attach = self.host.attach_line(self.job)
-        return WaitResult("input", f"it {words(prompt.waits_for, prompt.text, attach)}", prompt)
+        said = words(prompt.waits_for, prompt.text, attach, full_screen=prompt.full_screen)
+        return WaitResult("input", f"it {said}", prompt)
 
     def news(self, path: Path, cursor: int | None, budget: int) -> paging.Page:
         """What to show of a log: the output since the cursor, else the newest; the match is always in it."""
@@ -267,23 +375,44 @@ class JobWait:
     def summary(self, budget: int) -> WaitedJob:
         """How it stands, for one of several; while its wait is not over with what has come meanwhile."""
         cursor = None if self.result is not None else self.begin
-        out = err = None
-        if budget >= paging.CHARS_MIN:
-            out = self.news(self.path, cursor, budget)
-            if self.job.stderr:
-                err = self.news(self.paths[1], None, max(0, budget - len(out.text)))
+        out: paging.Page | None = self.news(self.path, cursor, max(budget, paging.CHARS_MIN))
+        err = None
         notes = [self.result.detail] if self.result is not None else []
         notes += output.log_notes(self.job)
+        if out is not None and len(out.text) > budget:
+            out = None
+            notes.append("its output is left out here: read it by `output`")
+        elif out is not None and self.job.stderr:
+            err = self.news(self.paths[1], None, max(0, budget - len(out.text)))
+        if out is not None:
+            self.seen.note(self.job_id, out.cursor, err.cursor if err else None)
         return WaitedJob(
             job_id=self.job_id,
             reason=self.result.reason if self.result else None,
             status=self.job.status,
-            exit_code=self.job.exit.exit_code if self.job.exit else None,
+            exit_code=self.exit_code,
             note="; ".join(notes),
             stdout=out.text if out else "",
             stderr=err.text if err else "",
             cursor=out.cursor if out else self.begin,
         )
+
+    @property
+    def exit_code(self) -> int | None:
+        """Of the job, or of its command when the wait is over with that."""
+        if self.job.exit is not None:
+            return self.job.exit.exit_code
+        background = self.result is not None and self.result.reason == "command_ended"
+        return self.job.state.code if background and isinstance(self.job.state, Running) else None
+
+    @property
+    def failed(self) -> bool:
+        """Whether what was waited for did not come, or the job ended as it should not."""
+        reason = self.result.reason if self.result is not None else ""
+        if reason in ("exit", "command_ended"):
+            wrong = self.job.running and self.exit_code not in self.job.spec.success_codes
+            return wrong or not self.goal.only_exit or self.job.status not in ("completed", "running", "paused")
+        return reason in ("fail_pattern", "url_error", "not_ready")
 
     def last_line(self) -> str:
         """What it has said last."""
@@ -294,7 +423,9 @@ class JobWait:
         self.job = self.host.look(self.job_id)
         prompt = prompts.prompt(self.host, self.job) if self.job.runs else None
         asks = self.asks(prompt) if prompt is not None else None
-        return WaitResult("timeout", asks.detail if asks else self.job.detail, prompt)
+        how = queue.said(self.host, self.job) or self.job.detail.removeprefix("running")
+        detail = asks.detail if asks else how
+        return WaitResult("timeout", "; ".join(filter(None, (detail, self.heard))), prompt)
 
 
 def _left(deadline: float) -> float:

@@ -1,36 +1,67 @@
-"""Who waits for input: a job whose program in front reads the terminal, with its prompt; passwords are recognised."""
+"""Who waits for input: a job whose program in front reads the terminal, with its prompt; passwords are recognised.
+
+Servers notify people of it, and `main` does for the welcome page when there is no server. An exchange with a
+program that reads lines is one `Turn`.
+"""
 
 from __future__ import annotations
 
+import functools
+import json
 import re
+import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
-from tmuxjobs.answers import WaitsFor
-from tmuxjobs.errors import TmuxError, apart, raised
+from tmuxjobs.errors import StateError, TmuxError, apart, raised
 from tmuxjobs.hosts.local import Host
-from tmuxjobs.models import Job
+from tmuxjobs.models import WaitsFor
+from tmuxjobs.states import Job
 from tmuxjobs.system import terminals
-from tmuxjobs.system.terminals import Terminal
+from tmuxjobs.system.terminals import Front, Terminal
 from tmuxjobs.text import paging
-from tmuxjobs.text.log import log_size
+from tmuxjobs.text.log import Log, log_size
+from tmuxjobs.text.row import cut
+from tmuxjobs.tmux.panes import Asking, Pane, Screen
 
+Shows = Callable[[Job], Screen | None]
 QUIET_S = 0.05
+TICKS_S = 5.0
+"""Who wakes by the clock as often as this may draw each time; one that then has not drawn waits."""
+KEYS_QUIET_S = 0.5
+ENDS_S = 10.0
+"""A line that is waited for so long at the least has an end of its own; what polls more often looks in between."""
 SKEW_S = 5.0
 """The log is this far behind at the most; until then the prompt may not be whole."""
 TMUX_S = 1.0
-"""Bound for tmux to say which programs are full-screen; a job's state does not depend on it."""
+"""Bound for tmux to show a screen; a job's state does not depend on it."""
 PROMPT_CHARS = 300
-SECRET = re.compile(r"(password|passphrase|passcode|\bpin\b|verification code)[^\n]{0,80}[:?>]\s*$", re.IGNORECASE)
+KEYS_LINES = 4
+"""Of a screen whose program takes single keys."""
+TAIL_BYTES = 1 << 16
+WORDS = (
+    r"(?:pass(?:word|wd|phrase|code)|\bpin\b|\botp\b|one-time (?:code|password)|(?:verification|security|auth\w*) code"
+)
+WORDS += r"|(?:api|access|secret)[ _-](?:key|token)|\btoken\b)"
+SECRET = re.compile(WORDS + r"(?:[^\n:>$#%]|:(?! )){0,80}[:?\u203a\u2023\xbb]?\s*$", re.IGNORECASE)
+"""What asks for a password: nothing is said between the word and what is typed but, say, for whom."""
+HINT = re.compile(WORDS, re.IGNORECASE)
+HINT_BYTES = 1 << 14
+CONTROL = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[()][0-9A-Z]|\x1b[ -/]*[0-~]")
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a job asks for, and the line it asks with: its last one, or that of the cursor on a full screen."""
+    """What a job asks for, and the line it asks with: its last one or, where it draws itself, that of the cursor."""
 
     waits_for: WaitsFor
     text: str
+    full_screen: bool = False
+    is_sure: bool = True
+    """False of keys that are taken by who waits for more than these, as a test runner that watches files does."""
 
 
 def prompt(host: Host, job: Job) -> Prompt | None:
@@ -44,31 +75,33 @@ def prompts(host: Host, jobs: Iterable[Job], *, faults: list[str]) -> dict[str, 
     A fault in one job's log or terminal is named in *faults*.
     """
     ttys: dict[str, Job] = {}
-    settings: dict[str, Terminal] = {}
     for job in jobs:
         with apart(job.id, faults):
             if job.run is not None and host.is_here(job.run) and not is_printing(job):
-                terminal = terminals.terminal(job.run.tty)
-                if terminal is not None:
-                    ttys[job.run.tty], settings[job.run.tty] = job, terminal
+                ttys[job.run.tty] = job
     found: dict[str, Prompt] = {}
-    screens: Mapping[str, bool] | None = None
-    for tty, attention in (terminals.attention(settings) if settings else {}).items():
-        job, job_id = ttys[tty], ttys[tty].id
-        if attention == "none" or (attention == "unknown" and not settings[tty].hides):
-            continue
-        with apart(job_id, faults):
-            line = _last_line(host, job)
-            if not line and attention != "unknown":
-                if screens is None:
-                    screens = _screens(host)
-                if screens.get(job_id):
-                    found[job_id] = Prompt("input", _line_of_cursor(host, job_id))
-                    continue
-            if line or attention == "reads":
-                text = line or _line_before(job)
-                secret = (settings[tty].hides and line) or SECRET.search(text)
-                found[job_id] = Prompt("password" if secret else "input", text[-PROMPT_CHARS:])
+
+    @functools.cache
+    def panes() -> dict[str, Pane]:
+        try:
+            return host.tmux.panes(timeout=TMUX_S)
+        except TmuxError:  # asked once, or each job would wait for a stopped tmux
+            return {}
+
+    def screen(job: Job) -> Screen | None:
+        """What its program shows now; None when the window was closed, and when tmux does not say within TMUX_S."""
+        try:
+            pane = panes().get(job.id)
+            return host.tmux.screen(pane, live=True, timeout=TMUX_S) if pane is not None else None
+        except TmuxError:
+            return None
+
+    runners = {tty: job.run.pid for tty, job in ttys.items() if job.run is not None}
+    for tty, (front, settings) in (host.machine.asking(runners) if runners else {}).items():
+        with apart(ttys[tty].id, faults):
+            asked = _asked(ttys[tty], front, settings, screen) if settings is not None else None
+            if asked is not None:
+                found[ttys[tty].id] = asked
     return found
 
 
@@ -84,33 +117,237 @@ def is_printing(job: Job, *, within: float = QUIET_S) -> bool:
     return False
 
 
-def _last_line(host: Host, job: Job) -> str:
+def _asked(job: Job, front: Front, settings: Terminal, shown_by: Shows) -> Prompt | None:
+    if front.attention == "none" or (front.attention == "unknown" and not settings.hides):
+        return None
+    if not settings.cooked:
+        return _of_keys(job, front, settings, shown_by)
+    line = _last_line(job, shown_by)
+    waits = front.attention in ("reads", "unknown") or (front.alone and front.every_s == 0)
+    if not waits:
+        # Who looks for a line now and then, or waits for others too, may be at work meanwhile.
+        ends = front.alone and front.every_s is not None and front.every_s >= ENDS_S
+        if not line or not (
+            ends or settings.hides or (front.every_s is None and not is_printing(job, within=TICKS_S / 3))
+        ):
+            return None
+    text = line or _line_before(job)
+    secret = (settings.hides and line) or SECRET.search(text)
+    return Prompt("password" if secret else "input", text[-PROMPT_CHARS:])
+
+
+def _of_keys(job: Job, front: Front, settings: Terminal, shown_by: Shows) -> Prompt | None:
+    """Of a program that takes keys as they come: what it asks stands where it has put the cursor.
+
+    Who only passes them on, to where nobody can look, is not known to wait.
+    """
+    if settings.bare and front.attention == "polls" and not front.alone:
+        return None
+    every_s = front.every_s or 0.0
+    if 0 < every_s <= TICKS_S and is_printing(job, within=1.0 + every_s) and not _edits_lines(job):
+        return None
+    screen = shown_by(job)
+    if screen is None:
+        line = _last_line(job, shown_by)
+        return Prompt("input", line[-PROMPT_CHARS:]) if line or front.attention == "reads" else None
+    row = screen.lines[screen.cursor_row] if screen.cursor_row < len(screen.lines) else ""
+    shown = "\n".join([line.rstrip() for line in screen.lines if line.strip()][-KEYS_LINES:])
+    if screen.alternate:
+        asks = front.is_guest and HINT.search("\n".join(screen.lines)) is not None
+        return Prompt("password" if asks else "input", row.strip()[-PROMPT_CHARS:], full_screen=True)
+    if not screen.cursor_visible:
+        if is_printing(job, within=KEYS_QUIET_S):
+            return None
+        secret = front.alone and HINT.search(shown) is not None
+        sure = front.attention == "reads" or front.alone
+        return Prompt("password" if secret else "keys", shown[-PROMPT_CHARS:], is_sure=sure)
+    text = cut(row, screen.cursor_column)
+    if text.strip():
+        line = _last_line(job, shown_by)
+        # What is longer than a row of the screen is whole in the log.
+        text = line if line.rstrip().endswith(text.rstrip()) else text
+    elif front.attention == "reads":
+        text = _line_before(job)
+    else:
+        return None
+    return Prompt("password" if SECRET.search(text) else "input", text[-PROMPT_CHARS:])
+
+
+def _edits_lines(job: Job) -> bool:
+    """Whether a line editor is open: it has asked for brackets around what is pasted, and not yet taken that back."""
+    end = _end_of(job)
+    return end.rfind(b"\x1b[?2004h") > end.rfind(b"\x1b[?2004l")
+
+
+def draws(job: Job) -> bool:
+    """Whether, by the end of its log, the program has a screen of its own or hides the cursor."""
+    end = _end_of(job)
+    screens = (b"\x1b[?1049h", b"\x1b[?1049l"), (b"\x1b[?1047h", b"\x1b[?1047l"), (b"\x1b[?47h", b"\x1b[?47l")
+    return any(end.rfind(on) > end.rfind(off) for on, off in (*screens, (b"\x1b[?25l", b"\x1b[?25h")))
+
+
+def may_ask_a_secret(job: Job) -> bool:
+    """Whether a word that goes with passwords is near the end of its log: without one, it asks for none."""
+    return HINT.search(CONTROL.sub(b"", _end_of(job)[-HINT_BYTES:]).decode(errors="replace")) is not None
+
+
+def _end_of(job: Job) -> bytes:
+    try:
+        with Log(job.log, strict=False) as log:
+            return log.read(max(log.floor(log.end), log.end - TAIL_BYTES), log.end)
+    except StateError:
+        return b""
+
+
+def _last_line(job: Job, shown_by: Shows) -> str:
     line = next(filter(None, map(paging.last_line, job.logs)), "")
-    if not line and job.spec.adopted and not log_size(job.log):
-        return _line_of_cursor(host, job.id)  # it had been asked before the log began
+    if not line and job.spec.adopted and not log_size(job.log) and (screen := shown_by(job)) is not None:
+        # It had been asked before the log began.
+        return screen.lines[screen.cursor_row].strip() if screen.cursor_row < len(screen.lines) else ""
     return line
 
 
 def _line_before(job: Job) -> str:
     """The last line that is not blank, as a question may end with a newline."""
-    lines = paging.tail(job.log, lines=5, max_chars=PROMPT_CHARS * 5).text.split("\n")
-    return next((line for line in reversed(lines) if line.strip()), "")
+    page = paging.tail(job.log, lines=5, max_chars=PROMPT_CHARS * 5)
+    if page.gone_bytes:
+        return ""  # the end of the log is what is gone
+    return next((line for line in reversed(page.text.split("\n")) if line.strip()), "")
 
 
-def _screens(host: Host) -> Mapping[str, bool]:
-    """{job id: whether a full-screen program has its window}; empty when tmux does not say within TMUX_S."""
+SETTLED_S = 1.0
+"""Seconds without growth of the log before people are notified: on a busy machine the question comes after its read."""
+
+
+def notice_prompts(host: Host, faults: list[str] | None = None) -> None:
+    """Mark the windows of jobs that wait for input, and say so once to the people attached to our session.
+
+    Costs next to nothing while no job runs or nobody is attached. Several may do this at once: tmux compares and marks
+    in one act. Each job with a fault is named in *faults*; without that list it is raised when all else is done.
+    """
+    if faults is None:
+        raised(lambda faults: notice_prompts(host, faults))
+        return
+    jobs = running(host, faults)
+    if jobs and host.tmux.attended():
+        mark(host, jobs, faults, attended=True)
+
+
+def running(host: Host, faults: list[str]) -> list[Job]:
+    """Those whose windows and terminals are on this machine."""
+    found = []
+    for record in host.store.unfinished():
+        with apart(record.id, faults):
+            job = host.settle(record)
+            if job.runs and host.is_here(job.run):
+                found.append(job)
+    return found
+
+
+def mark(host: Host, jobs: list[Job], faults: list[str], *, attended: bool) -> dict[str, Prompt]:
+    """What each waits for, marked on its window; notices wait until someone is attached."""
+    asking = prompts(host, jobs, faults=faults)
+    marks: dict[str, Asking | None] = {}
+    for job in jobs:
+        prompt = asking.get(job.id)
+        if job.run is None:
+            continue
+        if prompt is None or not prompt.is_sure:
+            marks[job.run.pane] = None
+            continue
+        what = "a password" if prompt.waits_for == "password" else "input"
+        # The prompt of a shell that a person opened asks them nothing.
+        silent = job.spec.notify == "never" or job.spec.adopted is not None or not attended
+        with apart(job.id, faults):
+            silent = silent or is_printing(job, within=SETTLED_S)
+            notice = None if silent else f"{job.id} waits for {what}"
+            # The size of the log distinguishes this question from the next.
+            marks[job.run.pane] = Asking(str(log_size(job.log)), notice)
+    host.tmux.mark_prompts(marks, at=int(time.time()))
+    return asking
+
+
+def main(host: Host) -> None:
+    """Look once and print {job id: [what it waits for, prompt]}."""
+    faults: list[str] = []
+    jobs = running(host, faults)
+    asking = mark(host, jobs, faults, attended=host.tmux.attended()) if jobs else {}
+    print(json.dumps({job_id: (prompt.waits_for, prompt.text) for job_id, prompt in asking.items()}))
+    print(*faults, sep="\n", end="", file=sys.stderr)
+
+
+ANSWER_BYTES = 1 << 20
+"""What is longer is waited for in the slow way."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Begun before the text is typed; `echo` is how many bytes of it the terminal itself shows.
+
+    It is over when the program reads again, and all that it wrote is in the log. Linux counts the bytes that a process
+    has read and written, proc_pid_io(5), those of its ended children too. A program that was blocked reading before it
+    was typed to, has read that many bytes since and is blocked reading again has written its answer; the answer is
+    whole once the log has grown by as much. No quiet time is needed then.
+    """
+
+    job: Job
+    tty: str
+    runner: int
+    pid: int
+    typed: int
+    echo: int
+    counts: tuple[int, int]
+    sizes: tuple[int, int]
+
+    @classmethod
+    def begin(cls, job: Job, settings: Terminal | None, text: str) -> Self | None:
+        """None when the kernel will not tell; the text must be such that the program reads each byte of it."""
+        if job.run is None or settings is None or settings.hides or not text.replace("\n", "").isprintable():
+            return None
+        tty, runner = job.run.tty, job.run.pid
+        pid = terminals.reader(tty, runner)
+        counts = _counts(pid) if pid is not None else None
+        if pid is None or counts is None or terminals.unread(tty):
+            return None
+        size = len(text.encode(errors="replace"))
+        return cls(job, tty, runner, pid, size, size if settings.echo else 0, counts, _sizes(job))
+
+    def is_over(self) -> bool:
+        """Whether it waits for the next line, and all of its answer is in the log; never by a guess."""
+        if terminals.unread(self.tty) or (counts := _counts(self.pid)) is None:
+            return False
+        read, written = (now - before for now, before in zip(counts, self.counts, strict=True))
+        # What it did between these looks would be in the second count.
+        if read < self.typed or terminals.reader(self.tty, self.runner) != self.pid or _counts(self.pid) != counts:
+            return False
+        grown = self.grown()
+        return grown is not None and grown >= written + self.echo
+
+    def grown(self) -> int | None:
+        """Bytes that were written into the terminal, by what is in the logs: it makes `\\n` to `\\r\\n`."""
+        before, stderr_before = self.sizes
+        size, stderr_size = _sizes(self.job)
+        if not before < size <= before + ANSWER_BYTES:
+            return None
+        with Log(self.job.log) as log:
+            data = log.read(before, size)
+        if len(data) != size - before:
+            return None
+        return size - before - data.count(b"\n") + stderr_size - stderr_before
+
+    def is_plain(self) -> bool:
+        """Whether it asks for the next line as a shell does: it has no screen of its own, and wants no password."""
+        return not draws(self.job) and SECRET.search(paging.last_line(self.job.log)) is None
+
+
+def _counts(pid: int) -> tuple[int, int] | None:
+    """Bytes that the process has read and written; None when it has ended or may not be looked at."""
     try:
-        return {pane.job_id: pane.alternate for pane in host.tmux.panes(timeout=TMUX_S).values()}
-    except TmuxError:
-        return {}
+        words = Path(f"/proc/{pid}/io").read_bytes().split()
+        return int(words[1]), int(words[3])
+    except (OSError, IndexError):
+        return None
 
 
-def _line_of_cursor(host: Host, job_id: str) -> str:
-    try:
-        pane = host.tmux.panes(timeout=TMUX_S).get(job_id)
-        if pane is None:
-            return ""
-        screen = host.tmux.screen(pane)
-    except TmuxError:  # the window was closed, or tmux hangs
-        return ""
-    return screen.lines[screen.cursor_row].strip() if screen.cursor_row < len(screen.lines) else ""
+def _sizes(job: Job) -> tuple[int, int]:
+    return log_size(job.log), log_size(job.stderr) if job.stderr else 0

@@ -1,30 +1,69 @@
-"""`prune`: what goes of finished jobs and their windows, and what stays."""
+"""`prune`: retention of finished jobs and their windows by age, count and size."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tmuxjobs.errors import LimitReached, StateError, apart, raised
-from tmuxjobs.hosts import job_processes
-from tmuxjobs.hosts.local import Host
+from tmuxjobs.contract import labels
+from tmuxjobs.errors import HostError, InvalidInput, LimitReached, StateError, TmuxError, apart, raised
+from tmuxjobs.hosts.local import Host, trace_of
 from tmuxjobs.models import JobSpec
+from tmuxjobs.pane import queue
+from tmuxjobs.policy import callers
 from tmuxjobs.store import disk, units
-from tmuxjobs.tmux.panes import Pane
+from tmuxjobs.tmux.panes import PROJECT, Pane
 from tmuxjobs.verbs import events
 
+SOON_S = 0.02
 RECORDS_BYTES = 128 << 10
+RESERVED_BYTES = 64 << 20
+"""What a log counts with at most before it has become larger: most never do."""
 
 
-def prune(host: Host, faults: list[str] | None = None) -> list[str]:
+def prune(
+    host: Host, faults: list[str] | None = None, *, everywhere: bool = False, forget: str | None = None
+) -> list[str]:
     """Remove finished jobs beyond the configured age and count, and their windows; the ids that went.
 
+    Those on other hosts go where one is reached, `everywhere` where one can be. With `forget` all that is known here of
+    that host's jobs goes, and nothing else; the jobs stay there.
+
     A job with a fault stays and is named in *faults*; without that list the fault is raised after all else is done.
+    Named there too is a folder that stays because it holds files of someone else.
     """
+    if forget is not None:
+        return forget_host(host, forget)
     if faults is None:
-        return raised(lambda faults: prune(host, faults))
+        return raised(lambda faults: prune(host, faults, everywhere=everywhere))
+    old = _prune(host, faults)
+    for other in host.others():
+        with contextlib.suppress(HostError):
+            if other.is_reached or (everywhere and other.fresh()):
+                old += _prune(other, faults)
+    left = [folder for folder in map(host.store.folder, old) if os.path.lexists(folder)]
+    faults += [f"{folder} stays, for it holds files that tmuxjobs did not make." for folder in left]
+    return old
+
+
+def forget_host(home: Host, name: str) -> list[str]:
+    """Drop the mirror of that host; raises InvalidInput where there is none."""
+    other = next((one for one in home.others() if one.name == name), None)
+    if other is None or not other.store.root.is_dir():
+        names = ", ".join(one.name for one in home.others()) or "none"
+        raise InvalidInput(f"Nothing is known here of a host '{name}'; hosts in use: {names}.")
+    other.close()
+    ids = other.store.ids()
+    shutil.rmtree(other.store.root, ignore_errors=True)
+    return ids
+
+
+def _prune(host: Host, faults: list[str]) -> list[str]:
     events.journal(host)
     lost = ended_unseen(host, faults)
     ages_of(host, set(), [])  # reads what is not known yet, which may take long
@@ -48,7 +87,7 @@ def prune(host: Host, faults: list[str] | None = None) -> list[str]:
 
 def unused_units(host: Host) -> list[Path]:
     """Copies of the pane's programs that no job's record names any more; call it under the lock."""
-    old = units.unused(host.store.pane)
+    old = units.unused(host.store.pane)  # of another host, none: the agent there sees to them
     try:
         records = [host.store.look(name) for name in (host.store.ids() if old else ())]
     except StateError:
@@ -67,18 +106,18 @@ def ended_unseen(host: Host, faults: list[str]) -> set[str]:
                 adopted.add(job.id)
             settled.append(job)
     lost = [job for job in settled if job.lost and job.id not in adopted]
-    traces = {
-        job.id: job_processes.Trace.of(job.spec, job.run)
-        for job in lost
-        if job.run is not None and host.is_here(job.run)
-    }
-    living = {job_id for job_id, left in job_processes.of_jobs(traces).items() if left.ours}
+    traces = {job.id: trace_of(job.spec, job.run) for job in lost if job.run is not None and host.is_here(job.run)}
+    living = {job_id for job_id, left in host.machine.of_jobs(traces).items() if left.ours}
     return {job.id for job in lost} - living
 
 
 def ages_of(host: Host, lost: set[str], faults: list[str]) -> dict[str, float]:
-    """{job id: seconds since its end} of every job that has ended; `lost` is from `ended_unseen`."""
-    names = host.store.ids()
+    """{job id: seconds since its end} of every job that has ended; `lost` is from `ended_unseen`.
+
+    Not of those that others come after.
+    """
+    needed = queue.needed(str(host.store.root))
+    names = [name for name in host.store.ids() if name not in needed]
     ended = {name: mtime(host.store.jobs / name / "exit.json") for name in names}
     written = {name: at for name, at in ended.items() if at}
     for name in host.ends.keys() - written.keys():
@@ -97,10 +136,10 @@ def ages_of(host: Host, lost: set[str], faults: list[str]) -> dict[str, float]:
 
 
 def age_of(host: Host, job_id: str, written_at: float) -> float:
-    """Seconds since it ended. The wall clock jumps, so that a job of this boot is asked by the other one.
+    """Seconds since it ended. The wall clock jumps, so jobs of this boot are aged by CLOCK_MONOTONIC.
 
-    That one stands still while the machine is suspended: a job may stay for longer, never for less. A job of an earlier
-    boot of this machine ended before this one began.
+    That one stops during suspend: a job may stay for longer, never for less. A job of an earlier boot of this machine
+    ended before this one began.
     """
     end = host.ends.get(job_id)
     with contextlib.suppress(StateError):
@@ -109,22 +148,21 @@ def age_of(host: Host, job_id: str, written_at: float) -> float:
             if record.exit is not None:
                 host.ends[job_id] = end
     if end is not None and end.monotonic is not None:
-        return time.monotonic() - end.monotonic
+        return host.machine.monotonic() - end.monotonic
     age = time.time() - written_at
-    return age if end is not None and not end.here else max(age, time.monotonic())
+    return age if end is not None and not end.here else max(age, host.machine.monotonic())
 
 
 def remove(host: Host, names: Sequence[str]) -> None:
     """Remove these finished jobs; call it under the lock."""
     events.ended(host, names)
-    for name in names:
-        host.store.remove(name)
+    host.store.remove(*names)
 
 
 def make_room(host: Host, wanted: int, lost: set[str], faults: list[str], *, replaces: str | None = None) -> list[str]:
     """Remove the oldest finished jobs until `wanted` bytes more fit into the total; call it under the lock.
 
-    A job that runs counts with all that it may still write, but for the one that is about to be ended. Raises
+    A job that runs counts with what it may soon have written, but for the one that is about to be ended. Raises
     LimitReached when these alone take too much.
     """
     total = host.settings.max_total_size or 0
@@ -149,29 +187,73 @@ def make_room(host: Host, wanted: int, lost: set[str], faults: list[str], *, rep
 
 
 def reserved(job: JobSpec) -> int:
-    """What a job's folder may take on disk: its logs at their bound, and its records."""
-    return job.max_output_bytes * (2 if job.separate_stderr else 1) + RECORDS_BYTES
+    """What is kept free for a job: its logs up to RESERVED_BYTES each, and its records."""
+    return min(job.max_output_bytes, RESERVED_BYTES) * (2 if job.separate_stderr else 1) + RECORDS_BYTES
 
 
 def prune_windows(host: Host) -> None:
-    """Close the windows of finished jobs beyond the configured age and count."""
+    """Close the windows of finished jobs beyond the configured age and count; those that stay show their projects."""
     limit = host.settings.keep_windows_for
-    for place, (pane, age) in enumerate(finished_windows(host)):
+    panes = host.tmux.panes()
+    show_projects(host, panes)
+    for place, (pane, age) in enumerate(finished_windows(host, panes)):
         if (place >= host.settings.keep_windows or age > limit) and not pane.viewers:
             host.tmux.close(pane)
 
 
+def prune_windows_soon(host: Host) -> None:
+    """The same in a thread and a moment later, once for all who ask until then; this process does not end before.
+
+    Nobody waits for it. What it does not come to, because it was killed or tmux did not answer, the next one does.
+    """
+    if not host.prunes_soon.acquire(blocking=False):
+        return
+
+    def work() -> None:
+        host.prunes_soon.release()  # this look may miss what is started from now on
+        with contextlib.suppress(TmuxError, StateError):
+            prune_windows(host)
+            if host.name and has_old(host):
+                _prune(host, [])
+
+    try:
+        threading.Timer(SOON_S, work).start()
+    except RuntimeError:  # the machine is out of processes, which threads are too
+        host.prunes_soon.release()
+
+
+def has_old(host: Host) -> bool:
+    """Whether some of its jobs are beyond the configured age or count, by a look at files alone."""
+    ended = list(filter(None, (mtime(host.store.jobs / name / "exit.json") for name in host.store.ids())))
+    of = host.settings
+    return len(ended) > of.keep_jobs or any(time.time() - at >= of.keep_jobs_for for at in ended)
+
+
 def close_oldest_window(host: Host) -> bool:
     """Close the window of the job that ended first, but for one that a person looks at; False when there is none."""
-    unseen = [pane for pane, _ in finished_windows(host) if not pane.viewers]
+    unseen = [pane for pane, _ in finished_windows(host, host.tmux.panes()) if not pane.viewers]
     if unseen:
         host.tmux.close(unseen[-1])
     return bool(unseen)
 
 
-def finished_windows(host: Host) -> list[tuple[Pane, float]]:
+def show_projects(host: Host, panes: Mapping[str, Pane]) -> None:
+    """Name the project in each job's window where there are several, and in none where there is one."""
+    projects: dict[str, str] = {}
+    for name in panes:
+        with apart(name, []):  # `list` names it
+            projects[name] = host.caller_of(name).project
+    names = labels(projects.values())
+    for name, project in projects.items():
+        label = callers.in_tmux(names.get(project, ""))
+        if label != panes[name].project:
+            with contextlib.suppress(TmuxError):  # the window was closed
+                host.tmux.mark_window(panes[name].pane_id, {PROJECT: label or None})
+
+
+def finished_windows(host: Host, panes: Mapping[str, Pane]) -> list[tuple[Pane, float]]:
     """The windows of finished jobs, the last ended first, and how many seconds ago that was."""
-    dead = {name: pane for name, pane in host.tmux.panes().items() if pane.dead and is_ours(host, pane)}
+    dead = {name: pane for name, pane in panes.items() if pane.dead and is_ours(host, pane)}
     folders = {name: host.store.jobs / name for name in dead}
     # A lost job has no exit record; its window, where a person sees that it is lost, stays as long as another's.
     written = {name: mtime(folder / "exit.json") or mtime(folder / "output.log") for name, folder in folders.items()}

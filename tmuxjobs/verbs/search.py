@@ -8,13 +8,13 @@ from tmuxjobs.answers import Found, FoundLine
 from tmuxjobs.errors import InvalidInput
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.text import matching
+from tmuxjobs.text.log import gone_because
 from tmuxjobs.verbs import output
 
 LIMIT = 20
 LIMIT_MAX = 1000
 CHARS = 12_000
 """What the lines of one answer may take together; the first match is given in any case."""
-SEARCH_S = 20.0
 
 
 def search(
@@ -32,7 +32,8 @@ def search(
     """Lines matching a regular expression, or a `literal` text, from the cursors on; each cleaned by itself.
 
     Of a separate stderr those lines follow. `context` lines come around each match. Bounded by `limit` matches
-    (1 to 1000), CHARS and SEARCH_S; the answer says from where to go on. Raises JobNotFound, InvalidInput.
+    (1 to 1000), CHARS and the host's time for a search; the answer says from where to go on. Raises JobNotFound,
+    InvalidInput.
     """
     if not 1 <= limit <= LIMIT_MAX:
         raise InvalidInput(f"limit must be 1 to {LIMIT_MAX}, not {limit}.")
@@ -48,7 +49,7 @@ def search(
         try:
             # One is asked for where none is wanted any more: all are counted, and the cursor is known.
             wanted = max(1, limit - len(kept))
-            found = matching.search(path, pattern, **asked, limit=wanted, cursor=start, timeout=SEARCH_S)
+            found = matching.search(path, pattern, **asked, limit=wanted, cursor=start, timeout=host.timing.search)
         except ValueError as error:
             raise InvalidInput(str(error)) from None
         total, exact, gone = total + found.total, exact and not found.total_at_least, gone + found.gone_bytes
@@ -69,6 +70,7 @@ def search(
                     after=match.after,
                 )
             )
+    unseen = [f"not searched: {output.gone_words(gone, gone_because(*job.logs))}"] if gone else []
     return Found(
         matches=tuple(kept),
         total=total,
@@ -78,5 +80,5 @@ def search(
         stderr_cursor=ends.get("stderr"),
         gone_bytes=gone,
         status=job.status,
-        note="; ".join(output.log_notes(job)),
+        note="; ".join(unseen + output.log_notes(job)),
     )

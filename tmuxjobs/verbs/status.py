@@ -3,39 +3,152 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
-from tmuxjobs.answers import JobList, JobStatus, JobSummary
-from tmuxjobs.errors import InvalidInput, apart
-from tmuxjobs.hosts import job_processes
+from tmuxjobs.arguments import Scope
+from tmuxjobs.contract import labels
+from tmuxjobs.errors import HostError, InvalidInput, apart
+from tmuxjobs.hosts import hosts
 from tmuxjobs.hosts.local import Host
-from tmuxjobs.models import STATUSES, Job, Lost, Status
+from tmuxjobs.job_answers import JobList, JobStatus, JobSummary
+from tmuxjobs.models import STATUSES, Caller, Status
+from tmuxjobs.policy import callers
+from tmuxjobs.states import InSlurmQueue, Job, Lost, Running
 from tmuxjobs.text.log import log_size
 from tmuxjobs.verbs import (
+    attempts,
     hold,
     kill,
     output,
     prompts,
+    queue,
+    slurm,
 )
 
 
-def list(host: Host, *, status: Status | None = None, limit: int = 20, name: str | None = None) -> JobList:
+def list(
+    machines: Sequence[Host],
+    caller: Caller,
+    *,
+    status: Status | None = None,
+    limit: int = 20,
+    name: str | None = None,
+    scope: Scope | None = None,
+) -> JobList:
     """Jobs newest first; `name` is a part of the id or the command.
 
-    Without `status` and `name` only the jobs that are shown are read, so damage to others goes unnoticed.
+    `scope` says whose: this `project`'s, `mine` alone, or `all`, of which an agent's project's come first; by default
+    an agent sees its project's, a person all. A person's without `status` and `name` reads only the jobs that are
+    shown, so damage to others goes unnoticed. Those of the other hosts are shown as they are known here where one
+    cannot be reached.
     """
     if status is not None and status not in STATUSES:
         raise InvalidInput(f"'{status}' is not a status; there are {', '.join(STATUSES)}.")
     if limit < 1:
         raise InvalidInput("limit must be 1 or more.")
-    found: builtins.list[Job] = []
+    wanted = callers.scope_of(caller, scope, machines[0].settings.scope)
+    look = partial(_listed, caller=caller, status=status, limit=limit, name=name, wanted=wanted)
+    lists = hosts.at_once(look, *machines)
+
+    def place(job: JobSummary) -> tuple[bool, float]:
+        return caller.kind == "agent" and job.job_id in elsewhere, -job.started.timestamp()
+
+    elsewhere = {job_id for one in lists for job_id in one.elsewhere}
+    jobs = [job for one in lists for job in one.jobs]
+    return JobList(
+        jobs=tuple(jobs if len(lists) == 1 else sorted(jobs, key=place)[:limit]),
+        total=sum(one.total for one in lists),
+        other_projects=sum(one.other_projects for one in lists),
+        damaged=tuple(dict.fromkeys(fault for one in lists for fault in one.damaged)),
+    )
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What one host has to show, and which of these jobs are of another project."""
+
+    jobs: builtins.list[JobSummary]
+    elsewhere: set[str]
+    total: int
+    other_projects: int
+    damaged: builtins.list[str]
+
+
+def _listed(
+    host: Host, *, caller: Caller, status: Status | None, limit: int, name: str | None, wanted: Scope
+) -> Listed:
     damaged: builtins.list[str] = []
-    ids = host.store.unfinished_ids() if status == "running" else host.store.newest()
+    host.fresh()
+    line = queue.move(host)
+    ids = host.store.newest()
+    if status in ("running", "paused", "unknown"):
+        ids = host.store.unfinished_ids()
+    elif status == "queued":
+        ids = [*(entry.job_id for entry in queue.waiting(host)), *host.store.unfinished_ids()]
+    ids, others = _by_scope(host, caller, ids, wanted, damaged)
+    found, total = _found(host, ids, limit, status, name, damaged)
+    strange = {job.id for job in found if not callers.same_project(caller, job.spec.caller)}
+
+    def place(job: Job) -> tuple[bool, int]:
+        return caller.kind == "agent" and job.id in strange, -job.spec.number
+
+    shown = sorted(found, key=place)[:limit]
+    asked = {}
+    with contextlib.suppress(HostError):
+        asked = prompts.prompts(host, [job for job in shown if job.runs], faults=damaged)
+    names = labels(job.spec.caller.project for job in shown)
+    places = queue.places(host, shown, line)
+    jobs = []
+    for job in shown:
+        with apart(job.id, damaged):
+            prompt = asked.get(job.id)
+            facts = _summary(host, job, places.get(job.id)) | {"project": names.get(job.spec.caller.project)}
+            jobs.append(JobSummary(**{"waits_for": prompt.waits_for if prompt else None} | facts))
+    elsewhere = _found(host, others, 0, status, name, [])[1] if wanted == "project" else 0
+    return Listed(jobs, strange, total, elsewhere, damaged)
+
+
+def _by_scope(
+    host: Host, caller: Caller, ids: builtins.list[str], scope: Scope, damaged: builtins.list[str]
+) -> tuple[builtins.list[str], builtins.list[str]]:
+    """The jobs within the scope and the others; of `all` those of the caller's project are the first."""
+    if scope == "all" and caller.kind == "person":
+        return ids, []
+    within: builtins.list[str] = []
+    others: builtins.list[str] = []
+    wanted: Scope = "project" if scope == "all" else scope
+    known: dict[int, bool] = {}
+    for job_id in ids:
+        other = host.callers.get(job_id)
+        if other is None:
+            with apart(job_id, damaged):
+                other = host.caller_of(job_id)
+        if other is not None:
+            inside = known.get(id(other))  # ten thousand jobs have few callers, and the host holds each once
+            if inside is None:
+                inside = known[id(other)] = callers.is_within(wanted, caller, other)
+            (within if inside else others).append(job_id)
+    return (within + others, []) if scope == "all" else (within, others)
+
+
+def _found(
+    host: Host,
+    ids: builtins.list[str],
+    limit: int,
+    status: Status | None,
+    name: str | None,
+    damaged: builtins.list[str],
+) -> tuple[builtins.list[Job], int]:
+    """The first jobs of the ids that are asked for, and how many there are in all."""
+    found: builtins.list[Job] = []
     total, whole = len(ids), status is None and not name
     for job_id in ids:
-        if whole and len(found) == limit:
+        if whole and len(found) >= limit:
             break
         total -= 1
         with apart(job_id, damaged):
@@ -46,51 +159,88 @@ def list(host: Host, *, status: Status | None = None, limit: int = 20, name: str
             if status is None or job.status == status:
                 found.append(job)
                 total += 1
-    found.sort(key=lambda job: job.spec.number, reverse=True)
-    shown = found[:limit]
-    asked = prompts.prompts(host, [job for job in shown if job.runs], faults=damaged)
-    jobs = []
-    for job in shown:
-        with apart(job.id, damaged):
-            prompt = asked.get(job.id)
-            jobs.append(JobSummary(**_summary(host, job), waits_for=prompt.waits_for if prompt else None))
-    return JobList(jobs=tuple(jobs), total=total if whole else len(found), damaged=tuple(damaged))
+    return found, total if whole else len(found)
+
+
+def whole_id(host: Host, beginning: str) -> str:
+    """The one id that begins like that; what was given when none does. Raises InvalidInput when several do."""
+    ids = host.store.ids()
+    found = sorted(one for one in ids if one.startswith(beginning)) if beginning and beginning not in ids else []
+    if len(found) > 1:
+        more = f" and {len(found) - 3} others" if len(found) > 3 else ""
+        raise InvalidInput(f"Several ids begin with '{beginning}': {', '.join(found[:3])}{more}; type more of it.")
+    return found[0] if found else beginning
+
+
+def with_window(host: Host) -> builtins.list[str]:
+    """Jobs that a person can attach to."""
+    return [*host.tmux.panes()]
 
 
 def status(host: Host, job_id: str) -> JobStatus:
     """Everything known of one job. Raises JobNotFound."""
+    try:
+        return _status(host, job_id)
+    except HostError:
+        if host.is_reached:
+            raise
+        return _status(host, job_id)  # the host was lost over it: so it is told
+
+
+def _status(host: Host, job_id: str) -> JobStatus:
+    line = queue.move(host)
     job = host.look(job_id)
+    place = queue.places(host, [job], line).get(job_id)
     ended, run = job.exit, job.run
     prompt = prompts.prompt(host, job) if job.runs else None
     people = hold.people(host, job_id) if job.runs else hold.People()
     left = host.left(job)
+    summary = _summary(host, job, place)
     return JobStatus(
-        **_summary(host, job),
-        detail=job.detail,
-        pid=run.command_pid if run else None,
+        **{"waits_for": prompt.waits_for if prompt else None} | summary | {"project": job.spec.caller.project or None},
+        detail=f"queued, {place}" if place else job.detail,
+        caller=job.spec.caller.described(ends_with=job.spec.ends_with is not None),
+        pid=run.command_pid or run.srun_pid if run else None,
         cwd=job.spec.cwd,
-        log_path=str(job.log),
-        stderr_path=str(job.stderr) if job.stderr else None,
+        log_path=host.log_path(job.log),
+        stderr_path=host.log_path(job.stderr) if job.stderr else None,
         attach=host.attach_line(job),
         log=output.log_state(job),
         log_bytes=ended.log.bytes if ended and ended.log else log_size(job.log),
         waiting_for_input=prompt is not None,
-        waits_for=prompt.waits_for if prompt else None,
         prompt=prompt.text if prompt else None,
+        full_screen=prompt is not None and prompt.full_screen,
         timeout=job.spec.timeout_s,
-        # Those of an adopted process are known only to tmux, its parent.
-        cpu=ended.cpu_user_s + ended.cpu_system_s if ended and not job.spec.adopted else None,
-        max_rss_bytes=ended.max_rss_bytes if ended and not job.spec.adopted else None,
-        left_running=kill.alive_of(host, job, ended.left_running) if ended else (),
+        # Those of an adopted process are known only to tmux, its parent, and those of a job in Slurm there.
+        cpu=ended.cpu_user_s + ended.cpu_system_s if ended and not (job.spec.adopted or job.spec.slurm) else None,
+        max_rss_bytes=ended.max_rss_bytes if ended and not (job.spec.adopted or job.spec.slurm) else None,
+        slurm=slurm.described(host, job),
         survivors=kill.alive_of(host, job, ended.survivors) if ended else left.ours,
         not_touched=left.doubt,
         watchers=people.watchers,
         typed_ago=people.typed_ago,
+        **attempts.facts(job),
         held_since=datetime.fromtimestamp(people.held_since, UTC) if people.held_since else None,
     )
 
 
-def _summary(host: Host, job: Job) -> dict[str, Any]:
+def _summary(host: Host, job: Job, place: queue.Place | None) -> dict[str, Any]:
+    """What `list` shows; of a running job `reason` says that its command has ended.
+
+    Of one that waits for its turn it says why.
+    """
+    state, reason = job.state, None
+    if isinstance(state, Lost):
+        reason = state.reason
+    elif job.exit is not None:
+        reason = job.exit.reason
+    elif isinstance(state, InSlurmQueue):
+        reason = f"in Slurm: {state.why}"
+    elif isinstance(state, Running):
+        ended = f"command ended with {state.command_ended}" if state.command_ended else None
+        reason = state.between or ended
+    elif place is not None:
+        reason = place.why
     started = (job.run.started_at if job.run else None) or job.spec.created_at
     return {
         "job_id": job.id,
@@ -100,9 +250,16 @@ def _summary(host: Host, job: Job) -> dict[str, Any]:
         "ended": job.exit.ended_at if job.exit else None,
         "exit_code": job.exit.exit_code if job.exit else None,
         "signal": job.exit.signal if job.exit else None,
-        "reason": job.state.reason if isinstance(job.state, Lost) else job.exit.reason if job.exit else None,
+        "reason": reason,
         "runtime": host.runtime(job),
+        **attempts.summary(job),
+        "left_running": kill.left_running(host, job),
+        "runtime_is_exact": host.knows_runtime(job),
+        **({"waits_for": "approval"} if job.awaits_approval else {}),
+        "group": job.spec.queue.group or None if job.spec.queue else None,
+        "place": place.number if place else None,
         "adopted": job.spec.created_at if job.spec.adopted else None,
+        "host": host.name or None,
     }
 
 
@@ -118,5 +275,5 @@ def usage(host: Host, job_ids: Sequence[str], faults: builtins.list[str] | None 
             if record is not None and record.root is not None:
                 roots[job_id] = record.root
                 itself[record.root] = record.job.adopted is not None
-    used = job_processes.usage(itself) if roots else {}
+    used = host.machine.usage(itself) if roots else {}
     return {job_id: used[root] for job_id, root in roots.items()}

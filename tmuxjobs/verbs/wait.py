@@ -7,23 +7,38 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
+import re
+import secrets
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Unpack, get_args
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Unpack, get_args
 
-from tmuxjobs.answers import Waited, WaitedJob
+from pydantic import TypeAdapter, ValidationError
+
+from tmuxjobs.answers import Started, Waited, WaitedJob, ran
 from tmuxjobs.arguments import CHARS, WAIT_S, Conditions, Mode, checked_seconds
-from tmuxjobs.errors import InvalidInput
+from tmuxjobs.errors import InvalidInput, JobNotFound, StateError, TmuxjobsError
 from tmuxjobs.hosts.local import Host
+from tmuxjobs.job_answers import name_processes
+from tmuxjobs.models import TaskRecord
+from tmuxjobs.states import Job
 from tmuxjobs.system.watch import Watch, watching
 from tmuxjobs.text import matching
-from tmuxjobs.verbs import output
+from tmuxjobs.verbs import kill, output, queue
 from tmuxjobs.verbs.job_wait import CHARS_MAX, Goal, JobWait, goal
-from tmuxjobs.verbs.waiter import waits, waits_async
+from tmuxjobs.verbs.waiter import unheard, waits, waits_async
 
 
 class Wait:
     """A wait for one job or several. Does not sleep: see `waiter.py`."""
+
+    names_jobs = True
+    """Whether the caller named the jobs, and is answered about each."""
 
     def __init__(
         self,
@@ -43,13 +58,19 @@ class Wait:
         self.budget = max(200, min(max_bytes, CHARS_MAX))
         self.deadline = math.inf if timeout is None else time.monotonic() + timeout
         starts = begins or {}
-        self.all = [JobWait(host, job_id, goal, cursor, starts.get(job_id)) for job_id in dict.fromkeys(job_ids)]
-        self.watches = [Watch(_unheard) for _ in self.all]
+        self.all = [
+            JobWait(host.find(job_id), job_id, goal, cursor, starts.get(job_id)) for job_id in dict.fromkeys(job_ids)
+        ]
+        self.watches = [Watch(unheard) for _ in self.all]
+        self.moving = queue.Moving(host)
+        """Nobody else may live who moves those on that wait for their turn."""
 
     @contextlib.contextmanager
     def watched(self, wake: Callable[[], None]) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
             self.watches = []
+            if self.queued:
+                stack.enter_context(self.moving.watched(wake))
             for one in self.all:
                 pid = one.job.run.pid if one.job.run else None
                 self.watches.append(stack.enter_context(watching(one.job.folder, pid, wake)))
@@ -58,12 +79,16 @@ class Wait:
     def check(self) -> Waited | None:
         """The answer if the wait is over."""
         late = time.monotonic() >= self.deadline
+        if self.queued:
+            self.moving.check()
         for one, watch in zip(self.all, self.watches, strict=True):
             one.check(watch, deadline=self.deadline)
         met = [one for one in self.all if one.result is not None]
         failed = [one for one in met if one.result is not None and one.result.reason == "fail_pattern"]
-        if failed or (met and (self.mode == "any" or len(met) == len(self.all))):
-            return self.answer((failed or met)[0] if self.mode == "any" or failed else met[-1])
+        if failed or (met and self.mode == "any"):
+            return self.answer((failed or met)[0])
+        if met and len(met) == len(self.all):
+            return self.answer(next((one for one in met if one.failed), met[-1]))
         if late:
             waiting = [one for one in self.all if one.result is None]
             return self.answer(waiting[0], over=True)
@@ -72,38 +97,64 @@ class Wait:
     @property
     def pause_s(self) -> float:
         pauses = [one.pause_s for one in self.all if one.result is None]
+        pauses += [self.moving.pause_s] if self.queued else []
         return max(0.0, min([*pauses, self.deadline - time.monotonic()]))
 
+    @property
+    def queued(self) -> bool:
+        return any(one.job.queued for one in self.all)
+
     def answer(self, one: JobWait, *, over: bool = False) -> Waited:
+        several = len(self.all) > 1 and self.names_jobs
         result = one.result or one.over()
         job = one.job
         out = one.news(one.path, one.cursor, self.budget)
         err = one.news(one.paths[1], None, self.budget) if job.stderr else None
         notes = [result.detail] if result.detail else []
+        if job.run is not None and job.run.approved and not one.seen.is_told(job.id, "approved"):
+            one.seen.tell(job.id, "approved")
+            notes.append(f"approved {job.run.approved}")
+        notes += left_note(one.host, job)
+        if self.mode == "all" and len(self.all) > 1:
+            notes.insert(0, self.counts())
         cursor = out.cursor
         if over:
             if (behind := one.behind) is not None:
                 cursor = min(cursor, behind)
                 notes.insert(0, f"there was time to look through the output up to byte {behind}")
-            on = "`wait` again" if len(self.all) > 1 else f"`wait` with cursor={cursor}"
+            on = "`wait` again" if len(self.all) > 1 or not self.names_jobs else f"`wait` with cursor={cursor}"
             notes.insert(0, f"timed out after {self.timeout:g} s; call {on} to continue")
             notes += one_time_notes(one)
         notes += output.log_notes(job)
         notes += output.held_back(out)
+        one.seen.note(one.job_id, cursor, err.cursor if err else None)
         return Waited(
             job_id=one.job_id,
             reason=result.reason,
             status=job.status,
-            exit_code=job.exit.exit_code if job.exit else None,
+            exit_code=one.exit_code,
             stdout=out.text,
             stderr=err.text if err else "",
             cursor=cursor,
-            waits_for=result.prompt.waits_for if result.prompt else None,
+            waits_for=result.prompt.waits_for if result.prompt else "approval" if job.awaits_approval else None,
             prompt=result.prompt.text if result.prompt else None,
             note="; ".join(notes),
-            runtime=self.host.runtime(job),
-            jobs=self.summaries(one) if len(self.all) > 1 else (),
+            runtime=one.host.runtime(job),
+            jobs=self.summaries(one) if several else (),
+            failed=tuple(one.job_id for one in self.all if one.failed) if several else (),
         )
+
+    def counts(self) -> str:
+        """How many stand how, and which have failed: `3 jobs: 2 completed, 1 failed: test-1 (exit code 2)`."""
+        words: dict[str, list[JobWait]] = {}
+        for one in self.all:
+            reason = one.result.reason if one.result is not None else "still waited for"
+            words.setdefault(one.job.status if reason == "exit" else reason, []).append(one)
+        said = []
+        for word, some in sorted(words.items(), key=lambda pair: pair[0] != "completed"):
+            bad = [f"{one.job_id} ({one.job.detail})" for one in some if one.failed]
+            said.append(f"{len(some)} {word}{': ' * bool(bad)}{', '.join(bad)}")
+        return f"{len(self.all)} jobs: {', '.join(said)}"
 
     def summaries(self, one: JobWait) -> tuple[WaitedJob, ...]:
         """Each of them with its share of what may be shown; the one that ended the wait gets what the others leave."""
@@ -116,8 +167,10 @@ class Wait:
         return tuple(found[each.job_id] for each in self.all)
 
 
-def _unheard() -> None:
-    """Nobody waits between the checks: a client that polls calls again."""
+def left_note(host: Host, job: Job) -> list[str]:
+    """Of a job that has ended: what it left running."""
+    left = kill.left_running(host, job) if job.exit is not None else ()
+    return [f"left running: {name_processes(left)}; `kill` ends it"] if left else []
 
 
 def one_time_notes(one: JobWait) -> list[str]:
@@ -144,8 +197,8 @@ def begin(
     """Wait until a condition is met or `timeout` seconds have passed; the job's end is always a condition.
 
     Without a timeout (None) it takes as long as it takes. Of several jobs `mode` says whether `any` or `all` count. A
-    pattern counts in what comes after `cursor`, or after this call began; the answer has the output since `cursor`, or
-    the newest. Raises JobNotFound, InvalidInput.
+    pattern counts in what comes after `cursor`, or after what the caller was given of the job, if anything; the answer
+    has the output since `cursor`, or the newest. Raises JobNotFound, InvalidInput.
     """
     asked = goal(**conditions)
     ids = [job_id] if isinstance(job_id, str) else list(job_id)
@@ -162,3 +215,135 @@ def begin(
 
 wait = waits(begin)
 wait_async = waits_async(begin)
+
+
+ID = re.compile(r"([a-z0-9-]+)(?:\.([0-9a-f]{8}))?")
+CONDITIONS = TypeAdapter(Conditions)
+
+
+class Tasks:
+    """The tasks of a host. Their waits are held while they are polled, and begun again from the record otherwise."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self.waits: dict[str, tuple[Wait, threading.Lock]] = {}
+
+    def begins(self, job_ids: Sequence[str]) -> dict[str, int]:
+        """{job: where what counts as new for the caller begins}. Raises JobNotFound."""
+        return {job_id: JobWait(self._host, job_id, Goal(), None).begin for job_id in job_ids}
+
+    def create(
+        self, tool: str, arguments: Mapping[str, Any], *, begins: dict[str, int], bound_s: float | None
+    ) -> TaskRecord:
+        """Keep the wait that this call of `tool` asked for; `begins` is what `begins` gave. Raises StateError."""
+        given = arguments.get("cursor")
+        cursor = 0 if tool == "execute" else None if given is None else int(given)
+        first = next(iter(begins))
+        now = datetime.now(UTC)
+        task = TaskRecord(
+            task_id=f"{first}.{secrets.token_hex(4)}" if os.path.lexists(self._path(first)) else first,
+            tool=tool,
+            job_ids=tuple(begins),
+            conditions={name: arguments[name] for name in Conditions.__annotations__ if name in arguments},
+            begins=begins if cursor is None else {first: cursor},
+            cursor=cursor,
+            mode=arguments.get("mode", "any"),
+            max_bytes=int(arguments.get("max_bytes", CHARS)),
+            created_at=now,
+            updated_at=now,
+            deadline_at=None if bound_s is None else now + timedelta(seconds=bound_s),
+        )
+        return self._keep(task)
+
+    def read(self, task_id: str) -> TaskRecord | None:
+        """None when there is no such task, or its record is damaged: it goes with its job."""
+        try:
+            task = self._host.store.load(self._path(task_id), TaskRecord)
+            if task is not None:
+                CONDITIONS.validate_python(task.conditions)
+        except (JobNotFound, StateError, ValidationError):
+            return None
+        return task
+
+    def check(self, task: TaskRecord, shape: Callable[[Waited], dict[str, Any]]) -> tuple[TaskRecord, str]:
+        """The task as it is now, with its result as `shape` gives it; until then the last line of its jobs beside it.
+
+        Raises JobNotFound when a job is gone.
+        """
+        if task.result is not None or task.cancelled:
+            return task, ""
+        try:
+            if task.task_id not in self.waits:
+                self._forget_removed()
+                self.waits.setdefault(task.task_id, (self._resume(task), threading.Lock()))
+            wait, lock = self.waits[task.task_id]
+            with lock:
+                waited = wait.check()
+        except JobNotFound:
+            self.waits.pop(task.task_id, None)
+            raise
+        if waited is None:
+            return task, last_line(wait)
+        self.waits.pop(task.task_id, None)
+        return self._keep(task, result=shape(self._answer(task, waited))), ""
+
+    def cancel(self, task: TaskRecord) -> None:
+        """End the waiting, never the job."""
+        self.waits.pop(task.task_id, None)
+        if task.result is None and not task.cancelled:
+            self._keep(task, cancelled=True)
+
+    def _forget_removed(self) -> None:
+        """Of tasks that nobody polls any more, when their jobs have gone."""
+        for task_id in [one for one in self.waits if not os.path.lexists(self._path(one))]:
+            self.waits.pop(task_id, None)
+
+    def _keep(self, task: TaskRecord, **changes: Any) -> TaskRecord:
+        if changes:
+            task = task.model_copy(update=changes | {"updated_at": datetime.now(UTC)})
+        self._host.store.save(self._path(task.task_id), task)
+        return task
+
+    def _resume(self, task: TaskRecord) -> Wait:
+        left = None if task.deadline_at is None else max(0.0, (task.deadline_at - datetime.now(UTC)).total_seconds())
+        return Wait(
+            self._host,
+            task.job_ids,
+            # A client may have written a number as text.
+            goal(**CONDITIONS.validate_python(task.conditions)),
+            cursor=task.cursor,
+            mode=task.mode,
+            timeout=left,
+            max_bytes=task.max_bytes,
+            begins=task.begins,
+        )
+
+    def _answer(self, task: TaskRecord, waited: Waited) -> Waited:
+        if task.tool != "execute":
+            return waited
+        host = self._host.find(waited.job_id)
+        job = host.look(waited.job_id)
+        return ran(
+            Started(
+                job_id=job.id,
+                status=waited.status,
+                host=host.name or None,
+                log_path=host.log_path(job.log),
+                attach=host.attach_line(job),
+            ),
+            waited,
+        )
+
+    def _path(self, task_id: str) -> Path:
+        """Where the record is; raises JobNotFound for what is not an id of a task."""
+        parts = ID.fullmatch(task_id)
+        if parts is None:
+            raise JobNotFound(task_id)
+        return self._host.find(parts[1]).store.folder(parts[1]) / (f"task-{parts[2]}.json" if parts[2] else "task.json")
+
+
+def last_line(wait: Wait) -> str:
+    """The last line of the first job that has printed any."""
+    with suppress(TmuxjobsError):
+        return next((line for one in wait.all if (line := one.last_line())), "")
+    return ""

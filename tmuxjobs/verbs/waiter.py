@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from queue import Empty, SimpleQueue
 from typing import ParamSpec, Protocol, TypeVar
 
-from tmuxjobs.models import Job
+from tmuxjobs.states import Job
 from tmuxjobs.system.watch import Watch, watching
 
 P = ParamSpec("P")
@@ -36,15 +36,15 @@ class Watched:
     """What checks of one job share: they are woken by changes in its folder and by the end of its runner."""
 
     RECHECK_S = 1.0
-    """Between two checks without an event: it makes up for what the kernel did not report."""
+    """Poll interval in case an event was missed."""
     UNWATCHED_S = 0.02
-    """Likewise where nothing can be watched."""
+    """Likewise without file watching."""
 
     def __init__(self, job: Job, *, logs: bool) -> None:
         self.folder = job.folder
         self.runner = job.run.pid if job.run else None
-        self.wake: Callable[[], None] = _unheard
-        self.watch = Watch(_unheard, logs=logs)
+        self.wake: Callable[[], None] = unheard
+        self.watch = Watch(unheard, logs=logs)
 
     @property
     def pause_s(self) -> float:
@@ -57,7 +57,7 @@ class Watched:
             yield
 
 
-def _unheard() -> None:
+def unheard() -> None:
     """Nobody waits between two checks: a client that polls calls again."""
 
 

@@ -1,0 +1,120 @@
+"""`execute --wait` stands in for a command for those who type too: nothing is shown twice or left for the shell."""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from select import select
+
+import pytest
+from support import Jobs, wait_until
+
+WAIT = f"{sys.executable} -m tmuxjobs execute --wait -- "
+
+
+class Shell:
+    """An interactive shell on a terminal of its own, as the person has it who types."""
+
+    def __init__(self) -> None:
+        self.seen = b""
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.environ["PS1"] = "SHELL> "
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored where the tests run in the background of a script
+            os.execvp("bash", ["bash", "--norc", "--noprofile", "-i"])
+
+    def type(self, text: str) -> None:
+        os.write(self.fd, text.encode())
+
+    def until(self, text: str) -> str:
+        """All that was shown since the last call, once that is in it."""
+        wait_until(self._read, lambda seen: text.encode() in seen, timeout=60)
+        seen, self.seen = self.seen, b""
+        return seen.decode()
+
+    def _read(self) -> bytes:
+        while select([self.fd], [], [], 0.02)[0]:
+            self.seen += os.read(self.fd, 65536)
+        return self.seen
+
+    def close(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        os.close(self.fd)
+        os.waitpid(self.pid, 0)
+
+
+@pytest.fixture
+def shell() -> Iterator[Shell]:
+    shell = Shell()
+    shell.until("SHELL> ")
+    yield shell
+    shell.close()
+
+
+def test_password_is_neither_echoed_nor_run(shell: Shell, isolated: Path) -> None:
+    shell.type(f"{WAIT}\"python3 -c 'import getpass; print(len(getpass.getpass()), 4711)'\"\r")
+    shell.until("Password: ")
+    shell.type("echo t0psecret\r")
+    answer = shell.until("SHELL> ")
+    assert "14 4711" in answer
+    shell.type("echo $?\r")
+    assert "t0psecret" not in answer + shell.until("SHELL> ")
+    places = [path for path in isolated.rglob("*") if path.is_file()]
+    assert [path for path in places if b"t0psecret" in path.read_bytes()] == []
+
+
+def test_what_is_typed_is_edited_and_shown_once(shell: Shell) -> None:
+    shell.type(f"{WAIT}\"read -p 'Name? ' x; echo got \\$x; read y\"\r")
+    shell.until("Name? ")
+    shell.type("ax\x7fda\r")
+    answer = shell.until("got ada")
+    assert answer.count("ada") == 2
+    shell.type("left over\r")
+    assert "not found" not in shell.until("SHELL> ")
+
+
+def test_keys_that_end_and_stop_are_signals_for_us(shell: Shell, jobs: Jobs) -> None:
+    shell.type(f"{WAIT}\"trap 'echo interrupted; exit 3' INT; echo ready $((6 * 7)); while :; do sleep 0.1; done\"\r")
+    shell.until("ready 42")
+    shell.type("\x1a")
+    shell.until("SHELL> ")
+    shell.type("stty -a | grep -o '[^ ]*icanon'\r")
+    assert "-icanon" not in shell.until("icanon\r\n").replace("[^ ]*icanon", "")
+    assert jobs.list().jobs[0].status == "running"
+    shell.type("fg\r")
+    shell.until("trap")
+    # Until the shell has handed over its terminal, Ctrl-C is the shell's.
+    wait_until(lambda: os.tcgetpgrp(shell.fd) != shell.pid)
+    shell.type("\x03")
+    shell.until("interrupted")
+    shell.until("SHELL> ")
+    shell.type("echo code $?\r")
+    shell.until("code 3")
+
+
+@pytest.mark.parametrize(
+    ("given", "command", "said"),
+    [
+        ("a\nb\nc", "cat | wc -c", "5"),
+        ("line\n" * 4000 + "end\n", "cat > /dev/null; echo $?", "0"),
+        ("x" * 1500 + "\n", "wc -c", "1501"),
+        ("word\n" * 3000, "cat | wc -l", "3000"),
+    ],
+)
+def test_pipe_is_typed_with_its_end(given: str, command: str, said: str) -> None:
+    done = subprocess.run([*WAIT.split(), command], input=given, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.rstrip().endswith(said)) == (0, True)
+
+
+@pytest.mark.parametrize("stdin", [subprocess.DEVNULL, subprocess.PIPE], ids=["no input", "an empty pipe"])
+def test_without_input_the_person_answers(jobs: Jobs, stdin: int) -> None:
+    waiting = subprocess.Popen([*WAIT.split(), "read x; echo got $x"], stdin=stdin, stdout=subprocess.PIPE, text=True)
+    if waiting.stdin is not None:
+        waiting.stdin.close()
+        waiting.stdin = None
+    job_id = wait_until(lambda: [job.job_id for job in jobs.list().jobs if job.waits_for])[0]
+    jobs.interact(job_id, "it", wait=0)
+    assert waiting.communicate(timeout=60)[0].splitlines()[-1] == "got it"

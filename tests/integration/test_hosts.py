@@ -1,0 +1,394 @@
+"""Jobs on another host over ssh: they run there, are found here by their ids, and a cut connection loses nothing."""
+
+import contextlib
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from far import Far
+from support import Jobs, Screen, wait_until
+
+from tmuxjobs import Settings
+from tmuxjobs.errors import HostError, InvalidInput, JobNotFound, NotAllowed
+from tmuxjobs.hosts.connection import Connection
+from tmuxjobs.hosts.far import FarServer
+
+PRINTS = "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo line $i; [ $((i % 100)) -gt 0 ] || sleep 0.05; done"
+PRINTED = "".join(f"line {number}\n" for number in range(1, 3001))
+
+
+def raw(jobs: Jobs, job_id: str) -> str:
+    return jobs.output(job_id, max_bytes=400_000).stdout
+
+
+def test_job_runs_on_the_host_by_the_same_programs(far: Far, far_jobs: Jobs) -> None:
+    started = far_jobs.execute("hostname; pwd")
+    waited = far_jobs.wait(started.job_id, timeout=30)
+    assert (waited.status, waited.stdout) == ("completed", f"gpu1\n{far.home}\n")
+    log = Path(started.log_path)
+    assert (started.host, log.parents[2]) == ("gpu1", far.state)
+    assert log.read_bytes() == f"gpu1\r\n{far.home}\r\n".encode()
+    assert {path.stat().st_mode & 0o777 for path in (far.state, log.parent)} == {0o700}
+    assert not (far_jobs.host.settings.state_dir / "jobs" / started.job_id).exists()
+
+
+def lose(far: Far, jobs: Jobs) -> None:
+    """Cut the connection, and be told of it."""
+    far.cut()
+    wait_until(lambda: not jobs._hosts.used()[0].is_reached)
+
+
+def test_unit_is_sent_once_and_again_when_it_was_changed(far: Far, far_jobs: Jobs) -> None:
+    far_jobs.execute("true", wait=10)
+    [unit] = [path for path in (far.state / "pane").iterdir() if path.name != "installed.json"]
+    runner = unit / "tmuxjobs" / "pane" / "runner.py"
+    text, inode = runner.read_text(), runner.stat().st_ino
+    lose(far, far_jobs)
+    far_jobs.execute("true", wait=10)
+    assert runner.stat().st_ino == inode
+    runner.write_text(text.replace("import", "IMPORT", 1))
+    lose(far, far_jobs)
+    assert far_jobs.execute("true", wait=10).status == "completed"
+    assert runner.read_text() == text
+    assert [path.name for path in (far.state / "pane").iterdir()] == [unit.name]
+
+
+def test_list_has_the_jobs_of_all_hosts_newest_first(far_jobs: Jobs) -> None:
+    ids = [far_jobs.execute("true", host=host, wait=10).job_id for host in ("", "gpu1", "", "gpu1")]
+    found = far_jobs.list()
+    assert [job.job_id for job in found.jobs] == ids[::-1]
+    assert [job.host for job in found.jobs] == ["gpu1", None, "gpu1", None]
+    assert found.total == 4
+    assert [job.job_id for job in far_jobs.list(limit=1).jobs] == ids[-1:]
+
+
+def test_any_process_finds_a_job_by_its_id(far: Far, far_jobs: Jobs) -> None:
+    job_id = far_jobs.execute("read x; echo got $x", name="asks").job_id
+    other = Jobs.open(Settings.load(ssh=far.ssh))
+    assert other.status(job_id).host == "gpu1"
+    assert other.interact(job_id, "it", pattern="got it").stdout == "got it\n"
+    other._hosts.close()
+    assert far_jobs.wait(job_id, timeout=30).status == "completed"
+
+
+def test_job_of_another_user_of_the_host_s_state_is_seen(far: Far, far_jobs: Jobs) -> None:
+    far_jobs.execute("true", wait=10)
+    new = Jobs.open(Settings.load(ssh=far.ssh, state_dir=far.folder / "other", hosts="gpu1"))
+    job_id = new.execute("echo there; sleep 1000", host="gpu1").job_id
+    assert far_jobs.status(job_id).status == "running"
+    assert new.kill(job_id).status == "killed"
+    assert far_jobs.status(job_id).status == "killed"
+    new._hosts.close()
+
+
+def test_kill_ends_the_whole_tree_there(far: Far, far_jobs: Jobs) -> None:
+    job_id = far_jobs.execute("setsid -f sleep 1000; sleep 1000").job_id
+    wait_until(lambda: len(far.processes("sleep")) == 2)
+    killed = far_jobs.kill(job_id)
+    assert (killed.status, killed.survivors) == ("killed", ())
+    assert far.processes("sleep") == []
+
+
+def test_what_a_killed_runner_left_is_known_and_ended(far: Far, far_jobs: Jobs) -> None:
+    job_id = far_jobs.execute("trap '' HUP; sleep 1000").job_id
+    wait_until(lambda: far.processes("sleep"))
+    [runner] = [one for one in far.processes("tmuxjobs-job") if "runner" in one.cmdline()]
+    runner.kill()
+    status = wait_until(lambda: far_jobs.status(job_id), lambda status: status.status == "lost")
+    assert "sleep" in {one.name for one in status.survivors}
+    assert far_jobs.kill(job_id, grace=0).status == "killed"
+    assert far.processes("sleep") == []
+
+
+def test_cut_connection_loses_no_byte_and_no_end(far: Far, far_jobs: Jobs) -> None:
+    job_id = far_jobs.execute(PRINTS).job_id
+    for number in (500, 1500):
+        far_jobs.wait(job_id, pattern=f"line {number}$", timeout=30)
+        far.cut()
+    waited = far_jobs.wait(job_id, timeout=50)
+    assert (waited.reason, waited.status, waited.exit_code) == ("exit", "completed", 0)
+    assert raw(far_jobs, job_id) == PRINTED
+    assert far_jobs.status(job_id).log == "complete"
+
+
+def test_job_of_a_host_out_of_reach_is_unknown_and_then_exact(far: Far, far_jobs: Jobs) -> None:
+    job_id = far_jobs.execute("echo before; sleep 1; echo after; exit 3").job_id
+    far_jobs.wait(job_id, pattern="before", timeout=30)
+    far.down()
+    status = wait_until(lambda: far_jobs.status(job_id), lambda status: status.status == "unknown")
+    assert re.search(r"unknown \(host gpu1 unreachable since \d\d:\d\d\)", status.text())
+    assert [(job.job_id, job.status) for job in far_jobs.list().jobs] == [(job_id, "unknown")]
+    with pytest.raises(HostError, match="gpu1"):
+        far_jobs.kill(job_id)
+    with pytest.raises(HostError, match="gpu1"):
+        far_jobs.execute("true")
+    assert far_jobs.execute("echo here", host="", wait=10).stdout == "here\n"
+    far.up()
+    ended = wait_until(lambda: far_jobs.status(job_id), lambda status: status.status == "failed")
+    assert (ended.exit_code, ended.log) == (3, "complete")
+    assert raw(far_jobs, job_id) == "before\nafter\n"
+
+
+def test_wait_goes_on_over_a_cut(far: Far, far_jobs: Jobs) -> None:
+    job_id = far_jobs.execute("sleep 1; echo done").job_id
+    far.cut()
+    waited = far_jobs.wait(job_id, timeout=50)
+    assert (waited.reason, waited.stdout) == ("exit", "done\n")
+
+
+def test_events_of_all_hosts_are_in_one_order(far_jobs: Jobs) -> None:
+    ids = [far_jobs.execute("true", host=host, wait=10).job_id for host in ("gpu1", "", "gpu1")]
+    wait_until(lambda: [(one.event, one.job_id) for one in far_jobs.events()], lambda seen: len(seen) == 6)
+    entries = far_jobs.events()
+    assert [one.n for one in entries] == list(range(1, 7))
+    assert [one.job_id for one in entries if one.event == "start"] == ids
+    assert [one.job_id for one in entries if one.event == "end"] == ids
+    assert {one.status for one in entries if one.event == "end"} == {"completed"}
+
+
+def test_readiness_of_a_far_job_is_an_event(far_jobs: Jobs) -> None:
+    job_id = far_jobs.execute("echo up; sleep 1000", ready_when="pattern up").job_id
+    seen = wait_until(lambda: [(one.event, one.job_id) for one in far_jobs.events()], lambda seen: len(seen) == 2)
+    assert seen == [("start", job_id), ("ready", job_id)]
+
+
+def test_new_connection_forgets_no_job_that_another_process_starts_meanwhile(
+    far: Far, far_jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far_jobs.execute("true", wait=10)
+    other = Jobs.open(Settings.load(ssh=far.ssh, hosts="gpu1"))
+    ask, ids = Connection.ask, list[str]()
+
+    def asked(self: Connection, do: str, *args: Any, **given: Any) -> Any:
+        answer = ask(self, do, *args, **given)
+        if do == "begin":
+            ids.append(far_jobs.execute("true").job_id)
+        return answer
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Connection, "ask", asked)
+        assert ids == [job.job_id for job in other.list().jobs][: len(ids)]
+    assert far_jobs.wait(ids[0], timeout=30).status == "completed"
+    other._hosts.close()
+
+
+def test_environment_of_a_job_whose_start_was_cut_off_does_not_stay_there(
+    far: Far, far_jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(*_: object, **__: object) -> None:
+        far.cut()
+        raise HostError("The connection is lost.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tmuxjobs.verbs.execute.launch", cut)
+        with pytest.raises(HostError):
+            far_jobs.execute("true", env={"TOKEN": "secret"})
+    [folder] = (far.state / "jobs").iterdir()
+    assert (folder / "env").exists()
+    monkeypatch.setattr("tmuxjobs.outcome.LAUNCH_S", 0.0)
+    wait_until(lambda: far_jobs.status(folder.name).status == "lost" and not (folder / "env").exists())
+
+
+def test_start_that_is_cut_off_leaves_a_job_that_tells_how_it_went(
+    far_jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = FarServer.cmd
+
+    def cut(self: FarServer, cmd: str, *given: Any, **named: Any) -> Any:
+        answer = call(self, cmd, *given, **named)
+        if "new-window" in (cmd, *given):
+            raise HostError("The connection is lost.")
+        return answer
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FarServer, "cmd", cut)
+        with contextlib.suppress(HostError):  # it may be seen to run already
+            far_jobs.execute("sleep 1; echo ran")
+    [job] = far_jobs.list().jobs
+    assert far_jobs.wait(job.job_id, timeout=40).stdout == "ran\n"
+
+
+def test_what_a_killed_agent_left_half_made_goes_at_the_next_start(far: Far, far_jobs: Jobs) -> None:
+    far_jobs.execute("true", wait=10)
+    making = far.state / "jobs" / ".new-cut-0000"
+    making.mkdir()
+    (making / "env").write_text("TOKEN=secret")
+    [machine] = (far.state / "open").iterdir()
+    (machine / "cut-0000").touch()
+    far_jobs.execute("true", wait=10)
+    assert not making.exists()
+    assert not (machine / "cut-0000").exists()
+
+
+def test_job_waits_for_its_turn_there_and_starts_without_us(far: Far, far_jobs: Jobs) -> None:
+    first = far_jobs.execute("read x", name="first", group="one").job_id
+    assert far_jobs.group("one", limit=1).limit == 1
+    waits = far_jobs.execute("true", name="waits", group="one")
+    behind = far_jobs.execute("true", name="behind", after=[waits.job_id])
+    assert "place 1 of 1: 1 job runs in group one, and its limit is 1" in waits.text()
+    assert behind.status == "queued"
+    gone = far_jobs.execute("true", name="gone", group="one").job_id
+    assert far_jobs.kill(gone).status == "killed"
+    changed = far_jobs.queue(waits.job_id, command="hostname")
+    assert changed.status == "queued"
+    far_jobs.interact(first, "", wait=0)
+    far.down()
+    for job_id in (waits.job_id, behind.job_id):  # who ends there moves the queue on
+        wait_until((far.state / "jobs" / job_id / "exit.json").exists)
+    far.up()
+    assert wait_until(lambda: far_jobs.status(behind.job_id), lambda job: job.status != "unknown").status == "completed"
+    assert far_jobs.output(waits.job_id).stdout == "gpu1\n"
+    events = [one.event for one in far_jobs.events() if one.job_id == waits.job_id]
+    assert events == ["queued", "start", "end"]
+
+
+def test_job_comes_after_jobs_of_its_own_machine_alone(far_jobs: Jobs) -> None:
+    here = far_jobs.execute("true", host="").job_id
+    with pytest.raises(InvalidInput, match="is on another machine"):
+        far_jobs.execute("true", after=[here])
+
+
+def test_old_jobs_go_there_at_a_start(far: Far) -> None:
+    jobs = Jobs.open(Settings.load(max_jobs=40, ssh=far.ssh, host="gpu1", keep_jobs=2, keep_windows=1))
+    ids = [jobs.execute("true", wait=10).job_id for _ in range(5)]
+
+    def left() -> list[str]:
+        jobs.execute("true", wait=10)
+        return [job_id for job_id in ids if (far.state / "jobs" / job_id).exists()]
+
+    wait_until(left, lambda found: found == [])
+    assert jobs.prune(everywhere=True) is not None
+    assert len(list((far.state / "jobs").iterdir())) == 2
+    jobs._hosts.close()
+
+
+def test_clean_up_takes_a_request_that_came_after_the_end(far: Far, far_jobs: Jobs) -> None:
+    ended_id, running_id = (far_jobs.execute(command).job_id for command in ("true", "sleep 1000"))
+    wait_until(lambda: far_jobs.status(ended_id).status, lambda status: status == "completed")
+    requests = [far.state / "jobs" / one / "stop.json" for one in (ended_id, running_id)]
+    for path in requests:
+        path.write_text("{}")
+    far_jobs.prune(everywhere=True)
+    assert [path.exists() for path in requests] == [False, True]
+    requests[1].unlink()
+
+
+def test_jobs_of_a_machine_that_is_gone_can_be_forgotten(far: Far, far_jobs: Jobs) -> None:
+    job_id = far_jobs.execute("sleep 1000").job_id
+    far.down()
+    wait_until(lambda: far_jobs.status(job_id).status, lambda status: status == "unknown")
+    (far_jobs.host.settings.state_dir / "hosts" / "gpu1" / "unreachable").touch()
+    os.utime(far_jobs.host.settings.state_dir / "hosts" / "gpu1" / "unreachable", (0, 0))
+    assert "`tmuxjobs prune --forget gpu1` drops its jobs here" in far_jobs.status(job_id).text()
+    assert far_jobs.prune(forget="gpu1") == [job_id]
+    with pytest.raises(JobNotFound):
+        far_jobs.status(job_id)
+    with pytest.raises(InvalidInput, match="Nothing is known here of a host 'gpu1'"):
+        far_jobs.prune(forget="gpu1")
+
+
+def test_person_attaches_to_a_far_job_and_inside_tmux_in_a_window(
+    far: Far, far_jobs: Jobs, screen: Callable[..., Screen], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = far_jobs.execute("read x; echo got $x", name="asks").job_id
+    terminal = screen(*far_jobs.attach(job_id))
+    terminal.press("it", "Enter")
+    terminal.until("got it", "r run again")
+    terminal.press("r")
+    terminal.until("this machine has no tmuxjobs of its own")
+    monkeypatch.setitem(far_jobs.host.environ, "TMUX", "/tmp/other,1,0")
+    assert far_jobs.attach(job_id)[1:4] == ["new-window", "-n", job_id]
+
+
+def test_agent_uses_only_hosts_that_are_allowed(far: Far) -> None:
+    jobs = Jobs.open(Settings.load(ssh=far.ssh))
+    job_id = jobs.execute("sleep 1000", host="gpu1").job_id
+    agent = jobs.called_by("agent")
+    with pytest.raises(NotAllowed, match="TMUXJOBS_HOSTS"):
+        agent.execute("true", host="gpu1")
+    with pytest.raises(JobNotFound):
+        agent.status(job_id)
+    assert agent.list().jobs == ()
+    jobs.kill(job_id)
+    jobs._hosts.close()
+
+
+def change(far: Far, name: str, before: str, after: str) -> None:
+    path = far.folder / name
+    path.write_text(path.read_text().replace(before, after))
+
+
+def only(far: Far, *programs: str) -> str:
+    """A PATH there with these alone; our own additions lead nowhere."""
+    place = far.folder / "bin"
+    place.mkdir()
+    for program in programs:
+        (place / program).symlink_to(sys.executable if program == "python3" else str(shutil.which(program)))
+    return str(place)
+
+
+@pytest.mark.parametrize(
+    ("breaks", "said"),
+    [
+        (lambda far: change(far, "config", "Host gpu1", "Host gpu2"), "no host of that name"),
+        (lambda far: change(far, "known", "ssh-", "no-"), "its host key is not known here"),
+        (lambda far: (far.folder / "key.pub").write_text(""), "it lets us in by no key"),
+        (lambda far: far.down(), "nothing answers there"),
+        (lambda far: change(far, "enter", "cd\n", f"PATH={only(far, 'sh')}\ncd\n"), "python3"),
+        (lambda far: change(far, "enter", "cd\n", "echo noise; exit 7\ncd\n"), "ended"),
+    ],
+    ids=["name", "host key", "key", "down", "python3", "login"],
+)
+def test_host_that_cannot_be_used_is_told_in_one_sentence(
+    far: Far, far_jobs: Jobs, breaks: Callable[[Far], object], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tmuxjobs.hosts.connection.PATHS", "/nowhere")
+    breaks(far)
+    with pytest.raises(HostError) as error:
+        far_jobs.execute("true")
+    assert "'gpu1'" in str(error.value)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_host_without_tmux_is_told(far: Far, far_jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tmuxjobs.hosts.connection.PATHS", "/nowhere")
+    change(far, "enter", "cd\n", f"PATH={only(far, 'sh', 'python3')}\ncd\n")
+    with pytest.raises(HostError, match="has no tmux: install tmux"):
+        far_jobs.execute("true")
+
+
+def test_login_that_prints_and_a_bare_environment_do_no_harm(far: Far, far_jobs: Jobs) -> None:
+    change(far, "enter", "cd\n", "unset LANG; PATH=/bin:/usr/bin; echo Welcome to gpu1; cd\n")
+    answer = far_jobs.execute("echo ä; locale charmap", wait=10)
+    assert answer.stdout == "ä\nUTF-8\n"
+
+
+def test_tail_of_a_large_log_reads_its_end_alone(far: Far, far_jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = far_jobs.execute("yes 0123456789abcdef | head -c 20000000; echo; echo end", wait=50).job_id
+    host = far_jobs._hosts.used()[0]
+    read: list[int] = []
+    reads = host.read_log
+
+    def counted(path: Path, at: int, size: int) -> bytes:
+        data = reads(path, at, size)
+        read.append(len(data))
+        return data
+
+    monkeypatch.setitem(__import__("tmuxjobs.text.log", fromlist=["readers"]).readers, host.store.root, counted)
+    assert far_jobs.tail(job_id, lines=1).stdout.strip() == "end"
+    assert 0 < sum(read) < 1_000_000
+
+
+def test_connection_that_was_closed_is_not_made_anew(far: Far, far_jobs: Jobs) -> None:
+    far_jobs.execute("true", wait=10)
+    [host] = far_jobs._hosts.used()
+    host.close()
+    with pytest.raises(HostError, match="is closed"):
+        host.reached()
+    assert not host.is_reached

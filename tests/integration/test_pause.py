@@ -1,0 +1,110 @@
+"""A job is paused with all that it started, and goes on."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+
+import psutil
+import pytest
+from fastmcp import Client
+from support import Jobs, Screen, ended, record_of, server_of, sleeping, wait_until
+
+from tmuxjobs.errors import InvalidInput, JobEnded
+
+TICKS = "while :; do echo tick; sleep 0.01; done"
+
+
+def states(jobs: Jobs, job_id: str) -> set[str]:
+    """Of all processes of the job."""
+    run = record_of(jobs, job_id).run
+    assert run is not None
+    found = set()
+    for process in psutil.Process(run.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            # Its runner shows in tmux how it stands, by a process that is none of the job's.
+            found |= {process.status()} if not process.name().startswith("tmux") else set()
+    return found - {psutil.STATUS_ZOMBIE}
+
+
+def test_paused_job_neither_works_nor_prints_until_it_is_resumed(jobs: Jobs) -> None:
+    job_id = jobs.execute(f"({TICKS}) & {TICKS}").job_id
+    wait_until(lambda: jobs.status(job_id).log_bytes)
+    answer = jobs.pause(job_id)
+    assert (answer.status, states(jobs, job_id)) == ("paused", {psutil.STATUS_STOPPED})
+    assert jobs.status(job_id).status == "paused"
+    assert [job.job_id for job in jobs.list(status="paused").jobs] == [job_id]
+    size = wait_until(lambda: jobs.status(job_id).log_bytes)
+    assert jobs.resume(job_id).status == "running"
+    wait_until(lambda: jobs.status(job_id).log_bytes > size + 100)
+
+
+def test_time_paused_does_not_count_for_the_timeout(jobs: Jobs) -> None:
+    job_id = jobs.execute("sleep 1003", timeout=2).job_id
+    jobs.pause(job_id)
+    started = record_of(jobs, job_id).started_monotonic
+    wait_until(lambda: jobs.status(job_id).runtime, lambda runtime: runtime > 3)
+    assert jobs.status(job_id).status == "paused"
+    jobs.resume(job_id)
+    assert ended(jobs, job_id).reason == "timeout"
+    assert started
+
+
+def test_paused_job_is_killed_at_once(jobs: Jobs) -> None:
+    job_id = jobs.execute("sleep 1004").job_id
+    jobs.pause(job_id)
+    answer = jobs.kill(job_id)
+    assert (answer.status, answer.survivors, sleeping(1004)) == ("killed", (), [])
+
+
+def test_job_that_somebody_else_stopped_is_told_as_paused_and_resumed(jobs: Jobs) -> None:
+    job_id = jobs.execute("sleep 1005").job_id
+    [process] = wait_until(lambda: sleeping(1005))
+    os.kill(process.pid, signal.SIGSTOP)
+    wait_until(lambda: jobs.status(job_id).status, lambda status: status == "paused")
+    assert jobs.resume(job_id).status == "running"
+
+
+def test_only_a_running_job_is_paused(jobs: Jobs) -> None:
+    job_id = jobs.execute("exit 3").job_id
+    ended(jobs, job_id)
+    with pytest.raises(JobEnded, match="does not run: exit code 3"):
+        jobs.pause(job_id)
+    with pytest.raises(InvalidInput, match="waits for its turn"):
+        jobs.pause(jobs.execute("true", delay=1000).job_id)
+
+
+def test_window_of_a_paused_job_says_so(jobs: Jobs, screen: Callable[..., Screen]) -> None:
+    job_id = jobs.execute("sleep 1006").job_id
+    jobs.pause(job_id)
+    screen(rows=30, columns=140).until(f"‖{job_id}", "1 paused")
+
+
+def test_pause_and_resume_are_events_of_the_job(jobs: Jobs) -> None:
+    job_id = jobs.execute("sleep 1007").job_id
+    jobs.pause(job_id)
+    jobs.pause(job_id)  # it is already
+    jobs.kill(job_id, signal="CONT", end=False)
+    told = [entry for entry in jobs.events() if entry.job_id == job_id]
+    assert [entry.event for entry in told] == ["start", "pause", "resume"]
+    assert f"{job_id} paused: sleep 1007" in jobs.event_line(told[1])
+
+
+async def test_agent_that_waits_is_told_once_that_the_job_was_paused(jobs: Jobs) -> None:
+    job_id = jobs.execute("sleep 1008").job_id
+    async with Client(server_of(jobs)) as client:
+        waiting = asyncio.create_task(client.call_tool("wait", {"job_id": job_id, "timeout": 40}))
+        await asyncio.to_thread(jobs.pause, job_id)
+        answer = (await waiting).structured_content
+        assert answer is not None
+        assert (answer["reason"], answer["status"]) == ("paused", "paused")
+        again = (await client.call_tool("wait", {"job_id": job_id, "timeout": 0.1})).structured_content
+        assert again is not None
+        assert again["reason"] == "timeout"
+
+
+def test_wait_of_a_person_goes_on_over_a_pause(jobs: Jobs) -> None:
+    job_id = jobs.execute("sleep 1009").job_id
+    jobs.pause(job_id)
+    assert jobs.wait(job_id, timeout=0.1).reason == "timeout"

@@ -1,0 +1,236 @@
+"""Rules as people write them: what they match, and that a wrong one stops the start with file, line and reason."""
+
+import contextlib
+from pathlib import Path
+
+import pytest
+
+from tmuxjobs.errors import SettingsError
+from tmuxjobs.policy.commands import seen
+from tmuxjobs.policy.load import pattern_policy, policy_of, table_in
+from tmuxjobs.policy.rules import Asked, Policy, verdict_on
+from tmuxjobs.policy.tree import Unclear
+
+
+def policy(folder: Path, text: str) -> Policy:
+    path = folder / "rules.toml"
+    path.write_text(text)
+    table = table_in(path, known=())
+    assert table is not None
+    return policy_of(table, folder)
+
+
+def kind(policy: Policy, line: str, **more: object) -> str:
+    asked = {"cwd": policy.roots[0], "shell": "/bin/bash"} | more
+    return verdict_on([policy], Asked(line, **asked)).kind  # type: ignore[arg-type]
+
+
+def refusal(folder: Path, text: str) -> str:
+    with pytest.raises(SettingsError) as caught:
+        policy(folder, text)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("rule", "yes", "no"),
+    [
+        ("cargo {build,test}", ["cargo build", "cargo test --all", "cargo 'test'"], ["cargo run", "cargo buildx"]),
+        ("hatch run *", ["hatch run a", "hatch run a b", 'hatch run "$x"'], ["hatch run", "hatch env", "hatch run $x"]),
+        ("python3 -m {pytest,mypy}", ["python3 -m mypy x"], ["python3 -m pip", "python3 -c 1", "python3"]),
+        ("./scripts/*.sh", ["./scripts/a.sh x"], ["./scripts/a.py", "scripts/a.sh", "./scripts/../a.sh"]),
+        ("uptime $", ["uptime"], ["uptime -p", "uptime $x"]),
+        ("'a b' c", ["'a b' c", "a\\ b c"], ["a b c"]),
+        ("git -c *", ["git -c a=b status"], ["git -c", "git --exec-path=/x status"]),
+        ("make --eval=*", ["make --eval=x"], ["make --eval=x SHELL=/y"]),
+        ("sudo apt-get", ["sudo apt-get install x"], ["sudo rm", "sudo"]),
+    ],
+)  # fmt: skip
+def test_rule_is_a_beginning_of_words(tmp_path: Path, rule: str, yes: list[str], no: list[str]) -> None:
+    rules = policy(tmp_path, f"[policy]\nallow = [{rule!r}]" if "'" not in rule else f'[policy]\nallow = ["{rule}"]')
+    assert {line: kind(rules, line) for line in yes} == dict.fromkeys(yes, "allow")
+    assert {line: kind(rules, line) for line in no} == dict.fromkeys(no, "deny")
+
+
+@pytest.mark.parametrize(
+    ("rule", "lines"),
+    [
+        ("docker rm", ["docker rm x", "docker --context a rm x", "docker $x", "/usr/bin/docker rm x", "docker r{m,}"]),
+        ("rm -rf", ["rm -rf x", "rm -fr x", "rm -r -f x", "rm x -rf", "rm $x", "/bin/rm -rf x", "timeout 5 rm -rf x"]),
+        ("git push --force", ["git push --force", "git push origin main --force", "git --no-pager push --force"]),
+    ],
+)
+def test_what_restricts_is_read_broadly(tmp_path: Path, rule: str, lines: list[str]) -> None:
+    rules = policy(tmp_path, f'[policy]\ndefault = "allow"\ndeny = ["{rule}"]')
+    assert {line: kind(rules, line) for line in lines} == dict.fromkeys(lines, "deny")
+    assert kind(rules, "docker ps") == kind(rules, "rm x") == kind(rules, "git push") == "allow"
+
+
+def test_the_strictest_rule_wins(tmp_path: Path) -> None:
+    rules = policy(tmp_path, '[policy]\nallow = ["git"]\nask = ["git push"]\ndeny = ["git push origin"]')
+    assert [kind(rules, line) for line in ("git log", "git push", "git push origin")] == ["allow", "ask", "deny"]
+    assert kind(rules, "git log; git push") == "ask"
+    assert kind(rules, "git log; git push; git push origin") == "deny"
+
+
+def test_default_is_for_what_no_rule_names(tmp_path: Path) -> None:
+    for default in ("allow", "ask", "deny"):
+        rules = policy(tmp_path, f'[policy]\ndefault = "{default}"\nallow = ["ls"]')
+        assert (kind(rules, "ls"), kind(rules, "unheard of")) == ("allow", default)
+
+
+def test_what_cannot_be_read_is_refused_whatever_the_default(tmp_path: Path) -> None:
+    rules = policy(tmp_path, '[policy]\ndefault = "allow"')
+    for line in (
+        "ls '",
+        "$x",
+        "ls;;ls",
+        "eval $x",
+        "bash",
+        "sudo ls",
+        "ls > /etc/x",
+        "PATH=/x ls",
+        "echo ${x@P}",
+        "a\rb",
+    ):
+        assert kind(rules, line) != "allow", line
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[policy]\nallow = [\n  "ls",\n  "echo \'",\n]', "line 4: the policy cannot be used: 'echo '' cannot be read"),
+        ('[policy]\ndefault = "allows"', "line 2: the policy cannot be used: default is 'allows'"),
+        ('[policy]\n\nalow = ["ls"]', "line 3: the policy cannot be used: 'alow' is not known"),
+        ('[policy]\nallow = "ls"', "line 2: the policy cannot be used: allow must be a list of rules"),
+        ('[policy]\nallow = [1]', "line 2: .*neither a text nor a table"),
+        ('[policy]\nallow = ["*"]', "allows every command"),
+        ('[policy]\nallow = [""]', "a rule is empty"),
+        ('[policy]\nroots = ["/no/such"]', "root '/no/such' is not a directory"),
+        ("[policy]\nroots = []", "roots is empty"),
+        ('[policy]\nshells = ["fish"]', "a line of 'fish' cannot be read"),
+        ('[policy]\ntools = "none"', "tools is 'none'"),
+        ('[policy]\nallow = [{ rule = "ls", matches = ["ls"] }]', "'matches' of rule 'ls' is not known"),
+        ('[policy]\nallow = [{ rule = "git log", match = ["git push"] }]', "rule 'git log' does not match 'git push'"),
+        ('[policy]\nask = [{ rule = "git", not_match = ["git log"] }]', "rule 'git' matches 'git log'"),
+        ('[policy]\nallow = [{ rule = "ls", match = ["ls; rm x"] }]', "does not match"),
+        ("[polcy]\n", "'polcy' is not known there"),
+        ("[policy\n", "cannot be read"),
+        ("policy = 1", "it is not a table"),
+    ],
+)  # fmt: skip
+def test_wrong_policy_names_file_line_and_reason(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said.replace("(", r"\(")) as caught:
+        policy(tmp_path, text)
+    assert str(caught.value).startswith(str(tmp_path / "rules.toml"))
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_recipe_of_make_would_run_from_a_variable_is_no_rules(tmp_path: Path) -> None:
+    rules = policy(tmp_path, '[policy]\nallow = ["{make,ls}"]')
+    for line in ("make test", "sh -c make", "timeout 5 make -k"):
+        assert kind(rules, line, env={"ARGS": "-k 'a b'", "DESTDIR": "/tmp/x"}) == "allow"
+        for env in ({"ARGS": "; touch secret"}, {"A": "`x`"}, {"TOOL": "/tmp/evil"}, {"DOCKER": "x"}):
+            verdict = verdict_on([rules], Asked(line, tmp_path, "/bin/bash", env))
+            assert verdict.kind == "deny"
+            assert f"no rule names '{next(iter(env))}=...'" in verdict.why
+            assert "secret" not in str(verdict.findings)
+            assert kind(rules, "ls", env=env) == "allow"
+    named = policy(tmp_path, '[policy]\nallow = ["make ARGS=*", "make test"]')
+    assert kind(named, "make ARGS='; x'") == "allow"
+
+
+def test_environment_shell_and_folder_are_judged(tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to("/")
+    rules = policy(tmp_path, '[policy]\nallow = ["make"]\nenv = ["CI", "APP_*", "GIT_AUTHOR_NAME"]')
+    for env in ({"CI": "1"}, {"APP_X": ""}, {"GIT_AUTHOR_NAME": "a"}):
+        assert kind(rules, "make", env=env) == "allow"
+    for env in (
+        {"OTHER": "1"},
+        {"PATH": "/x"},
+        {"LD_PRELOAD": "x"},
+        {"GIT_EDITOR": "x"},
+        {"BASH_FUNC_make%%": "() { x; }"},
+    ):
+        assert kind(rules, "make", env=env) == "deny"
+    assert kind(rules, "make", shell="/tmp/evil") == "deny"
+    assert kind(rules, "make", shell="/tmp/evil/bash") == "deny"
+    assert kind(rules, "make", shell="/bin/sh") == "allow"
+    for folder in (tmp_path.parent, Path("/"), tmp_path / "out", tmp_path / "out/tmp", tmp_path / ".."):
+        assert kind(rules, "make", cwd=folder) == "deny"
+
+
+@pytest.mark.parametrize(
+    "name", ["PATH", "LD_AUDIT", "GIT_TRACE", "X_PAGER", "BASH_ENV", "PYTHONSTARTUP", "PS4", "a-b", ""]
+)
+def test_no_pattern_for_names_lets_one_through_that_changes_what_runs(tmp_path: Path, name: str) -> None:
+    rules = policy(tmp_path, '[policy]\ndefault = "allow"\nenv = ["*"]')
+    assert kind(rules, "make", env={name: "1"}) == "deny"
+
+
+def test_line_for_bash_is_refused_where_another_shell_would_run_it(tmp_path: Path) -> None:
+    rules = policy(tmp_path, '[policy]\ndefault = "allow"')
+    for line in (
+        "((ls))",
+        "[[ -f a ]] && ls",
+        "ls &> a",
+        "cat <(ls)",
+        "echo $'a'",
+        "function f { ls; }; ls",
+        "cat <<< a",
+        "ls |& cat",
+    ):
+        assert kind(rules, line, shell="/bin/dash") == "deny", line
+    assert kind(rules, "ls && (make; ls) > a", shell="/bin/sh") == "allow"
+
+
+def test_what_a_shell_that_is_not_bash_splits_is_refused(tmp_path: Path) -> None:
+    rules = policy(tmp_path, '[policy]\ndefault = "allow"')
+    for line in ('x="1 PATH=/tmp"; export A=$x; ls', "PATHS+=x ls", "A+=x; ls"):
+        assert kind(rules, line, shell="/bin/dash") == "deny", line
+    assert kind(rules, 'export A="$x"; ls', shell="/bin/dash") == "allow"
+
+
+def test_policy_that_only_narrows_says_nothing_of_what_it_does_not_name(tmp_path: Path) -> None:
+    path = tmp_path / "tmuxjobs.toml"
+    path.write_text('[policy]\ndeny = ["make"]')
+    table = table_in(path, known=())
+    assert table is not None
+    narrower = policy_of(table, tmp_path, default="allow", narrows=True)
+    everything = {"cwd": Path("/"), "env": {"GIT_AUTHOR_NAME": "a"}, "shell": "/bin/bash"}
+    assert verdict_on([narrower], Asked("git -c a=b log", **everything)).kind == "allow"  # type: ignore[arg-type]
+    alone = policy_of(table, tmp_path, default="allow")
+    assert len([one for one in alone.judge(Asked("git -c a=b log", **everything)) if one.kind == "deny"]) == 3  # type: ignore[arg-type]
+    for line in ("make", "ls '", "ls; make"):
+        assert verdict_on([narrower], Asked(line, tmp_path, "/bin/bash")).kind == "deny"
+
+
+@pytest.mark.parametrize(
+    ("patterns", "line", "allowed"),
+    [
+        ((r"^git ",), "GIT status", True), ((r"^git ",), "git log; rm x", False),
+        ((r"^echo ",), "echo $(touch x)", False), ((r"^sudo apt",), "sudo apt update", True),
+        ((r"^make -j[0-9]{1,2}$",), "make -j12", True), ((r"^make -j[0-9]{1,2}$",), "rm -rf /; echo 2}", False),
+        ((r"^ls", r"^wc"), "ls | wc -l", True), ((r"^ls",), "ls | wc -l", False),
+        ((r"^env",), "env rm x", False), ((r"^git",), "git -c a=b log", False),
+        ((r"(a|aa)+$",), f"{'a' * 5000}b", False),
+    ],
+)  # fmt: skip
+def test_patterns_are_searched_in_every_command(
+    tmp_path: Path, patterns: tuple[str, ...], line: str, allowed: bool
+) -> None:
+    assert (kind(pattern_policy(patterns, "there", tmp_path), line) == "allow") is allowed
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "(" * 300 + "ls" + ")" * 300,
+        "echo " + "$(" * 200 + "ls" + ")" * 200,
+        "ls " * 20_000,
+        "<<E\n" * 4_000,
+        "ls;" * 6_000,
+    ],
+)
+def test_size_and_depth_are_bounded(line: str) -> None:
+    with contextlib.suppress(Unclear):
+        assert seen(line) is not None

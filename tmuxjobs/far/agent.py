@@ -1,0 +1,439 @@
+"""Answers on another host for those who use it from here: records, bytes of logs, processes, terminals, tmux.
+
+It keeps whoever asks in step: what has changed of a job is told as the kernel reports it, and before every answer. It
+decides nothing and keeps nothing; without it all jobs run on. Run by path, with `python -I -S`, as `pane/__main__.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+from tmuxjobs import files
+from tmuxjobs.contract import FIRST, mark_of
+from tmuxjobs.errors import StateError
+from tmuxjobs.far.asked import FUNCTIONS, plain
+from tmuxjobs.far.frames import FRAME_BYTES, Stream, frame
+from tmuxjobs.pane import queue
+from tmuxjobs.store import disk, units
+from tmuxjobs.store.index import ID, Index
+from tmuxjobs.system import processes
+from tmuxjobs.system.watch import watching
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any
+
+    Facts = dict[str, tuple[int, int, int]]
+
+RECORDS = {
+    "job.json",
+    "turn.json",
+    "run.json",
+    "slurm.json",
+    "exit.json",
+    "gone.json",
+    "approval.json",
+    "attempts.json",
+    "ready.json",
+    "output.gaps",
+    "stderr.gaps",
+}
+LOGS = {f"{stem}{end}" for stem in ("output", "stderr") for end in (".log", ".raw", ".first.log")}
+SIGNS = {"env", "env.held", "env.ready"}
+"""Files of a job that are told of: with their content, with their size, and that they are there."""
+BREATH_S = 0.005
+"""Between two rounds of news while they follow each other."""
+RECHECK_S = 5.0
+LOCK_S = 10.0
+ASKED_AT_ONCE = 32
+RECORD_BYTES = 1 << 24
+
+
+class Known:
+    """A job as it was told last; one that has ended is not looked at again unless somebody asks for it."""
+
+    def __init__(self) -> None:
+        self.facts: Facts = {}
+        self.ended = False
+        self.runner: tuple[int, str] | None = None
+        self.command: int | None = None
+        self.stands = (False, False)
+        self.watch = contextlib.ExitStack()
+        self.watched: tuple[int, str] | None = None
+
+
+class Agent:
+    def __init__(self, unit: str, out: int) -> None:
+        self.unit = unit
+        self.state = state = os.path.dirname(os.path.dirname(unit))
+        self.jobs = os.path.join(state, "jobs")
+        self.index = Index(Path(state))
+        self.out = out
+        self.known: dict[str, Known] = {}
+        self.waits: dict[str, Any] = {"entries": {}, "groups": ""}
+        self.lock = threading.RLock()
+        self.news = threading.Event()
+        self.salt: bytes | None = None
+        self.places = threading.Semaphore(ASKED_AT_ONCE)
+
+    # What is told
+
+    def write(self, fields: dict[str, Any], data: bytes = b"") -> None:
+        whole = memoryview(frame(fields, data))
+        while whole:
+            whole = whole[os.write(self.out, whole) :]
+
+    def hello(self) -> None:
+        here = processes.here()
+        self.write(
+            {
+                "state": self.state,
+                "mark": mark_of(self.state),
+                "unit": self.unit,
+                "python": os.path.join(self.unit, "tmuxjobs-job"),
+                "here": {"machine": here.machine, "boot": here.boot, "namespace": here.namespace},
+                "node": os.uname().nodename,
+                "home": os.path.expanduser("~"),
+                "environ": dict(os.environ),
+                "umask": own_umask(),
+                "tmux": shutil.which("tmux") or "",
+                "sockets": sockets(),
+                **self.clocks(),
+            }
+        )
+
+    def clocks(self) -> dict[str, float]:
+        return {"monotonic": time.monotonic(), "time": time.time()}
+
+    def follow(self) -> None:
+        """Tell what has changed, whenever the kernel reports a change."""
+        with watching(Path(self.jobs), None, self.news.set):
+            while True:
+                self.news.wait(RECHECK_S)
+                self.news.clear()
+                with self.lock:
+                    self.tell()
+                time.sleep(BREATH_S)
+
+    def tell(self, asked: Iterable[str] = ()) -> None:
+        """Tell what has changed since it was told; of jobs that have ended only of those that are asked for."""
+        self.tell_queue()
+        there = {name for name in os.listdir(self.jobs) if ID.fullmatch(name)}
+        for gone in self.known.keys() - there:
+            self.known.pop(gone).watch.close()
+            self.write({"gone": gone})
+        for name in there:
+            known = self.known.get(name)
+            if known is None or not known.ended or name in asked:
+                self.tell_job(name)
+
+    def tell_queue(self) -> None:
+        """Which jobs wait, and after which others; what a person has set of the groups."""
+        before, entries = self.waits["entries"], {}
+        for entry in queue.waiting(self.state):
+            text = before.get(entry.name)
+            entries[entry.name] = " ".join(queue.befores(self.state, entry)) if text is None else text
+        groups = disk.content(Path(self.state, "groups.json")) or b""
+        waits = {"entries": entries, "groups": groups.decode(errors="replace")}
+        if waits != self.waits:
+            self.waits = waits
+            self.write({"waits": waits})
+
+    def tell_job(self, job_id: str) -> None:
+        known = self.known.setdefault(job_id, Known())
+        facts = self.facts_of(job_id)
+        if "job.json" not in facts and "exit.json" not in facts:
+            return  # it is being removed
+        self.watch(job_id, known)
+        changed = {name: fact for name, fact in facts.items() if known.facts.get(name) != fact}
+        without = [name for name in known.facts if name not in facts]
+        told: dict[str, Any] = {}
+        parts = []
+        for name, fact in changed.items():
+            data = b""
+            if name in RECORDS:
+                try:
+                    data = files.read(os.path.join(self.jobs, job_id, name), RECORD_BYTES)
+                except (OSError, files.Odd):  # gone, or nothing of ours
+                    facts.pop(name)
+                    continue
+            if name == "run.json":
+                with contextlib.suppress(files.Odd):
+                    run = files.fields_of(data)
+                    known.runner = (int(run["pid"]), str(run["start"]))
+                    known.command = run.get("command_pid")
+            told[name] = [fact[0], fact[1], len(data) if name in RECORDS else -1]
+            parts.append(data)
+        alive = known.runner is not None and "exit.json" not in facts and processes.is_alive(*known.runner)
+        if known.runner is not None and not alive and "exit.json" not in facts and self.has_ended(job_id):
+            self.tell_job(job_id)  # it has ended between the two looks
+            return
+        stopped = alive and known.command is not None and processes.stopped(known.command)
+        if told or without or (alive, stopped) != known.stands:
+            runner = known.runner[0] if known.runner else None
+            stands = {"runner": runner, "alive": alive, "stopped": stopped, "whole": not known.facts}
+            self.write({"job": job_id, "files": told, "without": without, **stands}, b"".join(parts))
+        known.facts, known.stands, known.ended = facts, (alive, stopped), "exit.json" in facts
+        if known.ended:
+            known.watch.close()
+        elif known.runner is not None and known.watched != known.runner:
+            self.watch(job_id, known)
+
+    def has_ended(self, job_id: str) -> bool:
+        return os.path.lexists(os.path.join(self.jobs, job_id, "exit.json"))
+
+    def watch(self, job_id: str, known: Known) -> None:
+        if known.ended or (known.watched is not None and known.watched == (known.runner or (0, ""))):
+            return
+        known.watch.close()
+        known.watched = known.runner or (0, "")
+        pid = known.runner[0] if known.runner else None
+        known.watch.enter_context(watching(Path(self.jobs, job_id), pid, self.news.set))
+
+    def facts_of(self, job_id: str) -> Facts:
+        found: Facts = {}
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(os.path.join(self.jobs, job_id)):
+                if entry.name in RECORDS or entry.name in LOGS or entry.name in SIGNS:
+                    with contextlib.suppress(OSError):
+                        facts = entry.stat(follow_symlinks=False)
+                        found[entry.name] = (facts.st_mtime_ns, facts.st_size, facts.st_ino)
+        return found
+
+    # What is asked
+
+    def serve(self, asked: Stream) -> None:
+        """Answer until nobody is there to ask. Each question has a thread: one may wait for a tmux that hangs."""
+        with contextlib.suppress(EOFError):
+            while True:
+                fields, data = asked.frame()
+                self.places.acquire()
+                threading.Thread(target=self.answer, args=(fields, data), daemon=True).start()
+
+    def answer(self, fields: dict[str, Any], data: bytes) -> None:
+        said: dict[str, Any]
+        more = b""
+        try:
+            said = getattr(self, f"do_{fields['do']}")(data, **fields.get("with", {}))
+            more = said.pop("data", b"")
+        except StateError as error:
+            said = {"fault": str(error)}
+        except OSError as error:
+            said = {"fault": f"{error.strerror or type(error).__name__}: {error.filename or self.state}"}
+        except Exception as error:  # noqa: BLE001 - who asked waits for an answer
+            said = {"fault": f"a bug in the agent: {type(error).__name__} {error}"}
+        finally:
+            self.places.release()
+        with self.lock:
+            with contextlib.suppress(FileNotFoundError):
+                self.tell(fields.get("jobs", ()))
+            self.write({"id": fields["id"], **said}, more)
+
+    def do_begin(self, _: bytes, *, have: dict[str, int]) -> dict[str, Any]:
+        """Of ended jobs whose record whoever asks has already, nothing is told."""
+        with self.lock:
+            for job_id, at in have.items():
+                with contextlib.suppress(OSError):
+                    if os.lstat(os.path.join(self.jobs, job_id, "exit.json")).st_mtime_ns == at:
+                        known = self.known[job_id] = Known()
+                        known.ended = True
+        threading.Thread(target=self.follow, daemon=True).start()
+        return {"ids": list(filter(ID.fullmatch, os.listdir(self.jobs))), "salt": self.its_salt()}
+
+    def its_salt(self) -> str:
+        """What its ids are made with."""
+        return (disk.content(Path(self.state, "salt")) or b"").decode("ascii", "replace")
+
+    def do_sync(self, _: bytes) -> dict[str, Any]:
+        return self.clocks()
+
+    def do_read(self, _: bytes, *, job_id: str, name: str, at: int, size: int) -> dict[str, Any]:
+        """Bytes of a log; fewer where it ends."""
+        if name not in LOGS:
+            raise PermissionError(1, "is not a log", name)
+        try:
+            fd = files.opened(os.path.join(self.folder(job_id), name))
+        except FileNotFoundError:
+            return {}
+        except files.Odd as odd:
+            raise StateError(f"'{name}' of job '{job_id}' {odd}.") from None
+        try:
+            return {"data": os.pread(fd, min(size, FRAME_BYTES), at)}
+        finally:
+            os.close(fd)
+
+    def do_run(self, data: bytes, *, argv: list[str], env: dict[str, str], timeout: float) -> dict[str, Any]:
+        """Run a command; `late` says that it was ended because it took longer than its bound."""
+        environ = {key: value for key, value in os.environ.items() if key not in ("TMUX", "TMUX_PANE")}
+        source = subprocess.PIPE if data else subprocess.DEVNULL
+        with subprocess.Popen(
+            argv, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**environ, **env}, cwd="/"
+        ) as process:
+            try:
+                out, err = process.communicate(data or None, timeout=timeout)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                return {"late": True}
+        return {"code": process.returncode, "data": out, "said": err.decode(errors="backslashreplace")}
+
+    def do_call(self, _: bytes, *, name: str, given: list[Any], named: dict[str, Any]) -> dict[str, Any]:
+        return {"value": plain(FUNCTIONS[name](*given, **named))}
+
+    def do_number(self, _: bytes) -> dict[str, Any]:
+        """The number of the next job, which no other gets, and the salt of its id."""
+        with self.locked():
+            number = self.index.next_number()
+        return {"number": number, "salt": self.its_salt()}
+
+    def do_create(self, data: bytes, *, job_id: str, sizes: dict[str, int]) -> dict[str, Any]:
+        """A job's folder with these files, whole or not there at all."""
+        folder, making = self.folder(job_id), Path(self.jobs, f".new-{job_id}")
+        with self.locked():
+            if os.path.lexists(folder):
+                raise FileExistsError(17, "is in the way of a new job", folder)
+            self.clear_marks()
+            job = files.fields_of(data[len(data) - sizes["job.json"] :])
+            if job.get("queue"):
+                queue.enter(self.state, job)
+            else:
+                self.index.mark(job_id, processes.machine_id())
+            try:
+                making.mkdir(mode=0o700)
+                at = 0
+                for name, size in sizes.items():
+                    path = making / name
+                    if not disk.IN_JOB.fullmatch(name):
+                        raise PermissionError(1, "is not a file of a job", name)
+                    disk.replace(Path(self.state), path, data[at : at + size] if size >= 0 else b" " * -size)
+                    at += max(0, size)
+                os.rename(making, folder)
+            except BaseException:
+                shutil.rmtree(making, ignore_errors=True)
+                self.unmark(job_id)
+                raise
+        return {}
+
+    def do_fifo(self, _: bytes, *, job_id: str) -> dict[str, Any]:
+        """Where a recorder that starts along with the runner is awaited."""
+        path = os.path.join(self.folder(job_id), FIRST)
+        with contextlib.suppress(OSError):  # the runner says what cannot be made here
+            os.mkfifo(path, 0o600)
+        return {"path": path}
+
+    def do_write(self, data: bytes, *, job_id: str, name: str) -> dict[str, Any]:
+        if name not in ("stop.json", "pressed.json"):
+            raise PermissionError(1, "is not a request to a runner", name)
+        disk.replace(Path(self.state), Path(self.folder(job_id), name), data)
+        return {}
+
+    def do_unlink(self, _: bytes, *, job_id: str, name: str) -> dict[str, Any]:
+        if name not in disk.TRANSIENT:
+            raise PermissionError(1, "is not a request to a runner", name)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(self.folder(job_id), name))
+        return {}
+
+    def do_let_go(self, _: bytes, *, job_id: str) -> dict[str, Any]:
+        os.rename(os.path.join(self.folder(job_id), "env.ready"), os.path.join(self.folder(job_id), "env"))
+        return {}
+
+    def do_remove(self, _: bytes, *, job_ids: list[str]) -> dict[str, Any]:
+        with self.locked():
+            for job_id in job_ids:
+                folder = Path(self.folder(job_id))
+                if disk.owns(folder):
+                    disk.discard(Path(self.state), folder)
+                if not disk.is_there(str(folder), "job.json"):
+                    self.unmark(job_id)
+        return {}
+
+    def do_tidy(self, _: bytes) -> dict[str, Any]:
+        """Remove what was left half made or half removed, and units that no job's record names any more."""
+        with self.locked():
+            for name in os.listdir(self.jobs):
+                if disk.ASIDE.fullmatch(name):
+                    disk.discard(Path(self.state), Path(self.jobs, name))
+                elif os.path.lexists(os.path.join(self.jobs, name, "exit.json")):
+                    with contextlib.suppress(OSError):  # whoever asked it to stop was cut off
+                        os.unlink(os.path.join(self.jobs, name, "stop.json"))
+            pane = Path(self.state, "pane")
+            old = units.unused(pane)
+            named = {self.pane_of(job_id) for job_id in os.listdir(self.jobs) if old}
+            for path in (*units.half_made(pane), *(path for path in old if units.main_of(path) not in named)):
+                if str(path) != self.unit:
+                    units.remove(path)
+        return {}
+
+    def pane_of(self, job_id: str) -> str:
+        """The program in the pane of that job, empty where it cannot be read."""
+        for name in ("exit.json", "job.json"):
+            with contextlib.suppress(OSError, files.Odd):
+                fields = files.fields_of(files.read(os.path.join(self.jobs, job_id, name), RECORD_BYTES))
+                return str(fields.get("job", fields).get("pane", ""))
+        return ""
+
+    def clear_marks(self) -> None:
+        """Remove what others were killed over while they made a job; call it under the lock."""
+        for name in self.index.marked(processes.machine_id()):
+            if not any(os.path.lexists(os.path.join(self.jobs, name, one)) for one in ("job.json", "exit.json")):
+                for place in (f".new-{name}", f".removed-{name}"):
+                    disk.discard(Path(self.state), Path(self.jobs, place))
+                self.index.unmark(name)
+
+    def unmark(self, job_id: str) -> None:
+        self.index.unmark(job_id)
+        queue.leave(self.state, job_id)
+
+    def folder(self, job_id: str) -> str:
+        if not ID.fullmatch(job_id):
+            raise PermissionError(1, "is not a job", job_id)
+        return os.path.join(self.jobs, job_id)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """The lock over starts and removals, as `Store.lock` takes it."""
+        fd = files.opened(os.path.join(self.state, "lock"), os.O_RDWR | os.O_CREAT)
+        try:
+            deadline = time.monotonic() + LOCK_S
+            while True:
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise StateError(f"Another tmuxjobs has held the lock for {LOCK_S:.0f} s.") from None
+                    time.sleep(0.005)
+            yield
+        finally:
+            os.close(fd)
+
+
+def sockets() -> str:
+    """Where tmux has its sockets: below TMUX_TMPDIR, or /tmp where there is none."""
+    above = next(filter(os.path.isdir, (os.environ.get("TMUX_TMPDIR") or "/tmp", "/tmp")), "/tmp")
+    return os.path.join(os.path.realpath(above), f"tmux-{os.getuid()}")
+
+
+def own_umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def main(unit: str) -> None:
+    out = os.dup(1)
+    os.dup2(2, 1)  # what is printed by mistake is no answer
+    agent = Agent(unit, out)
+    agent.hello()
+    with contextlib.suppress(BrokenPipeError):
+        agent.serve(Stream(0))
+    os._exit(0)

@@ -1,0 +1,176 @@
+"""Mirror: the records of another host's jobs as they were told last, and for each log a file of its size without bytes.
+
+What is written is written there, by the agent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from tmuxjobs.errors import HostError
+from tmuxjobs.hosts.far import Ask
+from tmuxjobs.models import JobSpec
+from tmuxjobs.pane import queue
+from tmuxjobs.store import disk
+from tmuxjobs.store.store import ROOM_BYTES, Store
+
+ALIVE = ".alive"
+REMOVE_S = 60.0
+TELLING_S = 10.0
+
+
+class Mirror(Store):
+    """The mirror; what is written is written there."""
+
+    def __init__(self, root: Path, ask: Ask, home: Store, monotonic: Callable[[], float]) -> None:
+        super().__init__(root)
+        self._ask = ask
+        self._home = home
+        self._monotonic = monotonic
+        self._pressed: set[str] = set()
+        self.skew_ns = 0
+        """By how much the clock there is ahead of ours."""
+
+    def prepare(self) -> None:
+        for folder in (self.root.parent, self.root, self.jobs):
+            folder.mkdir(mode=0o700, exist_ok=True)
+
+    def ids(self) -> list[str]:
+        """As they were told; none of a host that was never reached."""
+        return super().ids() if self.jobs.is_dir() else []
+
+    def lock(self) -> contextlib._GeneratorContextManager[None]:
+        """That of the state directory here, where journal and history are; there the agent takes its own."""
+        return self._home.lock()
+
+    def next_number(self) -> int:
+        fields, _ = self._ask("number")
+        self.take_salt(fields["salt"])
+        return int(fields["number"])
+
+    def complete_index(self, *, anew: bool = False) -> None:
+        """Nothing: the marks are there, and here every job without an exit record counts."""
+
+    def create(self, spec: JobSpec, env: Mapping[str, str], *, held: bool = False) -> Path:
+        data = spec.model_dump_json().encode()
+        rooms = {} if spec.queue is not None else dict.fromkeys(("run.room", "exit.room"), -(len(data) + ROOM_BYTES))
+        environment = b"\0".join(os.fsencode(f"{key}={value}") for key, value in env.items())
+        sizes = {
+            "env.held" if held else "env": len(environment),
+            **rooms,
+            "job.json": len(data),
+        }
+        self._ask("create", environment + data, jobs=[spec.job_id], job_id=spec.job_id, sizes=sizes)
+        return self.folder(spec.job_id)
+
+    def await_recorder(self, job_id: str) -> Path:
+        return Path(self._ask("fifo", job_id=job_id)[0]["path"])
+
+    def let_go(self, job_id: str) -> None:
+        self._ask("let_go", jobs=[job_id], job_id=job_id)
+
+    def request_stop(self, job_id: str, *, signal: str, grace_s: float) -> None:
+        request = json.dumps({"signal": signal, "grace_s": grace_s}).encode()
+        self._ask("write", request, job_id=job_id, name="stop.json")
+
+    def note_pressed(self, job_id: str, key: str) -> None:
+        record = json.dumps({"key": key, "monotonic": self._monotonic()}).encode()
+        self._ask("write", record, job_id=job_id, name="pressed.json")
+        self._pressed.add(job_id)
+
+    def forget_pressed(self, job_id: str) -> None:
+        if job_id in self._pressed:  # each question is a round trip
+            self._pressed.remove(job_id)
+            with contextlib.suppress(HostError):
+                self._ask("unlink", job_id=job_id, name="pressed.json")
+
+    def withdraw_stop(self, job_id: str) -> None:
+        with contextlib.suppress(HostError):
+            self._ask("unlink", job_id=job_id, name="stop.json")
+
+    def remove(self, *job_ids: str) -> None:
+        if job_ids:
+            self._ask("remove", job_ids=job_ids, bound_s=REMOVE_S)
+        for job_id in job_ids:
+            self.forget(job_id)
+
+    def forget(self, job_id: str) -> None:
+        """Of the mirror alone: the job is gone there."""
+        self._ended.pop(job_id, None)
+        shutil.rmtree(self.folder(job_id), ignore_errors=True)
+
+    def forget_environment(self, job_id: str) -> None:
+        if disk.is_there(str(self.folder(job_id)), "env"):
+            with contextlib.suppress(HostError):
+                self._ask("unlink", jobs=[job_id], job_id=job_id, name="env")
+
+    def half_made(self) -> list[Path]:
+        """What was being told when a process of ours was killed.
+
+        What is there goes now, with copies of the pane's programs that no job needs any more.
+        """
+        self._ask("tidy")
+        before = time.time() - TELLING_S
+        found = [path for path in self.jobs.glob("*/*") if re.search(rf"[a-z]{disk.BESIDE[:-1]}$", path.name)]
+        return [path for path in found if disk.mtime(path) < before]
+
+    # What is told
+
+    def lay(self, path: Path, mtime_ns: int, size: int, content: bytes | None) -> None:
+        if disk.IN_JOB.fullmatch(path.name) is None:
+            return
+        try:
+            if content is None:
+                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+                try:
+                    if os.fstat(fd).st_size != size:
+                        os.ftruncate(fd, size)
+                    mtime_ns -= self.skew_ns
+                    os.utime(fd, ns=(mtime_ns, mtime_ns))
+                finally:
+                    os.close(fd)
+                return
+            with contextlib.suppress(FileNotFoundError):
+                if path.lstat().st_mtime_ns > mtime_ns:
+                    return  # another of our processes was told later
+            beside = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+            with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+                file.write(content)
+            os.utime(beside, ns=(mtime_ns, mtime_ns))
+            os.replace(beside, path)
+        except OSError as error:
+            raise disk.unusable(self.root, error) from None
+
+    def lay_queue(self, entries: Mapping[str, str], groups: str) -> None:
+        """Who waits there, as if it were here: so whoever looks at a queue finds it."""
+        place = Path(queue.place(str(self.root)))
+        try:
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            there = set(os.listdir(place))
+            for name in there - entries.keys():
+                (place / name).unlink(missing_ok=True)
+            for name in entries.keys() - there:
+                with open(place / os.path.basename(name), "w") as file:
+                    file.write(entries[name])
+            disk.replace(self.root, self.root / "groups.json", groups.encode() or b'{"format": 1, "groups": {}}')
+        except OSError as error:
+            raise disk.unusable(self.root, error) from None
+
+    def wake(self, folder: Path) -> None:
+        """Whoever waits for a change of that job looks again."""
+        with contextlib.suppress(OSError):
+            (folder / ALIVE).unlink(missing_ok=True)
+            (folder / ALIVE).touch(mode=0o600)
+
+    def take_salt(self, salt: str) -> None:
+        """What its ids are made with, so that ours read them alike."""
+        if salt and disk.content(self.root / "salt") != salt.encode():
+            disk.replace(self.root, self.root / "salt", salt.encode())
+            self.index.forget_salt()

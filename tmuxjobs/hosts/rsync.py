@@ -1,0 +1,233 @@
+"""Folders to and from another host, by rsync over its kept connection. Knows no jobs.
+
+Names go by lists that end in NULs, and paths over the connection, so that no shell and no pattern reads them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import secrets
+import shlex
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tmuxjobs import files
+from tmuxjobs.errors import HostError, InvalidInput
+from tmuxjobs.store import disk
+from tmuxjobs.store.index import slug
+
+if TYPE_CHECKING:
+    from tmuxjobs.hosts.ssh import RemoteHost
+
+COPY_BYTES = 2 * 10**9
+"""No copy is larger: what is, the person copies."""
+SILENT_S = 20
+"""rsync gives up when nothing has come for so long."""
+LIST_S = 20.0
+LIST_BYTES = 1 << 26
+END_S = 2.0
+PARTIAL = ".tmuxjobs-partial"
+"""Where a file lies that was cut off, in the folder where it goes: the next copy goes on with it."""
+OPTIONS = ["-s", "--links", "--perms", "--times", "--omit-dir-times", "--from0", "--files-from=-"]
+COPYING = [f"--partial-dir={PARTIAL}", "--info=progress2", "--outbuf=N"]
+"""It says each second how far it is, so that it ends when nobody is there any more who hears it."""
+LEAST = (3, 1)
+VANISHED = 24
+"""What rsync exits with when files went while it copied."""
+RSH = """
+shift; exec 3>&1
+code=$({{ {{ {ssh} "printf '\\n%s\\n' {mark}; exec $*" 3>&- 4>&-; echo $? >&4; }} | {{
+    while IFS= read -r line && [ "$line" != {mark} ]; do :; done; exec cat >&3 4>&-; }}
+}} 4>&1)
+exit $code
+"""
+"""What rsync takes for ssh: a login script there may print something first."""
+UNTOLD = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE", "GIT_PREFIX"}
+
+
+def copy_of(host: RemoteHost, source: Path) -> str:
+    """The folder there that has the copy of that one here."""
+    digest = hashlib.sha256(f"{host.home.machine.here().machine}\0{source}".encode(errors="surrogateescape"))
+    return f"{host.facts['state']}/files/{slug(source.name)}-{digest.hexdigest()[:8]}"
+
+
+def make(host: RemoteHost, *folders: str) -> None:
+    """Folders for copies, closed to others; raises HostError."""
+    argv = ["mkdir", "-p", "-m", "700", "--", f"{host.facts['state']}/files", *folders]
+    answer, _ = host.ask("run", argv=argv, env={}, timeout=LIST_S, bound_s=LIST_S)
+    if answer.get("code") != 0:
+        raise HostError(f"Host '{host.name}' cannot hold the copy: {answer.get('said', 'it takes too long').strip()}.")
+
+
+def send(host: RemoteHost, source: Path, bound_s: float) -> None:
+    """Bring the copy of that folder up to date: what git would keep of it, and no more of what was sent and is gone.
+
+    Raises InvalidInput for a folder that cannot be copied, and HostError when it did not come whole.
+    """
+    found = listed(source)
+    size = sum(_size(source, name) for name in found)
+    if not found:
+        raise InvalidInput(f"There is nothing to copy in '{source}': it is empty, or .gitignore names all of it.")
+    if size > COPY_BYTES:
+        raise InvalidInput(
+            f"'{source}' has {size / 1e9:.1f} GB to copy, and {COPY_BYTES / 1e9:.0f} GB is the most: name in "
+            ".gitignore what need not go there."
+        )
+    copy = copy_of(host, source)
+    known = host.store.root / f"sent-{copy.rpartition('-')[2]}"
+    sent = set[bytes]()
+    with contextlib.suppress(OSError, files.Odd):  # nothing was sent yet
+        sent = set(files.read(known, LIST_BYTES).split(b"\0")) - {b"", *found}
+    gone = {name for name in sent if _is_gone(source, name)}
+    disk.replace(host.store.root, known, b"\0".join([*found, *sent]))
+    options = ["--delete-missing-args", *COPYING]
+    _run(host, [*options, "--", f"{source}/", f"far:{copy}/"], [*found, *gone], bound_s, "copied to")
+    disk.replace(host.store.root, known, b"\0".join(found))
+
+
+def fetch(host: RemoteHost, folder: str, names: Sequence[str], to: Path, bound_s: float) -> tuple[int, list[str]]:
+    """Copy what these names in a folder there stand for into one here; the bytes and the names of what was not here.
+
+    A link that leads out of what is copied is left out. Raises HostError and InvalidInput.
+    """
+    wanted = [os.fsencode(name) for name in names]
+    options = ["--recursive", "--safe-links", "--no-implied-dirs"]
+    ends = ["--", f"far:{folder}/", f"{to}/"]
+    said = _run(host, [*options, "--dry-run", "--out-format=%l %n", *ends], wanted, bound_s, "fetched from")
+    found = [line.split(" ", 1) for line in said.splitlines() if re.match(r"\d+ .*[^/]$", line)]
+    size = sum(int(bytes_) for bytes_, _ in found)
+    if size > COPY_BYTES:
+        raise InvalidInput(
+            f"That is {size / 1e9:.1f} GB, and {COPY_BYTES / 1e9:.0f} GB is the most: name less, or copy it "
+            f"yourself from '{folder}' on host '{host.name}'."
+        )
+    if found:
+        to.mkdir(parents=True, exist_ok=True)
+        _run(host, [*options, *COPYING, *ends], wanted, bound_s, "fetched from")
+    return size, [name for _, name in found]
+
+
+def listed(source: Path) -> list[bytes]:
+    """The files of a folder that .gitignore does not name, as git says, whether or not it is a repository."""
+    with tempfile.TemporaryDirectory() as empty:
+        inside = _git(source, "rev-parse", "--is-inside-work-tree").returncode == 0
+        apart: Sequence[str] = ()
+        if not inside:
+            _git(Path(empty), "init", "--quiet", "--bare", ".")
+            apart = [f"--git-dir={empty}", f"--work-tree={source}"]
+        done = _git(source, "ls-files", "-z", "--cached", "--others", "--exclude-standard", before=apart)
+    if done.returncode:
+        why = done.stderr.decode(errors="replace").strip().splitlines()
+        raise InvalidInput(f"git cannot list the files of '{source}': {why[0] if why else 'it does not say why'}.")
+    found: dict[bytes, None] = {}
+    for name in filter(None, done.stdout.split(b"\0")):
+        path = Path(os.fsdecode(os.path.join(os.fsencode(source), name.rstrip(b"/"))))
+        if path.is_dir() and not path.is_symlink():  # a repository in it
+            found |= {os.path.join(name, one): None for one in listed(path)}
+        elif os.path.lexists(path):
+            found[name] = None
+    return [*found]
+
+
+def _git(folder: Path, *words: str, before: Sequence[str] = ()) -> subprocess.CompletedProcess[bytes]:
+    environ = {key: value for key, value in os.environ.items() if key not in UNTOLD}
+    # A repository may name a program to be run at each look.
+    argv = ["git", "-c", "core.fsmonitor=false", *before, *words]
+    try:
+        return subprocess.run(
+            argv, cwd=folder, env=environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=LIST_S
+        )
+    except FileNotFoundError:
+        raise InvalidInput("git is not installed here, and it tells which files to copy.") from None
+    except subprocess.TimeoutExpired:
+        raise InvalidInput(f"git has not listed the files of '{folder}' within {LIST_S:.0f} s.") from None
+
+
+def _size(source: Path, name: bytes) -> int:
+    with contextlib.suppress(OSError):
+        return os.lstat(os.path.join(os.fsencode(source), name)).st_size
+    return 0
+
+
+def _is_gone(source: Path, name: bytes) -> bool:
+    try:
+        os.lstat(os.path.join(os.fsencode(source), name))
+    except OSError as error:  # of one where a file has its folder's name rsync would not hear
+        return isinstance(error, FileNotFoundError)
+    return False
+
+
+def _run(host: RemoteHost, words: Sequence[str], names: Iterable[bytes], bound_s: float, what: str) -> str:
+    """rsync within a bound, with these names; what it prints."""
+    far = program(host)
+    mark = f"tmuxjobs-{secrets.token_hex(8)}"
+    *ssh, _ = host.connection().argv("-T", "")
+    rsh = RSH.format(ssh=shlex.join(ssh), mark=mark)
+    argv = ["rsync", *OPTIONS, f"--timeout={SILENT_S}", f"--rsync-path={shlex.quote(far)}"]
+    argv += ["-e", "sh -c 'eval \"$TMUXJOBS_RSH\"' sh", *words]
+    environ = {**os.environ, "TMUXJOBS_RSH": rsh, "LC_ALL": "C.UTF-8"}
+    process = subprocess.Popen(
+        argv, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        start_new_session=True,
+    )  # fmt: skip
+    why = ""
+    try:
+        out, said = process.communicate(b"".join(b"./%s\0" % name for name in names), timeout=bound_s)
+        if process.returncode not in (0, VANISHED):
+            why = _why(said.decode(errors="replace"), process.returncode)
+    except subprocess.TimeoutExpired:
+        why = f"that takes longer than {bound_s:.0f} s; the next time it goes on where it stopped"
+    finally:
+        _end(process)
+    if why:
+        raise HostError(f"The files were not {what} host '{host.name}' whole: {why}.")
+    return out.decode(errors="replace")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End rsync with its ssh, if it has not ended; it keeps what of a file has come."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(END_S)
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
+
+
+def _why(said: str, code: int) -> str:
+    """What rsync, or ssh behind it, gave as the reason: the first line, the last ones are about where it gave up."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    text = re.sub(r"^rsync: (\[\w+(=[\d.]+)?\] )?", "", lines[0]) if lines else f"rsync ended with code {code}"
+    return text.rstrip(".")
+
+
+def program(host: RemoteHost) -> str:
+    """rsync there, once it is known that both sides have one; raises InvalidInput, HostError."""
+    if shutil.which("rsync") is None:
+        raise InvalidInput("rsync is not installed here, and copies files: install it.")
+    version = subprocess.run(["rsync", "--version"], capture_output=True, timeout=LIST_S).stdout
+    if not _is_new(version):
+        raise InvalidInput(f"rsync {LEAST[0]}.{LEAST[1]} or newer is needed here, and this is another one.")
+    far: str = host.machine.program("rsync", host.environ.get("PATH", os.defpath))
+    if not far:
+        raise HostError(f"Host '{host.name}' has no rsync, which copies files: install it there.")
+    _, version = host.ask("run", argv=[far, "--version"], env={}, timeout=LIST_S, bound_s=LIST_S)
+    if not _is_new(version):
+        raise HostError(f"Host '{host.name}' needs rsync {LEAST[0]}.{LEAST[1]} or newer.")
+    return far
+
+
+def _is_new(version: bytes) -> bool:
+    found = re.match(rb"rsync +version v?(\d+)\.(\d+)", version)
+    return found is not None and (int(found[1]), int(found[2])) >= LEAST

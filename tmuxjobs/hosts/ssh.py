@@ -1,0 +1,316 @@
+"""RemoteHost: another machine's jobs as they stand, over one ssh, as `local.Host` has those of this one.
+
+The truth is there. Here is a mirror: the records as they were told last, and for each log a file of its size without
+its bytes, which are read over the wire. The agent on the other side keeps the mirror in step, so whoever waits for a
+change of a job waits for one of its mirror.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from tmuxjobs.errors import HostError, InvalidInput, StateError, TmuxError
+from tmuxjobs.far.agent import LOGS, RECORDS, SIGNS
+from tmuxjobs.hosts.connection import Connection
+from tmuxjobs.hosts.far import FarMachine, FarTmux
+from tmuxjobs.hosts.local import Host
+from tmuxjobs.hosts.mirror import Mirror
+from tmuxjobs.models import ProcessRecord, Record, RunRecord
+from tmuxjobs.states import Job, State, Unreachable
+from tmuxjobs.store import disk, units
+from tmuxjobs.text.log import readers
+from tmuxjobs.tmux.panes import Pane
+
+RETRY_S = (1.0, 2.0, 5.0, 10.0, 30.0)
+"""Between two tries to reach a host again, the last without end."""
+HELLO = "hello.json"
+MIRRORED = RECORDS | LOGS | SIGNS
+UNREACHABLE, TRIED = "unreachable", "tried"
+TRIED_S = 10.0
+ENDING_S = 2.0
+TRIES = 2
+AGAIN = {"sync", "read", "number"}
+"""What may be asked again when the connection was lost over it: the kept one may just be ending, too."""
+
+
+class RemoteHost(Host):
+    """One host by its name in the person's ssh configuration."""
+
+    def __init__(self, home: Host, name: str) -> None:
+        given = home.settings.hosts.get(name)
+        mirror = home.settings.state_dir / "hosts" / name
+        settings = home.settings.model_copy(update={"state_dir": mirror, "on_end": None, "max_total_size": None})
+        super().__init__(settings, environ={}, cwd=Path("/"), timing=home.timing)
+        self.home = home
+        self.name = name
+        self.given_state = given.state_dir if given else ""
+        self.ssh = shlex.split(home.settings.ssh)
+        self.facts: dict[str, Any] = {"here": {"machine": "", "boot": "", "namespace": ""}, "state": "", "tmux": ""}
+        self.machine: Any = FarMachine(self.ask, self.facts)
+        self.store = self.mirror = Mirror(mirror, self.ask, home.store, self.machine.monotonic)
+        self.journal, self.history = home.journal, home.history
+        self.tmux = FarTmux(self.ask, self.known, name, settings, home.timing.tmux)
+        self.living: dict[str, tuple[int | None, bool]] = {}
+        self.held_up: dict[str, bool] = {}
+        self._connection: Connection | None = None
+        self._connecting = threading.RLock()
+        self._retry_at = 0.0
+        self._why = ""
+        self._closed = False
+        with contextlib.suppress(OSError, ValueError):
+            self.facts.update(json.loads((mirror / HELLO).read_text()))
+        readers.setdefault(mirror, self.read_log)
+
+    # The connection
+
+    def connection(self) -> Connection:
+        """The one that is open, or a new one; raises HostError, at once where it was tried in vain just now."""
+        with self._connecting:
+            if self._closed:  # a thread that comes late must not connect anew
+                raise HostError(f"The connection to host '{self.name}' is closed.")
+            if self._connection is not None and not self._connection.lost.is_set():
+                return self._connection
+            if time.monotonic() < self._retry_at:
+                raise HostError(self._why)
+            self.store.prepare()
+            began = time.monotonic()
+            try:
+                try:
+                    self._connect()
+                except HostError:
+                    if time.monotonic() - began > ENDING_S:
+                        raise
+                    self._connect()  # the kept connection was just ending, perhaps
+            except HostError as error:
+                self._retry_at = time.monotonic() + RETRY_S[0]
+                self._why = str(error)
+                self._note_unreachable()
+                with contextlib.suppress(OSError):
+                    (self.store.root / TRIED).touch(mode=0o600)
+                raise
+            self._retry_at = 0.0
+            assert self._connection is not None
+            return self._connection
+
+    def _connect(self) -> None:
+        connection = Connection(self.name, self.ssh, self.given_state, told=self.told)
+        hello = connection.hello
+        self.machine.ahead = hello["monotonic"] - time.monotonic()
+        self.mirror.skew_ns = int((hello["time"] - time.time()) * 1e9)
+        self.environ = hello.pop("environ")
+        self.cwd = Path(hello["home"])
+        self.tmux.root = hello["mark"]
+        self.facts.update(hello)
+        have = {}
+        before = self.store.ids()
+        for job_id in before:
+            with contextlib.suppress(OSError):
+                have[job_id] = (self.store.jobs / job_id / "exit.json").stat().st_mtime_ns
+        try:
+            fields, _ = connection.ask("begin", bound_s=60, have=have)
+        except HostError:
+            connection.close()
+            raise
+        # What another process of ours has started since is not in that answer.
+        for gone in set(before) - set(fields["ids"]):
+            self.mirror.forget(gone)
+        self.mirror.take_salt(fields["salt"])
+        disk.replace(self.store.root, self.store.root / HELLO, json.dumps(hello).encode())
+        self._connection = connection
+        with contextlib.suppress(OSError):
+            (self.store.root / TRIED).unlink(missing_ok=True)
+            (self.store.root / UNREACHABLE).unlink()
+
+    def ask(self, do: str, data: bytes = b"", **given: Any) -> tuple[dict[str, Any], bytes]:
+        readers.setdefault(self.store.root, self.read_log)  # another one of this process may have been closed
+        for _ in range(TRIES if do in AGAIN else 0):
+            connection = self.connection()
+            try:
+                return connection.ask(do, data, **given)
+            except HostError:
+                if not connection.lost.is_set():
+                    raise
+        return self.connection().ask(do, data, **given)
+
+    def known(self) -> dict[str, Any]:
+        """What the agent said of the machine when it was reached last; raises HostError while it cannot be."""
+        self.connection()
+        return self.facts
+
+    def reached(self) -> Self:
+        self.ask("sync")
+        return self
+
+    def fresh(self, *job_ids: str) -> bool:
+        """Whether the mirror is as things stand there now; a host that cannot be reached is no error."""
+        try:
+            if not self.is_reached and self._was_just_tried():
+                return False
+            self.ask("sync", jobs=job_ids)
+        except HostError:
+            return False
+        return True
+
+    def _was_just_tried(self) -> bool:
+        """Whether it could not be reached a moment ago, by any of our processes."""
+        with contextlib.suppress(OSError):
+            return time.time() - (self.store.root / TRIED).stat().st_mtime < TRIED_S
+        return False
+
+    def close(self) -> None:
+        self._closed = True
+        if readers.get(self.store.root) == self.read_log:
+            del readers[self.store.root]
+        with self._connecting:
+            if self._connection is not None:
+                self._connection.lost.set()  # nobody is to be told: this is no loss
+                self._connection.close()
+
+    @property
+    def is_reached(self) -> bool:
+        return self._connection is not None and not self._connection.lost.is_set()
+
+    def _note_unreachable(self) -> None:
+        with contextlib.suppress(OSError):
+            os.close(os.open(self.store.root / UNREACHABLE, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+    @property
+    def unreachable_at(self) -> datetime:
+        """Since when it was not reached, by any of our processes."""
+        with contextlib.suppress(OSError):
+            return datetime.fromtimestamp((self.store.root / UNREACHABLE).stat().st_mtime, UTC)
+        return datetime.now(UTC)
+
+    # The mirror
+
+    def told(self, fields: dict[str, Any], data: bytes) -> None:
+        """What the agent says; in the connection's thread, which must not ask."""
+        if "job" in fields:
+            self._told_job(fields["job"], fields, data)
+        elif "waits" in fields:
+            self.mirror.lay_queue(**fields["waits"])
+        elif "gone" in fields:
+            self.mirror.forget(fields["gone"])
+        elif "lost" in fields:
+            self._note_unreachable()
+            self._wake_all()
+            threading.Thread(target=self._reach_again, name=f"tmuxjobs-{self.name}-again", daemon=True).start()
+
+    def _reach_again(self) -> None:
+        """While this process lives and a job may run there: whoever waits for it hears of it as soon as can be."""
+        tries = 0
+        while not self._closed and any(not self.store.has_ended(one) for one in self.store.ids()):
+            with contextlib.suppress(HostError):
+                self.connection()
+                self._wake_all()
+                return
+            time.sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
+            tries += 1
+
+    def _wake_all(self) -> None:
+        for job_id in [one for one in self.store.ids() if not self.store.has_ended(one)]:
+            self.mirror.wake(self.store.jobs / job_id)
+
+    def _told_job(self, job_id: str, fields: dict[str, Any], data: bytes) -> None:
+        folder = self.store.folder(job_id)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        lives = bool(fields["alive"])
+        was = self.living.get(job_id, (None, False))[1]
+        if lives:
+            self.living[job_id] = fields["runner"], True
+        self.held_up[job_id] = bool(fields.get("stopped"))
+        parts = {}
+        at = 0
+        for name, (mtime_ns, size, has) in fields["files"].items():
+            parts[name] = mtime_ns, size, data[at : at + has] if has >= 0 else None
+            at += max(0, has)
+        for name in sorted(parts, key=lambda one: (one == "exit.json", one == "job.json")):
+            self.mirror.lay(folder / name, *parts[name])
+        others = set(os.listdir(folder)) & MIRRORED - parts.keys() if fields["whole"] else set()
+        for name in {*fields["without"], *others}:
+            with contextlib.suppress(OSError):
+                (folder / os.path.basename(name)).unlink()
+        self.living[job_id] = fields["runner"], lives
+        if was and not lives:
+            self.mirror.wake(folder)
+
+    def read_log(self, path: Path, at: int, size: int) -> bytes:
+        """Bytes of a log, over the wire; raises StateError."""
+        try:
+            return self.ask("read", job_id=path.parent.name, name=path.name, at=at, size=size)[1]
+        except HostError as error:
+            raise StateError(f"{error} Its output is there.") from None
+
+    def attach_argv(self, job_id: str | None = None) -> list[str]:
+        """As here, by ssh with a terminal; inside tmux in a window of its own."""
+        self.reached().ensure_session()
+        pane = self.tmux.panes().get(job_id) if job_id is not None else None
+        if job_id is not None and pane is None:
+            self.store.read(job_id)
+            raise TmuxError(
+                f"The window of job '{job_id}' is closed; `tmuxjobs output {job_id}` shows what it printed."
+            )
+        argv = self.connection().argv("-t", self._attach(pane))
+        if not self.home.environ.get("TMUX"):
+            return argv
+        return [self.home.tmux.binary, "new-window", "-n", job_id or self.name, "--", *argv]
+
+    def _attach(self, pane: Pane | None) -> str:
+        """The command line there, for any shell of a person's that knows `exec env`."""
+        names = [name for name in ("TMUX_TMPDIR", "PATH") if name in self.environ]
+        target = pane.pane_id if pane else f"={self.settings.session}:"
+        argv = ["env", *(f"{name}={self.environ[name]}" for name in names), self.tmux.binary, "-u"]
+        return "exec " + shlex.join([*argv, f"-L{self.settings.socket_name}", "attach-session", "-t", target])
+
+    # As it stands
+
+    def unit(self) -> units.Unit:
+        facts = self.known()
+        folder = Path(facts["unit"])
+        return units.Unit(str(folder), facts["python"], units.main_of(folder))
+
+    def lives(self, record: Record) -> bool:
+        """As our own agent says. What another process of ours was told of a runner, ours tells in a moment."""
+        runner, alive = self.living.get(record.id, (None, False))
+        return record.run is not None and (alive or runner != record.run.pid)
+
+    def state(self, record: Record) -> State:
+        if record.exit is None and not self.is_reached:
+            return Unreachable(host=self.name, since=self.unreachable_at)
+        return super().state(record)
+
+    def is_here(self, run: RunRecord | None) -> bool:
+        return self.is_reached and super().is_here(run)
+
+    def is_stopped(self, record: Record) -> bool:
+        return self.is_reached and self.held_up.get(record.id, False)
+
+    @property
+    def root(self) -> str:
+        return str(self.facts["state"])
+
+    def log_path(self, path: Path) -> str:
+        """Where it is there."""
+        return f"{self.facts['state']}/{path.relative_to(self.store.root)}"
+
+    def attach_line(self, job: Job) -> str:
+        return f"tmuxjobs attach {job.id}"
+
+    def this_process(self) -> ProcessRecord:
+        raise InvalidInput(f"A job on host '{self.name}' cannot end with this process; start it with keep=true.")
+
+    @property
+    def umask(self) -> int:
+        return int(self.facts["umask"])
+
+    @property
+    def node(self) -> str:
+        return str(self.facts["node"])

@@ -1,0 +1,227 @@
+"""The runner of a job in Slurm: its command is `srun --pty`, whose own messages come by a pipe and not into the log.
+
+srun passes keys on only once it has set its terminal raw, so that a Ctrl-C before that takes the request back. SIGTERM
+makes it do that too, or end its step at once; `scancel --signal` reaches the programs themselves. Its exit code is no
+proof of how the job ended: after `scancel`, a time limit or the failure of a node it may be 0. Slurm's own word counts.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from tmuxjobs.files import now, write_json
+from tmuxjobs.lean import signal, suppress
+from tmuxjobs.pane.command import Command
+from tmuxjobs.pane.recorder_link import Refused, readable
+from tmuxjobs.pane.runner import Runner
+from tmuxjobs.system import processes, slurm
+
+TYPE_CHECKING = False  # `typing` takes 2 ms
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from tmuxjobs.pane.recorder_link import RecorderLink
+
+ACCEPT_S = 10.0
+LOOK_S, LOOK_MOST_S = 1.0, 30.0
+"""Between two looks at a job that is queued: srun says when it gets its resources."""
+FORCE_S = 2.0
+SETTLE_S = 10.0
+"""For Slurm to have ended all of a job whose srun has ended: its KillWait is 30 s by default, and said then."""
+RELEASE_S = 1.0
+SAID_BYTES = 1 << 14
+BROKEN = (b"abort", b"cancel", b"Cancel", b"CANCEL", b"ailure", b"orce")
+"""Words by which srun says that its exit code is not the command's."""
+
+
+class SlurmCommand(Command):
+    """srun, and the job that Slurm runs for it; `told` is how that stood at the last look."""
+
+    def __init__(self, job: dict[str, Any], tty: str, path: str, *, forked: Callable[[], None] = lambda: None) -> None:
+        super().__init__(job, tty)
+        self.path = path
+        self.forked = forked
+        self.srun: str = job["slurm"][0]
+        self.name: str = job["job_id"]
+        self.environ: dict[bytes, bytes] = {}
+        self.fd, self.input = os.pipe()
+        self.said = b""
+        self.told: slurm.Allocation | None = None
+        self.doubt = ""
+        self.written: dict[str, str] = {}
+        self.look_at, self.look_s = 0.0, LOOK_S
+        self.forced_at = 0.0
+
+    @property
+    def begun(self) -> bool:
+        """Whether Slurm has let it run."""
+        return self.told is not None and self.told.node != "" and not self.told.queued
+
+    def launch(self, env: dict[bytes, bytes], recorder: RecorderLink) -> None:
+        """As of any command; raises Refused when Slurm does not take the job, too."""
+        self.environ = env
+        super().launch(env, recorder)
+        self.forked()
+        os.close(self.input)
+        deadline, pause_s = time.monotonic() + ACCEPT_S, 0.05
+        while time.monotonic() < deadline:
+            if self.fd < 0:
+                time.sleep(pause_s)
+            elif readable(self.fd, time.monotonic() + pause_s):
+                self.hear()
+            ended = self.fd < 0
+            self.look()
+            # One that can never run, Slurm takes and ends at once.
+            if (self.told is not None and (self.told.open or self.told.node)) or (ended and self.doubt):
+                return
+            if ended:
+                raise Refused(f"Slurm refused it: {slurm.last_line(self.said) or 'it did not say why'}")
+            pause_s = min(2 * pause_s, 1.0)
+
+    def become_command(self, env: dict[bytes, bytes]) -> None:
+        os.dup2(self.input, 2)
+        super().become_command(slurm.outside(env))
+
+    def program(self) -> tuple[str, list[str]]:
+        shell, argv = super().program()
+        return self.srun, [*self.job["slurm"], f"--job-name={self.name}", "--pty", shell, *argv[1:]]
+
+    def hear(self) -> None:
+        """What srun says; of its resources at once, without a look at Slurm meanwhile."""
+        more = os.read(self.fd, SAID_BYTES)
+        if not more:
+            os.close(self.fd)
+            self.fd = -1
+        self.said = (self.said + more)[-SAID_BYTES:]
+        self.look_at = 0.0
+
+    def look(self) -> None:
+        """Ask Slurm, and keep what it says for others."""
+        try:
+            self.told = slurm.look(self.srun, self.name, self.environ) or self.told
+            self.doubt = ""
+        except slurm.Silent as silent:
+            self.doubt = self.doubt or f"Slurm has not answered since {now()}: {silent}"
+        told = self.told
+        if told is not None:
+            facts = {"number": told.number, "state": told.state, "node": told.node, "reason": told.reason}
+            if self.written != {**facts, "doubt": self.doubt}:
+                self.written = {**facts, "doubt": self.doubt}
+                with suppress(OSError):  # a full disk: `status` knows less of it
+                    write_json(self.path, self.written)
+        self.look_at = time.monotonic() + self.look_s
+        self.look_s = min(2 * self.look_s, LOOK_MOST_S)
+
+    def signal_all(self, number: int) -> None:
+        """Let Slurm signal what the job runs; one that is queued, and what does not obey, is taken back by srun."""
+        if number == signal.SIGKILL and self.forced_at and time.monotonic() > self.forced_at + FORCE_S:
+            super().signal_all(signal.SIGKILL)
+        elif number == signal.SIGKILL or not self.begun:
+            if not self.forced_at and number != signal.SIGCONT:
+                self.forced_at = time.monotonic()
+                super().signal_all(signal.SIGTERM)
+        elif self.told is not None and self.status is None:
+            try:
+                slurm.send(self.srun, self.told.number, number, self.environ)
+            except slurm.Silent:
+                super().signal_all(number)
+
+    def pause(self, *, on: bool) -> None:
+        self.signal_all(signal.SIGSTOP if on else signal.SIGCONT)
+
+    def settled(self) -> slurm.Allocation | None:
+        """How the job stands once Slurm has ended it, or SETTLE_S after its srun; one left behind is cancelled."""
+        began, pause_s = time.monotonic(), 0.05
+        cancelled = False
+        while True:
+            self.look()
+            past_s = time.monotonic() - began
+            known = self.told is None or not self.told.open
+            if (known and not self.doubt) or past_s > SETTLE_S:
+                return self.told
+            left = self.told is not None and self.told.open and self.told.state != "COMPLETING"
+            if left and not cancelled and past_s > RELEASE_S:
+                with suppress(slurm.Silent):
+                    slurm.cancel(self.srun, self.name, self.environ)
+                    cancelled = True
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, 1.0)
+
+
+class SlurmRunner(Runner):
+    """A runner whose timeout counts from when Slurm lets the job run."""
+
+    def __init__(self, folder: str, tty: str) -> None:
+        super().__init__(folder, tty)
+        self.counts = False
+
+    def make_command(self) -> Command:
+        self.slurm = SlurmCommand(self.job, self.tty, self.path("slurm.json"), forked=self.note_pid)
+        return self.slurm
+
+    def note_pid(self) -> None:
+        self.run["srun_pid"] = self.slurm.pid
+        with suppress(OSError):  # a full disk: it is known a moment later
+            write_json(self.path("run.json"), self.run)
+
+    def start(self) -> None:
+        super().start()
+        self.deadline = None
+        if not self.slurm.begun:
+            self.mark("queued")
+        self.begin_to_count()
+
+    def mark(self, state: str) -> None:
+        """Say in the list of windows how it stands."""
+        with suppress(Refused, OSError):  # the window was closed
+            self.recorder.tmux(["set-option", "-w", "-t", self.recorder.pane, "@tmuxjobs_state", state])
+
+    def begin_to_count(self) -> None:
+        if self.counts or not self.slurm.begun:
+            return
+        self.counts = True
+        self.mark("running")
+        self.run.update(started_at=now(), started_monotonic=time.monotonic())
+        with suppress(OSError):  # a full disk: the exit record has its room
+            write_json(self.path("run.json"), self.run)
+        if self.job["timeout_s"] is not None:
+            self.deadline = time.monotonic() + self.job["timeout_s"]
+
+    def watched(self) -> list[int]:
+        return [*super().watched(), *([self.slurm.fd] if self.slurm.fd >= 0 else [])]
+
+    def patience(self) -> float:
+        if self.slurm.begun or self.command.stop:
+            return super().patience()
+        return min(super().patience(), max(0.0, self.slurm.look_at - time.monotonic()))
+
+    def step(self) -> None:
+        super().step()
+        if self.slurm.fd >= 0 and readable(self.slurm.fd, time.monotonic()):
+            self.slurm.hear()
+        if not self.slurm.begun and not self.command.stop and time.monotonic() >= self.slurm.look_at:
+            self.slurm.look()
+            self.begin_to_count()
+
+    def exit_record(
+        self, log: dict[str, Any], survivors: dict[int, processes.Process], left: dict[int, processes.Process]
+    ) -> dict[str, Any]:
+        record = super().exit_record(log, survivors, left)
+        told = self.slurm.settled()
+        # srun's own.
+        record.update(cpu_user_s=0.0, cpu_system_s=0.0, max_rss_bytes=0)
+        if told is None or self.slurm.doubt:
+            record["note"] = self.slurm.doubt or "Slurm does not know how it ended"
+            if not self.command.stop and record["exit_code"] == 0 and any(word in self.slurm.said for word in BROKEN):
+                record.update(reason="unknown", exit_code=None)
+            return record
+        if told.state == "CANCELLED" and self.command.stop is None:
+            kept = slurm.kept(self.slurm.srun, told.number, self.slurm.environ)
+            told.by = kept.by if kept is not None else ""
+        slurm.tell_end(record, told, asked=self.command.stop is not None)
+        if self.command.stop is None and told.state not in slurm.BY_SLURM and not told.node:
+            record["note"] = f"Slurm did not run it: {slurm.last_line(self.slurm.said) or told.reason}"
+        return record

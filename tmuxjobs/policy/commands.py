@@ -1,0 +1,397 @@
+"""All that a line would run, with what runs other commands unwrapped: `timeout`, `sh -c`, `xargs`, `find -exec`, ..."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from tmuxjobs.policy import options, shell
+from tmuxjobs.policy.shell import Line, Redirect, Simple
+from tmuxjobs.policy.tree import NAME, Unclear, names, shortened
+from tmuxjobs.policy.words import Word
+
+DEPTH = 8
+"""So often may one command wrap another."""
+ANYTHING = Word(None, many=True)
+REFUSED = {
+    **dict.fromkeys(names("alias unalias"), "changes what names mean"),
+    **dict.fromkeys(names("enable hash bind complete compgen compopt fc shopt"), "changes what the shell runs"),
+    **dict.fromkeys(names("let select coproc"), "evaluates what it is given"),
+}
+DECLARING = names("export declare typeset readonly local unset unsetenv")
+SETTERS = {
+    "read": "-p -t -n -N -d -u -i",
+    "mapfile": "-d -n -O -s -u -c",
+    "readarray": "-d -n -O -s -u -c",
+    "getopts": "",
+}
+"""Builtins that set the variables they name; options of theirs that take a value."""
+BUILTINS = names(
+    "command builtin exec eval trap source . cd popd pushd set [ test read mapfile readarray getopts printf"
+)
+"""What is read as the shell's own only where it is written without a folder."""
+FOLDERS = names("/bin /usr/bin /sbin /usr/sbin /usr/local/bin /opt/homebrew/bin")
+"""Where a wrapper is the program of that name; anywhere else it may be any, and needs a rule of its own."""
+FED = re.compile(r"(.*/)?(dev|proc)/.*", re.DOTALL)
+"""Scripts that are whatever stands in the input."""
+SHELLS = names("sh bash dash ash")
+OTHER_SHELLS = names("zsh fish ksh mksh csh tcsh rbash yash nu pwsh elvish xonsh")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command that would run; `wraps` others, which are commands of their own and need a rule instead of it."""
+
+    words: tuple[Word, ...]
+    wraps: bool = False
+    sharp: tuple[str, ...] = ()
+    """Words of it by which it runs or writes something else: only a rule that names them allows it."""
+
+    @property
+    def text(self) -> str:
+        return " ".join(word.raw or word.text or "..." for word in self.words)
+
+
+@dataclass(slots=True)
+class Seen:
+    """What a line would do."""
+
+    commands: list[Command] = field(default_factory=list)
+    redirects: list[Redirect] = field(default_factory=list)
+    folders: list[Word] = field(default_factory=list)
+    """What it changes into, in order."""
+    sets: list[str] = field(default_factory=list)
+    """Variables of the shell."""
+    exports: list[str] = field(default_factory=list)
+    """Variables that the commands would see."""
+
+
+def seen(line: str, *, bash: bool = True, env: Mapping[str, str] = MappingProxyType({})) -> Seen:
+    """All that this line would run and write in that environment; raises Unclear."""
+    found = Seen()
+    try:
+        given = [(name, Word(value, raw="...")) for name, value in env.items()]
+        _Unwrapping(found, given, bash=bash).line(shell.read(line, bash=bash))
+    except RecursionError:
+        raise Unclear("it is nested too deeply") from None
+    return found
+
+
+def _has(words: tuple[Word, ...], letter: str) -> bool:
+    """Whether that option may be among the words."""
+    return any(word.may_be_option and (word.text is None or letter in word.text) for word in words[1:])
+
+
+class _Unwrapping:
+    def __init__(self, found: Seen, exported: list[tuple[str, Word]], *, bash: bool, depth: int = 0) -> None:
+        self.found = found
+        self.bash = bash
+        self.depth = depth
+        self.exported = list(exported)
+        """Variables that what runs may see, with their values."""
+
+    def line(self, line: Line) -> None:
+        self.found.sets += [name for name, _ in line.sets]
+        if any(isinstance(step, Simple) and (step.declares or step.words[0].text == "set") for step in line.steps):
+            self.exported += line.sets
+        for step in line.steps:
+            if isinstance(step, Redirect):
+                self.found.redirects.append(step)
+            else:
+                self.found.exports += [name for name, _ in step.sets]
+                before = self.exported
+                self.exported = [*before, *step.sets]
+                self.command(step)
+                self.exported = before
+
+    def script(self, text: str, *, bash: bool) -> None:
+        """A shell line that stood in a word."""
+        if self.depth >= DEPTH:
+            raise Unclear("it is nested too deeply")
+        _Unwrapping(self.found, self.exported, bash=bash, depth=self.depth + 1).line(shell.read(text, bash=bash))
+
+    def inner(self, words: tuple[Word, ...] | list[Word], looped: bool = False) -> None:
+        """A command that is the end of another one's arguments."""
+        if self.depth >= DEPTH:
+            raise Unclear("it is nested too deeply")
+        self.depth += 1
+        self.command(Simple(tuple(words), (), looped))
+        self.depth -= 1
+
+    def command(self, simple: Simple) -> None:
+        words = simple.words
+        name = words[0].text
+        if name is None or words[0].many or words[0].home or not name:
+            raise Unclear(f"only a run could tell which command '{shortened(words[0].raw)}' is")
+        if "=" in name or name in shell.RESERVED:  # behind `time` it is what it would be alone, behind `env` it is set
+            raise Unclear(f"'{shortened(words[0].raw)}' is not the name of a command")
+        folder, slash, base = name.rpartition("/")
+        if slash and base in BUILTINS:
+            return self._plain(words, simple)
+        if slash and folder not in FOLDERS:
+            self._plain(words, simple)
+        base = {".": "source", "[": "test", "toybox": "busybox"}.get(base, base)
+        if base in REFUSED:
+            raise Unclear(f"`{base}` {REFUSED[base]}")
+        if base in DECLARING and not simple.declares:
+            raise Unclear(f"`{base}` is written in a way that hides what it sets")
+        if (base == "wait" and _has(words, "p")) or (base == "jobs" and _has(words, "x")):
+            raise Unclear(f"`{base}` is given an option that evaluates or runs more")
+        if base in SHELLS or base in OTHER_SHELLS:
+            self._shell(base, words)
+        elif base in options.WRAPPERS:
+            rest = options.skipped(words, options.WRAPPERS[base])
+            self._wrapper(base, words, rest, simple)
+        elif base in SETTERS or base == "printf":
+            self._setter(base, words)
+        else:
+            getattr(self, f"_{base}", self._plain)(words, simple) if base in OWN else self._plain(words, simple)
+        return None
+
+    def _add(self, words: tuple[Word, ...], *, wraps: bool = False) -> None:
+        self.found.commands.append(Command(words, wraps, () if wraps else options.sharp(words)))
+
+    def _plain(self, words: tuple[Word, ...], simple: Simple) -> None:
+        self._add(words)
+
+    def _wrapper(self, base: str, words: tuple[Word, ...], rest: tuple[Word, ...], simple: Simple) -> None:
+        """`timeout 5 make`: what it runs must be allowed, and it must not be denied."""
+        if base == "env":
+            while rest and re.match(r"[^=]+=", rest[0].raw) and (rest[0].text is None or "=" in rest[0].text):
+                set_here, _, value = (rest[0].text or rest[0].raw).partition("=")
+                self.found.exports.append(set_here.strip("\"'"))
+                self.exported.append((set_here, Word(value if rest[0].known else None)))
+                rest = rest[1:]
+        if base == "command" and any(word.text in ("-v", "-V") for word in words[1 : len(words) - len(rest)]):
+            self._add(words)
+            return
+        if base == "xargs":
+            rest = self._filled(words[1 : len(words) - len(rest)], rest)
+        if not rest:
+            if base != "exec":
+                self._add(words)
+            return
+        self._add(words, wraps=True)
+        self.inner(rest, simple.looped)
+
+    @staticmethod
+    def _filled(own: tuple[Word, ...], rest: tuple[Word, ...]) -> tuple[Word, ...]:
+        """What `xargs` runs: words from its input stand behind its own, or in the place of -I's mark."""
+        if not rest:
+            return (Word("echo", raw="echo"), ANYTHING)
+        mark = None
+        for number, word in enumerate(own):
+            if word.text is not None and word.text.startswith("-I"):
+                mark = word.text[2:] or (own[number + 1].text if number + 1 < len(own) else None)
+        if mark is None:
+            return (*rest, ANYTHING)
+        return tuple(replace(word, text=None) if mark in (word.text or "") else word for word in rest)
+
+    def _shell(self, base: str, words: tuple[Word, ...]) -> None:
+        """`sh -c LINE` is that line; a script is a command as it is written; a shell alone would read anything."""
+        at = 1
+        while at < len(words) and (words[at].text or "").startswith(("-", "+")):
+            option = words[at].text or ""
+            if not re.fullmatch(r"[-+][euxfC]*(o|c)?|--(norc|noprofile|posix)", option) or option == "-":
+                raise Unclear(f"`{base} {shortened(option)}` reads what only a run could tell")
+            if option.endswith("c") and not option.startswith("--"):
+                script = words[at + 1] if at + 1 < len(words) else ANYTHING
+                if not script.known or base in OTHER_SHELLS or script.text is None:
+                    raise Unclear(f"`{base} -c` is given a line that cannot be read")
+                self._add(words, wraps=True)
+                self.script(script.text, bash=base == "bash")
+                return
+            at += 2 if option.endswith("o") and not option.startswith("--") else 1
+        if at >= len(words) or not words[at].known or FED.fullmatch(words[at].text or ""):
+            raise Unclear(f"`{base}` reads its commands from its input")
+        self._add(words)
+
+    def _setter(self, base: str, words: tuple[Word, ...]) -> None:
+        """A name with a subscript would be evaluated, so each must be plain."""
+        for number, word in enumerate(words[1:], 1):
+            option = words[number - 1].text
+            if base == "printf":
+                if word.may_be_option and (word.text is None or word.text.startswith("-v")) and number == 1:
+                    target = words[2].text if len(words) > 2 and word.text == "-v" else None
+                    if target is None or not NAME.fullmatch(target):
+                        raise Unclear("`printf` in it sets what only a run could tell")
+                    self.found.sets.append(target)
+                continue
+            if word.text is not None and word.text.startswith("-"):
+                if "C" in word.text and base != "read":
+                    raise Unclear(f"`{base} -C` runs what it is given")
+            elif option in SETTERS[base].split() or (base == "getopts" and number == 1):
+                pass
+            elif word.text is None or not NAME.fullmatch(word.text):
+                raise Unclear(f"`{base}` in it sets what only a run could tell")
+            else:
+                self.found.sets.append(word.text)
+        self._add(words)
+
+    # Commands with a reading of their own, by name: OWN
+
+    def _eval(self, words: tuple[Word, ...], simple: Simple) -> None:
+        if not all(word.known for word in words):
+            raise Unclear("`eval` is given what only a run could tell")
+        self._add(words, wraps=True)
+        self.script(" ".join(word.text or "" for word in words[1:]), bash=self.bash)
+
+    def _trap(self, words: tuple[Word, ...], simple: Simple) -> None:
+        if not all(word.known for word in words):
+            raise Unclear("`trap` is given what only a run could tell")
+        self._add(words, wraps=True)
+        if len(words) > 1 and (words[1].text or "").startswith("-") and words[1].text not in ("-", "-p", "-l"):
+            raise Unclear("`trap` is given what cannot be read")
+        if len(words) > 2 and words[1].text not in ("-", "-p", "-l", ""):
+            self.script(words[1].text or "", bash=self.bash)
+
+    def _source(self, words: tuple[Word, ...], simple: Simple) -> None:
+        if len(words) < 2 or not words[1].known or FED.fullmatch(words[1].text or ""):
+            raise Unclear(f"`{words[0].text}` reads what only a run could tell")
+        self._add(words)
+
+    def _set(self, words: tuple[Word, ...], simple: Simple) -> None:
+        text = " ".join(word.text if word.text is not None else "?" for word in words[1:])
+        if not re.fullmatch(r"(([-+][euxfCv]*(o (pipefail|errexit|nounset|xtrace|noglob))?) ?)*(-- .*)?", text):
+            raise Unclear("`set` is given an option that no rule can judge")
+        self._add(words)
+
+    def _test(self, words: tuple[Word, ...], simple: Simple) -> None:
+        if any(word.many for word in words) or {"-v", "-R"} & {word.text for word in words}:
+            raise Unclear("its `test` would evaluate what it is given")
+        if len(words) == 3 and words[1].text is None:
+            raise Unclear("its `test` would evaluate what it is given")
+        self._add(words)
+
+    def _cd(self, words: tuple[Word, ...], simple: Simple) -> None:
+        rest = [word for word in words[1:] if word.text not in ("-P", "-L", "--")]
+        if len(rest) != 1 or rest[0].text is None or rest[0].text.startswith("-"):
+            raise Unclear(f"`{words[0].text}` goes where only a run could tell")
+        if simple.looped and ".." in rest[0].text:
+            raise Unclear(f"`{words[0].text}` goes up more than once")
+        self.found.folders.append(rest[0])
+        self._add(words)
+
+    def _popd(self, words: tuple[Word, ...], simple: Simple) -> None:
+        if len(words) > 1:
+            raise Unclear("`popd` goes where only a run could tell")
+        self._add(words)
+
+    def _find(self, words: tuple[Word, ...], simple: Simple) -> None:
+        """`-exec` runs a command, `-delete` removes, `-fprint` writes; what a run puts in could be any of them."""
+        if any(word.may_be_option and word.text is None for word in words[1:]):
+            raise Unclear("`find` is given what only a run could tell")
+        self._add(words)
+        texts = [word.text for word in words]
+        for number, text in enumerate(texts):
+            if text in ("-exec", "-execdir", "-ok", "-okdir"):
+                stops = [at for at in range(number, len(texts)) if texts[at] in (";", "+")]
+                if not stops or stops[0] == number + 1:
+                    raise Unclear(f"`find {text}` has no end")
+                run = words[number + 1 : stops[0]]
+                many = texts[stops[0]] == "+"
+                self.inner(
+                    [replace(word, text=None, many=many) if "{}" in (word.text or "") else word for word in run], True
+                )
+            elif text == "-delete":
+                self.inner([Word("rm", raw="rm"), Word(None, raw="{}")])
+            elif text in ("-fprint", "-fprint0", "-fls", "-fprintf"):
+                if number + 1 >= len(words):
+                    raise Unclear(f"`find {text}` names no file")
+                self.found.redirects.append(Redirect(">", words[number + 1]))
+
+    def _git(self, words: tuple[Word, ...], simple: Simple) -> None:
+        """Options before the verb go, so that a rule for `git push` is one for `git --no-pager push` too."""
+        at = 1
+        while at < len(words) and (words[at].text or "").startswith("-"):
+            if words[at].text == "-C" and at + 1 < len(words):
+                self.found.folders.append(words[at + 1])
+                at += 2
+            elif words[at].text in ("--no-pager", "--no-optional-locks", "--literal-pathspecs", "-P"):
+                at += 1
+            else:
+                break
+        self._add((words[0], *words[at:]))
+
+    def _make(self, words: tuple[Word, ...], simple: Simple) -> None:
+        """Its folder is one that the line changes into; variables reach its recipes from before it, too."""
+        kept = [words[0]]
+        rest = list(words[1:])
+        while rest:
+            word = rest.pop(0)
+            found = re.fullmatch(
+                r"(-(?:[bBdikmnpqrRsStvwj]|\d)*)C(.*)|--di[a-z]*(?:=(.*))?", word.text or "", re.DOTALL
+            )
+            if found is None:
+                kept.append(word)
+                continue
+            folder = found[2] or found[3]
+            if not folder and not rest:
+                raise Unclear(f"`{words[0].text}` goes where only a run could tell")
+            self.found.folders.append(Word(folder, raw=folder) if folder else rest.pop(0))
+            if found[1] and found[1] != "-":
+                kept.append(Word(found[1], raw=found[1]))
+        before = {
+            f"{name}=...": Word(None if value.text is None else f"{name}={value.text}", raw=f"{name}=...")
+            for name, value in self.exported
+        }
+        sharp = [shown for shown, word in before.items() if options.sharp((words[0], word))]
+        self.found.commands.append(Command(tuple(kept), False, (*options.sharp(tuple(kept)), *sharp)))
+
+    def _tee(self, words: tuple[Word, ...], simple: Simple) -> None:
+        for word in words[1:]:
+            if word.text is None or not word.text.startswith("-"):
+                self.found.redirects.append(Redirect(">", word))
+        self._add(words)
+
+    def _tar(self, words: tuple[Word, ...], simple: Simple) -> None:
+        """Where it unpacks is a folder that the line changes into."""
+        first = words[1].text if len(words) > 1 else None
+        dashed = (words[0], Word(f"-{first}", raw=first), *words[2:]) if first and first[0] != "-" else words
+        for number, word in enumerate(words[1:], 1):
+            found = re.fullmatch(r"(?:-C|--dir[a-z]*=)(.+)", word.text or "", re.DOTALL)
+            if found:
+                self.found.folders.append(Word(found[1], raw=found[1]))
+            elif re.fullmatch(r"-[a-zA-Z]*C|--dir[a-z]*", word.text or "") and number + 1 < len(words):
+                self.found.folders.append(words[number + 1])
+            elif re.match(r"-[a-zA-Z]*C", dashed[number].text or ""):
+                raise Unclear("`tar` goes where only a run could tell; write its -C apart")
+        self.found.commands.append(Command(words, False, options.sharp(dashed)))
+
+    def _sed(self, words: tuple[Word, ...], simple: Simple) -> None:
+        """With `-i` it writes the files that it reads."""
+        if any(re.match(r"-[nErsuz]*i|--in", word.text or "") for word in words[1:]):
+            scripts = options.sed_scripts(words)
+            for number, word in enumerate(words[1:], 1):
+                below = re.fullmatch(r"[\w*?\[\]-][\w./*?\[\]-]*", word.raw) and ".." not in word.raw
+                if number not in scripts and not (word.text or "").startswith("-") and not (word.many and below):
+                    self.found.redirects.append(Redirect(">", word))
+        self._add(words)
+
+    def _dd(self, words: tuple[Word, ...], simple: Simple) -> None:
+        for word in words[1:]:
+            if word.text is None or word.text.startswith("of="):
+                text = None if word.text is None else word.text.removeprefix("of=")
+                self.found.redirects.append(Redirect(">", replace(word, text=text)))
+        self._add(words)
+
+    _pushd = _cd
+    _gmake = _make
+    _ninja = _make
+
+    def _busybox(self, words: tuple[Word, ...], simple: Simple) -> None:
+        self._add(words, wraps=len(words) > 1)
+        if len(words) > 1:
+            self.inner(words[1:], simple.looped)
+
+    def _watch(self, words: tuple[Word, ...], simple: Simple) -> None:
+        rest = options.skipped(words, options.Known(flags=names("-t -d -b -e -g -c -x"), valued=names("-n")))
+        if not rest or not all(word.known for word in rest):
+            raise Unclear("`watch` is given what only a run could tell")
+        self._add(words, wraps=True)
+        self.script(" ".join(word.text or "" for word in rest), bash=False)
+
+
+OWN = names("eval trap source set test cd popd pushd find git make gmake ninja busybox watch tee dd tar sed")

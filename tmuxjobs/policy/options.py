@@ -1,0 +1,204 @@
+"""What is known of programs' options: how wrappers take theirs, and by which ones a program runs or writes more."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from tmuxjobs.policy.tree import Unclear, names, shortened
+from tmuxjobs.policy.words import Word
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The options of a wrapper, and how many operands stand before the command that it runs."""
+
+    flags: frozenset[str] = frozenset()
+    valued: frozenset[str] = frozenset()
+    operands: int = 0
+
+
+WRAPPERS = {
+    "env": Known(names("-i --ignore-environment -0 --null -v --debug"), names("-u --unset")),
+    "command": Known(names("-p -v -V")),
+    "builtin": Known(),
+    "exec": Known(names("-c -l"), names("-a")),
+    "nohup": Known(),
+    "setsid": Known(names("-c -f -w --ctty --fork --wait")),
+    "nice": Known(valued=names("-n --adjustment")),
+    "ionice": Known(names("-t --ignore"), names("-c -n --class --classdata")),
+    "timeout": Known(
+        names("--foreground --preserve-status -v --verbose"), names("-k --kill-after -s --signal"), operands=1
+    ),
+    "time": Known(names("-p -v --verbose --portability"), names("-f --format")),
+    "stdbuf": Known(valued=names("-i -o -e --input --output --error")),
+    "unbuffer": Known(names("-p")),
+    "xargs": Known(
+        names("-0 -r -t -x --null --no-run-if-empty --verbose --exit"),
+        names("-n -P -L -I -d -s -E -a --max-args --max-procs --max-lines --delimiter --arg-file --max-chars"),
+    ),
+}
+"""What only runs the rest of its words. Options that are not here make the command unclear."""
+RUNNERS = names(
+    "sudo doas su pkexec ssh sshpass script unshare nsenter chroot strace ltrace gdb perf valgrind parallel flock "
+    "systemd-run tmux screen at batch crontab tmuxjobs dtach expect socat nc ncat rlwrap entr start-stop-daemon capsh "
+    "taskset chrt numactl setarch linux32 linux64 i386 x86_64 uname26 prlimit choom uclampset coresched cgexec "
+    "runuser runcon setpriv newgrp sg firejail bwrap proot schroot faketime fakeroot eatmydata catchsegv "
+    "dbus-run-session dbus-launch xvfb-run hyperfine fzf chronic ifne retry run-parts run-one daemon daemonize "
+    "setuidgid softlimit tini dumb-init s6-setuidgid su-exec gosu direnv uvx pipx torsocks proxychains "
+    "proxychains4 ts parset sem rush loop viddy watchexec nodemon reflex envdir chpst zargs"
+)
+"""What runs other commands in ways that are not read here: a rule must name the program, whatever the default is."""
+SHARP = {
+    "git": r"-c.*|--config-env.*|--(git-dir|work-tree|namespace).*|--upl.*|--rece.*|--exec?.*|--ext(-.*)?"
+    r"|--out.*|--op.*|--templ.*|-O.*|--textconv|ext::.*|foreach|--unsafe.*|--sep.*",
+    "git rebase": r"-[^-]*x.*|--ex.*",
+    "git clone": r"-[cu].*|--(conf|u).*",
+    "git ls-remote": r"--u.*",
+    "git archive": r"-o.*",
+    "git format-patch": r"-o.*",
+    "tar": r"--(to-c|use-c|checkpoint-a|rsh|rmt|info|new-v|abs).*|-[a-zA-Z]*[IFP].*|[\w.@-]+:.*",
+    "rsync": r"-[a-zA-Z]*e.*|--rsh.*|--rsync-path.*",
+    "sort": r"-[a-zA-Z]*o.*|--o.*|--com.*",
+    "rg": r"--pre.*|--hostname-bin.*",
+    "fd": r"-[a-zA-Z]*[xX].*|--exec.*",
+    "fdfind": r"-[a-zA-Z]*[xX].*|--exec.*",
+    "man": r"-[a-zA-Z]*[PHCXp].*|--(pa|h|con|gx|pre).*",
+    "less": r"\+.*|-[a-zA-Z]*[kKoO].*|--l(esskey|og).*",
+    "more": r"\+.*",
+    "vim": r"-.*[cSsuUwWiElqrtT].*|\+.*|--(cmd|rem|serv|sta|log).*",
+    "nano": r"-.*[sC].*|--(sp|ba).*",
+    "make": r"-[\w.]*[fEI].*|--(f|mak|ev|inc).*|[\s\S]*[$`;|&<>()\n][\s\S]*|[^=]*!=.*"
+    r"|(SHELL|MAKE|MAKEFILES|CC|CXX|CPP|FC|LD|AR|AS|RM|LEX|YACC|M2C|PC|CO|GET|LINT|TEX|TEXI2DVI|MAKEINFO|C?WEAVE|C?TANGLE"
+    r"|INSTALL|PYTHON\w*|NODE|NPM|GO|CARGO|DOCKER|BASH|SH|SED|AWK|GIT|TAR|CURL|\.?[A-Z_]*FLAGS)[:+?]*=.*"
+    r"|(?!(?i:\w*(PREFIX|DIR|ROOT))[:+?]*=)[^=]*=\s*(/|~|(\S*/)?\.\./).*",
+    "awk": r"-[fliEeoOdpDW].*|--(f|l|i|e|so|du|pre|pro|de).*|[\s\S]*(system|[|>]|getline|@)[\s\S]*",
+    "sed": r"-[a-zA-Z]*(f.*|e.+)|--(f|ex).*|(?!-|s/[^/;\n]*/[^/;\n]*/[gIip0-9]*$|"
+    r"[0-9$]*(,[0-9$]+)?[pdq]$|/[^/;\n]*/[pd]$)[\s\S]*",
+    "go": r"-C.*|--?(exec|toolexec|vettool|overlay|modfile|ldflags|gccgoflags|gcflags|asmflags|compiler|w)\b.*",
+    "cargo": r"-C.*|--(config|manifest-path).*",
+    "yarn": r"--(cwd|script-s|use-y).*",
+    "pnpm": r"-C.*|--dir.*|--script-shell.*",
+    "mvn": r"-[fs].*|--(file|settings).*",
+    "gradle": r"-[bpIc].*|--(build-file|project-dir|init-script|settings-file).*",
+    "cmake": r"-[PE].*",
+    "rake": r"-[frI].*|--(rakefile|require|libdir).*",
+    "just": r"-[fd].*|--(justfile|working-directory|shell).*",
+    "bundle": r"exec|--gemfile.*",
+    "tox": r"-c.*|--conf.*",
+    "npm": r"-C.*|--(scr|shell|pref|globalc|global-c|userc|node-o|loc).*",
+    "curl": r"-[a-zA-Z]*[oOKTcD].*|--(out|remote-n|config|upl|cookie-j|dump|trace|stderr|libcurl|eng).*"
+    r"|--(etag-s|hsts|alt-svc).*",
+    "wget": r"-[a-zA-Z]*[OPieoa].*|--(out|ap|dir|use-a|ex|con|in|sa|wa|hs|rej).*",
+    "pytest": r"-[pco].*|--(roo|ov|conf|pdbc|im|cov-con).*",
+    "split": r"--f.*",
+    "zip": r"-.*T.*|--(un|te).*",
+    "dc": r"[\s\S]*!.*",
+    "scp": r"-.*[SoFJD].*",
+    "gcc": r"-wrapper|-B.*|-fplugin.*|-specs.*|--(sp|pre|wr).*|-X.*|-load|@.*|-Wl,.*plugin.*",
+    "hg": r"--(conf|cw|rep|debugger).*|-R.*|debug.*",
+    "svn": r"--(config|diff|diff3|editor|merge).*-(option|dir|cmd|tool).*",
+    "uv": r"run|tool|--(dir|proj|config|py).*",
+    "poetry": r"run|--(dir|proj).*|-[CP].*",
+    "gh": r"alias|extension|config",
+    "sqlite3": r"-(cmd|init).*|[\s\S]*\.(sh|sy|lo|ou|on|ex|im|op|re|ba|sa|ar|cd|clone)[\s\S]*"
+    r"|[\s\S]*(load_extension|writefile|edit\()[\s\S]*",
+    "psql": r"-[a-zA-Z]*[foLv].*|--(f|o|lo|set|var).*|[\s\S]*(\\|(?i:program))[\s\S]*",
+    "mysql": r"--(pa|te|init).*|[\s\S]*(\\|system|pager|tee|source)[\s\S]*",
+    "pandoc": r"-[a-zA-Z]*[FLo].*|--(fi|lua|pdf-e|out|def|data).*|.*\.lua",
+    "pdflatex": r"--?(shell|output|enable|interaction=x).*|\\.*",
+    "gs": r"-c|-s.*%.*|-dNOSAFER",
+    "ip": r"netns|vrf|-b.*",
+    "docker": r"-[a-zA-Z]*[vH].*|--(vol|mou|priv|pid|dev|cap-a|sec|userns|ipc|net|host|config|cg).*",
+    "mise": r"exec|x|run|-C.*|--cd.*",
+}
+"""Arguments by which a program runs another one, reads its orders elsewhere, or writes to a file they name."""
+GIT_VERBS = names(
+    "bisect filter-branch difftool mergetool config send-email daemon instaweb web--browse hook credential maintenance "
+    "p4"
+)
+"""Verbs of git that run what they, or a setting that they change, name."""
+CODED = names("make gmake sed awk gawk mawk nawk psql sqlite3 mysql dc")
+"""An argument of these may be evaluated, so it must be known."""
+VALUED = {
+    "git commit": names("-m --message -F --file --author --date"),
+    "git tag": names("-m --message -F --file"),
+    "git log": names("--author --grep --since --until --after --before"),
+}
+"""Options whose next word is a value, whatever it says."""
+SHARP |= {"gmake": SHARP["make"], "ninja": r"-[ft].*", "sftp": f"-b.*|{SHARP['scp']}", "podman": SHARP["docker"]}
+SHARP |= dict.fromkeys(names("gawk mawk nawk"), SHARP["awk"])
+SHARP |= dict.fromkeys(names("vi view ex nvim gvim vimdiff rvim"), SHARP["vim"])
+SHARP |= dict.fromkeys(names("cc g++ c++ clang clang++"), SHARP["gcc"])
+SHARP |= dict.fromkeys(names("latex tex pdftex xelatex lualatex"), SHARP["pdflatex"])
+_SHARP = {name: re.compile(pattern) for name, pattern in SHARP.items()}
+
+
+def skipped(words: tuple[Word, ...], known: Known) -> tuple[Word, ...]:
+    """The command that a wrapper runs, behind its options and operands; raises Unclear for what is not known."""
+    name = words[0].text
+    at = 1
+    while at < len(words) and (words[at].may_be_option or not words[at].known):
+        text = words[at].text
+        if text is None or not words[at].known:
+            raise Unclear(f"`{name}` is given what only a run could tell")
+        option = text.partition("=")[0]
+        if text == "--":
+            at += 1
+            break
+        letters = re.fullmatch(r"-([a-zA-Z0-9]{2,})", text)
+        if option in known.valued and "=" not in text:
+            at += 2
+        elif (
+            text in known.flags
+            or (option in known.valued and option.startswith("--"))
+            or (text[:2] in known.valued and not text.startswith("--"))
+            or (letters and all(f"-{letter}" in known.flags for letter in letters[1]))
+            or (name == "nice" and text[1:].isdigit())
+        ):
+            at += 1
+        else:
+            raise Unclear(f"`{name} {shortened(text)}` cannot be read with certainty")
+    if any(word.many for word in words[1 : at + known.operands]):
+        raise Unclear(f"`{name}` is given what only a run could tell")
+    return words[at + known.operands :]
+
+
+def sharp(words: tuple[Word, ...]) -> tuple[str, ...]:
+    """The words by which that command does more than its name says; of what a run puts in nobody knows."""
+    name = (words[0].text or "").rpartition("/")[2]
+    if name in RUNNERS:
+        return (words[0].text or "",)
+    if name not in _SHARP:
+        return ()
+    verb = next((word.text for word in words[1:] if word.text is not None), "")
+    found: list[str] = []
+    patterns = [_SHARP[name], *([_SHARP[f"{name} {verb}"]] if f"{name} {verb}" in _SHARP else [])]
+    if name == "git":
+        before = words[1] if len(words) > 1 else None
+        after = words[2].text if len(words) > 2 else None
+        if verb in GIT_VERBS and not (verb == "config" and re.match(r"--?(get|list|l)|get$|list$", after or "")):
+            found.append(verb)
+        if before is not None and before.may_be_option and before.text not in ("--version", "--help"):
+            return (before.raw,)
+    scripts = sed_scripts(words) if name == "sed" else None
+    for number, word in enumerate(words[1:], 1):
+        if scripts is not None and number not in scripts and not word.may_be_option:
+            continue
+        if word.text is None:
+            if words[number - 1].text in VALUED.get(f"{name} {verb}", ()) and not word.many:
+                continue
+            if word.may_be_option or "=" in word.raw or name in CODED:
+                found.append(word.raw or "...")
+        elif name == "git" and word.text.startswith("-c") and number > 1 and verb != "clone":
+            continue
+        elif any(pattern.fullmatch(word.text) for pattern in patterns):
+            found.append(word.text)
+    return tuple(found)
+
+
+def sed_scripts(words: tuple[Word, ...]) -> set[int]:
+    """Where its scripts stand: behind each `-e`, else the first word that is not an option."""
+    behind = {at + 1 for at, word in enumerate(words) if re.fullmatch(r"-[a-zA-Z]*e|--expression", word.text or "")}
+    first = next((at for at, word in enumerate(words) if at and not (word.text or "").startswith("-")), 0)
+    return behind or {first}

@@ -1,0 +1,402 @@
+"""A policy's rules, and its verdict on one job. The strictest rule wins; what nobody can tell is refused."""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import os
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import regex
+
+from tmuxjobs.policy.callers import PROJECT_FILE
+from tmuxjobs.policy.commands import OTHER_SHELLS, Command, Seen, seen
+from tmuxjobs.policy.shell import Redirect
+from tmuxjobs.policy.tree import Unclear
+from tmuxjobs.policy.words import Word
+
+Kind = Literal["allow", "ask", "deny"]
+Tools = Literal["read-only", "no-input", "full"]
+HIDDEN: dict[Tools, set[str]] = {
+    "read-only": {"execute", "interact", "kill", "pause", "queue", "restart", "resume"},
+    "no-input": {"interact"},
+    "full": set(),
+}
+"""By `tools`: the verbs that a policy's callers do not have."""
+STRICT: dict[Kind, int] = {"allow": 0, "ask": 1, "deny": 2}
+MATCH_S = 0.2
+"""So long may one pattern take on one command."""
+FOLDERS = 40
+"""So many places may a line change into."""
+ASK_S = 3600.0
+END = "$"
+"""As a rule's last token: the command ends there."""
+
+# Variables that change what a command runs, reads its orders from, or loads.
+_EXACT = """
+PATH IFS ENV HOME SHELL SHELLOPTS BASHOPTS CDPATH FPATH ZDOTDIR PAGER EDITOR VISUAL BROWSER PROMPT_COMMAND PS0 PS1 PS2
+PS3 PS4 POSIXLY_CORRECT GLIBC_TUNABLES EXECIGNORE GLOBIGNORE HISTFILE MAILPATH INPUTRC TERMINFO TERMINFO_DIRS TERMCAP
+GCONV_PATH LOCPATH NLSPATH HOSTALIASES GETCONF_DIR MALLOC_TRACE NODE_OPTIONS NODE_PATH NODE_EXTRA_CA_CERTS
+NODE_REPL_EXTERNAL_MODULE PERLLIB PERLDB RUBYOPT RUBYLIB RUBYSHELL PHPRC PHP_INI_SCAN_DIR CLASSPATH JAVA_HOME
+JAVA_TOOL_OPTIONS JDK_JAVA_OPTIONS _JAVA_OPTIONS MAVEN_OPTS MAVEN_ARGS GRADLE_OPTS JAVA_OPTS SBT_OPTS ANT_OPTS
+ANT_ARGS LEIN_JVM_OPTS MAKEFLAGS MAKEFILES GNUMAKEFLAGS MFLAGS MAKESHELL CC CXX CPP LD AR AS NM RANLIB STRIP FC CFLAGS
+MAKE RM INSTALL LEX YACC MAKEINFO ARFLAGS FFLAGS LFLAGS YFLAGS ASFLAGS
+CXXFLAGS CPPFLAGS LDFLAGS LIBRARY_PATH COMPILER_PATH CPATH C_INCLUDE_PATH CPLUS_INCLUDE_PATH GCC_EXEC_PREFIX
+CMAKE_GENERATOR CMAKE_TOOLCHAIN_FILE CMAKE_PREFIX_PATH RUSTC RUSTDOC RUSTFLAGS RUSTDOCFLAGS RUSTC_WRAPPER
+RUSTC_WORKSPACE_WRAPPER RUSTUP_TOOLCHAIN RUSTUP_HOME TAR_OPTIONS GREP_OPTIONS GZIP RSYNC_RSH CVS_RSH SVN_SSH
+RIPGREP_CONFIG_PATH ACK_OPTIONS FZF_DEFAULT_COMMAND FZF_DEFAULT_OPTS BAT_CONFIG_PATH CURL_HOME WGETRC SYSTEM_WGETRC
+NETRC KUBECONFIG DOCKER_HOST DOCKER_CONFIG GNUPGHOME GPG_AGENT_INFO SSH_AUTH_SOCK SSH_ASKPASS SUDO_EDITOR MANOPT
+MANPATH MANROFFOPT GROFF_BIN_PATH COMP_WORDBREAKS R_HOME R_PROFILE R_ENVIRON JULIA_LOAD_PATH JULIA_DEPOT_PATH
+ERL_FLAGS ERL_AFLAGS ERL_LIBS ELIXIR_ERL_OPTIONS MIX_HOME GHCRTS OCAMLRUNPARAM CAML_LD_LIBRARY_PATH TCLLIBPATH
+DENO_DIR DBUS_SESSION_BUS_ADDRESS VIMINIT EXINIT MYVIMRC VIMRUNTIME EMACSLOADPATH AWKPATH AWKLIBPATH PKG_CONFIG
+LESSOPEN LESSCLOSE BC_ENV_ARGS MYSQL_HOME PSQLRC SQLITE_HISTORY GDBHISTFILE QT_PLUGIN_PATH GTK_MODULES
+GIO_EXTRA_MODULES GST_PLUGIN_PATH VK_LAYER_PATH LIBGL_DRIVERS_PATH OPENSSL_CONF OPENSSL_ENGINES OPENSSL_MODULES
+SSLKEYLOGFILE KRB5_CONFIG GOFLAGS GOPATH GOROOT GOBIN GOENV GOPROXY GONOSUMDB GONOSUMCHECK GOSUMDB GOINSECURE
+GOTOOLCHAIN GOWORK GOEXPERIMENT GOPRIVATE GO111MODULE GOVCS GOCACHE GOMODCACHE
+"""
+_BEGINNINGS = """
+BASH_ LD_ DYLD_ PYTHON PYTEST_ PIP_ UV_ POETRY_ CONDA_ VIRTUAL_ENV PERL5 GIT_ XDG_ LESS NPM_CONFIG_ npm_config_ YARN_
+yarn_ PNPM_ BUN_ GEM_ BUNDLE_ CARGO_ CGO_ LUA PKG_CONFIG_ GUILE_ SYSTEMD_ TMUX SUDO_ ANSIBLE_ TF_ HELM_ COVERAGE_
+TMUXJOBS_ MCP_BG_ CCACHE_ DISTCC_ AUTOM4TE ACLOCAL OPENSSL_ FAKEROOT ELECTRON_ NIX_ GUIX_ BUILDAH_ DOTNET_ CORECLR
+COR_ MSBUILD COMPlus_ MONO_
+"""
+_ENDINGS = "_PAGER PAGER _EDITOR _ASKPASS _SHELL _BROWSER _WRAPPER _PRELOAD _LIBRARY_PATH _SSH_COMMAND _PLUGINS"
+_DANGEROUS = re.compile(
+    f"({'|'.join(_EXACT.split())})|({'|'.join(_BEGINNINGS.split())}).*|.*({'|'.join(_ENDINGS.split())})"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """`git {status,diff}`: tokens that a command's words must begin with; `*` stands for any one word."""
+
+    text: str
+    kind: Kind
+    where: str
+    tokens: tuple[tuple[str, ...], ...]
+    """For each word the texts that it may be; `*` in one stands for any characters."""
+    examples: int = 0
+    """How many command lines were checked with it."""
+
+    @classmethod
+    def parse(cls, text: str, kind: Kind, where: str) -> Rule:
+        """Raises ValueError with what is wrong."""
+        try:
+            tokens = shlex.split(text)
+        except ValueError as error:
+            raise ValueError(f"'{text}' cannot be read ({str(error).lower()})") from None
+        if not tokens:
+            raise ValueError("a rule is empty")
+        if any(token.count("{") != token.count("}") for token in tokens):
+            raise ValueError(f"`{{a,b}}` in '{text}' stands for one word; write a rule for each form")
+        if tokens[0].startswith("*") and kind == "allow":
+            raise ValueError(f"'{text}' allows every command; write default = \"allow\" if that is meant")
+        return cls(text, kind, where, tuple(tuple(alternatives(token)) for token in tokens))
+
+    def matches(self, command: Command) -> bool:
+        """Whether the command is surely one of this rule's."""
+        words = command.words
+        for number, token in enumerate(self.tokens):
+            last = number == len(self.tokens) - 1
+            if token == (END,) and last:
+                return len(words) == number
+            if number >= len(words):
+                return False
+            word = words[number]
+            if word.many and not (last and token == ("*",) and not _may_vanish(word)):
+                return False
+            if token != ("*",) and not (word.known and fits(word.text or "", token)):
+                return False
+            if ".." in (word.text or "").split("/") and word.text not in token and token != ("*",):
+                return False  # `./bin/*` is not for `./bin/../../x`
+        named = {text for token in self.tokens for text in token}
+        return all(any(_named(one, text) for text in named) for one in command.sharp)
+
+    def may_match(self, command: Command) -> bool:
+        """Whether the command may be one of this rule's, as far as can be known; options are passed over."""
+        return self._may_match(command.words, 0, 0)
+
+    def _may_match(self, words: tuple[Word, ...], at: int, number: int) -> bool:
+        if number == len(self.tokens):
+            return True
+        token = self.tokens[number]
+        if token == (END,) and number == len(self.tokens) - 1:
+            return all(word.many for word in words[at:])
+        if at >= len(words):
+            return False
+        word = words[at]
+        if word.many:
+            return True
+        text = word.text or ""
+        texts = (text, text.rpartition("/")[2]) if number == 0 else (text,)
+        hit = not word.known or token == ("*",) or any(fits(one, token) for one in texts)
+        if hit and self._may_match(words, at + 1, number + 1):
+            return True
+        if number and all(one.startswith("-") and one != "-" for one in token):
+            rest = words[at:]
+            letters = {letter for one in rest for letter in one.text or "" if re.match(r"-[^-]", one.text or "")}
+            hit = any(not one.known or fits(one.text or "", token) for one in rest)
+            if hit or any(re.fullmatch(r"-\w+", one) and set(one) <= letters for one in token):
+                return self._may_match(words, at, number + 1)
+        if number and word.may_be_option:
+            return any(self._may_match(words, at + step, number) for step in (1, 2))
+        return False
+
+
+def alternatives(token: str) -> list[str]:
+    """`{a,b}c` is `ac` and `bc`."""
+    found = re.search(r"\{([^{}]*,[^{}]*)\}", token)
+    if found is None:
+        return [token]
+    return [
+        more
+        for one in found[1].split(",")
+        for more in alternatives(token[: found.start()] + one + token[found.end() :])
+    ]
+
+
+def fits(text: str, token: tuple[str, ...]) -> bool:
+    return text in token or any("*" in one and _pattern(one).fullmatch(text) for one in token)
+
+
+@functools.cache
+def _pattern(text: str) -> re.Pattern[str]:
+    return re.compile("".join(".*" if char == "*" else re.escape(char) for char in text), re.DOTALL)
+
+
+def _named(sharp: str, text: str) -> bool:
+    """Whether a rule's token names that argument, or its option."""
+    return text not in ("*", END) and text.rstrip("*") != "" and (fits(sharp, (text,)) or text == sharp.split("=")[0])
+
+
+def _may_vanish(word: Word) -> bool:
+    return any(char in word.raw for char in "$`{") or not word.raw
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A job that is asked for."""
+
+    command: str
+    cwd: Path
+    shell: str
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The verdict on one part of what was asked, and why."""
+
+    part: str
+    kind: Kind
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """One source of rules: a person's settings, a project's file, or a list of patterns."""
+
+    where: str
+    default: Kind = "deny"
+    rules: tuple[Rule, ...] = ()
+    patterns: tuple[str, ...] | None = None
+    """Regular expressions instead of rules: each command must match one."""
+    roots: tuple[Path, ...] = ()
+    env: tuple[str, ...] | None = None
+    shells: tuple[str, ...] = ("bash", "sh")
+    tools: Tools = "full"
+    always: tuple[Rule, ...] = ()
+    """Those that allow also what a rule asks about."""
+    ask_for_s: float = ASK_S
+    """How long a person is asked, before it is refused."""
+    narrows: bool = False
+    """Whether another policy holds too, so that this one need not say again what none allows."""
+
+    def judge(self, asked: Asked) -> list[Finding]:
+        """A finding for each thing that is asked; the first is never missing."""
+        found = [*self._folder(asked.cwd), *self._shell(asked.shell), *self._environment(asked.env)]
+        try:
+            bash = os.path.basename(os.path.realpath(asked.shell)) == "bash"
+            what = seen(asked.command, bash=bash, env=asked.env)
+        except Unclear as unclear:
+            return [*found, Finding(asked.command, "deny", str(unclear))]
+        found += [self.of_command(command) for command in what.commands]
+        found += self._variables(what)
+        found += self._places(what, asked.cwd)
+        if not what.commands and not found:
+            found.append(Finding(asked.command, self.default, f"it runs no command; default is {self.default}"))
+        return found
+
+    @property
+    def hidden(self) -> set[str]:
+        """Verbs that it leaves its callers without."""
+        return HIDDEN[self.tools]
+
+    @property
+    def is_persons(self) -> bool:
+        """Whether it is in a file of the person's, which a project's is not."""
+        return os.path.isabs(self.where) and os.path.basename(self.where) != PROJECT_FILE
+
+    def of_command(self, command: Command) -> Finding:
+        """The verdict on one command."""
+        text = command.text
+        if self.patterns is not None:
+            return self._by_pattern(command, self.patterns)
+        strict = [rule for rule in self.rules if rule.kind != "allow" and rule.may_match(command)]
+        if strict:
+            rule = max(strict, key=lambda one: STRICT[one.kind])
+        if strict and (rule.kind == "deny" or not any(one.matches(command) for one in self.always)):
+            return Finding(text, rule.kind, f"rule '{rule.text}' ({rule.where})")
+        if command.wraps:
+            return Finding(text, "allow", "what it runs is judged")
+        rule_for = next(
+            (rule for rule in (*self.always, *self.rules) if rule.kind == "allow" and rule.matches(command)), None
+        )
+        if rule_for is not None:
+            return Finding(text, "allow", f"rule '{rule_for.text}' ({rule_for.where})")
+        if command.sharp and not self.narrows:
+            kind: Kind = "ask" if self.default == "ask" else "deny"
+            return Finding(text, kind, f"no rule names '{command.sharp[0]}', by which it may run or write anything")
+        return Finding(text, self.default, f"no rule is for it; default is {self.default} ({self.where})")
+
+    def _by_pattern(self, command: Command, patterns: Iterable[str]) -> Finding:
+        text = command.text
+        if command.wraps:
+            return Finding(text, "allow", "what it runs is judged")
+        plain = " ".join(word.text if word.known and word.text else word.raw for word in command.words)
+        for pattern in patterns:
+            try:
+                hit = regex.search(pattern, plain, regex.IGNORECASE, timeout=MATCH_S)
+            except TimeoutError:
+                return Finding(text, "deny", f"the pattern '{pattern}' took longer than {MATCH_S} s on it")
+            if hit and all(re.escape(one.split("=")[0]) in pattern or one in pattern for one in command.sharp):
+                return Finding(text, "allow", f"pattern '{pattern}'")
+        return Finding(text, "deny", f"it matches none of the allowed patterns: {', '.join(patterns)}")
+
+    def _folder(self, cwd: Path) -> list[Finding]:
+        if self._within(cwd):
+            return []
+        return [Finding(f"cwd {cwd}", "deny", f"it is not below {self._named_roots()}")]
+
+    def covers(self, path: Path) -> bool:
+        """Whether it lets jobs write there."""
+        return bool(self.roots) and self._within(path)
+
+    def _within(self, path: Path) -> bool:
+        real = Path(os.path.realpath(path))
+        return not self.roots or any(real.is_relative_to(os.path.realpath(root)) for root in self.roots)
+
+    def _named_roots(self) -> str:
+        return " or ".join(str(root) for root in self.roots)
+
+    def _shell(self, shell: str) -> list[Finding]:
+        real = os.path.realpath(shell)
+        if os.path.basename(real) in OTHER_SHELLS:
+            return [Finding(f"shell {shell}", "deny", "no policy can read its language; use bash or sh")]
+        if self.narrows and not self.shells:
+            return []
+        for name in self.shells:
+            for folder in ("",) if "/" in name else ("/bin", "/usr/bin", "/usr/local/bin", "/opt/homebrew/bin"):
+                if real == os.path.realpath(os.path.join(folder, name)):
+                    return []
+        return [Finding(f"shell {shell}", "deny", f"it is not one of {', '.join(self.shells)}")]
+
+    def _environment(self, env: Iterable[str]) -> list[Finding]:
+        return [one for name in sorted(env) for one in self._variable(name, exported=True)]
+
+    def _variable(self, name: str, *, exported: bool) -> list[Finding]:
+        named = self.env is not None and any(one == name for one in self.env)
+        if not named and changes_what_runs(name) and not (self.narrows and self.env is None):
+            return [Finding(f"variable {name}", "deny", "it changes what runs")]
+        if exported and self.env is not None and not any(fnmatch.fnmatchcase(name, one) for one in self.env):
+            return [Finding(f"variable {name}", "deny", f"it is not one of {', '.join(self.env) or 'none'}")]
+        return []
+
+    def _variables(self, what: Seen) -> list[Finding]:
+        shell = [one for name in dict.fromkeys(what.sets) for one in self._variable(name, exported=False)]
+        return shell + [one for name in dict.fromkeys(what.exports) for one in self._variable(name, exported=True)]
+
+    def _places(self, what: Seen, cwd: Path) -> list[Finding]:
+        """Where the line changes to and what it writes must be below the roots, wherever it is by then."""
+        places = [cwd]
+        for folder in what.folders:
+            target = _path(folder)
+            if target is None:
+                return [Finding(folder.raw, "deny", "only a run could tell which folder it is")]
+            places += [at / target for at in places if at / target not in places]
+            if len(places) > FOLDERS:
+                return [Finding(folder.raw, "deny", "it changes its folder too often")]
+            if not all(self._within(place) for place in places):
+                return [Finding(f"cd {folder.raw}", "deny", f"it is not below {self._named_roots()}")]
+        return [one for redirect in what.redirects for one in self._redirect(redirect, places)]
+
+    def _redirect(self, redirect: Redirect, places: list[Path]) -> list[Finding]:
+        operator, target = redirect.operator, redirect.target
+        shown = f"{operator}{target.raw}"
+        if operator in (">&", "<&") and re.fullmatch(r"\d+-?|-", target.text or ""):
+            return []
+        path = _path(target)
+        if path is None:
+            return [Finding(shown, "deny", "only a run could tell which file it is")]
+        if operator in ("<", "<&"):
+            network = path.is_relative_to("/dev/tcp") or path.is_relative_to("/dev/udp")
+            return [Finding(shown, "deny", "it opens a connection")] if network else []
+        if str(path) == "/dev/null":
+            return []
+        for place in places:
+            real = Path(os.path.realpath(place / path))
+            if not self._within(real) or str(real).startswith(("/dev/", "/proc/")):
+                return [Finding(shown, "deny", f"it writes to a file that is not below {self._named_roots() or '/'}")]
+            if real.name.casefold() == PROJECT_FILE or str(real) == os.path.realpath(self.where):
+                return [Finding(shown, "deny", "it writes to a file that says what may run")]
+            if ".git" in [part.casefold() for part in real.parts]:
+                return [Finding(shown, "deny", "it writes into .git, where files are run")]
+        return []
+
+
+def _path(word: Word) -> Path | None:
+    if word.text is None or word.many or "\0" in word.text:
+        return None
+    return Path(os.path.expanduser(word.text) if word.home else word.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """That of all policies on one job: the strictest finding decides."""
+
+    kind: Kind
+    findings: tuple[Finding, ...]
+    asked: Asked
+
+    @property
+    def why(self) -> str:
+        """One sentence about what decided."""
+        decisive = next(one for one in self.findings if one.kind == self.kind)
+        part = decisive.part if len(decisive.part) <= 200 else f"{decisive.part[:200]}..."
+        return f"`{part}`: {decisive.why}"
+
+    @property
+    def rule(self) -> str:
+        """What decided, for the history: of the part of the line not what may be a variable's value."""
+        decisive = next((one for one in self.findings if one.kind == self.kind), None)
+        if decisive is None:
+            return ""
+        name, equals, _ = decisive.part.partition("=")
+        return f"`{name[:80]}{equals}{'...' if equals or len(name) > 80 else ''}`: {decisive.why}"
+
+
+def changes_what_runs(name: str) -> bool:
+    """A name that is none, such as that of an exported function, counts too."""
+    return not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name, re.ASCII) or _DANGEROUS.fullmatch(name) is not None
+
+
+def verdict_on(policies: Iterable[Policy], asked: Asked) -> Verdict:
+    """What they say together, the strictest of them."""
+    findings = tuple(one for policy in policies for one in policy.judge(asked))
+    kind: Kind = max((one.kind for one in findings), key=STRICT.__getitem__, default="allow")
+    return Verdict(kind, findings, asked)

@@ -1,0 +1,349 @@
+"""What a shell line would run: every simple command in it, however deep, its redirections and assignments."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from tmuxjobs.policy.tree import WORDS, Node, Source, Unclear, names, parsed, shortened
+from tmuxjobs.policy.words import Word, Words
+
+DEPTH = 40
+"""So deep may one construct stand in another."""
+RESERVED = names("if then else elif fi case esac for select while until do done in function { } [[ ]] ! coproc")
+CONTROL = names("; & && || | |& ( ) { } ! if then elif else fi while until do done for in case esac function")
+NUMERIC_TESTS = names("-eq -ne -lt -le -gt -ge")
+
+
+@dataclass(frozen=True, slots=True)
+class Simple:
+    """One simple command, and the variables set for it alone."""
+
+    words: tuple[Word, ...]
+    sets: tuple[tuple[str, Word], ...] = ()
+    looped: bool = False
+    """Whether it may run more than once."""
+    declares: bool = False
+    """Whether it is `export` or the like, read as such: what it sets is in the line's own `sets`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    operator: str
+    target: Word
+
+
+@dataclass(slots=True)
+class Line:
+    """All that a line would do, in the order of its text."""
+
+    steps: list[Simple | Redirect] = field(default_factory=list)
+    sets: list[tuple[str, Word]] = field(default_factory=list)
+    """Variables that it sets for itself and, where they are exported, for what it runs."""
+
+
+def read(source: str, *, bash: bool = True) -> Line:
+    """What that line would run, read as bash or as any POSIX shell; raises Unclear."""
+    return Reader(parsed(source, bash=bash)).line
+
+
+class Reader:
+    """One walk over one tree; a kind of node that is not named here is Unclear."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.line = Line()
+        self._words = Words(source, self.line.sets, self._statement)
+        self.depth = 0
+        self.loops = 0
+        self._statements(source.root)
+
+    def _statements(self, node: Node) -> None:
+        for child in node.children:
+            self._statement(child)
+
+    def _statement(self, node: Node) -> None:
+        if not node.is_named:
+            if node.type not in CONTROL or self._source.text(node).strip() != node.type:
+                raise Unclear(f"'{shortened(self._source.text(node))}' stands where no command can")
+            return
+        self.depth += 1
+        if self.depth > DEPTH:
+            raise Unclear("it is nested too deeply")
+        match node.type:
+            case "list" | "pipeline" | "subshell" | "negated_command" | "variable_assignments":
+                self._statements(node)
+            case "if_statement" | "elif_clause" | "else_clause" | "do_group":
+                self._statements(node)
+            case "while_statement":
+                self.loops += 1
+                self._statements(node)
+                self.loops -= 1
+            case "for_statement":
+                self._for(node)
+            case "c_style_for_statement":
+                self._c_style_for(node)
+            case "compound_statement":
+                self._compound(node)
+            case "function_definition":
+                self._function(node)
+            case "case_statement":
+                self._case(node)
+            case "test_command":
+                self._test(node, double=bool(node.children) and node.children[0].type == "[[")
+            case "redirected_statement":
+                self._redirected(node)
+            case "command":
+                self._command(node)
+            case "variable_assignment":
+                self.line.sets.append(self._assigned(node))
+            case "declaration_command":
+                self._declaration(node)
+            case "unset_command":
+                self._unset(node)
+            case "file_redirect":
+                self._file_redirect(node)
+            case "herestring_redirect":
+                self._herestring_redirect(node)
+            case "comment":
+                pass
+            case _:
+                raise Unclear(f"its part '{shortened(self._source.text(node))}' is of a kind that no rule can judge")
+        self.depth -= 1
+
+    def _for(self, node: Node) -> None:
+        self.loops += 1
+        name = ""
+        for child in node.children:
+            if child.type == "variable_name":
+                name = self._source.text(child)
+            elif child.type in WORDS:
+                self.line.sets.append((name, self._words.word(child)))
+            elif child.type == "select":
+                raise Unclear("it asks with `select`")
+            else:
+                self._statement(child)
+        self.line.sets.append((name, Word(None)))
+        self.loops -= 1
+
+    def _c_style_for(self, node: Node) -> None:
+        self.loops += 1
+        for child in node.children:
+            if child.type in ("do_group", "compound_statement"):
+                self._statement(child)
+            elif child.type != "for":
+                self._words.arithmetic(child)
+        self.loops -= 1
+
+    def _compound(self, node: Node) -> None:
+        if node.children and node.children[0].type == "((":
+            for child in node.children:
+                self._words.arithmetic(child)
+        else:
+            self._statements(node)
+
+    def _function(self, node: Node) -> None:
+        self.loops += 1
+        for child in node.children:
+            if child.type != "word" and child.type not in ("(", ")", "function"):
+                self._statement(child)
+        self.loops -= 1
+
+    def _case(self, node: Node) -> None:
+        for child in node.children:
+            if child.type in WORDS:
+                self._words.word(child)
+            elif child.type == "case_item":
+                self._case_item(child)
+            else:
+                self._statement(child)
+
+    def _case_item(self, node: Node) -> None:
+        in_pattern = True
+        for child in node.children:
+            if in_pattern:
+                if child.type in WORDS:
+                    self._words.word(child)
+                elif child.type not in ("extglob_pattern", "|", "(", ")"):
+                    raise Unclear("a pattern of its `case` cannot be read with certainty")
+                in_pattern = child.type != ")"
+            elif child.type not in (";;", ";&", ";;&"):
+                self._statement(child)
+
+    def _test(self, node: Node, *, double: bool) -> None:
+        operators = [self._source.text(child) for child in node.children if child.type == "test_operator"]
+        if {"-v", "-R"} & set(operators):
+            raise Unclear("`-v` in its test would evaluate what it is given")
+        numeric = double and bool(NUMERIC_TESTS & set(operators))
+        for child in node.children:
+            if child.type == "test_operator" or not child.is_named:
+                if child.type == "((":
+                    raise Unclear("its test holds arithmetic")
+            elif child.type in ("binary_expression", "unary_expression", "parenthesized_expression"):
+                self._test(child, double=double)
+            elif numeric:
+                self._words.arithmetic(child)
+            elif child.type in WORDS:
+                if self._words.word(child).many and not double and not self._words.is_number(child):
+                    raise Unclear(
+                        f"'{shortened(self._source.text(child))}' in its test may become an operator; quote it"
+                    )
+            elif child.type not in ("regex", "extglob_pattern"):
+                raise Unclear(f"its test '{shortened(self._source.text(child))}' cannot be read with certainty")
+
+    def _redirected(self, node: Node) -> None:
+        """Here-documents may hold words that belong to the command before them."""
+        words: list[Word] = []
+        for child in node.children:
+            if child.type == "heredoc_redirect":
+                words += self._heredoc_redirect(child)
+            elif child.type != "command":
+                self._statement(child)
+        for child in node.children:
+            if child.type == "command":
+                self._command(child, words)
+                words = []
+        if words:
+            raise Unclear("it is not clear what its here-document belongs to")
+
+    def _command(self, node: Node, more: list[Word] | None = None) -> None:
+        words: list[Word] = []
+        sets: list[tuple[str, Word]] = []
+        end = -1
+        for child in node.children:
+            if child.type in WORDS or child.type == "command_name":
+                if child.start_byte == end:
+                    raise Unclear("it is not clear where its words end")
+                end = child.end_byte
+                inner = child.children[0] if child.type == "command_name" else child
+                words.append(self._words.word(inner))
+                if child.type == "command_name":
+                    self._check_name(inner, words[0])
+            elif child.type == "variable_assignment":
+                sets.append(self._assigned(child))
+            elif child.type == "file_redirect":
+                if child.start_byte == end and child.children[0].type == "file_descriptor":
+                    raise Unclear("it is not clear where its words end")
+                self._file_redirect(child)
+            elif child.type == "herestring_redirect":
+                self._herestring_redirect(child)
+            elif child.type == "heredoc_redirect":
+                words += self._heredoc_redirect(child)
+            elif not child.is_named and self._source.text(child) in ("==", "=~", "$", "="):
+                words.append(Word(self._source.text(child), raw=self._source.text(child)))
+            elif child.type == "regex":
+                words.append(Word(None, raw=self._source.text(child)))
+            else:
+                raise Unclear(f"its part '{shortened(self._source.text(child))}' is of a kind that no rule can judge")
+        if not words:
+            raise Unclear("a command in it has no name")
+        self.line.steps.append(Simple(tuple(words + (more or [])), tuple(sets), self.loops > 0))
+
+    def _check_name(self, node: Node, word: Word) -> None:
+        if word.text is None or word.home or word.many:
+            raise Unclear(f"only a run could tell which command '{shortened(self._source.text(node))}' is")
+        if not word.text.isascii() or not word.text or "=" in word.text or word.text.startswith("-"):
+            raise Unclear(f"'{shortened(self._source.text(node))}' is not the name of a command")
+        if self._source.text(node) in RESERVED:
+            raise Unclear(f"`{word.text}` stands where no command can")
+
+    def _assigned(self, node: Node) -> tuple[str, Word]:
+        name, *rest = node.children
+        if name.type == "subscript":
+            self._words.subscript(name)
+            name = name.children[0]
+        value: Word = Word("")
+        for child in rest:
+            if child.type == "array":
+                for one in child.children:
+                    if one.type in WORDS:
+                        self._words.word(one)
+                    elif one.is_named:
+                        raise Unclear("an array in it cannot be read with certainty")
+                value = Word(None)
+            elif child.type in WORDS:
+                value = self._words.word(child)
+            elif self._source.text(child) not in (("=", "+=") if self._source.bash else ("=",)):
+                raise Unclear(f"its assignment '{shortened(self._source.text(node))}' cannot be read with certainty")
+        return self._source.text(name), value
+
+    def _declaration(self, node: Node) -> None:
+        """`export`, `declare` and the like: options that make a reference or evaluate are refused."""
+        words = [Word(self._source.text(node.children[0]), raw=self._source.text(node.children[0]))]
+        for child in node.children[1:]:
+            if child.type == "variable_assignment":
+                name, value = self._assigned(child)
+                if value.many and not self._source.bash:
+                    raise Unclear(f"`{words[0].text}` may set more than one variable; quote its value")
+                self.line.sets.append((name, value))
+                words.append(Word(None, raw=self._source.text(child)))
+            elif child.type == "variable_name":
+                self.line.sets.append((self._source.text(child), Word(None)))
+                words.append(Word(self._source.text(child), raw=self._source.text(child)))
+            elif child.type == "word" and re.fullmatch(r"-[gprxaAf]+", self._source.text(child)):
+                words.append(Word(self._source.text(child), raw=self._source.text(child)))
+            else:
+                raise Unclear(f"`{words[0].text}` in it is given what only a run could tell")
+        self.line.steps.append(Simple(tuple(words), declares=True))
+
+    def _unset(self, node: Node) -> None:
+        for child in node.children[1:]:
+            if child.type not in ("variable_name", "word") or "[" in self._source.text(child):
+                raise Unclear("`unset` in it is given what only a run could tell")
+            self.line.sets.append((self._source.text(child), Word(None)))
+
+    # Redirections
+
+    def _file_redirect(self, node: Node) -> None:
+        operator = next(self._source.text(child) for child in node.children if child.type != "file_descriptor")
+        targets = [self._words.word(child) for child in node.children if child.type in WORDS]
+        if operator in ("<&-", ">&-") and not targets:
+            return
+        if (
+            len(targets) != 1
+            or targets[0].many
+            or any(child.is_named and child.type not in WORDS | {"file_descriptor"} for child in node.children)
+        ):
+            raise Unclear("a redirection in it cannot be read with certainty")
+        self.line.steps.append(Redirect(operator, targets[0]))
+
+    def _herestring_redirect(self, node: Node) -> None:
+        for child in node.children:
+            if child.type in WORDS:
+                self._words.word(child)
+            elif child.type not in ("<<<", "file_descriptor"):
+                raise Unclear("a redirection in it cannot be read with certainty")
+
+    def _heredoc_redirect(self, node: Node) -> list[Word]:
+        """The words of the command that stand behind the `<<`; what else stands there is a statement."""
+        start = next((child for child in node.children if child.type == "heredoc_start"), None)
+        end = next((child for child in node.children if child.type == "heredoc_end"), None)
+        if start is None or end is None:
+            raise Unclear("its here-document has no end")
+        quoted = not self._source.text(start)[0].isalnum() and self._source.text(start)[0] != "_"
+        mark = self._source.text(start).strip("\\'\"")
+        tabs = any(child.type == "<<-" for child in node.children)
+        body_at = self._source.bytes.find(b"\n", start.end_byte) + 1
+        stop = self._source.bytes.find(b"\n", end.start_byte)
+        lines = self._source.bytes[body_at : len(self._source.bytes) if stop < 0 else stop].decode().split("\n")
+        ends = [number for number, line in enumerate(lines) if (line.lstrip("\t") if tabs else line) == mark]
+        if ends != [len(lines) - 1] or self._source.bytes.count(b"<<", 0, body_at) != self._source.bytes.count(
+            b"<<", 0, start.start_byte
+        ):
+            raise Unclear("it is not clear where its here-document ends")
+        if not quoted and any(line.endswith("\\") for line in lines):
+            raise Unclear("it is not clear where its here-document ends")
+        words = []
+        for child in node.children:
+            if child.type == "heredoc_body":
+                if not quoted:
+                    self._words.heredoc_body(child)
+            elif child.type in WORDS:
+                words.append(self._words.word(child))
+            elif child.type in ("heredoc_start", "heredoc_end", "<<", "<<-", "file_descriptor"):
+                pass
+            elif child.end_byte >= body_at:
+                raise Unclear("it is not clear where its here-document begins")
+            else:
+                self._statement(child)
+        return words

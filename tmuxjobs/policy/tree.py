@@ -1,0 +1,202 @@
+"""The syntax tree of a shell line, trusted only where it is plain.
+
+Each leaf must have the shape that makes bash read it the same way, and between two leaves there may be nothing but
+blanks, where bash takes blanks too. All else is Unclear, which nobody may run. The one module that knows the parser.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import time
+import unicodedata
+from collections.abc import Iterator
+
+import tree_sitter_bash
+from tree_sitter import Language, Node, Parser
+
+__all__ = ["Node"]
+
+
+def names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+PARSE_S = 1.0
+CHUNK = 1 << 16
+MOST_CHARS = 20_000
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+NUMBER = re.compile(r"-?(0x[0-9a-fA-F]+|\d+)", re.ASCII)
+DOLLAR = r"\$(?![({\[\w@*#?$!'\"-])"
+SHAPES = {
+    "word": re.compile(r"(?!#)(?:[\w@%+=:,./~^*?!\[\]{}#-]|\\[^\n\r])+"),
+    "number": NUMBER,
+    "string_content": re.compile(rf"(?:[^\\$`\"]|\\[\s\S]|{DOLLAR})*"),
+    "raw_string": re.compile(r"'[^']*'"),
+    "ansi_c_string": re.compile(r"\$'(?:[^'\\]|\\[\s\S])*'"),
+    "variable_name": NAME,
+    "special_variable_name": re.compile(r"[@*#?$!0-9_-]"),
+    "file_descriptor": re.compile(r"\d+"),
+    "test_operator": re.compile(r"-[a-zA-Z]{1,2}"),
+    "regex": re.compile(r"(?:[^\s\\$`\"'<>()&|;{}]|\\[^\n\r]|\$(?=$|/))+"),
+    "extglob_pattern": re.compile(r"[\w@%+=:,./^*?!\[\]-]+"),
+    "heredoc_start": re.compile(r"\\?\w+|'\w+'|\"\w+\""),
+}
+"""What the text of a leaf must be, lest bash sees more in it than the tree does."""
+ADJOINING = frozenset({"concatenation", "variable_assignment", "simple_expansion", "translated_string", "subscript"})
+ON_ONE_LINE = frozenset(
+    {"command", "file_redirect", "herestring_redirect", "declaration_command", "unset_command", "variable_assignments"}
+)
+JOINED = ADJOINING | names("string expansion heredoc_body heredoc_redirect command_name")
+"""In these the parts may follow each other without a blank."""
+LISTS = names("program compound_statement subshell do_group else_clause command_substitution process_substitution")
+"""In these the parts are statements."""
+WORDS = names(
+    "word number string raw_string ansi_c_string translated_string concatenation simple_expansion expansion "
+    "command_substitution arithmetic_expansion process_substitution brace_expression"
+)
+BASH_ONLY = names("[[ (( &> &>> |& <<< ;& ;;& function <( >(") | {"array", "subscript", "ansi_c_string"}
+"""What another shell reads as something else, or not at all."""
+BY_THE_SHELL = re.compile(r"_|REPLY|MAPFILE|OPTARG|PWD|OLDPWD|DIRSTACK|HOST.*|(BASH|COMP|COPROC|READLINE).*")
+"""Variables that a shell may set to more than numbers."""
+NUMERIC = names(
+    "number arithmetic_expansion binary_expression unary_expression postfix_expression parenthesized_expression "
+    "ternary_expression variable_assignment"
+)
+
+
+class Unclear(Exception):
+    """The line holds something of which nobody can tell what it would run; the text says what."""
+
+
+class Source:
+    """A line with its tree."""
+
+    def __init__(self, text: bytes, root: Node, *, bash: bool) -> None:
+        self.bytes = text
+        self.root = root
+        self.bash = bash
+        self._check(root)
+
+    def text(self, node: Node) -> str:
+        return self.bytes[node.start_byte : node.end_byte].decode()
+
+    def _check(self, node: Node) -> None:
+        if not self.bash and node.type in BASH_ONLY:
+            raise Unclear("it is written for bash, and another shell would run it")
+        if not node.children:
+            return self._check_leaf(node)
+        at = node.start_byte
+        before: Node | None = None
+        for child in node.children:
+            gap = self.bytes[at : child.start_byte].decode()
+            self._check_gap(node.type, gap)
+            if before is not None and before.is_named and child.is_named and child.type != "comment":
+                self._check_parts(node.type, before, gap, child)
+            self._check(child)
+            before = child
+            at = max(at, child.end_byte)
+        self._check_gap(node.type, self.bytes[at : node.end_byte].decode())
+        return None
+
+    def _check_parts(self, kind: str, before: Node, gap: str, after: Node) -> None:
+        """Two words without a blank are one to bash; two statements without an end between them are none."""
+        if not gap and kind not in JOINED and not after.type.endswith("_redirect"):
+            raise Unclear("it is not clear where its words end")
+        if kind in LISTS and "\n" not in gap and not (kind == "command_substitution" and after.type == "file_redirect"):
+            raise Unclear("it is not clear where its commands end")
+
+    def _check_leaf(self, node: Node) -> None:
+        text = self.text(node)
+        if node.is_missing:
+            raise Unclear("something is missing in it")
+        if node.type == "comment":
+            before = self.bytes[: node.start_byte].decode()
+            if before and (before[-1] not in " \t\n" or re.search(r"\\[ \t\n]*$", before)):
+                raise Unclear("it is not clear where its comment begins")
+        elif node.is_named and node.type not in ("string", "heredoc_body", "heredoc_content", "heredoc_end"):
+            shape = SHAPES.get(node.type)
+            if shape is None or not shape.fullmatch(text):
+                raise Unclear(f"'{shortened(text)}' in it cannot be read with certainty")
+
+    def _check_gap(self, kind: str, gap: str) -> None:
+        if kind in ("heredoc_redirect", "heredoc_body", "string") or not gap:
+            return
+        plain = re.fullmatch(r"[ \t]+(\\\n[ \t]*)*", gap)
+        if kind in ADJOINING or (kind in ON_ONE_LINE and not plain):
+            raise Unclear("it is not clear where its words end")
+        if not plain and not re.fullmatch(r"([ \t\n]|(?<=[ \t\n])\\\n)+", gap):
+            raise Unclear("it is not clear where its words end")
+
+    def numeric_names(self) -> set[str]:
+        """Variables that the line sets, and to nothing but numbers."""
+        numbers: set[str] = set()
+        others: set[str] = set()
+        for node in _all(self.root):
+            first = node.children[0] if node.children else None
+            if node.type == "variable_assignment" and first is not None:
+                (numbers if node.children[-1].type in NUMERIC else others).add(self.text(first))
+            elif node.type == "for_statement":
+                values = [child.type for child in node.children if child.type in WORDS]
+                name = self.text(node.children[1])
+                (numbers if values and set(values) <= {"number"} else others).add(name)
+            elif node.type in ("command", "declaration_command", "unset_command"):
+                # `read`, `printf -v` and the like set what they are given, however it is quoted.
+                for child in node.children:
+                    texts = list(self._literals(child))
+                    others |= set(NAME.findall("\n".join([*texts, "".join(texts)])))
+            elif node.type == "expansion" and any(child.type in ("=", ":=") for child in node.children):
+                others.add(self.text(node.children[1]))
+        return {name for name in numbers - others if not BY_THE_SHELL.fullmatch(name)}
+
+    def _literals(self, node: Node) -> Iterator[str]:
+        if node.type == "ansi_c_string":
+            raise Unclear("it sets what cannot be read with certainty")
+        if not node.children:
+            yield self.text(node)
+        elif node.type in ("concatenation", "string", "translated_string", "command_name", "variable_assignment"):
+            for child in node.children:
+                yield from self._literals(child)
+
+
+def _all(node: Node) -> Iterator[Node]:
+    yield node
+    for child in node.children:
+        yield from _all(child)
+
+
+@functools.cache
+def _language() -> Language:
+    return Language(tree_sitter_bash.language())
+
+
+def parsed(line: str, *, bash: bool = True) -> Source:
+    """That line as bash reads it, or as any POSIX shell does; raises Unclear."""
+    if len(line) > MOST_CHARS:
+        raise Unclear(f"it is longer than {MOST_CHARS:,} characters; put it into a file")
+    for char in line:
+        if char not in "\n\t" and unicodedata.category(char) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}:
+            raise Unclear(f"it holds the hidden character U+{ord(char):04X}")
+    if "$\\\n" in line:
+        raise Unclear("a `$` in it goes on in the next line")
+    text = line.encode()
+    ends = time.monotonic() + PARSE_S
+    try:
+        # A parser of its own for each call, for several threads judge at once.
+        root = (
+            Parser(_language())
+            .parse(lambda at, _: text[at : at + CHUNK], progress_callback=lambda _, __: time.monotonic() > ends)
+            .root_node
+        )
+    except ValueError:
+        raise Unclear(f"it could not be parsed within {PARSE_S} s") from None
+    if root.has_error:
+        raise Unclear("it is not a shell line that can be parsed")
+    try:
+        return Source(text, root, bash=bash)
+    except RecursionError:
+        raise Unclear("it is nested too deeply") from None
+
+
+def shortened(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."

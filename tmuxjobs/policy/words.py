@@ -1,0 +1,253 @@
+"""The words of a shell line: what each becomes, and the substitutions in it. Knows no commands."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from tmuxjobs.policy.tree import DOLLAR, NUMBER, NUMERIC, WORDS, Node, Source, Unclear, names, shortened
+
+EXPANDERS = names("${ } - :- = := + :+ ? :? # ## % %% / // /# /% ^ ^^ , ,, :")
+ARITHMETIC = names("+ - * / % ** << >> < > <= >= == != & ^ | && || ! ~ ++ -- = += -= *= /= %= ? : , ( ) (( )) $(( ;")
+ESCAPES = {"a": "\a", "b": "\b", "e": "\x1b", "E": "\x1b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word of a command; `text` is None where only the run can tell it."""
+
+    text: str | None
+    many: bool = False
+    """Whether it may become no word, or several."""
+    home: bool = False
+    """Whether it begins with a `~` that the shell replaces."""
+    raw: str = ""
+    """As it is written."""
+
+    @property
+    def known(self) -> bool:
+        return self.text is not None and not self.home
+
+    @property
+    def may_be_option(self) -> bool:
+        """A pattern's file names are taken for file names, as everywhere in a shell."""
+        first = self.text if self.text is not None else self.raw.lstrip("\"'")
+        return first.startswith("-") or (self.text is None and first[:1] in ("", "$", "`", "{"))
+
+
+class Words:
+    """Reads words; the commands of a substitution go to `statement`, the variables that a word sets into `sets`."""
+
+    def __init__(self, source: Source, sets: list[tuple[str, Word]], statement: Callable[[Node], None]) -> None:
+        self._source = source
+        self._statement = statement
+        self._quoted = False
+        self.sets = sets
+
+    def word(self, node: Node, *, quoted: bool = False) -> Word:
+        return replace(self._word(node, quoted=quoted), raw=self._source.text(node))
+
+    @functools.cached_property
+    def _numeric(self) -> set[str]:
+        return self._source.numeric_names()
+
+    def is_number(self, node: Node) -> bool:
+        """Whether it is expanded to one number, whatever runs."""
+        text = self._source.text(node)
+        return text in ("$#", "$?", "$$", "$!") or text.strip("${}") in self._numeric
+
+    def _word(self, node: Node, *, quoted: bool) -> Word:
+        text = self._source.text(node)
+        match node.type:
+            case "word" | "number":
+                return _unquoted(text)
+            case "raw_string" | "ansi_c_string" if self._quoted:
+                raise Unclear(f"{shortened(text)} in it stands between double quotes, where it quotes nothing")
+            case "raw_string":
+                return Word(text[1:-1])
+            case "ansi_c_string":
+                return Word(_decoded(text[2:-1]))
+            case "string":
+                return self._string(node)
+            case "translated_string":
+                self._string(node.children[-1])
+                return Word(None)
+            case "concatenation":
+                return self._joined(node)
+            case "simple_expansion":
+                return Word(None, many=not quoted or text == "$@")
+            case "expansion":
+                self._expansion(node)
+                return Word(None, many=not quoted or "[@]" in text or text.startswith("${@"))
+            case "command_substitution":
+                self._substitution(node)
+                return Word(None, many=not quoted)
+            case "process_substitution":
+                self._substitution(node)
+                return Word(None)
+            case "arithmetic_expansion":
+                for child in node.children:
+                    self.arithmetic(child)
+                return Word(None)
+            case "brace_expression":
+                return Word(None, many=True)
+            case _:
+                raise Unclear(f"its word '{shortened(text)}' is of a kind that no rule can judge")
+
+    def _substitution(self, node: Node) -> None:
+        first = self._source.text(node.children[0])
+        if first not in ("$(", "<(", ">(", "`"):
+            raise Unclear(f"'{shortened(first)}' in it cannot be read with certainty")
+        if first == "`" and b"\\" in self._source.bytes[node.start_byte : node.end_byte]:
+            raise Unclear("backquotes in it hold a backslash")
+        inside = node.children[1:-1]
+        with self._quoting(False):
+            for child in inside:
+                self._statement(child)
+
+    @contextlib.contextmanager
+    def _quoting(self, quoted: bool) -> Iterator[None]:
+        """Whether the parts stand between double quotes or in a here-document, where a single quote is one like any."""
+        before, self._quoted = self._quoted, quoted
+        yield
+        self._quoted = before
+
+    def _string(self, node: Node) -> Word:
+        with self._quoting(True):
+            return self._in_string(node)
+
+    def _in_string(self, node: Node) -> Word:
+        literal: list[str] | None = []
+        many = False
+        at = node.start_byte
+        for child in node.children:
+            if literal is not None:
+                literal.append(self._source.bytes[at : child.start_byte].decode())  # leading blanks are no node
+            at = child.end_byte
+            if child.type == "string_content":
+                if literal is not None:
+                    literal.append(re.sub(r'\\([$`"\\\n])', lambda one: one[1].strip("\n"), self._source.text(child)))
+            elif child.type == "$":
+                if literal is not None:
+                    literal.append("$")
+            elif child.is_named:
+                word = self.word(child, quoted=True)
+                literal, many = None, many or word.many
+            elif self._source.text(child).strip() == '"':
+                if literal is not None:
+                    literal.append(self._source.text(child).replace('"', ""))
+            else:
+                raise Unclear(f"its string '{shortened(self._source.text(node))}' cannot be read with certainty")
+        return Word(None if literal is None else "".join(literal), many=many)
+
+    def _joined(self, node: Node) -> Word:
+        parts = [Word("$") if child.type == "$" else self.word(child) for child in node.children]
+        bare = [self._source.text(child) for child in node.children if child.type == "word"]
+        braces = "{" in "".join(bare) and re.search(r",|\.\.", self._source.text(node)) is not None
+        home = parts[0].home
+        text = None if any(part.text is None for part in parts) else "".join(part.text or "" for part in parts)
+        return Word(None if braces else text, many=braces or any(part.many for part in parts), home=home)
+
+    def subscript(self, node: Node) -> None:
+        for child in node.children[2:-1]:
+            if self._source.text(child) not in ("@", "*"):
+                self.arithmetic(child)
+
+    def _expansion(self, node: Node) -> None:
+        """`${...}`; where bash would evaluate or look up by a value, it is Unclear."""
+        operators = [child.type for child in node.children if not child.is_named]
+        if not set(operators) <= EXPANDERS:
+            raise Unclear(f"'{shortened(self._source.text(node))}' in it is evaluated in a way that no rule can judge")
+        slices = ":" in operators
+        if "=" in operators or ":=" in operators:
+            self.sets.append((self._source.text(node.children[1]), Word(None)))
+        for number, child in enumerate(node.children):
+            if not child.is_named or child.type in ("variable_name", "special_variable_name"):
+                if slices and number > 1 and child.is_named:
+                    self.arithmetic(child)
+            elif child.type == "subscript":
+                self.subscript(child)
+            elif slices:
+                self.arithmetic(child)
+            elif child.type in WORDS:
+                self.word(child, quoted=True)
+            elif child.type != "regex":
+                raise Unclear(f"'{shortened(self._source.text(node))}' in it cannot be read with certainty")
+
+    def arithmetic(self, node: Node) -> None:
+        """Numbers, and variables that this line sets to nothing but numbers: a value may hold a command to evaluate."""
+        text = self._source.text(node)
+        if node.type in ("number", "word", "variable_name"):
+            if not NUMBER.fullmatch(text) and text not in self._numeric:
+                raise Unclear(
+                    f"its arithmetic with '{shortened(text)}' would evaluate a value that only a run could tell"
+                )
+        elif node.type in ("simple_expansion", "expansion"):
+            if not self.is_number(node):
+                raise Unclear(
+                    f"its arithmetic with '{shortened(text)}' would evaluate a value that only a run could tell"
+                )
+        elif node.is_named:
+            if node.type not in NUMERIC:
+                raise Unclear(f"its arithmetic with '{shortened(text)}' cannot be judged")
+            if node.type == "variable_assignment" and node.children[0].type != "variable_name":
+                raise Unclear("its arithmetic sets an element of an array")
+            for child in node.children:
+                self.arithmetic(child)
+            if node.type == "variable_assignment":
+                self.sets.append((self._source.text(node.children[0]), Word(None)))
+        elif text not in ARITHMETIC:
+            raise Unclear(f"'{shortened(text)}' in its arithmetic cannot be judged")
+
+    def heredoc_body(self, node: Node) -> None:
+        """In a body that is expanded each substitution is a node; what is left must not hold one."""
+        at = node.start_byte
+        plain = ""
+        for child in node.children:
+            plain += self._source.bytes[at : child.start_byte].decode()
+            at = child.end_byte
+            if child.type == "heredoc_content":
+                plain += self._source.text(child)
+            else:
+                with self._quoting(True):
+                    self.word(child)
+                plain += "_"
+        plain += self._source.bytes[at : node.end_byte].decode()
+        if not re.fullmatch(rf"(?:[^\\$`]|\\[\s\S]|{DOLLAR})*", plain):
+            raise Unclear("its here-document cannot be read with certainty")
+
+
+def _unquoted(text: str) -> Word:
+    """A bare word as the shell passes it on; patterns and braces are for a run to tell."""
+    bare = re.sub(r"\\.", "", text)
+    plain = re.sub(r"\\(.)", r"\1", text)
+    if bare.startswith("~") and text.startswith("~"):
+        return Word(plain if re.match(r"~(/|$)", bare) and not re.search(r"[*?\[]", bare) else None, home=True)
+    if re.search(r"[*?\[]", bare) and text != "[":
+        return Word(None, many=True)
+    if "{" in bare and re.search(r",|\.\.", bare):
+        return Word(None, many=True)
+    return Word(plain)
+
+
+def _decoded(text: str) -> str | None:
+    """The inside of `$'...'`; None for an escape that is not known."""
+    known = True
+
+    def one(found: re.Match[str]) -> str:
+        nonlocal known
+        body = found[1]
+        if body[0] in "\\'\"?":
+            return body
+        if body[0] in "01234567":
+            return chr(int(body, 8) & 0xFF)
+        if body[0] in "xuU" and len(body) > 1:
+            return chr(int(body[1:], 16))
+        known = known and body in ESCAPES
+        return ESCAPES.get(body, "")
+
+    plain = re.sub(r"\\(x[0-9a-fA-F]{1,2}|u[0-9a-fA-F]{1,4}|[0-7]{1,3}|[\s\S])", one, text)
+    return plain if known and plain.isascii() and "\0" not in plain else None

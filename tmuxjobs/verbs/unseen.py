@@ -1,0 +1,103 @@
+"""Typing what nobody may see: whether the terminal or the program hides it, tried where only the program can know."""
+
+from __future__ import annotations
+
+import time
+from typing import Literal
+
+from tmuxjobs.errors import InvalidInput, JobEnded, TmuxError
+from tmuxjobs.hosts.local import Host
+from tmuxjobs.states import Job
+from tmuxjobs.system import terminals
+from tmuxjobs.system.terminals import Terminal
+from tmuxjobs.text import paging
+from tmuxjobs.text.log import log_size
+from tmuxjobs.tmux import keyboard
+from tmuxjobs.tmux.panes import Pane, Screen
+from tmuxjobs.verbs import prompts
+
+Hidden = Literal["by the terminal", "by the program"]
+PROMPT_S = 0.3
+"""A prompt that has come just now is not known as one yet."""
+LOOK_S = 0.02
+SETTLED_S = 0.25
+"""Since the log grew, when a program that waits again has drawn all that it draws."""
+UNSEEN_S = 5.0
+"""At the most until a program has taken a character and drawn what it draws."""
+ERASE = "\x7f"
+KEYS_BYTES = 64
+"""More than one press of a key sends comes from a pipe or a paste, and waits until the program reads."""
+
+
+def hides(host: Host, job: Job, settings: Terminal | None) -> Hidden | None:
+    """Who does not show what is typed now: the terminal, or a program that asks for a password, as far as it says."""
+    if settings is None or settings.echo:
+        return None
+    deadline = time.monotonic() + PROMPT_S
+    while (asked := prompts.prompt(host, job)) is None and time.monotonic() < deadline:
+        time.sleep(LOOK_S)
+    if settings.hides and (asked is not None or not terminals.LINUX):
+        return "by the terminal"
+    return "by the program" if asked is not None and asked.waits_for == "password" and not asked.full_screen else None
+
+
+def ask_person(host: Host, job: Job) -> str:
+    return f"ask the person to type it there: {host.attach_line(job)}"
+
+
+def begin(host: Host, job: Job, pane: Pane, secret: str) -> str:
+    """Type the first character; answers with the rest once the program has taken that one and does not show it.
+
+    Raises InvalidInput when it does, or may.
+    """
+    first = secret[:1]
+    if not first.strip():
+        return secret
+    before, size = host.tmux.screen(pane, live=True), log_size(job.log)
+    keyboard.type_text(host.tmux, pane, first, hidden=True)
+    if is_unseen(host, job, pane, first, before=before, size=size):
+        return secret[1:]
+    keyboard.type_text(host.tmux, pane, ERASE, hidden=True)
+    raise InvalidInput(
+        "The program may show what is typed, so the secret would be in its log: one character was typed, and erased "
+        f"again. To answer it, {ask_person(host, job)}"
+    )
+
+
+def is_unseen(host: Host, job: Job, pane: Pane, character: str, *, before: Screen, size: int) -> bool:
+    """Whether the program has read the character and drawn all that it draws, and the character is not in that."""
+    deadline = time.monotonic() + UNSEEN_S
+    grown, changed_at = size, time.monotonic()
+    while (now := time.monotonic()) < deadline:
+        if log_size(job.log) != grown:
+            grown, changed_at = log_size(job.log), now
+        front = host.machine.fronts({pane.tty: job.run.pid if job.run else 0}, pause_s=0).get(pane.tty)
+        if host.machine.unread(pane.tty) or front is None or not front.attends:
+            changed_at = now
+        elif now - changed_at > SETTLED_S + min(front.every_s or 0.0, 1.0):
+            after = host.tmux.screen(pane, live=True)
+            row = before.lines[before.cursor_row] if before.cursor_row < len(before.lines) else ""
+            drawn = paging.read(job.log, cursor=size).text
+            seen, was = ("".join(screen.lines).count(character) for screen in (after, before))
+            return seen <= was and (character in row or character not in drawn)
+        time.sleep(LOOK_S)
+    return False
+
+
+def type(host: Host, job_id: str, data: bytes) -> bool:
+    """Type these bytes as they are, and keep nothing of them; False when it is too early for them.
+
+    Raises JobNotFound, JobEnded, and TmuxError when the job has no window.
+    """
+    job = host.look(job_id)
+    if not job.runs:
+        raise JobEnded(f"Job '{job_id}' takes no input: {job.detail}.")
+    pane = host.tmux.panes().get(job_id)
+    if pane is None or pane.dead:
+        raise TmuxError(f"The window of job '{job_id}' is closed.")
+    has_started = job.spec.adopted or (job.run is not None and job.run.command_pid is not None)
+    # Before its command starts the terminal is set up, which ends the lines in it elsewhere.
+    if not has_started or (len(data) > KEYS_BYTES and host.machine.unread(pane.tty)):
+        return False
+    keyboard.feed(host.tmux, pane, data)
+    return True
