@@ -99,9 +99,10 @@ class Recording:
 
     def stream(self, name: str = "output.log") -> bytes:
         """What is kept of the stream at its offsets, and NULs where there are gaps."""
-        with Log(self.folder / name) as log:
-            pieces = log.pieces(0, log.end)
-            return b"".join(bytes(until - begin) if gone else log.read(begin, until) for begin, until, gone in pieces)
+        while True:
+            with Log(self.folder / name) as log, contextlib.suppress(Punched):  # a gap was listed just now: look again
+                found = log.pieces(0, log.end)
+                return b"".join(bytes(until - at) if gone else log.read(at, until) for at, until, gone in found)
 
     def close(self) -> None:
         for fd in (self.fifo, self.theirs, self.input):
