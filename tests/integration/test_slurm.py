@@ -210,6 +210,14 @@ def of_job(jobs: Jobs, job_id: str) -> list[psutil.Process]:
     return [runner, *runner.children(recursive=True)]
 
 
+def die(process: psutil.Process, *, killed: bool = True) -> None:
+    """Until it has ended. It may stay as a zombie: while libutempter works for tmux, it takes tmux's SIGCHLD away."""
+    since = processes.start_of(process.pid)
+    if killed:
+        process.kill()
+    wait_until(lambda: not processes.is_alive(process.pid, since))
+
+
 @pytest.mark.parametrize("who", ["runner", "srun", "tmux"])
 @pytest.mark.parametrize("is_queued", [False, True])
 def test_nothing_is_left_in_slurm_of_whom_somebody_killed(
@@ -437,10 +445,7 @@ def test_job_of_sbatch_outlives_whom_somebody_killed(
     if who == "tmux":
         os.kill(int(tmux("display-message", "-p", "#{pid}")), signal.SIGKILL)
     for runner in runners:
-        since = processes.start_of(runner.pid)
-        if who == "runner":
-            runner.kill()
-        wait_until(lambda pid=runner.pid, since=since: not processes.is_alive(pid, since))
+        die(runner, killed=who == "runner")
     status = jobs.status(first)
     assert status.status == "running"
     assert "in Slurm; its window is gone" in status.detail
@@ -457,9 +462,7 @@ def test_job_of_sbatch_outlives_whom_somebody_killed(
 def test_end_of_a_job_of_sbatch_is_known_when_slurm_has_forgotten_it(jobs: Jobs, isolated: Path) -> None:
     job_id = by_sbatch(jobs, "echo r; until [ -e go ]; do sleep 0.1; done; exit 4", cwd=str(isolated))
     shown(jobs, job_id, "r\n")
-    [runner, *_] = of_job(jobs, job_id)
-    runner.kill()
-    runner.wait(20)
+    die(of_job(jobs, job_id)[0])
     (isolated / "go").touch()
     wait_until((jobs.host.store.folder(job_id) / "code").exists)
     script = isolated / "squeue"
