@@ -18,6 +18,7 @@ LOCAL = Path(sys.prefix) / "debian"
 """Where conf/install.sh has unpacked Debian's packages."""
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin:{LOCAL}/usr/sbin")
 SSH = shutil.which("ssh", path=f"{os.environ.get('PATH', '')}:{LOCAL}/usr/bin")
+LIBRARIES = ":".join(map(str, (LOCAL / "usr" / "lib").glob("*-linux-gnu")))
 PARTS = {"SshdSessionPath": "sshd-session", "SshdAuthPath": "sshd-auth"}
 """Programs of newer ones, which look for them where they were to be installed."""
 LOOP = 'while :; do [ -e "$0" ] || "$@"; sleep 0.02; done'
@@ -98,7 +99,10 @@ class Far:
         inside = ["unshare", "--mount", "--uts", "--pid", "--fork", "--mount-proc", "--kill-child"]
         inside += ["sh", "-c", f"{mounts} && exec sh -c '{LOOP}' \"$@\"", "sh", str(self._down)]
         inside += [str(SSHD), "-D", "-f", f"{self.folder}/sshd_config"]
-        return subprocess.Popen(inside, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        # Its own: no login inherits them.
+        environ = os.environ | ({"LD_LIBRARY_PATH": LIBRARIES} if str(SSHD).startswith(str(LOCAL)) else {})
+        null = subprocess.DEVNULL
+        return subprocess.Popen(inside, env=environ, stdin=null, stdout=null, stderr=null)
 
     def processes(self, name: str) -> list[psutil.Process]:
         """Live processes there of that name."""
