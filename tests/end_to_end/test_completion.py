@@ -70,7 +70,8 @@ def test_shell_completes_only_what_fits(shell: Callable[[], Screen], jobs: Jobs,
     running = jobs.execute("sleep 1000", name="web").job_id
     over = ended(jobs, jobs.execute("true", name="build").job_id).job_id
     closed = ended(jobs, jobs.execute("true", name="shut").job_id).job_id
-    jobs.host.tmux.close(jobs.host.tmux.panes()[closed])
+    # A moment after the job: its runner keeps the window then.
+    jobs.host.tmux.close(wait_until(lambda: jobs.host.tmux.panes()[closed], lambda pane: pane.dead))
     tmux("new-window", "-d", "-n", "mine", "-t", "=mcp-jobs:", "sleep", "1000")
     window = tmux("display-message", "-p", "-t", "=mcp-jobs:mine", "#{window_id}").strip()
     terminal = shell()
