@@ -1,4 +1,7 @@
-"""The command as a person starts it: in a pipe, or on a terminal."""
+"""The command as a person starts it: in a pipe, or on a terminal.
+
+`run` and `terminal` fork it from a process that has loaded it; `real_run` starts an interpreter, as a shell does.
+"""
 
 import contextlib
 import fcntl
@@ -12,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from loaded import Loaded
 from support import wait_until
 
 INSTALLED = Path(sys.executable).with_name("tmuxjobs")
@@ -19,9 +23,16 @@ PROGRAM = [str(INSTALLED)] if INSTALLED.exists() else [sys.executable, "-m", "tm
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
+@pytest.fixture(scope="session")
+def loaded() -> Iterator[Loaded]:
+    waiting = Loaded()
+    yield waiting
+    waiting.close()
+
+
 @pytest.fixture
-def run() -> Run:
-    """`run("status", job_id)`: the command's exit code and what it printed into pipes."""
+def real_run() -> Run:
+    """As `run`, by the installed command."""
 
     def call(
         *arguments: str, env: Mapping[str, str] | None = None, stdin: str = ""
@@ -33,21 +44,29 @@ def run() -> Run:
     return call
 
 
+@pytest.fixture
+def run(loaded: Loaded, real_run: Run) -> Run:
+    """`run("status", job_id)`: the command's exit code and what it printed into pipes."""
+
+    def call(
+        *arguments: str, env: Mapping[str, str] | None = None, stdin: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        environment = os.environ if env is None else env
+        if not loaded.can(environment):
+            return real_run(*arguments, env=env, stdin=stdin)
+        return loaded.run(arguments, env=environment, stdin=stdin, timeout=60)
+
+    return call
+
+
 class Terminal:
     """The command on a terminal of its own, whose keys are `type` and whose output is `seen`."""
 
-    # What a script starts in the background ignores Ctrl-C; what a terminal starts does not.
-    LAUNCHER = (
-        "import fcntl, os, signal, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
-        "signal.signal(signal.SIGINT, signal.SIG_DFL); os.execvp(sys.argv[1], sys.argv[1:])"
-    )
-
-    def __init__(self, *arguments: str, columns: int, env: Mapping[str, str]) -> None:
+    def __init__(self, loaded: Loaded, *arguments: str, columns: int, env: Mapping[str, str]) -> None:
         self._seen = bytearray()
         self._end, theirs = os.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-        argv = [sys.executable, "-I", "-S", "-c", self.LAUNCHER, *PROGRAM, *arguments]
-        self._process = subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs, env=env)
+        self._process = loaded.start(arguments, env=env, fds=(theirs, theirs, theirs), terminal=True)
         os.close(theirs)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -81,12 +100,13 @@ class Terminal:
 
 
 @pytest.fixture
-def terminal() -> Iterator[Callable[..., Terminal]]:
+def terminal(loaded: Loaded) -> Iterator[Callable[..., Terminal]]:
     """`terminal("list", columns=40).code()`."""
     with contextlib.ExitStack() as leaving:
 
         def start(*arguments: str, columns: int = 80, env: Mapping[str, str] | None = None) -> Terminal:
-            started = Terminal(*arguments, columns=columns, env=env or os.environ | {"TERM": "xterm-256color"})
+            environment = env or os.environ | {"TERM": "xterm-256color"}
+            started = Terminal(loaded, *arguments, columns=columns, env=environment)
             leaving.callback(started.close)
             return started
 

@@ -5,12 +5,14 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
 import termios
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from loaded import Loaded
 from support import Jobs, Screen, Tmux, ended, wait_until
 
 from tmuxjobs.cli import commands
@@ -35,12 +37,36 @@ def pipe_without_reader() -> Iterator[int]:
     os.close(writing)
 
 
-def run(*arguments: str, stdout: int, stderr: int = subprocess.PIPE, unbuffered: bool = False) -> tuple[int, str]:
-    """The exit code, and what was printed on stderr."""
-    env = os.environ | {"PYTHONUNBUFFERED": "1" if unbuffered else ""}
-    argv = [*PROGRAM, *arguments]
-    done = subprocess.run(argv, env=env, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, text=True, timeout=60)
-    return done.returncode, done.stderr or ""
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def run(loaded: Loaded) -> Run:
+    """`run("list", stdout=fd)`: the exit code, and what was printed on stderr where that is not given."""
+
+    def unbuffered(*arguments: str, stdout: int, stderr: int) -> int:
+        env = os.environ | {"PYTHONUNBUFFERED": "1"}
+        null = subprocess.DEVNULL
+        return subprocess.run(
+            [*PROGRAM, *arguments], env=env, stdin=null, stdout=stdout, stderr=stderr, timeout=60
+        ).returncode
+
+    def forked(*arguments: str, stdout: int, stderr: int) -> int:
+        with open(os.devnull) as null:
+            process = loaded.start(arguments, env=os.environ, fds=(null.fileno(), stdout, stderr), terminal=False)
+            try:
+                return process.wait(60)
+            finally:
+                process.kill()
+
+    def call(*arguments: str, stdout: int, stderr: int | None = None, is_unbuffered: bool = False) -> tuple[int, str]:
+        start = unbuffered if is_unbuffered else forked
+        with tempfile.TemporaryFile() as said:
+            code = start(*arguments, stdout=stdout, stderr=said.fileno() if stderr is None else stderr)
+            said.seek(0)
+            return code, said.read().decode()
+
+    return call
 
 
 @pytest.fixture
@@ -56,7 +82,7 @@ def line(name: str, jobs: Jobs, tmux: Tmux, tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_reader_that_has_left_is_no_error(name: str, line: list[str]) -> None:
+def test_reader_that_has_left_is_no_error(run: Run, name: str, line: list[str]) -> None:
     with pipe_without_reader() as pipe:
         code, said = run(*line, stdout=pipe)
         assert code == OTHER_CODES.get(name, 0)
@@ -67,7 +93,7 @@ def test_reader_that_has_left_is_no_error(name: str, line: list[str]) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_answer_that_cannot_be_written_is_one_line_and_1(name: str, line: list[str]) -> None:
+def test_answer_that_cannot_be_written_is_one_line_and_1(run: Run, name: str, line: list[str]) -> None:
     with open("/dev/full", "w") as full:
         code, said = run(*line, stdout=full.fileno())
         if name not in PRINT_NOTHING:
@@ -78,7 +104,7 @@ def test_answer_that_cannot_be_written_is_one_line_and_1(name: str, line: list[s
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])
-def test_options_of_the_program_do_the_same(option: str) -> None:
+def test_options_of_the_program_do_the_same(run: Run, option: str) -> None:
     with pipe_without_reader() as pipe, open("/dev/full", "w") as full:
         assert run(option, stdout=pipe) == (0, "")
         code, said = run(option, stdout=full.fileno())
@@ -86,20 +112,20 @@ def test_options_of_the_program_do_the_same(option: str) -> None:
 
 
 @pytest.mark.parametrize("unbuffered", [False, True])
-def test_all_jobs_are_ended_though_nobody_reads_of_the_first(jobs: Jobs, unbuffered: bool) -> None:
+def test_all_jobs_are_ended_though_nobody_reads_of_the_first(run: Run, jobs: Jobs, unbuffered: bool) -> None:
     ids = [jobs.execute("sleep 1000").job_id for _ in range(3)]
     with pipe_without_reader() as pipe:
-        assert run("kill", *ids, stdout=pipe, unbuffered=unbuffered) == (0, "")
+        assert run("kill", *ids, stdout=pipe, is_unbuffered=unbuffered) == (0, "")
     assert [job.status for job in jobs.list().jobs] == ["killed"] * 3
 
 
 @pytest.mark.parametrize("unbuffered", [False, True])
-def test_exit_code_is_the_commands_own(jobs: Jobs, unbuffered: bool) -> None:
+def test_exit_code_is_the_commands_own(run: Run, jobs: Jobs, unbuffered: bool) -> None:
     job_id = jobs.execute("exit 3").job_id
     ended(jobs, job_id)
     with pipe_without_reader() as pipe:
         for line in (["wait", job_id], ["search", job_id, "nothing"], ["status", "no-such"]):
-            assert run(*line, stdout=pipe, stderr=pipe, unbuffered=unbuffered) == (1, "")
+            assert run(*line, stdout=pipe, stderr=pipe, is_unbuffered=unbuffered) == (1, "")
 
 
 def test_pipe_that_somebody_made_non_blocking_gets_everything(jobs: Jobs) -> None:
@@ -184,7 +210,7 @@ def test_job_runs_on_when_the_reader_of_its_output_leaves(jobs: Jobs, tmp_path: 
     assert [job.status for job in jobs.list().jobs] == ["running"]
 
 
-def test_code_of_a_job_that_has_ended_is_told_all_the_same(jobs: Jobs) -> None:
+def test_code_of_a_job_that_has_ended_is_told_all_the_same(run: Run, jobs: Jobs) -> None:
     job_id = jobs.execute("seq 100; exit 6").job_id
     ended(jobs, job_id)
     with pipe_without_reader() as pipe:
