@@ -83,6 +83,12 @@ def tmux_format(text: str) -> str:
     return f"'{quoted}'"
 
 
+def argument(value: object) -> str:
+    """tmux takes a `;` at an argument's end for the end of a command, tmux(1); alone it is meant so."""
+    text = str(value)
+    return f"{text[:-1]}\\;" if text.endswith(";") and text != ";" else text
+
+
 def recorder_line(argv: list[str], job_id: str, fifo: str) -> str:
     """What `pipe-pane` runs: that recorder. Its last argument is the name of the FIFO.
 

@@ -1,22 +1,21 @@
 """Jobs on another host over ssh: they run there, are found here by their ids, and a cut connection loses nothing."""
 
-import contextlib
 import os
 import re
 import shutil
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from far import Far
-from support import Jobs, Screen, wait_until
+from support import Jobs, Screen, change_pane, wait_until
 
 from tmuxjobs import Settings
-from tmuxjobs.errors import HostError, InvalidInput, JobNotFound, NotAllowed
+from tmuxjobs.errors import HostError, InvalidInput, JobNotFound, NotAllowed, StateError
 from tmuxjobs.hosts.connection import Connection
-from tmuxjobs.hosts.far import FarServer
 
 PRINTS = "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo line $i; [ $((i % 100)) -gt 0 ] || sleep 0.05; done"
 PRINTED = "".join(f"line {number}\n" for number in range(1, 3001))
@@ -177,40 +176,106 @@ def test_new_connection_forgets_no_job_that_another_process_starts_meanwhile(
     other._hosts.close()
 
 
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What this thread has asked over the wire, each of it a round trip; clean-ups have threads of their own."""
+    ask, mine, seen = Connection.ask, threading.get_ident(), list[str]()
+
+    def noted(self: Connection, do: str, *args: Any, **given: Any) -> Any:
+        if threading.get_ident() == mine:
+            seen.append(do)
+        return ask(self, do, *args, **given)
+
+    monkeypatch.setattr(Connection, "ask", noted)
+    return seen
+
+
+@pytest.mark.parametrize("kind", ["person", "agent"])
+def test_start_there_takes_one_round_trip(far_jobs: Jobs, asked: list[str], kind: Literal["person", "agent"]) -> None:
+    jobs = far_jobs.called_by(kind)
+    jobs.execute("true")
+    asked.clear()
+    job_id = jobs.execute("sleep 1000").job_id
+    assert asked == ["start"]
+    assert jobs.status(job_id).status == "running"
+
+
+def test_first_start_of_a_process_asks_for_the_session_too(far_jobs: Jobs, asked: list[str]) -> None:
+    far_jobs.execute("true", wait=10)
+    other = Jobs.open(far_jobs.host.settings)
+    asked.clear()
+    other.execute("sleep 1000")
+    assert asked == ["begin", "run", "start"]
+    other._hosts.close()
+
+
+def test_folder_and_shell_are_asked_for_once(far: Far, far_jobs: Jobs, asked: list[str]) -> None:
+    place = far.home / "place"
+    place.mkdir()
+    far_jobs.execute("true", cwd=str(place), shell="sh")
+    asked.clear()
+    far_jobs.execute("true", cwd=str(place), shell="sh")
+    assert asked == ["start"]
+    place.rmdir()
+    with pytest.raises(HostError, match=r"'gpu1' refused it: cwd '.*/place' is not a directory"):
+        far_jobs.execute("true", cwd=str(place))
+    with pytest.raises(InvalidInput, match="is not a directory on host 'gpu1'"):
+        far_jobs.execute("true", cwd=str(place))
+    assert len(far_jobs.list().jobs) == 2
+
+
+def test_start_whose_answer_is_lost_is_not_made_twice(
+    far: Far, far_jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far_jobs.execute("true", wait=10)
+    ask, lost = Connection.ask, list[str]()
+
+    def cut(self: Connection, do: str, *args: Any, **given: Any) -> Any:
+        answer = ask(self, do, *args, **given)
+        if do == "start" and not lost:
+            lost.append(answer[0]["job_id"])
+            wait_until((far.state / "jobs" / lost[0] / "run.json").exists)
+            far.cut()
+            self.lost.wait(30)
+            raise HostError("The connection is lost.")
+        return answer
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Connection, "ask", cut)
+        job_id = far_jobs.execute(f"echo ran >> {far.home}/ran").job_id
+    assert [job_id] == lost
+    assert far_jobs.wait(job_id, timeout=30).status == "completed"
+    assert (far.home / "ran").read_text() == "ran\n"
+    assert len(far_jobs.list().jobs) == 2
+
+
+@pytest.fixture
+def without_window(monkeypatch: pytest.MonkeyPatch, isolated: Path) -> None:
+    """An agent that is cut off between a job's folder and its window."""
+    change_pane(monkeypatch, isolated, "../far/agent.py", lambda text: text.replace("outcome(then)", "os._exit(1)"))
+
+
+@pytest.mark.usefixtures("without_window")
 def test_environment_of_a_job_whose_start_was_cut_off_does_not_stay_there(
     far: Far, far_jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def cut(*_: object, **__: object) -> None:
-        far.cut()
-        raise HostError("The connection is lost.")
-
-    with monkeypatch.context() as patched:
-        patched.setattr("tmuxjobs.verbs.execute.launch", cut)
-        with pytest.raises(HostError):
-            far_jobs.execute("true", env={"TOKEN": "secret"})
+    with pytest.raises(HostError, match=r"once the host is reached `status .*` tells whether it runs"):
+        far_jobs.execute("true", env={"TOKEN": "secret"})
     [folder] = (far.state / "jobs").iterdir()
     assert (folder / "env").exists()
     monkeypatch.setattr("tmuxjobs.outcome.LAUNCH_S", 0.0)
     wait_until(lambda: far_jobs.status(folder.name).status == "lost" and not (folder / "env").exists())
 
 
-def test_start_that_is_cut_off_leaves_a_job_that_tells_how_it_went(
-    far_jobs: Jobs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    call = FarServer.cmd
-
-    def cut(self: FarServer, cmd: str, *given: Any, **named: Any) -> Any:
-        answer = call(self, cmd, *given, **named)
-        if "new-window" in (cmd, *given):
-            raise HostError("The connection is lost.")
-        return answer
-
-    with monkeypatch.context() as patched:
-        patched.setattr(FarServer, "cmd", cut)
-        with contextlib.suppress(HostError):  # it may be seen to run already
-            far_jobs.execute("sleep 1; echo ran")
-    [job] = far_jobs.list().jobs
-    assert far_jobs.wait(job.job_id, timeout=40).stdout == "ran\n"
+def test_start_that_cannot_be_written_down_leaves_nothing(far: Far, far_jobs: Jobs) -> None:
+    far_jobs.execute("true", wait=10)
+    journal = far_jobs.host.settings.state_dir / "journal"
+    journal.unlink()
+    journal.mkdir()
+    with pytest.raises(StateError):
+        far_jobs.execute("sleep 1000")
+    assert far.processes("sleep") == []
+    assert len(list((far.state / "jobs").iterdir())) == 1
 
 
 def test_what_a_killed_agent_left_half_made_goes_at_the_next_start(far: Far, far_jobs: Jobs) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import shutil
 import subprocess
@@ -16,8 +17,9 @@ import time
 from pathlib import Path
 
 from tmuxjobs import files
-from tmuxjobs.contract import FIRST, mark_of
+from tmuxjobs.contract import FIRST, LAUNCH_S, mark_of
 from tmuxjobs.errors import StateError
+from tmuxjobs.far import start
 from tmuxjobs.far.asked import FUNCTIONS, plain
 from tmuxjobs.far.frames import FRAME_BYTES, Stream, frame
 from tmuxjobs.pane import queue
@@ -29,7 +31,7 @@ from tmuxjobs.system.watch import watching
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
     Facts = dict[str, tuple[int, int, int]]
@@ -54,6 +56,7 @@ BREATH_S = 0.005
 """Between two rounds of news while they follow each other."""
 RECHECK_S = 5.0
 LOCK_S = 10.0
+VERSION_S = 5.0
 ASKED_AT_ONCE = 32
 RECORD_BYTES = 1 << 24
 
@@ -93,7 +96,7 @@ class Agent:
             whole = whole[os.write(self.out, whole) :]
 
     def hello(self) -> None:
-        here = processes.here()
+        here, tmux = processes.here(), shutil.which("tmux") or ""
         self.write(
             {
                 "state": self.state,
@@ -105,7 +108,9 @@ class Agent:
                 "home": os.path.expanduser("~"),
                 "environ": dict(os.environ),
                 "umask": own_umask(),
-                "tmux": shutil.which("tmux") or "",
+                "tmux": tmux,
+                "tmux_said": version_of(tmux) if tmux else "",
+                "usual": usual(),
                 "sockets": sockets(),
                 **self.clocks(),
             }
@@ -220,23 +225,21 @@ class Agent:
                 threading.Thread(target=self.answer, args=(fields, data), daemon=True).start()
 
     def answer(self, fields: dict[str, Any], data: bytes) -> None:
-        said: dict[str, Any]
-        more = b""
+        """What comes of it, after what has changed. What goes on after that is answered too, when it is over."""
         try:
-            said = getattr(self, f"do_{fields['do']}")(data, **fields.get("with", {}))
-            more = said.pop("data", b"")
-        except StateError as error:
-            said = {"fault": str(error)}
-        except OSError as error:
-            said = {"fault": f"{error.strerror or type(error).__name__}: {error.filename or self.state}"}
-        except Exception as error:  # noqa: BLE001 - who asked waits for an answer
-            said = {"fault": f"a bug in the agent: {type(error).__name__} {error}"}
+            said = outcome(lambda: getattr(self, f"do_{fields['do']}")(data, **fields.get("with", {})))
+            more, then = said.pop("data", b""), said.pop("then", None)
+            with self.lock:
+                with contextlib.suppress(FileNotFoundError):
+                    self.tell(fields.get("jobs", ()))
+                self.write({"id": fields["id"], **said}, more)
+            if then is not None:
+                said = outcome(then)
+                more = said.pop("data", b"")
+                with self.lock:
+                    self.write({"then": fields["id"], **said}, more)
         finally:
             self.places.release()
-        with self.lock:
-            with contextlib.suppress(FileNotFoundError):
-                self.tell(fields.get("jobs", ()))
-            self.write({"id": fields["id"], **said}, more)
 
     def do_begin(self, _: bytes, *, have: dict[str, int]) -> dict[str, Any]:
         """Of ended jobs whose record whoever asks has already, nothing is told."""
@@ -288,39 +291,18 @@ class Agent:
     def do_call(self, _: bytes, *, name: str, given: list[Any], named: dict[str, Any]) -> dict[str, Any]:
         return {"value": plain(FUNCTIONS[name](*given, **named))}
 
-    def do_number(self, _: bytes) -> dict[str, Any]:
-        """The number of the next job, which no other gets, and the salt of its id."""
+    def do_start(
+        self, data: bytes, *, short: str, env: int, held: bool, elsewhere: list[str], socket: str
+    ) -> dict[str, Any]:
+        """A new job, and then its window unless it waits for its turn; how that went is told when it is known."""
+        job = files.fields_of(data[env:])
+        start.refuse(job)
         with self.locked():
-            number = self.index.next_number()
-        return {"number": number, "salt": self.its_salt()}
-
-    def do_create(self, data: bytes, *, job_id: str, sizes: dict[str, int]) -> dict[str, Any]:
-        """A job's folder with these files, whole or not there at all."""
-        folder, making = self.folder(job_id), Path(self.jobs, f".new-{job_id}")
-        with self.locked():
-            if os.path.lexists(folder):
-                raise FileExistsError(17, "is in the way of a new job", folder)
             self.clear_marks()
-            job = files.fields_of(data[len(data) - sizes["job.json"] :])
-            if job.get("queue"):
-                queue.enter(self.state, job)
-            else:
-                self.index.mark(job_id, processes.machine_id())
-            try:
-                making.mkdir(mode=0o700)
-                at = 0
-                for name, size in sizes.items():
-                    path = making / name
-                    if not disk.IN_JOB.fullmatch(name):
-                        raise PermissionError(1, "is not a file of a job", name)
-                    disk.replace(Path(self.state), path, data[at : at + size] if size >= 0 else b" " * -size)
-                    at += max(0, size)
-                os.rename(making, folder)
-            except BaseException:
-                shutil.rmtree(making, ignore_errors=True)
-                self.unmark(job_id)
-                raise
-        return {}
+            made = start.made(self.index, job, data[:env], short=short, elsewhere=elsewhere, held=held)
+        argv = start.window(self.state, job, socket) if made and not job.get("queue") else []
+        then = functools.partial(self.do_run, b"", argv=argv, env={}, timeout=LAUNCH_S) if argv else None
+        return {"job_id": job["job_id"], "salt": self.its_salt(), "opens": bool(argv), "then": then}
 
     def do_fifo(self, _: bytes, *, job_id: str) -> dict[str, Any]:
         """Where a recorder that starts along with the runner is awaited."""
@@ -415,6 +397,33 @@ class Agent:
             yield
         finally:
             os.close(fd)
+
+
+def outcome(act: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What that answers, or why it does not."""
+    try:
+        return act()
+    except StateError as error:
+        return {"fault": str(error)}
+    except OSError as error:
+        return {"fault": f"{error.strerror or type(error).__name__}: {error.filename}".removesuffix(": None")}
+    except Exception as error:  # noqa: BLE001 - who asked waits for an answer
+        return {"fault": f"a bug in the agent: {type(error).__name__} {error}"}
+
+
+def usual() -> list[list[Any]]:
+    """What most starts ask of a machine, and its answers: [[name, arguments, answer]]."""
+    path = os.environ.get("PATH", os.defpath)
+    asked: tuple[tuple[str, list[str]], ...]
+    asked = (("folder", [os.path.expanduser("~"), "."]), ("program", ["bash", path]), ("usual_locale", []))
+    return [[name, given, plain(FUNCTIONS[name](*given))] for name, given in asked]
+
+
+def version_of(tmux: str) -> str:
+    """What it says of itself."""
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        return subprocess.run([tmux, "-V"], capture_output=True, timeout=VERSION_S).stdout.decode().strip()
+    return ""
 
 
 def sockets() -> str:

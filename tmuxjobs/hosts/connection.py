@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tmuxjobs.contract import FORMAT
-from tmuxjobs.errors import HostError
+from tmuxjobs.errors import HostError, StateError
 from tmuxjobs.far.frames import Stream, frame
 from tmuxjobs.store import units
 
@@ -71,6 +71,13 @@ ASKS = {
 """What ssh says, and what that means to a person."""
 
 
+Later = Callable[[dict[str, Any], bytes], None]
+
+
+def unheard(_fields: dict[str, Any], _data: bytes) -> None:
+    """Nobody asked for it, or not any more."""
+
+
 def program() -> bytes:
     """The text of what arrives first."""
     return (units.PACKAGE / "far" / "arrive.py").read_bytes()
@@ -89,6 +96,7 @@ class Connection:
         self.hello: dict[str, Any] = {}
         self._told = told
         self._answers: dict[int, Future[tuple[dict[str, Any], bytes]]] = {}
+        self._later: dict[int, Later] = {}
         self._lock = threading.Lock()
         self._number = 0
         # A file: the kept connection's process has it open for as long as it lives.
@@ -197,10 +205,18 @@ class Connection:
     # Questions
 
     def ask(
-        self, do: str, data: bytes = b"", *, jobs: Sequence[str] = (), bound_s: float = 0.0, **given: Any
+        self,
+        do: str,
+        data: bytes = b"",
+        *,
+        jobs: Sequence[str] = (),
+        bound_s: float = 0.0,
+        then: Later | None = None,
+        **given: Any,
     ) -> tuple[dict[str, Any], bytes]:
         """The answer; before it comes what has changed, of these `jobs` in any case.
 
+        What goes on there after it is told to `then`, by another thread, when it is over, or that it is `lost`.
         Raises HostError when the connection is lost or there is no answer in time, and for what the agent refuses.
         """
         answer: Future[tuple[dict[str, Any], bytes]] = Future()
@@ -208,6 +224,7 @@ class Connection:
             self._number += 1
             number = self._number
             self._answers[number] = answer
+            self._later.update({number: then} if then else {})
         bound = ANSWER_S + bound_s
         try:
             if self.lost.is_set():
@@ -238,13 +255,17 @@ class Connection:
             while True:
                 fields, data = self._stream.frame()
                 number = fields.get("id")
-                if number is None:
+                if "then" in fields:
+                    self._later.pop(fields["then"], unheard)(fields, data)
+                elif number is None:
                     self._told(fields, data)
                 elif (answer := self._answers.get(number)) is not None:
                     answer.set_result((fields, data))
         except EOFError:
             lines = self._lines()
             self._end(lines[-1].rstrip(".") if lines else "ssh has ended")
+        except StateError as error:  # what it tells cannot be written down here
+            self._end(str(error).rstrip("."))
         except (OSError, ValueError) as error:
             self._end(f"{type(error).__name__} {error}")
         finally:
@@ -256,6 +277,8 @@ class Connection:
         for answer in list(self._answers.values()):
             with contextlib.suppress(InvalidStateError):  # it has come meanwhile
                 answer.set_exception(ConnectionError())
+        while self._later:
+            self._later.popitem()[1]({"lost": self.why}, b"")
         if not self.lost.is_set():
             self.lost.set()
             self._told({"lost": self.why}, b"")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import json
 import time
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter
 
+from tmuxjobs.contract import argument
 from tmuxjobs.errors import HostError, TmuxError
 from tmuxjobs.far import asked
 from tmuxjobs.far.asked import plain
@@ -16,7 +18,7 @@ from tmuxjobs.hosts.machine import Machine
 from tmuxjobs.outcome import Here
 from tmuxjobs.pane.turns import MOVE_S
 from tmuxjobs.settings import Settings
-from tmuxjobs.tmux.session import Tmux, check_version
+from tmuxjobs.tmux.session import Opening, Tmux, check_version
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -55,7 +57,6 @@ class FarMachine:
     cancel = _far(Machine.cancel)
     change = _far(Machine.change)
     change_group = _far(Machine.change_group)
-    folder = _far(Machine.folder)
     free_bytes = _far(Machine.free_bytes)
     fronts = _far(Machine.fronts)
     asking = _far(Machine.asking)
@@ -63,7 +64,6 @@ class FarMachine:
     listening = _far(Machine.listening)
     move = _far(asked.move, bound_s=MOVE_S)
     places = _far(asked.places)
-    program = _far(Machine.program)
     send = _far(Machine.send)
     start = _far(Machine.start, bound_s=MOVE_S)
     start_of = _far(Machine.start_of)
@@ -71,15 +71,43 @@ class FarMachine:
     terminal = _far(Machine.terminal)
     unread = _far(Machine.unread)
     usage = _far(Machine.usage)
-    usual_locale = _far(Machine.usual_locale)
     of_jobs = _far(Machine.of_jobs)
     of_pane = _far(Machine.of_pane)
     runners = _far(Machine.runners)
+
+    _folder = _far(Machine.folder)
+    _program = _far(Machine.program)
+    _usual_locale = _far(Machine.usual_locale)
 
     def __init__(self, ask: Ask, facts: dict[str, Any]) -> None:
         self.ask = ask
         self.facts = facts
         self.ahead = 0.0
+        self.usual: dict[str, Any] = {}
+        """Answers that hold until a start is refused: who starts a job there looks again."""
+
+    def folder(self, base: str, wanted: str) -> list[str]:
+        """That of a folder that is not there is asked anew: a person may make it."""
+        return list(self._once(FarMachine._folder, base, wanted, holds=lambda found: not found[1]))
+
+    def program(self, name: str, path: str) -> str:
+        return str(self._once(FarMachine._program, name, path, holds=bool))
+
+    def usual_locale(self) -> str:
+        return str(self._once(FarMachine._usual_locale, holds=lambda _: True))
+
+    def _once(self, ask: Callable[..., Any], *given: str, holds: Callable[[Any], object]) -> Any:
+        key = json.dumps([ask.__name__, given])
+        if key not in self.usual:
+            answer = ask(self, *given)
+            if not holds(answer):
+                return answer
+            self.usual[key] = answer
+        return self.usual[key]
+
+    def take_usual(self, told: list[list[Any]]) -> None:
+        """What a new connection says of them."""
+        self.usual = {json.dumps([name, given]): answer for name, given, answer in told}
 
     def here(self) -> Here:
         return Here(**self.facts["here"])
@@ -102,7 +130,7 @@ class FarServer:
     def cmd(
         self, cmd: str, *args: Any, target: str | int | None = None, stdin: bytes = b"", timeout: float | None = None
     ) -> Any:
-        from tmuxjobs.tmux.command import Done, argument  # libtmux takes 70 ms
+        from tmuxjobs.tmux.command import Done  # libtmux takes 70 ms
 
         bound = timeout or self._call_s
         aimed = ("-t", target, *args) if target is not None else args
@@ -135,13 +163,31 @@ class FarTmux(Tmux):
             path = self._facts()["tmux"]
             if not path:
                 raise HostError(f"Host '{self._name}' has no tmux: install tmux 3.2a or newer there.")
-            check_version(self._said_version(path))
+            check_version(self._facts()["tmux_said"])
             self._far = FarServer(self._ask, self._name, self.socket_name, path, self.call_s)
         return self._far
 
     def version(self) -> str:
-        return self._said_version(self.binary)
+        return str(self._facts()["tmux_said"])
 
-    def _said_version(self, path: str) -> str:
-        _, out = self._ask("run", bound_s=self.call_s, argv=[path, "-V"], env={}, timeout=self.call_s)
-        return out.decode(errors="replace").strip()
+
+class FarOpening(Opening):
+    """A window that is opened there along with the making of its job."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(lambda: None)
+        self._name = name
+
+    def take(self, fields: dict[str, Any], out: bytes) -> None:
+        """What came of it, told by the agent, or `lost`."""
+        from tmuxjobs.tmux.command import Done
+
+        if "lost" in fields:
+            self.error = HostError(f"The connection to host '{self._name}' is lost: {fields['lost']}.")
+        elif "code" in fields:
+            self.error = None
+            self.note(Done(out, fields["said"].encode(), fields["code"]))
+        else:
+            said = fields.get("fault") or "tmux did not answer: its server hangs or is stopped"
+            self.error = TmuxError(f"tmux on host '{self._name}' opened no window: {said}.")
+        self.answered()

@@ -67,7 +67,7 @@ class Hosts:
         if not self._may(caller, host):
             there = ", ".join(self.home.settings.hosts) or "none"
             raise NotAllowed(f"Agents may use these hosts (TMUXJOBS_HOSTS): {there}. Nothing was started on '{asked}'.")
-        return host.reached()
+        return host.connected()
 
     def having(self, job_id: str, caller: Caller) -> Host:
         """The host that has the job; this machine where none has that the caller may use."""

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Self
 
 from tmuxjobs import files
 from tmuxjobs.arguments import WAIT_S
-from tmuxjobs.contract import mark_of
+from tmuxjobs.contract import IN_JOBS, mark_of
 from tmuxjobs.errors import JobNotFound, OtherHost, TmuxError
 from tmuxjobs.hosts.machine import Machine
 from tmuxjobs.models import Caller, JobSpec, ProcessRecord, Record, RunRecord
@@ -29,7 +29,7 @@ from tmuxjobs.store.journal import History, Journal
 from tmuxjobs.store.store import Store
 from tmuxjobs.system import job_processes, processes, slurm
 from tmuxjobs.tmux import status_line
-from tmuxjobs.tmux.session import Tmux
+from tmuxjobs.tmux.session import Opening, Tmux
 
 RUN = "import sys; sys.path.insert(0, sys.argv.pop(1)); "
 COMMAND = f"{RUN}from tmuxjobs.cli.main import main; main()"
@@ -164,6 +164,22 @@ class Host:
             if isinstance(state, Elsewhere):
                 raise OtherHost(job_id, state.host)
 
+    def make(
+        self, short: str, spec: Callable[[int, str], JobSpec], env: Mapping[str, str], *, held: bool = False
+    ) -> JobSpec:
+        """Lay down a new job, as `Store.create`: `spec` makes its record of its number and its id. Under the lock."""
+        job_id = ""
+        while not job_id or os.path.lexists(self.owner(job_id).store.jobs / job_id):
+            number = self.store.next_number()
+            job_id = f"{short}-{self.store.index.suffix(number)}"
+        made = spec(number, job_id)
+        self.store.create(made, {**env, IN_JOBS: job_id}, held=held)
+        return made
+
+    def opening(self, _job_id: str, _answered: Callable[[], None]) -> Opening | None:
+        """The window of that job where it was asked for along with the job, once."""
+        return None
+
     def look(self, job_id: str) -> Job:
         """The job as it stands. Raises JobNotFound, StateError."""
         return self.settle(self.store.read(job_id))
@@ -228,6 +244,10 @@ class Host:
 
     def reached(self) -> Self:
         """This host, once it can be asked; raises HostError for another one that cannot be reached."""
+        return self
+
+    def connected(self) -> Self:
+        """As `reached`, by a connection that is thought to be open: who asks next hears when it is not."""
         return self
 
     def close(self) -> None:

@@ -16,10 +16,9 @@ from pathlib import Path
 
 from tmuxjobs.errors import HostError
 from tmuxjobs.hosts.far import Ask
-from tmuxjobs.models import JobSpec
 from tmuxjobs.pane import queue
 from tmuxjobs.store import disk
-from tmuxjobs.store.store import ROOM_BYTES, Store
+from tmuxjobs.store.store import Store
 
 ALIVE = ".alive"
 REMOVE_S = 60.0
@@ -50,25 +49,8 @@ class Mirror(Store):
         """That of the state directory here, where journal and history are; there the agent takes its own."""
         return self._home.lock()
 
-    def next_number(self) -> int:
-        fields, _ = self._ask("number")
-        self.take_salt(fields["salt"])
-        return int(fields["number"])
-
     def complete_index(self, *, anew: bool = False) -> None:
         """Nothing: the marks are there, and here every job without an exit record counts."""
-
-    def create(self, spec: JobSpec, env: Mapping[str, str], *, held: bool = False) -> Path:
-        data = spec.model_dump_json().encode()
-        rooms = {} if spec.queue is not None else dict.fromkeys(("run.room", "exit.room"), -(len(data) + ROOM_BYTES))
-        environment = b"\0".join(os.fsencode(f"{key}={value}") for key, value in env.items())
-        sizes = {
-            "env.held" if held else "env": len(environment),
-            **rooms,
-            "job.json": len(data),
-        }
-        self._ask("create", environment + data, jobs=[spec.job_id], job_id=spec.job_id, sizes=sizes)
-        return self.folder(spec.job_id)
 
     def await_recorder(self, job_id: str) -> Path:
         return Path(self._ask("fifo", job_id=job_id)[0]["path"])

@@ -13,6 +13,7 @@ import os
 import shlex
 import threading
 import time
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -20,14 +21,15 @@ from typing import Any, Self
 from tmuxjobs.errors import HostError, InvalidInput, StateError, TmuxError
 from tmuxjobs.far.agent import LOGS, RECORDS, SIGNS
 from tmuxjobs.hosts.connection import Connection
-from tmuxjobs.hosts.far import FarMachine, FarTmux
+from tmuxjobs.hosts.far import FarMachine, FarOpening, FarTmux
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.hosts.mirror import Mirror
-from tmuxjobs.models import ProcessRecord, Record, RunRecord
+from tmuxjobs.models import JobSpec, ProcessRecord, Record, RunRecord
 from tmuxjobs.states import Job, State, Unreachable
 from tmuxjobs.store import disk, units
 from tmuxjobs.text.log import readers
 from tmuxjobs.tmux.panes import Pane
+from tmuxjobs.tmux.session import Opening
 
 RETRY_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Between two tries to reach a host again, the last without end."""
@@ -37,7 +39,9 @@ UNREACHABLE, TRIED = "unreachable", "tried"
 TRIED_S = 10.0
 ENDING_S = 2.0
 TRIES = 2
-AGAIN = {"sync", "read", "number"}
+AGAIN_S = 5.0
+"""For the runner of a job to be there whose start was cut off."""
+AGAIN = {"sync", "read", "start"}
 """What may be asked again when the connection was lost over it: the kept one may just be ending, too."""
 
 
@@ -60,6 +64,7 @@ class RemoteHost(Host):
         self.tmux = FarTmux(self.ask, self.known, name, settings, home.timing.tmux)
         self.living: dict[str, tuple[int | None, bool]] = {}
         self.held_up: dict[str, bool] = {}
+        self._openings: dict[str, FarOpening] = {}
         self._connection: Connection | None = None
         self._connecting = threading.RLock()
         self._retry_at = 0.0
@@ -106,6 +111,7 @@ class RemoteHost(Host):
         self.machine.ahead = hello["monotonic"] - time.monotonic()
         self.mirror.skew_ns = int((hello["time"] - time.time()) * 1e9)
         self.environ = hello.pop("environ")
+        self.machine.take_usual(hello.pop("usual"))
         self.cwd = Path(hello["home"])
         self.tmux.root = hello["mark"]
         self.facts.update(hello)
@@ -148,6 +154,42 @@ class RemoteHost(Host):
     def reached(self) -> Self:
         self.ask("sync")
         return self
+
+    def connected(self) -> Self:
+        self.connection()
+        return self
+
+    def make(
+        self, short: str, spec: Callable[[int, str], JobSpec], env: Mapping[str, str], *, held: bool = False
+    ) -> JobSpec:
+        """In one round trip: its number and id are given there, and its window is opened meanwhile."""
+        there = [one.store for one in (self.home, *self.home.others()) if one is not self]
+        elsewhere = [job_id for store in there for job_id in store.ids() if job_id.rpartition("-")[0] == short]
+        opening = FarOpening(self.name)
+        environment = b"\0".join(os.fsencode(f"{key}={value}") for key, value in env.items())
+        asked = {"short": short, "env": len(environment), "held": held, "elsewhere": elsewhere}
+        data = environment + spec(1, f"{short}-0000").model_dump_json().encode()
+        try:
+            fields, _ = self.ask("start", data, then=opening.take, socket=self.settings.socket_name, **asked)
+        except HostError:
+            self.machine.usual.clear()  # what was known of folders and shells may be why
+            raise
+        self.mirror.take_salt(fields["salt"])
+        made = self.store.read(fields["job_id"]).job
+        if made.queue is None:
+            self._openings[made.job_id] = opening
+        if made.queue is None and not fields["opens"]:
+            # An agent that was cut off has made it, and may have opened its window or not.
+            cut = threading.Timer(AGAIN_S, opening.take, ({"lost": "that was over its start"}, b""))
+            cut.daemon = True
+            cut.start()
+        return made
+
+    def opening(self, job_id: str, answered: Callable[[], None]) -> Opening | None:
+        opening = self._openings.pop(job_id, None)
+        if opening is not None:
+            opening.answered = answered
+        return opening
 
     def fresh(self, *job_ids: str) -> bool:
         """Whether the mirror is as things stand there now; a host that cannot be reached is no error."""

@@ -8,6 +8,7 @@ from typing import Any
 import libtmux
 from libtmux.common import tmux_cmd
 
+from tmuxjobs.contract import argument
 from tmuxjobs.errors import TmuxError
 
 
@@ -39,12 +40,6 @@ class Call(tmux_cmd):
         self.returncode = self.process.returncode
         self.stdout = _text(out).removesuffix("\n").split("\n") if out else []
         self.stderr = [line for line in _text(err).split("\n") if line]
-
-
-def argument(value: Any) -> str:
-    """tmux takes a `;` at an argument's end for the end of a command, tmux(1); alone it is meant so."""
-    text = str(value)
-    return f"{text[:-1]}\\;" if text.endswith(";") and text != ";" else text
 
 
 def _text(data: Any) -> str:

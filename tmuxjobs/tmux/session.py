@@ -14,7 +14,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tmuxjobs.contract import WELCOME, new_window
 from tmuxjobs.errors import TmuxError
@@ -385,7 +385,10 @@ class Opening:
         self.answered()
 
     def ask(self, tmux: Tmux, command: Sequence[str]) -> None:
-        answer = tmux.server.cmd(*command, timeout=60.0)
+        self.note(tmux.server.cmd(*command, timeout=60.0))
+
+    def note(self, answer: Any) -> None:
+        """What a call has answered."""
         if answer.stdout and answer.stdout[0].isdigit():
             # Also when it failed: what a user's hook says against it comes after the window is there.
             self.pid = int(answer.stdout[0])

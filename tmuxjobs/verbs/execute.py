@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import secrets
@@ -15,8 +16,8 @@ from typing import Any, Unpack, cast, overload
 
 from tmuxjobs.answers import Ran, Started, ran
 from tmuxjobs.arguments import CHARS, Asked, Conditions, Turn, checked_seconds, encoded
-from tmuxjobs.contract import IN_HOOKS, IN_JOBS, IN_OURS, MARK_IN_JOBS, OPEN
-from tmuxjobs.errors import InvalidInput, StateError, apart
+from tmuxjobs.contract import IN_HOOKS, IN_OURS, MARK_IN_JOBS, OPEN
+from tmuxjobs.errors import InvalidInput, LimitReached, StateError, apart
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.models import Caller, JobSpec, Notify
 from tmuxjobs.outcome import seconds
@@ -27,7 +28,7 @@ from tmuxjobs.store.index import slug
 from tmuxjobs.tmux.session import locale_name
 from tmuxjobs.verbs import attempts, events, files, hold, prune, queue, slurm
 from tmuxjobs.verbs.job_wait import goal
-from tmuxjobs.verbs.launch import await_start, is_starting, launch
+from tmuxjobs.verbs.launch import await_start, is_starting, launch, withdraw
 from tmuxjobs.verbs.wait import wait as wait_for
 
 COMMAND_BYTES = 120_000
@@ -120,6 +121,8 @@ def execute(
     goal(**conditions)
     if conditions.get("until") == "ready" and not given.get("ready_when"):
         raise InvalidInput("until='ready' needs `ready_when`.")
+    if given.get("after") or given.get("reuse"):
+        there.fresh()
     facts = queue.asked(there, cast(Turn, given))
     checked_seconds("wait", wait or 0.0, least=0.0)
     environment = environment_of(there, env or {})
@@ -282,63 +285,82 @@ def create(
     with host.store.lock():
         if reuse:
             refuse_second(host, short, asked["caller"])
-        running: dict[str, Caller] = {}  # on this machine: it is its terminals and processes that are limited
-        for record in host.store.unfinished():
-            if record.id == replaces:
-                continue
-            status: str = "running"
-            with apart(record.id, []):  # it counts; `list` names it
-                state = host.state(record)
-                status = "" if isinstance(state, Elsewhere) else status_of(state)
-            if status in OPEN:
-                running[record.id] = record.job.caller
         if asked.get("queue") is None:
-            callers.refuse_beyond_limits(
-                asked["caller"],
-                running,
-                lambda ids: hold.held(host, ids),
-                allowed=host.settings.scope,
-                most=host.settings.max_jobs,
-                total=host.settings.total_jobs,
-            )
-        unit, here = host.unit(), host.machine.here()
-        job_id = ""
-        while not job_id or os.path.lexists(host.owner(job_id).store.jobs / job_id):
-            number = host.store.next_number()
-            job_id = f"{short}-{host.store.index.suffix(number)}"
-        spec = JobSpec(
-            number=number,
-            job_id=job_id,
-            **asked,
-            **{**ASKED, **asks.get()},
-            grace_s=GRACE_S,
-            umask=host.umask,
-            created_at=datetime.now(UTC),
-            created_monotonic=host.machine.monotonic(),
-            boot=here.boot,
-            namespace=here.namespace,
-            machine=here.machine,
-            host=host.node,
-            nonce=str(secrets.randbits(63)),
-            mark=secrets.token_hex(12),
-            tmux=host.tmux.binary,
-            python=unit.python,
-            recorder=unit.main,
-            pane=unit.main,
-            session=host.settings.session,
-            # A job that a hook started does not run the hook again, forever.
-            on_end=None if IN_HOOKS & host.environ.keys() else host.settings.on_end,
-        )
+            try:
+                refuse_beyond_limits(host, asked["caller"], replaces)
+            except LimitReached:
+                # Of another host's jobs that have ended we may not have been told yet.
+                if not host.name or not host.fresh():
+                    raise
+                refuse_beyond_limits(host, asked["caller"], replaces)
+        record = functools.partial(spec_of, host, asked)
         if host.settings.total_size_given:
-            prune.make_room(host, prune.reserved(spec), lost, [], replaces=replaces)
-        marks = {IN_JOBS: job_id, MARK_IN_JOBS: spec.mark}
-        host.store.create(spec, environment | marks, held=replaces is not None)
+            prune.make_room(host, prune.reserved(record(1, short)), lost, [], replaces=replaces)
+        mark = secrets.token_hex(12)
+        record = functools.partial(record, mark=mark)
+        spec = host.make(short, record, {**environment, MARK_IN_JOBS: mark}, held=replaces is not None)
+        fault: StateError | None = None
         try:
             events.started(host, spec)
-        except StateError:
-            host.store.remove(job_id)
-            raise
-    return job_id
+        except StateError as error:
+            fault = error
+        if fault is not None and not host.name:
+            host.store.remove(spec.job_id)
+    if fault is not None:
+        if host.name:  # its window is open
+            withdraw(host, spec.job_id)
+        raise fault
+    return spec.job_id
+
+
+def spec_of(host: Host, asked: Mapping[str, Any], number: int, job_id: str, *, mark: str = "") -> JobSpec:
+    """The record of a job that is started now."""
+    unit, here = host.unit(), host.machine.here()
+    return JobSpec(
+        number=number,
+        job_id=job_id,
+        **asked,
+        **{**ASKED, **asks.get()},
+        grace_s=GRACE_S,
+        umask=host.umask,
+        created_at=datetime.now(UTC),
+        created_monotonic=host.machine.monotonic(),
+        boot=here.boot,
+        namespace=here.namespace,
+        machine=here.machine,
+        host=host.node,
+        nonce=str(secrets.randbits(63)),
+        mark=mark,
+        tmux=host.tmux.binary,
+        python=unit.python,
+        recorder=unit.main,
+        pane=unit.main,
+        session=host.settings.session,
+        # A job that a hook started does not run the hook again, forever.
+        on_end=None if IN_HOOKS & host.environ.keys() else host.settings.on_end,
+    )
+
+
+def refuse_beyond_limits(host: Host, caller: Caller, replaces: str | None) -> None:
+    """Raises LimitReached; on this machine: it is its terminals and processes that are limited."""
+    running: dict[str, Caller] = {}
+    for record in host.store.unfinished():
+        if record.id == replaces:
+            continue
+        status: str = "running"
+        with apart(record.id, []):  # it counts; `list` names it
+            state = host.state(record)
+            status = "" if isinstance(state, Elsewhere) else status_of(state)
+        if status in OPEN:
+            running[record.id] = record.job.caller
+    callers.refuse_beyond_limits(
+        caller,
+        running,
+        lambda ids: hold.held(host, ids),
+        allowed=host.settings.scope,
+        most=host.settings.max_jobs,
+        total=host.settings.total_jobs,
+    )
 
 
 @contextlib.contextmanager

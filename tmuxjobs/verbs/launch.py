@@ -67,6 +67,8 @@ class Launch(Watched):
         self.reopened = 0
         self.freed_by = 0.0
         self.ask_at = time.monotonic() + ASK_S
+        self.look_at = self.ask_at if host.name else 0.0
+        """When it is asked whether its process lives: on another host that takes a round trip."""
 
     def check(self) -> str | None:
         """Opens the window at the first check, and anew when the session went meanwhile."""
@@ -94,7 +96,7 @@ class Launch(Watched):
             self.ask_at = math.inf
             self.host.tmux.server_pid()  # raises TmuxError when it is stopped; a person's hook holds up nobody else
         pid = record.run.pid if record.run is not None else opening.pid
-        if pid is not None and self.host.machine.start_of(pid) is None:
+        if pid is not None and time.monotonic() >= self.look_at and self.host.machine.start_of(pid) is None:
             # It may have ended since the look.
             ended = has_run(self.host.store.read(self.job_id))
             return self.check() if ended else "its window was closed or its runner killed before it ran"
@@ -104,6 +106,8 @@ class Launch(Watched):
 
     def open(self) -> Opening:
         """Along with its recorder: they start at the same time. Before a person has approved it nothing is recorded."""
+        if (opening := self.host.opening(self.job_id, self.wake)) is not None:
+            return opening
         unit, spec, line = self.host.unit(), self.spec, None
         if not spec.ask_why and not spec.detached:
             facts = spec.nonce, str(spec.max_output_bytes), "1" if spec.separate_stderr else "0"
@@ -169,3 +173,11 @@ def discard_failed_start(host: Host, job_id: str) -> None:
             pane = host.tmux.panes().get(job_id)
         if pane is not None:
             host.tmux.close(pane)
+
+
+def withdraw(host: Host, job_id: str) -> None:
+    """Take back a job whose window is open; nothing of it is left."""
+    job = host.look(job_id)
+    if job.running:
+        kill.stop(host, job, "SIGTERM", 0.0)
+    discard_failed_start(host, job_id)

@@ -94,10 +94,10 @@ def hand_over(host: Host, old: str, new: str) -> None:
         if survivors:
             raise NotStarted(f"Job '{old}' could not be ended ({name_processes(survivors)}).")
     except (NotStarted, StateError, TmuxError) as error:
-        withdraw(host, new)
+        launch.withdraw(host, new)
         raise NotStarted(f"{error} So nothing was started.") from None
     except BaseException:  # Ctrl-C
-        withdraw(host, new)
+        launch.withdraw(host, new)
         raise
     why = let_go(host, new)
     if why is not None:
@@ -120,11 +120,3 @@ def let_go(host: Host, job_id: str) -> str | None:
             return None
         time.sleep(0.005)
     return f"it did not begin within {LAUNCH_S:.0f} s"
-
-
-def withdraw(host: Host, job_id: str) -> None:
-    """Take back a job that was held back."""
-    job = host.look(job_id)
-    if job.running:
-        kill.stop(host, job, "SIGTERM", 0.0)
-    launch.discard_failed_start(host, job_id)

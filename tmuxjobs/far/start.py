@@ -1,0 +1,95 @@
+"""The start of a job on this host, in one go for whoever asks over the wire: first its folder, then its window.
+
+Who was cut off asks once more. A start is known by the mark of its job, so it is not made twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+
+from tmuxjobs.contract import FIRST, IN_JOBS, argument, in_pane, mark_of, new_window, recorder_line
+from tmuxjobs.errors import StateError
+from tmuxjobs.pane import queue
+from tmuxjobs.store import disk
+from tmuxjobs.system import processes
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from typing import Any
+
+    from tmuxjobs.store.index import Index
+
+STARTS = "starts"
+"""The marks of the last jobs and their ids, a line each."""
+KEPT = 200
+ROOM_BYTES = 16384
+
+
+def refuse(job: dict[str, Any]) -> None:
+    """Who asks has looked for them, but maybe long ago; raises StateError."""
+    cwd, shell = job["cwd"], job["shell"]
+    if not os.path.isdir(cwd) or not os.access(cwd, os.X_OK):
+        raise StateError(f"cwd '{cwd}' {'may not be entered' if os.path.isdir(cwd) else 'is not a directory'}")
+    if not os.access(shell, os.X_OK):
+        raise StateError(f"there is no shell '{shell}' any more")
+
+
+def made(index: Index, job: dict[str, Any], env: bytes, *, short: str, elsewhere: Collection[str], held: bool) -> bool:
+    """Give the job its number and id, and lay down its folder; False where that was done before. Under the lock."""
+    root, jobs = index.root, index.root / "jobs"
+    starts = (disk.content(root / STARTS) or b"").decode("ascii", "replace").splitlines()
+    job_id = dict(line.split(" ", 1) for line in starts if " " in line).get(job["mark"], "")
+    if job_id and os.path.lexists(jobs / job_id):
+        job["job_id"] = job_id
+        return False
+    while not job_id or job_id in elsewhere or os.path.lexists(jobs / job_id):
+        number = index.next_number()
+        job_id = f"{short}-{index.suffix(number)}"
+        job.update(number=number, job_id=job_id)
+    # Before the job: who is killed in between has made none.
+    line = f"{job['mark']} {job_id}"
+    disk.replace(root, root / STARTS, "\n".join([*starts[-KEPT:], line, ""]).encode())
+    lay(index, job, env + f"\0{IN_JOBS}={job_id}".encode(), held=held)
+    return True
+
+
+def lay(index: Index, job: dict[str, Any], env: bytes, *, held: bool) -> None:
+    """The folder of a job with its files, whole or not there at all."""
+    root, job_id = index.root, job["job_id"]
+    making = root / "jobs" / f".new-{job_id}"
+    data = json.dumps(job).encode()
+    rooms = () if job.get("queue") else ("run.room", "exit.room")
+    content = {"env.held" if held else "env": env, **dict.fromkeys(rooms, b" " * (len(data) + ROOM_BYTES))}
+    if job.get("queue"):
+        queue.enter(str(root), job)
+    else:
+        index.mark(job_id, processes.machine_id())
+    try:
+        making.mkdir(mode=0o700)
+        for name, one in {**content, "job.json": data}.items():
+            disk.replace(root, making / name, one)
+        os.rename(making, root / "jobs" / job_id)
+    except BaseException:
+        shutil.rmtree(making, ignore_errors=True)
+        index.unmark(job_id)
+        queue.leave(str(root), job_id)
+        raise
+
+
+def window(state: str, job: dict[str, Any], socket: str) -> list[str]:
+    """The command that opens its window, along with its recorder; of one that a person must approve without."""
+    line = None
+    if not job.get("ask_why") and not job.get("detached"):
+        fifo = os.path.join(state, "jobs", job["job_id"], FIRST)
+        with contextlib.suppress(OSError):  # the runner says what cannot be made here
+            os.mkfifo(fifo, 0o600)
+        facts = job["nonce"], str(job["max_output_bytes"]), "1" if job["separate_stderr"] else "0", FIRST
+        line = recorder_line(in_pane(job["python"], job["recorder"], "recorder", *facts), job["job_id"], fifo)
+    argv = in_pane(job["python"], job["pane"], "runner")
+    command = new_window(job["session"], job["job_id"], mark_of(state), argv, os.urandom(8).hex(), line)
+    return [job["tmux"], "-u", f"-L{socket}", *map(argument, command)]
