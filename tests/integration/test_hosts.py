@@ -212,10 +212,11 @@ def test_first_start_of_a_process_asks_for_the_session_too(far_jobs: Jobs, asked
 def test_folder_and_shell_are_asked_for_once(far: Far, far_jobs: Jobs, asked: list[str]) -> None:
     place = far.home / "place"
     place.mkdir()
-    far_jobs.execute("true", cwd=str(place), shell="sh")
+    far_jobs.execute("true", cwd=str(place), shell="sh", wait=10)
     asked.clear()
-    far_jobs.execute("true", cwd=str(place), shell="sh")
-    assert asked == ["start"]
+    far_jobs.kill(far_jobs.execute("cd; exec sleep 1000", cwd=str(place), shell="sh").job_id)
+    assert asked[0] == "start"
+    assert "call" not in asked[: asked.index("sync")]
     place.rmdir()
     with pytest.raises(HostError, match=r"'gpu1' refused it: cwd '.*/place' is not a directory"):
         far_jobs.execute("true", cwd=str(place))
