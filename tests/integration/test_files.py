@@ -106,6 +106,45 @@ def test_copy_follows_changes_and_keeps_what_jobs_made(far: Far, far_jobs: Jobs,
     assert there(far) == {"train.py", "data/new.txt", ".gitignore", "keep.log", "out/r", "noise.log"}
 
 
+def test_what_a_job_has_linked_in_the_copy_loses_no_file(far: Far, far_jobs: Jobs, project: Path) -> None:
+    outside = far.home / "outside"
+    write(outside, {"in.txt": "kept"})
+    run(far_jobs, f"rm -r data; ln -s {outside} data", project)
+    shutil.rmtree(project / "data")
+    run(far_jobs, "true", project)
+    assert (outside / "in.txt").read_text() == "kept"
+
+
+def test_file_becomes_a_folder_and_a_folder_a_file(far: Far, far_jobs: Jobs, project: Path) -> None:
+    run(far_jobs, "true", project)
+    (project / "train.py").unlink()
+    shutil.rmtree(project / "data")
+    write(project, {"train.py/main.py": "x", "data": "y"})
+    assert run(far_jobs, "cat train.py/main.py data", project) == "xy"
+
+
+def test_copy_goes_with_the_last_job_that_ran_in_it(far: Far, far_jobs: Jobs, project: Path) -> None:
+    jobs = Jobs.open(far_jobs.host.settings.model_copy(update={"keep_jobs": 1}))
+    run(jobs, "echo result > r", project)
+    copy = copied(far)
+    os.utime(copy, (0, 0))
+    jobs.prune(everywhere=True)
+    assert (copy / "r").exists()
+    jobs.execute("true", wait=10)
+    os.utime(copy, (0, 0))
+    jobs.prune(everywhere=True)
+    wait_until(lambda: list(copy.parent.iterdir()), lambda left: left == [])
+    assert run(jobs, "cat train.py", project) == "print('v1')\n"
+    jobs._hosts.close()
+
+
+def test_copy_that_has_no_job_yet_stays(far: Far, far_jobs: Jobs, project: Path) -> None:
+    run(far_jobs, "true", project)
+    shutil.rmtree(far.state / "jobs" / far_jobs.list().jobs[0].job_id)
+    far_jobs.prune(everywhere=True)
+    assert copied(far).is_dir()
+
+
 def test_cwd_is_a_folder_of_the_copy(far: Far, far_jobs: Jobs, project: Path) -> None:
     assert run(far_jobs, "cat in.txt", project, cwd="data") == "in\n"
     for cwd in ("nope", "../.."):

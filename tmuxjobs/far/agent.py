@@ -19,11 +19,11 @@ from pathlib import Path
 from tmuxjobs import files
 from tmuxjobs.contract import FIRST, LAUNCH_S, mark_of
 from tmuxjobs.errors import StateError
-from tmuxjobs.far import start
+from tmuxjobs.far import start, tidy
 from tmuxjobs.far.asked import FUNCTIONS, plain
 from tmuxjobs.far.frames import FRAME_BYTES, Stream, frame
 from tmuxjobs.pane import queue
-from tmuxjobs.store import disk, units
+from tmuxjobs.store import disk
 from tmuxjobs.store.index import ID, Index
 from tmuxjobs.system import processes
 from tmuxjobs.system.watch import watching
@@ -339,29 +339,10 @@ class Agent:
         return {}
 
     def do_tidy(self, _: bytes) -> dict[str, Any]:
-        """Remove what was left half made or half removed, and units that no job's record names any more."""
         with self.locked():
-            for name in os.listdir(self.jobs):
-                if disk.ASIDE.fullmatch(name):
-                    disk.discard(Path(self.state), Path(self.jobs, name))
-                elif os.path.lexists(os.path.join(self.jobs, name, "exit.json")):
-                    with contextlib.suppress(OSError):  # whoever asked it to stop was cut off
-                        os.unlink(os.path.join(self.jobs, name, "stop.json"))
-            pane = Path(self.state, "pane")
-            old = units.unused(pane)
-            named = {self.pane_of(job_id) for job_id in os.listdir(self.jobs) if old}
-            for path in (*units.half_made(pane), *(path for path in old if units.main_of(path) not in named)):
-                if str(path) != self.unit:
-                    units.remove(path)
+            left = tidy.tidy(self.state, self.unit)
+        threading.Thread(target=tidy.remove, args=(left,), daemon=True).start()
         return {}
-
-    def pane_of(self, job_id: str) -> str:
-        """The program in the pane of that job, empty where it cannot be read."""
-        for name in ("exit.json", "job.json"):
-            with contextlib.suppress(OSError, files.Odd):
-                fields = files.fields_of(files.read(os.path.join(self.jobs, job_id, name), RECORD_BYTES))
-                return str(fields.get("job", fields).get("pane", ""))
-        return ""
 
     def clear_marks(self) -> None:
         """Remove what others were killed over while they made a job; call it under the lock."""

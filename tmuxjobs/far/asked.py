@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
+from tmuxjobs.far import tidy
 from tmuxjobs.named import ProcessRecord
 from tmuxjobs.pane import turns
 from tmuxjobs.system import job_processes, probes, processes, terminals
@@ -75,6 +76,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
         as_now,
+        tidy.forget_files,
+        tidy.place,
         folder,
         free_bytes,
         move,

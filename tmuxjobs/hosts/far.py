@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from tmuxjobs.contract import argument
 from tmuxjobs.errors import HostError, TmuxError
-from tmuxjobs.far import asked
+from tmuxjobs.far import asked, tidy
 from tmuxjobs.far.asked import plain
 from tmuxjobs.hosts.machine import Machine
 from tmuxjobs.outcome import Here
@@ -20,6 +20,7 @@ from tmuxjobs.pane.turns import MOVE_S
 from tmuxjobs.settings import Settings
 from tmuxjobs.tmux.session import Opening, Tmux, check_version
 
+FORGET_S = 60.0
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -78,6 +79,9 @@ class FarMachine:
     _folder = _far(Machine.folder)
     _program = _far(Machine.program)
     _usual_locale = _far(Machine.usual_locale)
+
+    place = _far(tidy.place)
+    forget_files = _far(tidy.forget_files, bound_s=FORGET_S)
 
     def __init__(self, ask: Ask, facts: dict[str, Any]) -> None:
         self.ask = ask
