@@ -172,6 +172,16 @@ def log_of(status: JobStatus | Started) -> bytes:
     return Path(status.log_path).read_bytes()
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    """Of every file below it; one that goes meanwhile is not there."""
+    found = {}
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            if path.is_file():
+                found[path] = path.read_bytes()
+    return found
+
+
 def record_of(jobs: Jobs, job_id: str) -> Record:
     return jobs.host.store.read(job_id)
 

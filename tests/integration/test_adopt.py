@@ -9,7 +9,20 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support import PYTHON, Jobs, Person, Screen, Tmux, change_pane, ended, log_of, record_of, sleeping, wait_until
+from support import (
+    PYTHON,
+    Jobs,
+    Person,
+    Screen,
+    Tmux,
+    change_pane,
+    contents,
+    ended,
+    log_of,
+    record_of,
+    sleeping,
+    wait_until,
+)
 
 from tmuxjobs.errors import InvalidInput, LimitReached, NotStarted, TmuxjobsError
 from tmuxjobs.hosts.local import Host
@@ -230,9 +243,9 @@ def test_no_environment_is_kept(jobs: Jobs, tmux: Tmux) -> None:
     tmux("set-environment", "-t", "=mcp-jobs", "TOKEN", secret)
     opened(tmux)
     jobs.adopt("mine")
-    files = [path for path in jobs.host.store.root.rglob("*") if path.is_file()]
+    files = contents(jobs.host.store.root)
     assert files
-    assert not [path for path in files if secret.encode() in path.read_bytes()]
+    assert not [path for path, content in files.items() if secret.encode() in content]
 
 
 # A job like others

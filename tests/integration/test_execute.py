@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support import Jobs, Person, Tmux, change_pane, ended, log_of, record_of, wait_until
+from support import Jobs, Person, Tmux, change_pane, contents, ended, log_of, record_of, wait_until
 
 from tmuxjobs import Settings
 from tmuxjobs.errors import InvalidInput, NotStarted, StateError, TmuxError
@@ -65,7 +65,7 @@ def test_environment_is_the_callers_not_that_of_tmux(jobs: Jobs, tmux: Tmux, mon
 def test_environment_is_not_at_rest_once_the_job_runs(jobs: Jobs) -> None:
     started = jobs.execute("sleep 100", env={"TOKEN": "s3cr3t-v4lue"})
     folder = Path(started.log_path).parent
-    assert not [path for path in folder.iterdir() if path.is_file() and b"s3cr3t-v4lue" in path.read_bytes()]
+    assert not [path for path, content in contents(folder).items() if b"s3cr3t-v4lue" in content]
 
 
 def test_job_has_a_terminal_of_a_known_size(jobs: Jobs) -> None:

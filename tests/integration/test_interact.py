@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from fastmcp import Client
-from support import PYTHON, Jobs, Tmux, ended, needs, record_of, server_of, wait_until, with_timing
+from support import PYTHON, Jobs, Tmux, contents, ended, needs, record_of, server_of, wait_until, with_timing
 
 from tmuxjobs.errors import InvalidInput, JobEnded, TmuxError
 from tmuxjobs.system import terminals
@@ -364,8 +364,8 @@ def test_secret_is_typed_and_left_nowhere(spied: Path, isolated: Path, tmux: Tmu
     assert "12" in answer.stdout.splitlines()[-1].split()
     assert "load-buffer" in spied.read_text()
     assert tmux("list-buffers") == ""
-    places = [spied, *(path for path in isolated.rglob("*") if path.is_file())]
-    assert [path for path in places if b"hunter2" in path.read_bytes()] == []
+    assert b"hunter2" not in spied.read_bytes()
+    assert [path for path, content in contents(isolated).items() if b"hunter2" in content] == []
     assert "hunter2" not in answer.text() + jobs.screen(job_id).screen
 
 
@@ -389,7 +389,7 @@ def test_secret_is_refused_with_the_persons_way(jobs: Jobs, isolated: Path, prog
     )
     with pytest.raises(InvalidInput, match=f"ask the person to type it there: tmux attach -t mcp-jobs:{job_id}"):
         jobs.interact(job_id, "top5ecret", secret=True)
-    assert [path for path in isolated.rglob("*") if path.is_file() and b"top5" in path.read_bytes()] == []
+    assert [path for path, content in contents(isolated).items() if b"top5" in content] == []
     assert "top5" not in jobs.screen(job_id).screen
 
 
@@ -404,9 +404,9 @@ def test_what_is_typed_is_not_kept_in_the_clear(jobs: Jobs, isolated: Path) -> N
     job_id = jobs.execute("stty -echo -icanon; echo ready; cat > /dev/null").job_id
     wait_until(lambda: "ready" in jobs.output(job_id).stdout)
     jobs.interact(job_id, "correct horse\nbattery", wait=0.2)
-    places = [path for path in isolated.rglob("*") if path.is_file()]
+    places = contents(isolated)
     assert any(path.name == "typed.jsonl" for path in places)
-    assert [path for path in places if b"horse" in path.read_bytes() or b"battery" in path.read_bytes()] == []
+    assert [path for path, content in places.items() if b"horse" in content or b"battery" in content] == []
 
 
 def test_answer_to_a_secret_is_whole_though_it_repeats_it(jobs: Jobs) -> None:
