@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from support import wait_until
 from tmuxjobs.contract import FIRST
 from tmuxjobs.pane import recorder
 from tmuxjobs.system.processes import LINUX
+from tmuxjobs.system.table import links
 from tmuxjobs.text.log import Log, Punched
 
 NONCE = "4984942275787820586"
@@ -54,15 +56,18 @@ class Recording:
         self.process = subprocess.Popen(argv, stdin=self.theirs)
         self.said = b""
 
-    def report(self) -> Any:
-        """The next report to the runner."""
-        while b"\n" not in self.said:
-            assert select.select([self.fifo], [], [], 30)[0], "no report"
-            piece = os.read(self.fifo, 4096)
-            assert piece, "the recorder is gone without a report"
-            self.said += piece
-        line, self.said = self.said.split(b"\n", 1)
-        return json.loads(line)
+    def report(self, *passing: str) -> Any:
+        """The next report to the runner but those."""
+        while True:
+            while b"\n" not in self.said:
+                assert select.select([self.fifo], [], [], 30)[0], "no report"
+                piece = os.read(self.fifo, 4096)
+                assert piece, "the recorder is gone without a report"
+                self.said += piece
+            line, self.said = self.said.split(b"\n", 1)
+            report = json.loads(line)
+            if report["why"] not in (passing or ("prints",)):
+                return report
 
     def feed(self, *pieces: bytes) -> None:
         """Each piece is read by itself."""
@@ -385,10 +390,14 @@ def test_recorder_that_comes_before_its_runner_waits_for_it(tmp_path: Path) -> N
     argv = [*main, str(tmp_path), NONCE, "0", "0", FIRST]
     program = ["sh", "-c", 'fifo=$1; shift; exec "$@" 3<>"$fifo"', "sh", str(fifo), *argv]
     with subprocess.Popen(program, stdin=subprocess.PIPE) as process:
-        held = Path(f"/proc/{process.pid}/fd")
-        wait_until(
-            lambda: [fd.name for fd in held.iterdir() if fd.readlink() == fifo], lambda fds: fds and "3" not in fds
-        )
+
+        def held() -> list[int]:
+            """Its descriptors on the FIFO; there is a moment at which one is closed that was listed."""
+            with contextlib.suppress(FileNotFoundError):
+                return [fd for fd, name in links(process.pid).items() if name == str(fifo)]
+            return []
+
+        wait_until(held, lambda fds: fds and 3 not in fds)
         assert os.listdir(tmp_path) == [FIRST]
         runner = os.open(fifo, os.O_RDONLY)
         assert json.loads(os.read(runner, 4096)) == {"why": "ready", "pid": process.pid}
@@ -671,3 +680,22 @@ def test_recorder_whose_runner_was_killed_before_its_first_report_leaves(tmp_pat
             assert process.wait(20) == 1
         finally:
             process.kill()
+
+
+def test_runner_is_told_that_something_is_printed_and_not_each_time(record: Record) -> None:
+    recording = record()
+    recording.report()
+    recording.feed(b"x" * 100)  # within the first second nobody needs to know
+    time.sleep(1.1)
+    recording.feed(b"a", b"b", b"c")
+    assert recording.report("none") == {"why": "prints"}
+    recording.end_input()
+    assert recording.report("none")["why"] == "eof"
+
+
+def test_flood_is_gathered_and_whole(record: Record) -> None:
+    data = os.urandom(1 << 15).replace(b"\x1b", b" ") * 200
+    recording = record(change="GATHER_S = 0.05")
+    report = recording.run(data)
+    assert report["logs"]["output.log"]["bytes"] == len(data)
+    assert recording.log() == data

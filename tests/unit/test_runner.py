@@ -152,11 +152,17 @@ def test_recorder_is_looked_at_less_and_less_while_nothing_is_printed(
     recorder = recorder_link.RecorderLink(str(tmp_path), {})
     tty = tmp_path / "tty"
     tty.touch()
-    pauses = []
-    for change in (1, 1, 1, 1, 1, 1, 2):
+    recorder.fd, recorder_end = os.pipe()
+    assert recorder.look_s == recorder_link.QUIET_LOOK_S
+    os.write(recorder_end, b'{"why": "prints"}\n')
+    assert recorder.report(0) is None
+    pauses = [recorder.look_s]
+    for change in (1, 1, 1, 1, 1, 2):
         os.utime(tty, (change, change))
         recorder.look_at = 0.0
         recorder.carry_on(str(tty))
         pauses.append(recorder.look_s)
     first = recorder_link.LOOK_S
-    assert pauses == [first, *(min(first * 2**n, recorder_link.QUIET_LOOK_S) for n in range(1, 6)), first]
+    assert pauses == [first, first, *(first * 2**n for n in range(1, 5)), first]
+    os.close(recorder.fd)
+    os.close(recorder_end)

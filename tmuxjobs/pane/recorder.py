@@ -27,7 +27,14 @@ if TYPE_CHECKING:
 
 QUEUE_BYTES = 64 << 20
 ORPHANED_QUIET_MS = 3000
+FLOOD_BYTES, FLOOD_S = 1 << 17, 0.01
+GATHER_S = 0.002
+"""tmux passes on 4 KB at a time. Of a flood, more than FLOOD_BYTES in FLOOD_S, what comes in GATHER_S is read at once:
+the work for each read would take the processor from those that print.
+"""
 FIRST_S = 5.0
+PRINTS_S = 20.0
+"""So often the runner is told that something is printed: meanwhile it looks whether somebody has stopped us."""
 
 
 class Splitter:
@@ -150,6 +157,14 @@ def tell_place(logs: dict[bytes, Log], fifo: int) -> None:
         os.write(fifo, dumps(report).encode() + b"\n")
 
 
+def tell_prints(fifo: int) -> None:
+    poll = select.poll()
+    poll.register(fifo, select.POLLOUT)
+    if poll.poll(0) == [(fifo, select.POLLOUT)]:  # a runner that was stopped does not read
+        with suppress(OSError):
+            os.write(fifo, b'{"why": "prints"}\n')
+
+
 def leave(logs: dict[bytes, Log], fifo: int, why: str) -> NoReturn:
     report = {"why": why, "logs": {log.name: log.report(ended=why == "end") for log in logs.values()}}
     with suppress(OSError):  # the runner may be gone; the logs are whole all the same
@@ -176,6 +191,7 @@ def drain(queue: Queue, splitter: Splitter, fifo: int, asked: int, folder: str) 
     poll.register(fifo, 0)
     poll.register(asked, select.POLLIN)
     wait_ms = None
+    since, come, told_at = 0.0, 0, time.monotonic() + 1.0 - PRINTS_S
     while True:
         events = dict(poll.poll(wait_ms))
         if not events:
@@ -196,6 +212,14 @@ def drain(queue: Queue, splitter: Splitter, fifo: int, asked: int, folder: str) 
             # Here and not where it is written: a mark must be seen though the queue is full.
             for kind, part in splitter.feed(data):
                 queue.put(kind, part)
+            now, come = time.monotonic(), come + len(data)
+            if now - since > FLOOD_S:
+                since, come = now, len(data)
+            elif come > FLOOD_BYTES:
+                time.sleep(GATHER_S)
+            if now - told_at > PRINTS_S:
+                told_at = now
+                tell_prints(fifo)
 
 
 def catch_request() -> int:

@@ -28,8 +28,8 @@ RECORDER_S = 30.0
 TMUX_S = 30.0
 # Between two looks at the recorder. A stopped one makes tmux grow by up to 15 MB/s; on macOS a look takes a process.
 LOOK_S = 2.0 if LINUX else 20.0
-# While nothing is printed, and so nothing grows.
-QUIET_LOOK_S = 30.0
+# While nothing is printed, and so nothing grows: the recorder says when something is, unless it was stopped before.
+QUIET_LOOK_S = 600.0
 SHELL_S = 1.0
 # For a recorder that starts at the same time as we do.
 FIRST_S = 0.5
@@ -64,8 +64,8 @@ class RecorderLink:
         self.fd = -1
         self.pid = 0
         self.start = ""
-        self.look_at = 0.0
-        self.look_s = LOOK_S
+        self.look_s = QUIET_LOOK_S
+        self.look_at = time.monotonic() + self.look_s
         self.printed_at = 0.0
         self.text = b""
         self.restarts = 0
@@ -201,16 +201,20 @@ class RecorderLink:
     def report(self, bound_s: float) -> dict[str, Any] | None:
         """The recorder's next report, {"why": "gone"} when it died, None when the bound in seconds has passed."""
         deadline = time.monotonic() + bound_s
-        while b"\n" not in self.text:
-            if not readable(self.fd, deadline):
-                return None
-            chunk = os.read(self.fd, 4096)
-            if not chunk:
-                return {"why": "gone"}
-            self.text += chunk
-        line, self.text = self.text.split(b"\n", 1)
-        report: dict[str, Any] = loads(line)
-        return report
+        while True:
+            while b"\n" not in self.text:
+                if not readable(self.fd, deadline):
+                    return None
+                chunk = os.read(self.fd, 4096)
+                if not chunk:
+                    return {"why": "gone"}
+                self.text += chunk
+            line, self.text = self.text.split(b"\n", 1)
+            report: dict[str, Any] = loads(line)
+            if report["why"] != "prints":
+                return report
+            self.look_s = LOOK_S
+            self.look_at = time.monotonic() + LOOK_S
 
 
 class Stderr:

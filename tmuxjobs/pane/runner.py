@@ -218,8 +218,8 @@ class Runner:
         events = dict(poll.poll(self.patience() * 1000))
         if self.wakeup in events:
             self.take_signals()
-        if self.recorder.fd in events:
-            self.recorder_gone(self.recorder.report(0) or {"why": "gone"})
+        if self.recorder.fd in events and (report := self.recorder.report(0)):
+            self.recorder_gone(report)
         elif self.run.get("recording", True):
             self.recorder.carry_on(self.tty)
         if self.server.gone(events):
@@ -367,8 +367,8 @@ class Runner:
 
     def write_exit(self, record: dict[str, Any]) -> None:
         write_in_room(self.folder, "exit", record)
-        made = "recorder recorder.first stop.json pressed.json env env.held env.ready run.room run.json.new turn.json"
-        for name in made.split():
+        made = "recorder recorder.first stop.json pressed.json held env env.held env.ready run.room"
+        for name in f"{made} run.json.new turn.json".split():
             with suppress(OSError):
                 os.unlink(self.path(name))
         state = os.path.dirname(os.path.dirname(self.folder))
