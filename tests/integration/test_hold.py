@@ -8,8 +8,9 @@ from fastmcp import Client
 from fastmcp.exceptions import ToolError
 from support import Jobs, Person, Screen, Tmux, server_of, wait_until
 
-from tmuxjobs.errors import JobEnded
+from tmuxjobs.errors import JobEnded, StateError
 from tmuxjobs.settings import Settings
+from tmuxjobs.tmux.session import Tmux as Server
 from tmuxjobs.verbs import hold
 
 Attach = Callable[..., Person]
@@ -159,3 +160,47 @@ async def test_keys_in_the_window_of_a_job_hold_that_job(jobs: Jobs, screen: Cal
 async def test_unknown_job_is_told_as_such(jobs: Jobs, tmux: Tmux, job_id: str) -> None:
     asking(jobs)
     assert "No job" in await refused(jobs, "interact", job_id)
+
+
+def test_tmux_is_asked_who_is_there_only_where_somebody_may_be(
+    jobs: Jobs, person: Attach, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    around = Server.around
+
+    def counted(tmux: Server, job_id: str, **given: float | None) -> object:
+        asked.append(job_id)
+        return around(tmux, job_id, **given)
+
+    monkeypatch.setattr(Server, "around", counted)
+    job_id = asking(jobs)
+    agent = jobs.called_by("agent")
+    assert (agent.status(job_id).watchers, asked) == (0, [])
+    someone = person(f"=mcp-jobs:{job_id}")
+    assert (wait_until(lambda: agent.status(job_id).watchers), asked[-1:]) == (1, [job_id])
+    someone.detach()
+    wait_until(lambda: not jobs.host.tmux.has_clients())
+    asked.clear()
+    assert (agent.status(job_id).held_since, asked) == (None, [])
+    jobs.hold(job_id)
+    assert agent.status(job_id).held_since is not None
+    jobs.release(job_id)
+    asked.clear()
+    assert (agent.status(job_id).held_since, asked) == (None, [])
+
+
+def test_hold_that_cannot_be_noted_is_refused(jobs: Jobs) -> None:
+    job_id = asking(jobs)
+    place = jobs.host.store.folder(job_id) / hold.HELD
+    place.mkdir()
+    with pytest.raises(StateError, match=r"cannot be held: .*/held' cannot be made: it is a directory"):
+        jobs.hold(job_id)
+    place.rmdir()
+    assert jobs.called_by("agent").kill(job_id).status == "killed"
+
+
+def test_nothing_of_a_hold_is_left_with_an_ended_job(jobs: Jobs) -> None:
+    job_id = asking(jobs)
+    jobs.hold(job_id)
+    jobs.kill(job_id)
+    assert not (jobs.host.store.folder(job_id) / hold.HELD).exists()

@@ -22,7 +22,7 @@ from tmuxjobs.errors import JobNotFound, StateError
 from tmuxjobs.files import RECORD_BYTES
 from tmuxjobs.models import ExitRecord, JobSpec
 from tmuxjobs.store import store as store_module
-from tmuxjobs.store.disk import MARKER, discard, is_state_directory, unusable
+from tmuxjobs.store.disk import MARKER, Unchanged, discard, is_state_directory, unusable
 from tmuxjobs.store.index import number_of, slug, suffix
 from tmuxjobs.store.store import Store
 
@@ -596,7 +596,7 @@ def test_unfinished_jobs_are_found_without_a_look_at_the_others(store: Store, co
     with looks_at(store.jobs) as seen:
         ids.extend(record.job.job_id for record in store.unfinished())
     assert ids == [runs]
-    assert seen == [f"{runs}/{name}" for name in ("exit.json", "job.json", "run.json", "exit.json")]
+    assert seen == [f"{runs}/job.json"]
 
 
 def test_new_job_is_made_without_a_look_at_the_others(store: Store) -> None:
@@ -758,3 +758,28 @@ def is_locked(path: Path) -> bool:
         except BlockingIOError:
             return True
     return False
+
+
+@pytest.mark.parametrize(("settled_s", "reads"), [(-1.0, 1), (1000.0, 3)])
+def test_file_that_has_not_changed_for_a_while_is_not_read_again(tmp_path: Path, settled_s: float, reads: int) -> None:
+    known: Unchanged[str] = Unchanged(2, settled_s=settled_s)
+    path, seen = tmp_path / "record", list[str]()
+
+    def load() -> str:
+        seen.append(path.read_text())
+        return seen[-1]
+
+    def look() -> str | None:
+        return known.get(str(path), load)
+
+    assert look() is None
+    path.write_text("a")
+    assert [look(), look(), look()] == ["a", "a", "a"]
+    assert len(seen) == reads
+    path.write_text("longer")
+    assert look() == "longer"
+    path.with_name("other").write_text("other")
+    path.with_name("other").rename(path)
+    assert look() == "other"
+    path.unlink()
+    assert look() is None

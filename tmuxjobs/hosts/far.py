@@ -174,6 +174,10 @@ class FarTmux(Tmux):
     def version(self) -> str:
         return str(self._facts()["tmux_said"])
 
+    def has_clients(self) -> bool:
+        """Whether one may be attached: its tmux is asked, in the same round trip as what is wanted of it."""
+        return True
+
 
 class FarOpening(Opening):
     """A window that is opened there along with the making of its job."""

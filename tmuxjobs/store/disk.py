@@ -12,12 +12,14 @@ import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from tmuxjobs import files
 from tmuxjobs.contract import FIRST, FORMAT
 from tmuxjobs.errors import StateError
 from tmuxjobs.files import Newer, Odd
 
+T = TypeVar("T")
 MARKER = "tmuxjobs.json"
 """Says that a state directory is one, and in which format."""
 REMOVED = "removed.json"
@@ -33,7 +35,7 @@ IN_ROOT = re.compile(
 IN_JOB = re.compile(
     r"((job|run|exit|turn|stop|approval|pressed|gone|slurm|attempts|ready|removed|task(-[0-9a-f]{8})?)\.json"
     rf"|(run|exit)\.room|env(\.(held|ready))?){BESIDE}|(run|exit|gone|slurm|turn|attempts|ready)\.json\.new"
-    r"|(output|stderr)\.(log|gaps|raw|new|first\.log)|typed\.jsonl|screen|told|recorder(\.first)?|batch\.sh|code(\.new)?",
+    r"|(output|stderr)\.(log|gaps|raw|new|first\.log)|typed\.jsonl|screen|told|held|recorder(\.first)?|batch\.sh|code(\.new)?",
     re.ASCII,
 )
 """Names of all files that we make, beside `jobs/` and in a job's folder. All are regular, but for FIFOS."""
@@ -43,10 +45,42 @@ BUG = re.compile(r"bug-\d+(-[0-9a-f]{6})?\.txt", re.ASCII)
 TRANSIENT = (
     *(*FIFOS, "run.room", "exit.room", "stop.json", "pressed.json", "env", "env.held", "env.ready", "run.json.new"),
     *("turn.json", "turn.json.new", "attempts.json.new", "ready.json.new"),
-    *("exit.json.new", "gone.json.new", "slurm.json.new", "output.new", "stderr.new", "screen", "batch.sh"),
+    *("exit.json.new", "gone.json.new", "slurm.json.new", "output.new", "stderr.new", "screen", "held", "batch.sh"),
 )
 """What a job's folder holds only while it runs."""
 IN_RUN = re.compile(rf"({'|'.join(map(re.escape, TRANSIENT))}){BESIDE}|job\.json\.\d+\.[0-9a-f]{{8}}", re.ASCII)
+
+
+class Unchanged(Generic[T]):
+    """What was read from files, for as long as their names lead to the same ones and these do not change.
+
+    A file that has not changed for `settled_s` cannot change again within the same tick of the clock of its times.
+    """
+
+    def __init__(self, most: int, *, settled_s: float = 0.1) -> None:
+        self._most = most
+        self._settled_ns = int(settled_s * 1e9)
+        self._known: dict[str, tuple[tuple[int, ...], T]] = {}
+
+    def get(self, path: str, load: Callable[[], T | None]) -> T | None:
+        """As `load` gives it, which is called only when the file is not known; None when there is none."""
+        try:
+            facts = os.lstat(path)
+        except FileNotFoundError:
+            self._known.pop(path, None)
+            return None
+        except OSError:
+            return load()
+        mark = (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+        known = self._known.get(path)
+        if known is not None and known[0] == mark:
+            return known[1]
+        value = load()
+        if value is not None and time.time_ns() - facts.st_ctime_ns > self._settled_ns:
+            if len(self._known) >= self._most:
+                self._known.clear()
+            self._known[path] = mark, value
+        return value
 
 
 def content(path: str | Path) -> bytes | None:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from pydantic import ValidationError
 
@@ -41,7 +41,7 @@ M = TypeVar("M", bound=Model)
 
 
 class Store:
-    """The state directory. Nothing is cached but records of ended jobs, which never change; as many as CACHED."""
+    """The state directory. Only records are cached, of jobs that have ended and of files that are as they were read."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -49,6 +49,7 @@ class Store:
         self.pane = root / "pane"
         self.index = Index(root)
         self._ended: OrderedDict[str, Record] = OrderedDict()
+        self._open: disk.Unchanged[Model] = disk.Unchanged(CACHED)
 
     def prepare(self) -> None:
         """Make the folders, private. Raises StateError, and then nothing was changed.
@@ -293,6 +294,9 @@ class Store:
 
     def load(self, path: str | Path, model: type[M]) -> M | None:
         """The record in that file, None when there is none; raises StateError for a damaged one."""
+        return cast("M | None", self._open.get(os.fspath(path), lambda: self._load(path, model)))
+
+    def _load(self, path: str | Path, model: type[M]) -> M | None:
         data = disk.content(path)
         if data is None:
             return None
@@ -323,10 +327,8 @@ class Store:
     def note_pressed(self, job_id: str, key: str) -> None:
         """Let the runner know of a key that interrupts programs, before it is pressed: it may be asked who did it."""
         with contextlib.suppress(StateError):  # a full disk
-            self._write(
-                self.folder(job_id) / "pressed.json",
-                json.dumps({"key": key, "monotonic": time.monotonic()}).encode(),
-            )
+            pressed = {"key": key, "monotonic": time.monotonic()}
+            self._write(self.folder(job_id) / "pressed.json", json.dumps(pressed).encode())
 
     def forget_pressed(self, job_id: str) -> None:
         """Something else is typed now: what the program ends by is no longer that key."""
@@ -437,12 +439,9 @@ class Store:
 
     def size(self, job_id: str) -> int:
         """Bytes that its files take on disk."""
-        total = 0
-        # It may be being removed; an iterator that is not closed is warned of.
         with contextlib.suppress(OSError), os.scandir(self.folder(job_id)) as entries:
-            for entry in entries:
-                total += entry.stat(follow_symlinks=False).st_blocks * 512
-        return total
+            return sum(entry.stat(follow_symlinks=False).st_blocks * 512 for entry in entries)
+        return 0  # it is being removed
 
 
 def _check_id(folder: str, job: JobSpec) -> None:

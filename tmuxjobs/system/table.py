@@ -39,13 +39,13 @@ class Table:
         if not leader or fields is None or _tty_of(fields) != number:
             return self.groups.get(number, [])
         found = [leader] if _is_in_front(fields) else []
-        left = processes.children(leader)
+        left = _children(leader, fields)
         while left:
             pid = left.pop()
             if (fields := stat(f"/proc/{pid}")) is not None:
                 if _tty_of(fields) == number and _is_in_front(fields):
                     found.append(pid)
-                left += processes.children(pid)
+                left += _children(pid, fields)
         return found
 
     def guests(self, tty: str) -> list[int]:
@@ -64,6 +64,10 @@ def _is_in_front(fields: list[bytes]) -> bool:
     return fields[2] == fields[5] and fields[0] not in (b"Z", b"X")
 
 
+def _children(pid: int, fields: list[bytes]) -> list[int]:
+    return processes.children(pid, threads=int(fields[17]))
+
+
 def _tty_of(fields: list[bytes]) -> int:
     return int(fields[4]) & 0xFFFFFFFF
 
@@ -71,8 +75,7 @@ def _tty_of(fields: list[bytes]) -> int:
 def stat(folder: str) -> list[bytes] | None:
     """Fields of a stat file from the state on, None when it is gone."""
     try:
-        with open(f"{folder}/stat", "rb", buffering=0) as file:
-            return file.read().rsplit(b")", 1)[1].split()
+        return processes.content(f"{folder}/stat").rsplit(b")", 1)[1].split()
     except (OSError, IndexError):
         return None
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from tmuxjobs.system.processes import content
 from tmuxjobs.system.table import Table, links, stat
 
 LINUX = sys.platform.startswith("linux")
@@ -284,8 +285,7 @@ def _sleeps_in(folder: str) -> list[int]:
     calls = CALLS.get(os.uname().machine)
     if calls is None:
         raise PermissionError
-    with open(f"{folder}/syscall", "rb", buffering=0) as file:
-        words = file.read().split()
+    words = content(f"{folder}/syscall").split()
     return [int(word, 0) for word in words] if words and words[0] not in (b"running", b"-1") else []
 
 

@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import subprocess
 import threading
 import time
@@ -225,6 +226,16 @@ class Tmux:
             )
         return panes
 
+    def has_clients(self) -> bool:
+        """Whether any client is attached to the server, by a look at its socket.
+
+        tmux lets its user execute the socket while a session is attached (`server_update_socket`, server.c).
+        """
+        try:
+            return bool(os.stat(self.socket).st_mode & stat.S_IXUSR)
+        except OSError:
+            return False
+
     def around(self, job_id: str, *, timeout: float | None = None) -> Around | None:
         """The job's window and every attached client, None when the job has no window."""
         facts = "\t".join(f"#{{{name}}}" for name in (MARK, ROOT, "pane_id", "window_id", "@tmuxjobs_held"))
@@ -303,7 +314,7 @@ class Tmux:
 
     def attended(self) -> bool:
         """Whether anybody is attached to our session."""
-        return bool(self.server.cmd("list-clients", "-t", f"={self.session}").stdout)
+        return self.has_clients() and bool(self.server.cmd("list-clients", "-t", f"={self.session}").stdout)
 
     def mark_prompts(self, marks: Mapping[str, Asking | None], *, at: int) -> None:
         """Mark by pane id who asks and, by None, who does not; a notice is given once for each question.

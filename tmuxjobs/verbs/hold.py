@@ -7,20 +7,26 @@ have detached, or nobody attached to the session has pressed a key for the bound
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from tmuxjobs import files
 from tmuxjobs.answers import HoldAnswer
 from tmuxjobs.errors import Held, JobEnded, JobNotFound, StateError, TmuxError
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.outcome import seconds
+from tmuxjobs.store import disk
 from tmuxjobs.tmux.panes import Client
 from tmuxjobs.verbs import events
 
 TMUX_S = 2.0
 """A tmux that hangs must not hold up `status`."""
+HELD = "held"
+"""The file in the folder of a job that a person holds, or has held; whether it still is, its window says."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,7 @@ def hold(host: Host, job_id: str, *, toggle: bool = False) -> HoldAnswer:
     since = int(time.time())
     bound = f"{host.settings.hold_for:.0f}"
     mark = f"{since}:" + "".join(f",{pid}" for pid in pids) + "," * bool(pids)
+    _note(host, job_id, needed=not pids)
     host.tmux.mark_window(around.pane_id, {"@tmuxjobs_held": mark, "@tmuxjobs_held_for": bound})
     if _held_since(host, around.held, around.clients) is None:
         with contextlib.suppress(StateError):  # it is held all the same
@@ -65,6 +72,7 @@ def release(host: Host, job_id: str) -> HoldAnswer:
     held = around is not None and _held_since(host, around.held, around.clients) is not None
     if around is not None and around.held:
         host.tmux.mark_window(around.pane_id, {"@tmuxjobs_held": None})
+        _forget(host, job_id)
         with contextlib.suppress(StateError):  # it is released all the same
             events.note(host, "release", record.job)
     return HoldAnswer(job_id=job_id, held=False, detail="released" if held else "it was not held")
@@ -72,6 +80,8 @@ def release(host: Host, job_id: str) -> HoldAnswer:
 
 def people(host: Host, job_id: str) -> People:
     """Who is at the job now; nobody when tmux does not say."""
+    if not _may_be_at(host, job_id):
+        return People()
     try:
         around = host.tmux.around(job_id, timeout=TMUX_S)
     except TmuxError:
@@ -91,7 +101,7 @@ def held(host: Host, job_ids: Sequence[str]) -> set[str]:
     """Those of the jobs that a person holds; as many as tmux lists without a pause."""
     found = set()
     with contextlib.suppress(TmuxError):
-        for job_id in job_ids:
+        for job_id in filter(functools.partial(_may_be_at, host), job_ids):
             around = host.tmux.around(job_id, timeout=TMUX_S)
             if around is not None and _held_since(host, around.held, around.clients) is not None:
                 found.add(job_id)
@@ -100,6 +110,8 @@ def held(host: Host, job_ids: Sequence[str]) -> set[str]:
 
 def refuse_if_held(host: Host, job_id: str) -> None:
     """For the agent's verbs that would disturb a person: raises Held."""
+    if not _may_be_at(host, job_id):
+        return
     around = host.tmux.around(job_id)
     if around is None or not around.held:
         return
@@ -107,8 +119,30 @@ def refuse_if_held(host: Host, job_id: str) -> None:
     if since is not None:
         raise Held(job_id, since=datetime.fromtimestamp(since, UTC), for_s=time.time() - since)
     host.tmux.mark_window(around.pane_id, {"@tmuxjobs_held": None})
+    _forget(host, job_id)
     with contextlib.suppress(StateError, JobNotFound):  # it lapsed all the same
         events.note(host, "release", host.store.read(job_id).job)
+
+
+def _may_be_at(host: Host, job_id: str) -> bool:
+    """Whether a person may be at the job or hold it: without one attached, and without a hold, tmux is not asked."""
+    return host.tmux.has_clients() or disk.is_there(str(host.store.folder(job_id)), HELD)
+
+
+def _note(host: Host, job_id: str, *, needed: bool) -> None:
+    """Let everybody ask tmux about the hold. With nobody attached this is `needed`, and raises StateError."""
+    if host.name:  # its tmux is asked each time
+        return
+    path = host.store.folder(job_id) / HELD
+    try:
+        os.close(files.opened(path, os.O_WRONLY | os.O_CREAT))
+    except (OSError, files.Odd) as error:
+        if needed:
+            raise StateError(f"The job cannot be held: '{path}' cannot be made: {files.why(error)}.") from None
+
+
+def _forget(host: Host, job_id: str) -> None:
+    disk.unlink(host.store.folder(job_id) / HELD)
 
 
 def _held_since(host: Host, mark: str, clients: tuple[Client, ...]) -> float | None:
