@@ -88,7 +88,9 @@ def test_finished_window_shows_what_a_process_hides_in_its_name(jobs: Jobs, tmux
     name = "\x1b]2;taken\a\x9b"
     (tmp_path / name).symlink_to("/bin/sleep")
     job_id = jobs.execute(
-        f"setsid {shlex.quote(str(tmp_path / name))} 1000 >/dev/null 2>&1 </dev/null &", name="one"
+        f"setsid {shlex.quote(str(tmp_path / name))} 1000 >/dev/null 2>&1 </dev/null & "
+        'until [ "$(cat /proc/$!/comm)" != setsid ] && [ /proc/$!/exe -ef /bin/sleep ]; do sleep 0.01; done',
+        name="one",
     ).job_id
     ended(jobs, job_id)
     pane = wait_until(lambda: jobs.host.tmux.panes().get(job_id))

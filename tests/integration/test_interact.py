@@ -20,6 +20,7 @@ from tmuxjobs.system import terminals
 from tmuxjobs.tmux import keyboard
 from tmuxjobs.tmux.session import Tmux as Session
 from tmuxjobs.verbs import interact, waiter
+from tmuxjobs.verbs.prompts import Turn
 
 
 def works(python: str) -> bool:
@@ -270,6 +271,25 @@ def test_turn_of_other_repls_does_too(jobs: Jobs, program: str, command: str, tu
     needs(program)
     job_id = at_prompt(jobs, command, prompt=next(iter(turns.values())).split()[-1])
     assert [jobs.interact(job_id, said).stdout for said in turns] == list(turns.values())
+
+
+@pytest.mark.parametrize("text", ["if true\nthen echo b\nfi\n", "for i in a b\ndo echo $i\ndone\n"])
+def test_turn_of_a_paste_is_not_over_before_its_enter(jobs: Jobs, text: str) -> None:
+    job = jobs.host.look(at_prompt(jobs, "PS1='$ ' bash --norc -i", prompt="$"))
+    assert job.run is not None
+    turn = Turn.begin(job, terminals.terminal(job.run.tty), text)
+    assert turn is not None
+    last = text.split("\n")[-2]
+    early: list[bool] = []
+
+    def look() -> None:
+        wait_until(lambda: jobs.screen(job.id).screen.rstrip().endswith(last))
+        wait_until(lambda: terminals.reader(turn.tty, turn.runner))
+        early.extend(turn.is_over() for _ in range(20))
+
+    keyboard.type_text(jobs.host.tmux, jobs.host.tmux.panes()[job.id], text, hidden=False, before_enter=look)
+    wait_until(turn.is_over)
+    assert early == [False] * 20
 
 
 def test_repl_that_is_silent_for_long_is_waited_for(jobs: Jobs) -> None:

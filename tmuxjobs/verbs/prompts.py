@@ -276,6 +276,8 @@ def main(host: Host) -> None:
     print(*faults, sep="\n", end="", file=sys.stderr)
 
 
+BRACKETS = "\x1b[200~\x1b[201~"
+"""What tmux puts around a paste for a program that has asked for it."""
 ANSWER_BYTES = 1 << 20
 """What is longer is waited for in the slow way."""
 
@@ -310,6 +312,11 @@ class Turn:
         if pid is None or counts is None or terminals.unread(tty):
             return None
         size = len(text.encode(errors="replace"))
+        if "\n" in text.removesuffix("\n") and not settings.cooked:
+            # It is pasted, and the last Enter comes apart: with the brackets not counted, the paste would be all.
+            if not _edits_lines(job):
+                return None
+            size += len(BRACKETS)
         return cls(job, tty, runner, pid, size, size if settings.echo else 0, counts, _sizes(job))
 
     def is_over(self) -> bool:
