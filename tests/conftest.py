@@ -6,7 +6,6 @@ The whole session lives in one short folder under /tmp, each test in a folder of
 
 import contextlib
 import os
-import py_compile
 import re
 import shutil
 import subprocess
@@ -14,17 +13,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 from cluster import Cluster
 from far import Far, far_machine
 from hypothesis import Phase, settings
+from kept_units import keep_units
 from support import Jobs, Person, Screen, Tmux, wait_until
 
 from tmuxjobs import Settings
-from tmuxjobs.store import units
 from tmuxjobs.system import processes
 
 TESTS = Path(__file__).parent
@@ -110,28 +108,14 @@ def isolated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture(scope="session")
-def compiled() -> dict[tuple[str, bytes], bytes]:
-    """{(name, source): byte code}: half the work of a test with a job would be to compile the same forty files anew."""
-    return {}
+def units_folder(pytestconfig: pytest.Config) -> Path:
+    return pytestconfig.stash[SESSION_FOLDER] / "units"
 
 
 @pytest.fixture(autouse=True)
-def compiled_once(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, compiled: dict[tuple[str, bytes], bytes]
-) -> None:
-    if request.node.get_closest_marker("unit") is not None:  # how they are compiled is tested there
-        return
-    compile_file = py_compile.compile
-
-    def compile_once(file: str, to: str, shown: str, **how: Any) -> None:
-        source = Path(file).name, Path(file).read_bytes()
-        if source in compiled:
-            units.replace(Path(to), compiled[source])
-        else:
-            compile_file(file, to, shown, **how)
-            compiled[source] = Path(to).read_bytes()
-
-    monkeypatch.setattr(py_compile, "compile", compile_once)
+def kept_units(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, units_folder: Path) -> None:
+    if request.node.get_closest_marker("unit") is None:  # how they are made is tested there
+        keep_units(units_folder, monkeypatch.setattr)
 
 
 @pytest.fixture

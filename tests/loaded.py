@@ -25,6 +25,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kept_units import keep_units
+
+import tmuxjobs
+
 FILES_MAX = 256
 
 
@@ -77,11 +81,11 @@ class Process:
 class Loaded:
     """The process that waits."""
 
-    def __init__(self) -> None:
+    def __init__(self, units: Path) -> None:
         self.environment = dict(os.environ)
         self._calls, theirs = socket.socketpair()
         with theirs:
-            argv = [sys.executable, str(Path(__file__)), str(theirs.fileno())]
+            argv = [sys.executable, str(Path(__file__)), str(theirs.fileno()), str(units)]
             self._process = subprocess.Popen(argv, pass_fds=[theirs.fileno()])
 
     def can(self, environment: Mapping[str, str]) -> bool:
@@ -139,9 +143,9 @@ def text_of(printed: bytes) -> str:
     return io.TextIOWrapper(io.BytesIO(printed), encoding="utf-8").read()
 
 
-def serve(calls: socket.socket) -> None:
+def serve(calls: socket.socket, units: Path) -> None:
     """Until the tests are over. In the fork it returns too, and the command runs."""
-    import tmuxjobs  # noqa: PLC0415
+    keep_units(units, setattr)
 
     for module in pkgutil.walk_packages(tmuxjobs.__path__, "tmuxjobs."):
         if not module.name.endswith("__main__") and module.name.split(".")[1] in ("cli", "server", "verbs"):
@@ -212,7 +216,7 @@ def stream(fd: int, mode: str, errors: str | None, *, buffering: int = -1) -> An
 
 
 if __name__ == "__main__":
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    serve(socket.socket(fileno=int(sys.argv[1])), Path(sys.argv[2]))
     from tmuxjobs.cli.main import main
 
     main()

@@ -24,8 +24,8 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
-def loaded() -> Iterator[Loaded]:
-    waiting = Loaded()
+def loaded(units_folder: Path) -> Iterator[Loaded]:
+    waiting = Loaded(units_folder)
     yield waiting
     waiting.close()
 
