@@ -6,6 +6,10 @@ import pytest
 from support import Jobs, ended, looks_at, write_finished
 
 from tmuxjobs import InvalidInput
+from tmuxjobs.store.store import CACHED
+
+MANY = 2 * CACHED
+"""Finished jobs: more than a process remembers."""
 
 
 def test_list_is_newest_first_and_filters(jobs: Jobs) -> None:
@@ -61,13 +65,13 @@ def records_read(seen: list[str]) -> set[str]:
 
 
 def test_list_reads_no_more_jobs_than_it_shows(jobs: Jobs) -> None:
-    ids = write_finished(jobs, 10_000)
+    ids = write_finished(jobs, MANY)
     newest = ended(jobs, jobs.execute("true", name="newest").job_id).job_id
     fresh = Jobs.open(jobs.host.settings)
     with looks_at(jobs.host.store.jobs) as seen:
         listed = fresh.list(limit=20)
     assert [job.job_id for job in listed.jobs] == [newest, *reversed(ids[-19:])]
-    assert listed.total == 10_002
+    assert listed.total == MANY + 2
     assert len(records_read(seen)) == 20
     running = jobs.execute("sleep 1000").job_id
     with looks_at(jobs.host.store.jobs) as seen:
@@ -77,7 +81,7 @@ def test_list_reads_no_more_jobs_than_it_shows(jobs: Jobs) -> None:
 
 
 def test_idle_server_and_a_start_read_no_finished_job(jobs: Jobs) -> None:
-    ids = set(write_finished(jobs, 10_000))
+    ids = set(write_finished(jobs, MANY))
     jobs.execute("true")  # makes the index that the records which were laid down here have not
     fresh = Jobs.open(jobs.host.settings)
     with looks_at(jobs.host.store.jobs) as seen:
