@@ -17,14 +17,14 @@ from tmuxjobs.errors import InvalidInput
 from tmuxjobs.hosts.local import Host, own_environment
 from tmuxjobs.models import Caller
 from tmuxjobs.policy.callers import project_of
-from tmuxjobs.verbs import project_wait, waiter
+from tmuxjobs.verbs import wait, waiter
 
 
 def test_first_end_of_the_project_is_answered(jobs: Jobs) -> None:
     jobs.execute("sleep 1000")
     job_id = jobs.execute("read x; exit 5").job_id
     jobs.execute("sleep 1000")
-    waiting = project_wait.begin(jobs.host, Caller(project=project_of(jobs.host.cwd)), timeout=60, pattern="never")
+    waiting = wait.begin_for(jobs.host, Caller(project=project_of(jobs.host.cwd)), timeout=60, pattern="never")
     jobs.interact(job_id, "go", wait=0)
     answer = waiter.run(waiting)
     assert (answer.job_id, answer.reason, answer.exit_code, answer.jobs) == (job_id, "exit", 5, ())

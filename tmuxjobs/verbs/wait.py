@@ -1,5 +1,7 @@
 """`wait`: until a job ends, prints, falls silent, asks, or serves; woken by the kernel, without polling its log.
 
+Without a job it is for a project as a whole: for the first end among its jobs, those that start meanwhile too.
+
 What is waited for is looked at once more after each change, so that a wait that was cut off is simply begun again.
 """
 
@@ -22,16 +24,20 @@ from pydantic import TypeAdapter, ValidationError
 
 from tmuxjobs.answers import Started, Waited, WaitedJob, ran
 from tmuxjobs.arguments import CHARS, WAIT_S, Conditions, Mode, checked_seconds
-from tmuxjobs.errors import InvalidInput, JobNotFound, StateError, TmuxjobsError
+from tmuxjobs.errors import InvalidInput, JobNotFound, StateError, TmuxjobsError, apart
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.job_answers import name_processes
-from tmuxjobs.models import TaskRecord
+from tmuxjobs.models import Caller, TaskRecord
+from tmuxjobs.policy import callers
 from tmuxjobs.states import Job
 from tmuxjobs.system.watch import Watch, watching
 from tmuxjobs.text import matching
-from tmuxjobs.verbs import kill, output, queue
+from tmuxjobs.verbs import events, kill, output, queue
 from tmuxjobs.verbs.job_wait import CHARS_MAX, Goal, JobWait, goal
 from tmuxjobs.verbs.waiter import unheard, waits, waits_async
+
+WAITING = 20
+"""So many jobs that wait for their turn are waited for where none of the project runs."""
 
 
 class Wait:
@@ -214,7 +220,89 @@ def begin(
 
 
 wait = waits(begin)
-wait_async = waits_async(begin)
+
+
+def running(host: Host, caller: Caller) -> list[str]:
+    """The jobs of the caller's project that run, the newest first; where none does, the first that wait for it."""
+    found = []
+    hosts = (host, *host.others())
+    for one in hosts:
+        one.fresh()
+        for record in one.store.unfinished():
+            with apart(record.id, []):  # `list` names it
+                if callers.same_project(caller, record.job.caller) and one.settle(record).running:
+                    found.append((record.job.created_at, record.id))
+    if not found:
+        first = [(one, entry.job_id) for one in hosts for entry in queue.waiting(one)[: -WAITING - 1 : -1]]
+        return [job_id for one, job_id in first if callers.same_project(caller, one.caller_of(job_id))]
+    return [job_id for _, job_id in sorted(found, reverse=True)]
+
+
+class ProjectWait(Wait):
+    """A wait for any of a project's jobs. One that starts while it lasts is waited for like the others."""
+
+    names_jobs = False
+
+    def __init__(self, host: Host, caller: Caller, goal: Goal, *, timeout: float | None, max_bytes: int) -> None:
+        entries = events.journal(host)
+        self.since = entries[-1].n if entries else 0
+        job_ids = running(host, caller)
+        if not job_ids:
+            raise InvalidInput("No job of this project runs, so there is none to wait for; `list` shows what ended.")
+        super().__init__(host, job_ids, goal, cursor=None, mode="any", timeout=timeout, max_bytes=max_bytes)
+        self.caller = caller
+        self.goal = goal
+        self._wake: Callable[[], None] = unheard
+        self._started = contextlib.ExitStack()
+
+    @contextlib.contextmanager
+    def watched(self, wake: Callable[[], None]) -> Iterator[None]:
+        self._wake = wake
+        root = watching(self.host.settings.state_dir, None, wake, logs=False)
+        with super().watched(wake), root, contextlib.ExitStack() as self._started:
+            yield
+
+    def check(self) -> Waited | None:
+        known = {one.job_id for one in self.all}
+        for entry in events.journal(self.host, self.since):
+            self.since = entry.n
+            new = entry.event == "start" and entry.job_id not in known
+            if new and events.is_within("project", self.caller, entry):
+                with contextlib.suppress(JobNotFound):  # it did not start after all
+                    self._add(JobWait(self.host.owner(entry.job_id), entry.job_id, self.goal, None, 0))
+        return super().check()
+
+    def _add(self, one: JobWait) -> None:
+        pid = one.job.run.pid if one.job.run else None
+        self.watches.append(self._started.enter_context(watching(one.job.folder, pid, self._wake)))
+        self.all.append(one)
+
+
+def begin_for(
+    host: Host,
+    caller: Caller,
+    job_id: str | Sequence[str] | None = None,
+    *,
+    cursor: int | None = None,
+    mode: Mode = "any",
+    timeout: float | None = WAIT_S,
+    max_bytes: int = CHARS,
+    **conditions: Unpack[Conditions],
+) -> Wait:
+    """As `begin`; without a job it is over when any job of the caller's project meets a condition, or ends."""
+    if job_id is not None:
+        made = begin(host, job_id, cursor=cursor, mode=mode, timeout=timeout, max_bytes=max_bytes, **conditions)
+        made.all[0].tells_pause = caller.kind == "agent" and len(made.all) == 1
+        return made
+    if cursor is not None or mode != "any":
+        raise InvalidInput("`cursor` and `mode` go with the jobs to wait for: name them, or leave these out.")
+    if timeout is not None:
+        checked_seconds("timeout", timeout, least=0.0)
+    return ProjectWait(host, caller, goal(**conditions), timeout=timeout, max_bytes=max_bytes)
+
+
+wait_for = waits(begin_for)
+wait_for_async = waits_async(begin_for)
 
 
 ID = re.compile(r"([a-z0-9-]+)(?:\.([0-9a-f]{8}))?")
