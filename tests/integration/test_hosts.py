@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 import pytest
 from far import Far
-from support import Jobs, Screen, change_pane, wait_until
+from support import Jobs, Person, Screen, change_pane, wait_until
 
 from tmuxjobs import Settings
-from tmuxjobs.errors import HostError, InvalidInput, JobNotFound, NotAllowed, StateError
+from tmuxjobs.errors import Held, HostError, InvalidInput, JobEnded, JobNotFound, NotAllowed, StateError
 from tmuxjobs.hosts.connection import Connection
 
 PRINTS = "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo line $i; [ $((i % 100)) -gt 0 ] || sleep 0.05; done"
@@ -382,6 +382,90 @@ def test_agent_uses_only_hosts_that_are_allowed(far: Far) -> None:
     assert agent.list().jobs == ()
     jobs.kill(job_id)
     jobs._hosts.close()
+
+
+def test_end_there_runs_the_hook_here_once_and_is_shown(
+    far: Far, isolated: Path, person: Callable[..., Person], screen: Callable[..., Screen]
+) -> None:
+    out = isolated / "told"
+    facts = "$TMUXJOBS_SUMMARY|$TMUXJOBS_LOG_PATH|$TMUXJOBS_STATE_DIR"
+    jobs = Jobs.open(Settings.load(ssh=far.ssh, host="gpu1", hosts="gpu1", on_end=f'echo "{facts}" >> {out}'))
+    jobs.execute("sleep 1000", host="")
+    someone, terminal = person(), screen(rows=50, columns=200)
+    before = someone.seen.count("\a")
+    started = jobs.execute("exit 3")
+    jobs.execute("true", notify="never", wait=10)
+    other = Jobs.open(jobs.host.settings)
+    for one in (jobs, other, jobs):
+        wait_until(lambda one=one: [e.event for e in one.events() if e.job_id == started.job_id][-1:] == ["end"])
+    wait_until(lambda: out.exists() and out.read_text())
+    terminal.until(f"{started.job_id}: failed after", "exit code 3")
+    wait_until(lambda: someone.seen.count("\a"), lambda rings: rings > before)
+    [line] = out.read_text().splitlines()
+    summary, log, state = line.split("|")
+    assert summary.startswith(f"{started.job_id}: failed after ")
+    assert (log, state) == (started.log_path, str(jobs.host.settings.state_dir))
+    for one in (jobs, other):
+        one._hosts.close()
+
+
+@pytest.mark.parametrize("how", ["approve", "refuse", "key", "settle"])
+def test_person_here_answers_for_a_job_there(far: Far, far_jobs: Jobs, screen: Callable[..., Screen], how: str) -> None:
+    policy = {"ask": ["touch *"], "roots": [str(far.home)]}
+    jobs = Jobs.open(Settings.load(ssh=far.ssh, host="gpu1", hosts="gpu1", policy=policy))
+    started = jobs.called_by("agent").execute("touch x")
+    job_id = started.job_id
+    assert (started.waits_for, (far.home / "x").exists()) == ("approval", False)
+    with pytest.raises(NotAllowed, match="Only a person"):
+        jobs.called_by("agent").approve(job_id)
+    if how == "key":
+        terminal = screen(*jobs.attach(job_id))
+        terminal.until("asks to run this command", "y run it")
+        terminal.press("y")
+    elif how == "settle":
+        assert jobs.settle(job_id, approved=True, how="in the client").approved
+    else:
+        assert getattr(jobs, how)(job_id).approved == (how == "approve")
+    status = wait_until(lambda: jobs.status(job_id), lambda status: status.status != "running")
+    assert (status.status, (far.home / "x").exists()) == (("failed", False) if how == "refuse" else ("completed", True))
+    with pytest.raises(JobEnded):
+        jobs.approve(job_id)
+    jobs._hosts.close()
+
+
+def test_rule_for_a_job_there_is_added_here(far: Far, isolated: Path) -> None:
+    file = isolated / "policy.toml"
+    file.write_text('[policy]\nallow = []\nask = ["touch *"]\n' + f'roots = ["{far.home}"]\n')
+    jobs = Jobs.open(Settings.load(ssh=far.ssh, host="gpu1", hosts="gpu1", policy=str(file)))
+    job_id = jobs.called_by("agent").execute("touch x").job_id
+    jobs.approve(job_id, always=True)
+    assert jobs.wait(job_id, timeout=30).status == "completed"
+    assert "touch x" in file.read_text()
+    jobs._hosts.close()
+
+
+def test_window_there_is_adopted(far: Far, far_jobs: Jobs) -> None:
+    far_jobs.execute("true", wait=10)
+    tmux = far_jobs._hosts.used()[0].tmux
+    tmux.run("new-window", "-d", "-t", "=mcp-jobs:", "-n", "mine", "sh", "-c", "read x; echo got $x; sleep 1; exit 3")
+    adopted = far_jobs.adopt("mine", host="gpu1")
+    assert (adopted.status, Path(adopted.log_path).parents[2]) == ("running", far.state)
+    assert 0 <= far_jobs.status(adopted.job_id).runtime < 100
+    assert "got it" in far_jobs.interact(adopted.job_id, "it", pattern="got it").stdout
+    status = wait_until(lambda: far_jobs.status(adopted.job_id), lambda status: status.status != "running")
+    assert (status.status, status.exit_code) == ("failed", 3)
+    with pytest.raises(InvalidInput, match="There is no window 'nope'"):
+        far_jobs.adopt("nope", host="gpu1")
+
+
+def test_hold_keeps_an_agent_from_a_job_there(far_jobs: Jobs) -> None:
+    job_id = far_jobs.execute("read x; echo got $x").job_id
+    assert far_jobs.hold(job_id).held
+    for act in (far_jobs.called_by("agent").kill, lambda one: far_jobs.called_by("agent").interact(one, "x")):
+        with pytest.raises(Held):
+            act(job_id)
+    far_jobs.release(job_id)
+    assert far_jobs.called_by("agent").kill(job_id).status == "killed"
 
 
 def change(far: Far, name: str, before: str, after: str) -> None:

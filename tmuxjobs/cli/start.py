@@ -76,6 +76,7 @@ def adopt(
     window: Annotated[str | None, Parameter(completer=windows)] = None,
     *,
     name: str | None = None,
+    host: str | None = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -87,8 +88,10 @@ def adopt(
         Its index, name or id, or the id of a pane; by default the one you are in, or the only one that is not a job.
     name
         The beginning of its id; the window's name by default.
+    host
+        The machine that has it, by its name for ssh; this one by default.
     """
-    adopted = Jobs.open().adopt(window, name=name)
+    adopted = Jobs.open().adopt(window, name=name, host=host)
     show(adopted, as_json=json, ids=adopted.job_id if quiet else None)
 
 

@@ -296,13 +296,19 @@ class Agent:
     ) -> dict[str, Any]:
         """A new job, and then its window unless it waits for its turn; how that went is told when it is known."""
         job = files.fields_of(data[env:])
-        start.refuse(job)
+        if not job.get("adopted"):
+            start.refuse(job)
         with self.locked():
             self.clear_marks()
             made = start.made(self.index, job, data[:env], short=short, elsewhere=elsewhere, held=held)
-        argv = start.window(self.state, job, socket) if made and not job.get("queue") else []
+        opens = made and not job.get("queue") and not job.get("adopted")
+        argv = start.window(self.state, job, socket) if opens else []
         then = functools.partial(self.do_run, b"", argv=argv, env={}, timeout=LAUNCH_S) if argv else None
         return {"job_id": job["job_id"], "salt": self.its_salt(), "opens": bool(argv), "then": then}
+
+    def do_answer(self, _: bytes, *, job_id: str, answer: dict[str, Any]) -> dict[str, Any]:
+        """Whether a job may run that a person must approve; the first answer counts."""
+        return {"first": files.write_once(os.path.join(self.folder(job_id), "approval.json"), answer)}
 
     def do_fifo(self, _: bytes, *, job_id: str) -> dict[str, Any]:
         """Where a recorder that starts along with the runner is awaited."""

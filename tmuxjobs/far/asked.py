@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+from datetime import datetime
 from pathlib import Path
 
 from tmuxjobs.far import tidy
@@ -89,6 +90,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
         job_processes.alive,
         job_processes.below,
         job_processes.handlers,
+        job_processes.look,
         job_processes.start_of,
         turns.cancel,
         turns.change,
@@ -115,4 +117,6 @@ def plain(value: Any) -> Any:
         return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [plain(one) for one in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
     return str(value) if isinstance(value, Path) else value

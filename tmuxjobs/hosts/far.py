@@ -62,6 +62,7 @@ class FarMachine:
     fronts = _far(Machine.fronts)
     asking = _far(Machine.asking)
     handlers = _far(Machine.handlers)
+    look = _far(Machine.look)
     listening = _far(Machine.listening)
     move = _far(asked.move, bound_s=MOVE_S)
     places = _far(asked.places)

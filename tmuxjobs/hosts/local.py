@@ -7,6 +7,7 @@ import contextlib
 import math
 import os
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple, Self
 from tmuxjobs import files
 from tmuxjobs.arguments import WAIT_S
 from tmuxjobs.contract import IN_JOBS, mark_of
-from tmuxjobs.errors import JobNotFound, OtherHost, TmuxError
+from tmuxjobs.errors import JobNotFound, OtherHost, StateError, TmuxError
 from tmuxjobs.hosts.machine import Machine
 from tmuxjobs.models import Caller, JobSpec, ProcessRecord, Record, RunRecord
 from tmuxjobs.settings import Settings
@@ -175,6 +176,20 @@ class Host:
         made = spec(number, job_id)
         self.store.create(made, {**env, IN_JOBS: job_id}, held=held)
         return made
+
+    def run_apart(self, argv: Sequence[str], env: Mapping[str, str], bound_s: float) -> None:
+        """Run a process that leaves another one behind; raises OSError, SubprocessError, and HostError."""
+        null = subprocess.DEVNULL
+        environ = {**self.environ, **env}
+        subprocess.run(argv, env=environ, cwd="/", stdin=null, stdout=null, stderr=null, check=True, timeout=bound_s)
+
+    def answer(self, job_id: str, answer: Mapping[str, Any]) -> bool:
+        """Put down whether a job may run; False where somebody was first. Raises StateError, and HostError."""
+        path = str(self.store.folder(job_id) / "approval.json")
+        try:
+            return files.write_once(path, dict(answer))
+        except OSError as error:
+            raise StateError(f"'{path}' cannot be written: {error.strerror}. Nothing was answered.") from None
 
     def opening(self, _job_id: str, _answered: Callable[[], None]) -> Opening | None:
         """The window of that job where it was asked for along with the job, once."""

@@ -23,6 +23,7 @@ class Machine:
     fronts = staticmethod(terminals.fronts)
     handlers = staticmethod(job_processes.handlers)
     here = staticmethod(processes.here)
+    look = staticmethod(job_processes.look)
     listening = staticmethod(probes.listening)
     monotonic = staticmethod(time.monotonic)
     move = staticmethod(turns.move)

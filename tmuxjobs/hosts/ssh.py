@@ -13,7 +13,7 @@ import os
 import shlex
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -176,14 +176,24 @@ class RemoteHost(Host):
             raise
         self.mirror.take_salt(fields["salt"])
         made = self.store.read(fields["job_id"]).job
-        if made.queue is None:
-            self._openings[made.job_id] = opening
-        if made.queue is None and not fields["opens"]:
+        if made.queue is not None or made.adopted is not None:
+            return made
+        self._openings[made.job_id] = opening
+        if not fields["opens"]:
             # An agent that was cut off has made it, and may have opened its window or not.
             cut = threading.Timer(AGAIN_S, opening.take, ({"lost": "that was over its start"}, b""))
             cut.daemon = True
             cut.start()
         return made
+
+    def run_apart(self, argv: Sequence[str], env: Mapping[str, str], bound_s: float) -> None:
+        apart = ["sh", "-c", 'exec "$@" </dev/null >/dev/null 2>&1', "sh", *argv]
+        fields, _ = self.ask("run", argv=apart, env=dict(env), timeout=bound_s, bound_s=bound_s)
+        if fields.get("code") != 0:
+            raise HostError(f"'{argv[0]}' failed on host '{self.name}'.")
+
+    def answer(self, job_id: str, answer: Mapping[str, Any]) -> bool:
+        return bool(self.ask("answer", jobs=[job_id], job_id=job_id, answer=dict(answer))[0]["first"])
 
     def opening(self, job_id: str, answered: Callable[[], None]) -> Opening | None:
         opening = self._openings.pop(job_id, None)

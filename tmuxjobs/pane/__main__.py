@@ -62,6 +62,10 @@ def main() -> None:
         from tmuxjobs.pane import window
 
         window.ended(folder())
+    elif role == "hook":
+        from tmuxjobs.pane import announce
+
+        announce.run_hook(rest[0], dict(os.environ))
     elif role == "announce":
         from tmuxjobs.contract import IN_OURS
         from tmuxjobs.pane import turns

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -83,6 +84,7 @@ class Look:
     cwd: str
     start: str
     started_at: datetime
+    age_s: float
 
 
 def look(pid: int) -> Look | None:
@@ -94,7 +96,8 @@ def look(pid: int) -> Look | None:
         process = psutil.Process(pid)
         began = datetime.fromtimestamp(process.create_time(), timezone.utc)  # noqa: UP017 - Python 3.8
         argv = tuple(process.cmdline())
-        return Look(argv, process.cwd(), start, began) if argv else None
+        age_s = max(0.0, time.time() - process.create_time())
+        return Look(argv, process.cwd(), start, began, age_s) if argv else None
     except psutil.Error:
         return None
 

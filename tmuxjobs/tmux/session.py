@@ -337,6 +337,14 @@ class Tmux:
                 words += [";", "if-shell", "-F", "-t", pane, f"#{{!=:#{{@tmuxjobs_asked}},{asking.question}}}", once]
         self.server.cmd(*words[1:])
 
+    def tell(self, words: str) -> None:
+        """Show them in our session for a while, and ring; nothing where there is none."""
+        session = f"={self.session}:"
+        page = self.server.cmd("show-options", "-qv", "-t", session, WELCOME).stdout
+        notice = [("@tmuxjobs_notice_at", str(int(time.time()))), ("@tmuxjobs_notice", words)]
+        ring = (";", "send-keys", "-t", page[0], "C-g") if page and re.fullmatch(r"%\d+", page[0]) else ()
+        self.server.cmd(*_setting(session, notice)[1:], *ring)
+
     def mark_window(self, pane_id: str, marks: Mapping[str, str | None]) -> None:
         """Set options on the pane's window; None unsets one."""
         words: list[str] = []

@@ -7,7 +7,6 @@ import shlex
 import subprocess
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from tmuxjobs.answers import Adopted
@@ -17,21 +16,27 @@ from tmuxjobs.errors import InvalidInput, NotStarted, StateError, TmuxError
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.models import AdoptedRecord, Caller
 from tmuxjobs.store.index import ID, slug
-from tmuxjobs.system import job_processes
 from tmuxjobs.tmux.panes import Place
 from tmuxjobs.verbs.execute import create, size_of
 from tmuxjobs.verbs.waiter import Watched, run
 
 
-def adopt(host: Host, caller: Caller, window: str | None = None, *, name: str | None = None) -> Adopted:
+def adopt(
+    home: Host, caller: Caller, window: str | None = None, *, name: str | None = None, host: str | None = None
+) -> Adopted:
     """Make a window of our session a job: recorded, waited for and ended like others.
 
     `window` is its index, name or id, or the id of a pane; by default the one we are in, or the only one that is no
-    job. Raises InvalidInput, LimitReached, TmuxError, StateError, or NotStarted; after each the window is as it was.
+    job. On another machine it is looked for in our session there. Raises InvalidInput, LimitReached, TmuxError,
+    StateError, or NotStarted; after each the window is as it was.
     """
     encoded("name", name or "")
+    return take(home.chosen(host or ""), caller, window, name)
+
+
+def take(host: Host, caller: Caller, window: str | None, name: str | None) -> Adopted:
     place = chosen(host, window)
-    process = job_processes.look(place.pid)
+    process = host.machine.look(place.pid)
     if process is None:
         raise InvalidInput(f"The process of {described(place)} has ended, or is another user's: it cannot be adopted.")
     asked = {
@@ -49,7 +54,7 @@ def adopt(host: Host, caller: Caller, window: str | None = None, *, name: str | 
             start=process.start,
             tty=place.tty,
             started_at=process.started_at,
-            started_monotonic=time.monotonic() - (datetime.now(UTC) - process.started_at).total_seconds(),
+            started_monotonic=host.machine.monotonic() - process.age_s,
         ),
     }
     called = Path(process.argv[0].lstrip("-")).name if place.auto_named else place.window_name
@@ -59,7 +64,7 @@ def adopt(host: Host, caller: Caller, window: str | None = None, *, name: str | 
     return Adopted(
         job_id=job_id,
         status=job.status,
-        log_path=str(job.log),
+        log_path=host.log_path(job.log),
         attach=host.attach_line(job),
         window=described(place),
         note=f"of its {place.panes} panes the active one was taken" if place.panes > 1 else "",
@@ -174,16 +179,7 @@ def begin(host: Host, job_id: str, place: Place) -> None:
     try:
         claimed = host.tmux.claim(place, job_id)
         if claimed:
-            subprocess.run(
-                host.unit().argv("adopter"),
-                env=host.environ | around,
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                check=True,
-                timeout=LAUNCH_S,
-            )
+            host.run_apart(host.unit().argv("adopter"), around, LAUNCH_S)
             why = run(Attachment(host, job_id))
             if not why:
                 return
@@ -213,7 +209,7 @@ class Attachment(Watched):
             return ""
         if record.exit is not None:
             return record.exit.error or "no reason was given"
-        if record.run is not None and not job_processes.alive(record.run.pid, record.run.start):
+        if record.run is not None and not self.host.machine.alive(record.run.pid, record.run.start):
             return "the process that looks after it was killed"
         if time.monotonic() >= self.deadline:
             return f"the process that looks after it did not start within {LAUNCH_S:.0f} s"

@@ -13,8 +13,7 @@ import time
 from tmuxjobs import files
 from tmuxjobs.answers import Approval
 from tmuxjobs.contract import FORMAT, IN_JOBS, MARK_IN_JOBS
-from tmuxjobs.errors import InvalidInput, JobEnded, NotAllowed, StateError
-from tmuxjobs.files import write_once
+from tmuxjobs.errors import InvalidInput, JobEnded, NotAllowed
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.models import Caller
 from tmuxjobs.states import Job
@@ -31,6 +30,7 @@ def approve(host: Host, caller: Caller, job_id: str, *, always: bool = False) ->
     Raises JobNotFound, JobEnded when it does not wait, NotAllowed to an agent and within a job, StateError.
     """
     refuse_to_agents(host, caller)
+    host = host.find(job_id)
     job = waiting(host, job_id)
     if not always:
         return settle(host, job_id, approved=True, how="by a person with `tmuxjobs approve`")
@@ -46,6 +46,7 @@ def approve(host: Host, caller: Caller, job_id: str, *, always: bool = False) ->
 def refuse(host: Host, caller: Caller, job_id: str, *, why: str = "") -> Approval:
     """Do not let it run; the job has failed then, and its caller reads `why`. Raises as `approve`."""
     refuse_to_agents(host, caller)
+    host = host.find(job_id)
     waiting(host, job_id)
     return settle(host, job_id, approved=False, how="refused by a person with `tmuxjobs refuse`", why=why)
 
@@ -53,15 +54,12 @@ def refuse(host: Host, caller: Caller, job_id: str, *, why: str = "") -> Approva
 def settle(host: Host, job_id: str, *, approved: bool, how: str, why: str = "", seen_s: float = SEEN_S) -> Approval:
     """Give the answer and wake the runner; raises JobEnded when somebody was first."""
     job = waiting(host, job_id)
-    path = str(job.folder / "approval.json")
     if "\0" in why:
         raise InvalidInput("The reason holds a NUL character; nothing was answered.")
-    try:
-        first = write_once(path, {"format": FORMAT, "approved": approved, "how": how, "why": why, "by": "person"})
-    except OSError as error:
-        raise StateError(f"'{path}' cannot be written: {error.strerror}. Nothing was answered.") from None
-    if not first:
-        raise JobEnded(f"Job '{job_id}' does not wait for approval any more: {answered(path)}.")
+    answer = {"format": FORMAT, "approved": approved, "how": how, "why": why, "by": "person"}
+    if not host.answer(job_id, answer):
+        said = answered(str(job.folder / "approval.json"))
+        raise JobEnded(f"Job '{job_id}' does not wait for approval any more: {said}.")
     if job.run is not None:
         host.machine.send(job.run.pid, job.run.start, signal.SIGUSR2)
     deadline = time.monotonic() + seen_s

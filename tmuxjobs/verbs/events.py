@@ -22,7 +22,7 @@ from tmuxjobs.models import Caller, Deed, Entry, JobSpec
 from tmuxjobs.policy import callers
 from tmuxjobs.store import disk
 from tmuxjobs.store.journal import queued
-from tmuxjobs.verbs import attempts
+from tmuxjobs.verbs import attempts, far_ends
 
 LOST_S = 2.0
 """Between two looks for jobs whose runner was killed; a record of the end is seen at once."""
@@ -33,7 +33,12 @@ def started(host: Host, job: JobSpec) -> None:
     if not host.journal.exists:
         _begin(host)
         return
-    host.journal.append([*_news(host, _past_queue(host)), _start(job)])
+    _write(host, [*_news(host, _past_queue(host)), _start(job)])
+
+
+def _write(host: Host, entries: Sequence[Entry]) -> None:
+    host.journal.append(entries)
+    far_ends.announced(host, entries)
 
 
 def _start(job: JobSpec) -> Entry:
@@ -81,7 +86,7 @@ def journal(host: Host, since: int = 0) -> tuple[Entry, ...]:
                 _begin(host)
     if _changes(host):
         with host.store.lock():
-            host.journal.append(_changes(host))
+            _write(host, _changes(host))
     return tuple(entry for entry in host.journal.read() if entry.n > since)
 
 
@@ -126,7 +131,7 @@ def ended(host: Host, names: Sequence[str]) -> None:
     """Write down the ends of jobs that are about to be removed; call it under the lock."""
     unwritten = not_ended(host)
     if found := _in_order(_end(host, name) for name in names if name in unwritten):
-        host.journal.append(found)
+        _write(host, found)
 
 
 def _past_queue(host: Host) -> dict[str, bool]:
