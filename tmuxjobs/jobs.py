@@ -296,7 +296,7 @@ class Jobs:
     follow_events = _asked(late.news.follow)
     event_line = _asked(late.news.line)
     also_ended = _asked(late.news.also_ended)
-    mark_told = _verb(late.news.mark_told)
+    mark_reported = _verb(late.news.mark_reported)
     task_begins = _task(late.wait.Tasks.begins)
     create_task = _task(late.wait.Tasks.create)
     read_task = _task(late.wait.Tasks.read)

@@ -393,7 +393,7 @@ class Seen:
     def of(self, job_id: str) -> tuple[int, int]:
         return self._cursors.get(job_id, (0, 0))
 
-    def is_told(self, job_id: str, what: str) -> bool:
+    def is_reported(self, job_id: str, what: str) -> bool:
         return (job_id, what) in self._told
 
     def tell(self, job_id: str, what: str) -> None:

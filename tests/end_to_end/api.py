@@ -79,7 +79,7 @@ def for_edges(job_id: str) -> None:
     assert_type(jobs.type(job_id, b"x"), bool)
     for entry in jobs.follow_events():
         print(entry and jobs.event_line(entry))
-    print(agent.also_ended(known=[job_id]), agent.mark_told([job_id]))
+    print(agent.also_ended(known=[job_id]), agent.mark_reported([job_id]))
     print(jobs.approve(job_id), jobs.refuse(job_id, why="no"), jobs.settle(job_id, approved=False, how="key"))
     print([deed.text() for deed in jobs.history(job_id)], agent.check("ls", cwd="/tmp").kind)
     task = agent.create_task("wait", {}, begins=agent.task_begins([job_id]), bound_s=60)

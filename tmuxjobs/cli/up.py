@@ -380,11 +380,11 @@ def restart_on_changes(jobs: Jobs, watched: list[Planned]) -> None:
     from watchfiles import watch as changes_of  # takes 40 ms
 
     places = {path for planned in watched for path in planned.watch}
-    told = False
+    is_said = False
     for changes in changes_of(*places, raise_interrupt=True, rust_timeout=LOOK_MS, yield_on_timeout=True):
-        if not told:  # from here on none is missed
+        if not is_said:  # from here on none is missed
             note("watching for changes; Ctrl-C stops that; the jobs keep running until `tmuxjobs down`")
-            told = True
+            is_said = True
         changed = [Path(path) for _, path in changes]
         for planned in watched:
             cause = next((one for one in changed if any(one.is_relative_to(path) for path in planned.watch)), None)

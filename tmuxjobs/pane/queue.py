@@ -228,12 +228,12 @@ def end(state: str, job_id: str, reason: str, *, error: str | None = None, note:
         with suppress(OSError):
             os.unlink(os.path.join(folder, name))
     leave(state, job_id)
-    told(state)
+    report_change(state)
     return True
 
 
-def told(state: str) -> None:
-    """Let those hear that the line has changed who watch the state directory."""
+def report_change(state: str) -> None:
+    """Wake those who watch the state directory: the line has changed."""
     with suppress(OSError, files.Odd):
         fd = files.opened(os.path.join(state, "moved"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.write(fd, b"moved\n")

@@ -81,7 +81,7 @@ def release(state: str, job_id: str, turn: int) -> None:
     if queue.is_over(queue.folder_of(state, job_id)):
         queue.leave(state, job_id)
     os.close(turn)
-    queue.told(state)
+    queue.report_change(state)
 
 
 def move(state: str, make_session: Callable[[str, str], None] | None = None) -> Line | None:
@@ -98,7 +98,7 @@ def move(state: str, make_session: Callable[[str, str], None] | None = None) -> 
             line = Line(state, anew=True)
             skipped = line.skip_failed()
             turns = take(line)
-        queue.told(state)
+        queue.report_change(state)
         starts = [Start(state, job, turn, make_session) for job, turn in turns]
         announced(state, skipped)
         for start in starts:
@@ -242,7 +242,7 @@ def change(state: str, job: dict[str, Any]) -> bool:
         before = [name for name in queue.names(state) if name.endswith(f",{job_id}")]
         write_json(os.path.join(folder, "job.json"), job)
         queue.enter(state, job)
-        queue.told(state)
+        queue.report_change(state)
         for name in before:
             if name != queue.entry_name(job):
                 queue.remove(state, name)

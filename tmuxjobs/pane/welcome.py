@@ -91,16 +91,16 @@ class Welcome:
             self.ear.look([job for job in self.jobs if job.state != "queued"])
             self.jobs.sort(key=Job.order)
             self.draw()
-            keys = self.terminal.keys(self.pause(told=all(watch.active for watch in watches)))
+            keys = self.terminal.keys(self.pause(watched=all(watch.active for watch in watches)))
             while not keys and (rest := looked_at + BREATH_S - time.monotonic()) > 0:
                 keys = self.terminal.keys(rest)
             for key in keys:
                 self.said = "" if key != RING else self.said
                 self.act(key)
 
-    def pause(self, *, told: bool) -> float | None:
+    def pause(self, *, watched: bool) -> float | None:
         """Seconds until the next look when nothing is reported; None where that is not to be waited for."""
-        lives = not told or any(job.state in OPEN and job.state != "queued" for job in self.jobs)
+        lives = not watched or any(job.state in OPEN and job.state != "queued" for job in self.jobs)
         pause_s = min(TICK_S if lives else math.inf, self.line.look_s if self.line is not None else math.inf)
         return pause_s if pause_s < math.inf else None
 
@@ -153,11 +153,11 @@ class Welcome:
             self.place.tmux("set-option", "-t", f"={self.place.session}:", name, value)
         # As of the jobs' windows: a person's own watch over output would tell every time this page is drawn anew.
         self.place.tmux("set-option", "-w", "-t", self.place.pane, "monitor-activity", "off")
-        self.ask_to_be_told()
+        self.ask_for_notices()
         return text
 
-    def ask_to_be_told(self) -> None:
-        """Of who comes here, by a hook of our session; one of the person's own for all sessions goes first."""
+    def ask_for_notices(self) -> None:
+        """Have a key pressed here when somebody comes, by a hook of our session, unless there is a hook for all."""
         for hook, key in COMING.items():
             if self.place.tmux("show-hooks", "-g", hook)[0] in ("", hook):
                 here = f"if-shell -F '#{{==:#{{pane_id}},{self.place.pane}}}' 'send-keys -t {self.place.pane} {key}'"

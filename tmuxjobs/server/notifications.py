@@ -46,7 +46,7 @@ class EndsTold(Middleware):
             self._news(())
 
     def seen_by(self, context: Context | None) -> Seen:
-        """What this client was given of the jobs; one that cannot be told apart is always new."""
+        """What this client was given of the jobs; one that cannot be distinguished from others is always new."""
         key = client_of(context)
         return Seen() if key is None else self._seen(key)
 
@@ -96,19 +96,19 @@ class EndsTold(Middleware):
         with contextlib.suppress(TmuxjobsError):  # the answer itself matters more
             jobs = (await asyncio.to_thread(self._jobs.list, limit=EARLIER)).jobs
             counts = Counter(job.status for job in jobs)
-            told = [status for status in STATUSES if status in (*OPEN, "failed", "lost") and counts[status]]
-            return ", ".join(f"{counts[status]} {status}" for status in told)
+            counted = [status for status in STATUSES if status in (*OPEN, "failed", "lost") and counts[status]]
+            return ", ".join(f"{counts[status]} {status}" for status in counted)
         return ""
 
     def knows(self, context: Context | None, job_ids: set[str]) -> None:
         """The client knows these ends from another answer."""
-        self._jobs.mark_told(job_ids)
+        self._jobs.mark_reported(job_ids)
         self.seen_by(context).known |= job_ids
 
     def _tell(self, known: set[str], about: set[str]) -> tuple[Entry, ...]:
-        """The news, once it is written down that a client was told of them and of those the answer is about."""
+        """The news, once it is written down that an agent was answered about them and the jobs of the answer."""
         news = self._news(known)
-        self._jobs.mark_told(about | {one.job_id for one in news})
+        self._jobs.mark_reported(about | {one.job_id for one in news})
         return news
 
     def _news(self, known: Iterable[str]) -> tuple[Entry, ...]:

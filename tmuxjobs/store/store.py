@@ -408,7 +408,7 @@ class Store:
                 found += [folder, *filter(ours, folder.iterdir())]
         return [path for path in found if disk.is_exposed(path)]
 
-    def mark_told(self, job_id: str) -> None:
+    def mark_reported(self, job_id: str) -> None:
         """Note that an agent was answered now how the job stands."""
         folder = self.folder(job_id)
         with contextlib.suppress(OSError):  # a full disk, or it was removed: the agent hears of it once more
@@ -416,7 +416,7 @@ class Store:
                 os.close(os.open(folder / "told", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
                 os.utime(folder / "told", follow_symlinks=False)
 
-    def told_at(self, job_id: str) -> float:
+    def reported_at(self, job_id: str) -> float:
         """When an agent was last answered how the job stands, in s since the epoch; 0 for never."""
         try:
             return (self.folder(job_id) / "told").lstat().st_mtime

@@ -118,10 +118,10 @@ def facts(job: Job) -> dict[str, Any]:
     """What `status` tells beside that."""
     record = readiness(job)
     ended = [one for one in listed(job) if one.reason is not None]
-    told = {"ready_when": job.spec.ready_when, "earlier": tuple(words(one) for one in ended[-SHOWN:])}
+    shown = {"ready_when": job.spec.ready_when, "earlier": tuple(words(one) for one in ended[-SHOWN:])}
     if record is not None and job.running and not between(job):
-        told["ready_note"] = f"since {record.at:%H:%M:%S} UTC" if record.ready else record.why
-    return told
+        shown["ready_note"] = f"since {record.at:%H:%M:%S} UTC" if record.ready else record.why
+    return shown
 
 
 def words(one: AttemptRecord) -> str:
@@ -131,14 +131,14 @@ def words(one: AttemptRecord) -> str:
     return f"attempt {one.attempt}: {how} after {seconds(one.runtime_s or 0.0)}"
 
 
-def news(job: Job, told: list[Entry]) -> list[Entry]:
-    """What has happened to a running job and was not told yet: a loop of attempts once, and whether it is ready."""
+def news(job: Job, earlier: list[Entry]) -> list[Entry]:
+    """What the journal lacks of a running job: that it runs again and again, once, and whether it is ready."""
     found = []
     run, record = job.run, readiness(job)
-    if run is not None and run.loop and run.loop not in [one.attempt for one in told if one.event == "again"]:
+    if run is not None and run.loop and run.loop not in [one.attempt for one in earlier if one.event == "again"]:
         note = f"attempt {run.attempt} ended with {run.last_end}" if between(job) else f"attempt {run.attempt}"
         found.append(_entry(job, "again", datetime.now(UTC), attempt=run.loop, note=note))
-    last = next((one.event for one in reversed(told) if one.event in ("ready", "unready")), "")
+    last = next((one.event for one in reversed(earlier) if one.event in ("ready", "unready")), "")
     if record is not None and not between(job):
         if record.ready and last != "ready":
             found.append(_entry(job, "ready", record.at, note=record.why))

@@ -93,7 +93,7 @@ def journal(host: Host, since: int = 0) -> tuple[Entry, ...]:
 def _changes(host: Host) -> list[Entry]:
     """What is not written down yet: of jobs that run on whether they are ready and run again, and the ends."""
     found: list[Entry] = []
-    told: dict[str, list[Entry]] = {}
+    earlier: dict[str, list[Entry]] = {}
     begun = _past_queue(host)
     for job_id in begun:
         owner = host.owner(job_id)
@@ -101,13 +101,13 @@ def _changes(host: Host) -> list[Entry]:
         marks = tuple(_mtime(folder / name) for name in ("attempts.json", "ready.json"))
         if not any(marks) or host.marks.get(job_id) == marks:
             continue
-        if not told:
+        if not earlier:
             for entry in host.journal.read():
-                told.setdefault(entry.job_id, []).append(entry)
+                earlier.setdefault(entry.job_id, []).append(entry)
         with apart(job_id, []):  # `list` names it
             record = owner.store.look(job_id)
             runs = record is not None and record.exit is None
-            new = attempts.news(owner.settle(record), told.get(job_id, [])) if record is not None and runs else []
+            new = attempts.news(owner.settle(record), earlier.get(job_id, [])) if record is not None and runs else []
             found += new
             host.marks.update({} if new else {job_id: marks})
     if not found:

@@ -207,7 +207,7 @@ class JobWait:
         state = self.job.state
         if not isinstance(state, Running) or state.command_ended is None or state.awaits_tmux:
             return None
-        if self.seen.is_told(self.job_id, "command_ended"):
+        if self.seen.is_reported(self.job_id, "command_ended"):
             return None
         # What ends along with the command has a moment to do so.
         self._background_at = self._background_at or time.monotonic()
@@ -225,7 +225,7 @@ class JobWait:
         if self.job.run is None or not self.job.run.paused or not isinstance(self.job.state, Paused):
             return None
         what = f"paused {self._changed_run()}"  # it is written when it is paused, and not again until it goes on
-        if self.seen.is_told(self.job_id, what):
+        if self.seen.is_reported(self.job_id, what):
             return None
         self.seen.tell(self.job_id, what)
         goes_on = "`resume`, or `kill` with signal CONT and end=false, lets it go on; another `wait` waits on"
@@ -331,7 +331,7 @@ class JobWait:
             return None
         self._asked_at, self._look_after = size, SETTLE_S
         what = f"prompt at {size}: {prompt.text}" if prompt is not None else ""
-        if prompt is None or self.seen.is_told(self.job_id, what):
+        if prompt is None or self.seen.is_reported(self.job_id, what):
             return None
         self.seen.tell(self.job_id, what)
         return self.asks(prompt)

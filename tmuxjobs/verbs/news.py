@@ -174,7 +174,7 @@ def follow(
         while held:
             time.sleep(max(0.0, held[0][0] - time.monotonic()))
             entry = held.pop(0)[1]
-            if not is_told(host, entry):
+            if not is_reported(host, entry):
                 yield entry
         yield None
 
@@ -205,20 +205,20 @@ def also_ended(host: Host, caller: Caller, known: Iterable[str] = ()) -> tuple[E
     return tuple(found)
 
 
-def mark_told(host: Host, job_ids: Iterable[str]) -> None:
+def mark_reported(host: Host, job_ids: Iterable[str]) -> None:
     """An agent has been answered how these jobs stand now."""
     for job_id in job_ids:
         with contextlib.suppress(JobNotFound):  # a model made it up
-            host.find(job_id).store.mark_told(job_id)
+            host.find(job_id).store.mark_reported(job_id)
 
 
-def is_told(host: Host, entry: Entry) -> bool:
+def is_reported(host: Host, entry: Entry) -> bool:
     """Whether an agent was answered about the job after its end, or after it printed its question."""
-    told_at = host.owner(entry.job_id).store.told_at(entry.job_id)
+    reported_at = host.owner(entry.job_id).store.reported_at(entry.job_id)
     if entry.event == "end":
-        return told_at >= entry.at.timestamp()
+        return reported_at >= entry.at.timestamp()
     try:
-        return told_at >= (host.owner(entry.job_id).store.folder(entry.job_id) / "output.log").stat().st_mtime
+        return reported_at >= (host.owner(entry.job_id).store.folder(entry.job_id) / "output.log").stat().st_mtime
     except OSError:  # removed
         return True
 

@@ -117,7 +117,7 @@ class Wait:
         out = one.news(one.path, one.cursor, self.budget)
         err = one.news(one.paths[1], None, self.budget) if job.stderr else None
         notes = [result.detail] if result.detail else []
-        if job.run is not None and job.run.approved and not one.seen.is_told(job.id, "approved"):
+        if job.run is not None and job.run.approved and not one.seen.is_reported(job.id, "approved"):
             one.seen.tell(job.id, "approved")
             notes.append(f"approved {job.run.approved}")
         notes += left_note(one.host, job)
