@@ -149,7 +149,9 @@ def test_watch_restarts_a_job_whose_files_change(jobs: Jobs, project: Path) -> N
         assert staying.stderr is not None
         assert "watching for changes" in staying.stderr.readline()
         first = {job.job_id for job in jobs.list().jobs}
-        (project / "src" / "version").write_text("two\n")
+        (project / "new").write_text("two\n")
+        # One change: a file that is written anew is empty first, and may be seen so.
+        (project / "new").rename(project / "src" / "version")
         line = staying.stderr.readline()
         staying.send_signal(signal.SIGINT)
     assert staying.returncode == 130

@@ -298,7 +298,8 @@ def test_what_a_job_of_an_earlier_boot_left_running_is_not_looked_for(jobs: Jobs
     assert later.status(job_id).left_running == ()
     later.kill(job_id, grace=0)
     assert job_processes.alive(left.pid, left.start or "")
-    assert jobs.kill(job_id, grace=0).detail.endswith("ended 1 of its processes that still lived")
+    path.write_text(json.dumps(record))
+    assert Jobs.open().kill(job_id, grace=0).detail.endswith("ended 1 of its processes that still lived")
 
 
 async def test_kill_of_no_job_is_refused(jobs: Jobs) -> None:
