@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 QUEUE_BYTES = 64 << 20
 ORPHANED_QUIET_MS = 3000
-FLOOD_BYTES, FLOOD_S = 1 << 17, 0.01
+FLOOD_BYTES, FLOOD_S = 1 << 14, 0.01
 GATHER_S = 0.002
 """tmux passes on 4 KB at a time. Of a flood, more than FLOOD_BYTES in FLOOD_S, what comes in GATHER_S is read at once:
 the work for each read would take the processor from those that print.
