@@ -146,8 +146,11 @@ def fronts(runners: Mapping[str, int], *, pause_s: float = IDLE_S) -> dict[str, 
 
 
 def asking(runners: Mapping[str, int]) -> dict[str, tuple[Front, Terminal | None]]:
-    """As `fronts`, each with the settings of the terminal where its input arrives."""
-    return {tty: (front, terminal(front.tty)) for tty, front in fronts(runners).items()}
+    """As `fronts`, each with the settings of the terminal where its input arrives; None where nobody waits for any."""
+    return {
+        tty: (front, terminal(front.tty) if front.attention != "none" else None)
+        for tty, front in fronts(runners).items()
+    }
 
 
 def reader(tty: str, runner: int) -> int | None:
@@ -240,6 +243,11 @@ def _work(pids: Iterable[int]) -> list[tuple[int, bytes, bytes]]:
 
 def _of_process(pid: int, tty: str) -> Front:
     nothing = Front(tty)
+    fields = stat(f"/proc/{pid}")
+    if fields is None or (fields[17] == b"1" and fields[0] != b"S"):
+        return nothing
+    if fields[17] == b"1":
+        return _of_thread(pid, f"/proc/{pid}", tty)
     try:
         threads = sorted(map(int, os.listdir(f"/proc/{pid}/task")))
     except OSError:
