@@ -66,7 +66,7 @@ class Made:
 
 
 def _late(made: F) -> F:
-    """Takes verbs that are named, and makes its method when that is used: nobody imports verbs for nothing."""
+    """Makes the method when it is first used, so that verbs are imported only when needed."""
 
     def named(*given: Any) -> Made:
         return Made(lambda: made(*(one.verb() if isinstance(one, Named) else one for one in given)))
@@ -317,7 +317,7 @@ class Jobs:
         *,
         caller: Literal["agent", "person"] | Callable[[], Caller] = "person",
     ) -> Self:
-        """Ready for every verb, as that caller has it; a function says at each call who asks.
+        """The jobs of these settings for that caller; a function says at each call who asks.
 
         Raises SettingsError or StateError. tmux is called only when a verb needs it.
         """
@@ -325,7 +325,7 @@ class Jobs:
 
     @property
     def _caller(self) -> Caller:
-        """Who asks now, in the project of the folder that they work in."""
+        """Who calls now, with the project of the folder that they work in."""
         return self._asks().model_copy(update={"project": self._project})
 
     def attach(self, job_id: str | None = None) -> builtins.list[str]:
@@ -337,7 +337,7 @@ class Jobs:
         return self._hosts.having(job_id, self._caller)
 
     def _client(self) -> AbstractContextManager[Seen]:
-        """Within it verbs know what was given: to the client that a server answers, else by these `Jobs`."""
+        """Within it verbs know what the caller has seen: the client that a server answers, else these `Jobs`."""
         return (asking.get() or self._seen).asks()
 
     @functools.cached_property

@@ -53,7 +53,7 @@ class AdoptedRecord(Model):
 
 
 class Caller(Model):
-    """Who asks: an agent by its client's name and version and its server session, or a person.
+    """Who calls: an agent, with its client's name and version and its server session, or a person.
 
     `project` is the git root of the folder they work in, else that folder; empty when it is not known.
     """

@@ -274,12 +274,12 @@ def project_files(folder: Path) -> list[Path]:
 
 
 def everywhere(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What was given, over the variables, over the file."""
+    """Arguments override variables, which override the file."""
     return in_file() | {name: os.environ[variable] for name, variable in in_variables(os.environ).items()} | {**given}
 
 
 def fitting(found: dict[str, Any]) -> dict[str, Any]:
-    """With a smaller size of one log where all logs together may take little and nobody said more of one."""
+    """With a smaller limit for one log, where the limit for all logs is small and none was set for one."""
     with contextlib.suppress(ValueError):  # pydantic says it better
         total = parse_size(found.get("max_total_size"))
         if isinstance(total, int) and "max_output_size" not in found and total < 2 << 30:

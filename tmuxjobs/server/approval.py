@@ -87,7 +87,7 @@ class AsksPerson(Middleware):
         )
 
     async def _ask(self, session: Any, job_id: str, question: str) -> None:
-        """Until the person has answered, here or elsewhere."""
+        """Ask until the person has answered, here or elsewhere."""
         began = time.monotonic()
         asked = asyncio.ensure_future(session.elicit_form(question, FORM))
         try:

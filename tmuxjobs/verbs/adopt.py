@@ -89,7 +89,7 @@ def chosen(host: Host, window: str | None) -> Place:
 
 
 def here(host: Host, ours: Sequence[Place]) -> Place | None:
-    """The pane that we run in, when it is one of these."""
+    """The pane that we run in, if it is among these."""
     server = host.environ.get("TMUX", "").split(",")[1:2]
     pane = host.environ.get("TMUX_PANE")
     return next((place for place in ours if place.pane_id == pane and [str(place.server_pid)] == server), None)
@@ -144,7 +144,7 @@ def named(host: Host, window: str, places: Sequence[Place]) -> Place:
 
 
 def is_job(host: Host, place: Place) -> bool:
-    """Whether it has a job's mark; not that of a job that was removed."""
+    """Whether it carries the mark of a job that still exists."""
     if not ID.fullmatch(place.job_id):
         return bool(place.job_id)  # of another program: it must not get into a command of tmux
     if place.root not in ("", host.tmux.root):

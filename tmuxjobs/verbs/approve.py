@@ -25,7 +25,7 @@ SEEN_S = 5.0
 
 
 def approve(host: Host, caller: Caller, job_id: str, *, always: bool = False) -> Approval:
-    """Let a job run that waits for approval; `always` adds the rule first by which it would not have been asked.
+    """Let a job run that waits for approval; `always` first adds the rule that would have allowed it.
 
     Raises JobNotFound, JobEnded when it does not wait, NotAllowed to an agent and within a job, StateError.
     """
@@ -78,7 +78,7 @@ def waiting(host: Host, job_id: str) -> Job:
 
 
 def answered(path: str) -> str:
-    """What the answer was that came first."""
+    """The answer that came first, in words."""
     try:
         answer = files.record(path, files.APPROVAL)
     except (OSError, files.Odd):

@@ -1,4 +1,4 @@
-"""What a job's folder tells of its attempts and of whether it is ready, and what may be asked of both."""
+"""A job's attempts and readiness: the arguments that ask for them, and what its folder says of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ T = TypeVar("T", bound=Model)
 
 
 def asked_of(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a record for what is asked of a job's attempts and of its being ready; raises InvalidInput."""
+    """The record's fields for retries and readiness, from the arguments of `execute`; raises InvalidInput."""
     policy, retry, codes = asked.get("restart_policy"), asked.get("retry"), asked.get("success_codes")
     if policy not in (None, "on-failure", "always"):
         raise InvalidInput(f"restart_policy is on-failure or always, not '{policy}'.")
@@ -68,20 +68,20 @@ def checked_ready(when: str) -> str:
 
 
 def _read(job: Job, name: str, model: type[T]) -> T | None:
-    """The record, None where there is none or it is damaged: no truth about the job depends on it."""
+    """The record; None when it is missing or damaged, since the job's state does not depend on it."""
     with contextlib.suppress(OSError, files.Odd, ValidationError):
         return model.model_validate(files.fields_of(files.read(job.folder / name)))
     return None
 
 
 def listed(job: Job) -> tuple[AttemptRecord, ...]:
-    """The newest attempts, oldest first, the one that runs among them; none of a job that has had one alone."""
+    """The newest attempts, oldest first, including the one that runs; empty for a job that never ran again."""
     record = _read(job, "attempts.json", AttemptsRecord) if job.spec.retry else None
     return record.attempts if record is not None else ()
 
 
 def part(job: Job, attempt: int) -> AttemptRecord:
-    """Where an attempt's output is; raises InvalidInput for one that there is not, or not any more."""
+    """Where an attempt's output is in the log; raises InvalidInput for an attempt that is not known, or no longer."""
     known = listed(job) or (
         (AttemptRecord(attempt=1, started_at=job.spec.created_at, begin=0),) if attempt == 1 else ()
     )
@@ -97,7 +97,7 @@ def readiness(job: Job) -> ReadyRecord | None:
 
 
 def is_ready(job: Job) -> bool | None:
-    """None where nobody asked, or the job does not run."""
+    """None when the job has no `ready_when` or does not run."""
     if not job.spec.ready_when or not job.runs or between(job):
         return False if job.spec.ready_when and job.running else None
     record = readiness(job)
@@ -105,17 +105,17 @@ def is_ready(job: Job) -> bool | None:
 
 
 def between(job: Job) -> str:
-    """How a job stands that waits for its next attempt."""
+    """The state of a job that waits for its next attempt, in words."""
     return job.state.between if isinstance(job.state, Running) else ""
 
 
 def summary(job: Job) -> dict[str, Any]:
-    """What `list` tells."""
+    """The fields for `list`."""
     return {"ready": is_ready(job), "attempts": job.exit.attempts if job.exit else job.run.attempt if job.run else 1}
 
 
 def facts(job: Job) -> dict[str, Any]:
-    """What `status` tells beside that."""
+    """Further fields for `status`."""
     record = readiness(job)
     ended = [one for one in listed(job) if one.reason is not None]
     shown = {"ready_when": job.spec.ready_when, "earlier": tuple(words(one) for one in ended[-SHOWN:])}

@@ -40,14 +40,14 @@ TRIED = b"".join(b"%d\r\n" % number for number in range(1, LINES + 1))
 
 @dataclass(frozen=True)
 class Leftover:
-    """A thing that no running job needs; `remove` takes it away."""
+    """Something that no running job needs; `remove` removes it."""
 
     what: str
     remove: Callable[[], object]
 
 
 def doctor(here: Host, *, fix: bool = False, host: str | None = None) -> Diagnosis:
-    """Look at everything that jobs need. With `fix` remove what was left behind, but nothing of a running job.
+    """Check everything that jobs need. With `fix`, remove what was left behind, but nothing of a running job.
 
     With `host` it looks at what jobs need on that one, and removes nothing.
     """
@@ -73,7 +73,7 @@ def far_disk(host: Host) -> Iterator[Finding]:
 
 
 def files_too(host: Host) -> Iterator[Finding]:
-    """Without rsync jobs run all the same, and `sync` and `fetch` say what they lack."""
+    """Jobs run without rsync, too: `sync` and `fetch` say that they need it."""
     try:
         text = f"by {rsync.program(cast('RemoteHost', host))}"
     except TmuxjobsError as error:
@@ -112,7 +112,7 @@ def at_home(host: Host, *, fix: bool) -> Diagnosis:
 
 
 def found(host: Host, check: Callable[[Host], Iterator[Finding]]) -> list[Finding]:
-    """What the check says; an error of ours is a finding too, for its text says what to do."""
+    """The check's finding; an error of ours is one too, because its text says what to do."""
     faults: list[str] = []
     try:
         with apart("", faults):
@@ -124,7 +124,7 @@ def found(host: Host, check: Callable[[Host], Iterator[Finding]]) -> list[Findin
 
 
 def look_for_leftovers(host: Host, findings: list[Finding]) -> list[Leftover] | None:
-    """None when nobody could look; the findings say why."""
+    """None when the check itself failed; the findings say why."""
     faults: list[str] = []
     left: list[Leftover] | None = []
     try:
@@ -138,7 +138,7 @@ def look_for_leftovers(host: Host, findings: list[Finding]) -> list[Leftover] | 
 
 
 def add(findings: list[Finding], more: Iterable[Finding]) -> None:
-    """What they say that was not said before: where tmux is missing many a look fails for that one reason."""
+    """Add the findings that are new: without tmux, many checks fail for that one reason."""
     findings += [one for one in more if one.ok or one.text not in {known.text for known in findings}]
 
 
@@ -153,7 +153,7 @@ def tmux(host: Host) -> Iterator[Finding]:
 
 
 def options(host: Host) -> Iterator[Finding]:
-    """Only what would end jobs; all else a person may set as they like."""
+    """Only options that would end jobs; a person may set all others as they like."""
     value = host.tmux.server_option("exit-unattached")
     if value == "on":
         text = (
@@ -204,7 +204,7 @@ def state_dir(host: Host) -> Iterator[Finding]:
 
 
 def http_token(host: Host) -> Iterator[Finding]:
-    """Looked at before `--fix` closes it to others, who may know it all the same."""
+    """Checked before `--fix` closes the file to others: they may have read it already."""
     path = token.token_path(host)
     if os.path.lexists(path):
         token.token_value(host)
@@ -263,7 +263,7 @@ def records(host: Host) -> Iterator[Finding]:
 
 
 def is_readable(host: Host, job_id: str, damaged: list[str]) -> bool:
-    """Whether it is a job with a state; what is wrong with one is named in *damaged*."""
+    """Whether its records can be read; if not, *damaged* says why."""
     with apart(job_id, damaged):
         host.look(job_id)
         return True
@@ -271,7 +271,7 @@ def is_readable(host: Host, job_id: str, damaged: list[str]) -> bool:
 
 
 def other_hosts(host: Host) -> Iterator[Finding]:
-    """Jobs that only another machine knows more of. It may be gone for good: then a person has to say so."""
+    """Jobs of which only another machine knows more. If that machine is gone for good, a person has to say so."""
     found = []
     for record in host.store.unfinished():
         with apart(record.job.job_id, []):  # the check `records` names it
@@ -299,7 +299,7 @@ def is_removed(host: Host, job_id: str) -> bool:
 
 
 def leftovers(host: Host, faults: list[str]) -> Iterator[Leftover]:
-    """What killed processes left half made, of jobs that do not run, their windows and their processes.
+    """What killed processes left unfinished, and windows and processes of jobs that do not run.
 
     Nothing is a leftover of a job with a fault; it is named in *faults*, unless its record is damaged.
     """
@@ -352,7 +352,7 @@ def close_to_others(path: Path) -> None:
 
 
 def trial(host: Host) -> Iterator[Finding]:
-    """Run a job that prints 109 KB and ends with code 7; compare every byte. Nothing of it stays."""
+    """Run a job that prints 109 KB and exits with code 7, and compare every byte. Leaves nothing behind."""
     started = execute.execute(
         host,
         Caller(),

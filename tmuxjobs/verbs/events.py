@@ -29,7 +29,7 @@ LOST_S = 2.0
 
 
 def started(host: Host, job: JobSpec) -> None:
-    """Write down a start, and before it the ends until now; call it under the lock."""
+    """Record a start in the journal, after the ends until now; call it under the lock."""
     if not host.journal.exists:
         _begin(host)
         return
@@ -42,13 +42,13 @@ def _write(host: Host, entries: Sequence[Entry]) -> None:
 
 
 def _start(job: JobSpec) -> Entry:
-    """Of a job that may wait, that it was queued: it starts when its turn has come."""
+    """The entry for a start; a job that may wait is queued first and starts when its turn comes."""
     event: Literal["queued", "start"] = "start" if job.queue is None else "queued"
     return Entry(n=0, event=event, job_id=job.job_id, at=job.created_at, project=job.caller.project or None)
 
 
 def _begin(host: Host) -> None:
-    """A journal that is not there begins with the jobs that run."""
+    """Begin a missing journal with the jobs that run."""
     everywhere = [record for one in (host.owner(""), *host.others()) for record in one.store.unfinished()]
     unfinished = sorted(everywhere, key=lambda record: record.job.created_at)
     host.journal.append([_start(record.job) for record in unfinished])
@@ -67,7 +67,7 @@ def is_within(scope: Scope, caller: Caller, entry: Entry) -> bool:
 def note(
     host: Host, event: Literal["prompt", "hold", "release", "pause", "resume"], job: JobSpec, **facts: Any
 ) -> None:
-    """Write down what was seen of a running job, unless somebody else has: of a prompt, the same question."""
+    """Record what was seen of a running job, unless another process has; prompts are compared by their question."""
     entry = Entry(
         n=0, event=event, job_id=job.job_id, at=datetime.now(UTC), project=job.caller.project or None, **facts
     )
@@ -91,7 +91,7 @@ def journal(host: Host, since: int = 0) -> tuple[Entry, ...]:
 
 
 def _changes(host: Host) -> list[Entry]:
-    """What is not written down yet: of jobs that run on whether they are ready and run again, and the ends."""
+    """The entries that the journal lacks: ends, and of running jobs that they are ready or run again."""
     found: list[Entry] = []
     earlier: dict[str, list[Entry]] = {}
     begun = _past_queue(host)
@@ -128,14 +128,14 @@ def not_ended(host: Host) -> set[str]:
 
 
 def ended(host: Host, names: Sequence[str]) -> None:
-    """Write down the ends of jobs that are about to be removed; call it under the lock."""
+    """Record the ends of jobs that are about to be removed; call it under the lock."""
     unwritten = not_ended(host)
     if found := _in_order(_end(host, name) for name in names if name in unwritten):
         _write(host, found)
 
 
 def _past_queue(host: Host) -> dict[str, bool]:
-    """Of the jobs without an end in the journal those that do not wait for their turn; as `open_jobs`."""
+    """The jobs without an end in the journal, less those that wait for their turn; as `open_jobs`."""
     jobs = host.journal.open_jobs()
     roots = {host.owner(job_id).store.root for job_id, waits in jobs.items() if waits}
     waiting = set[str]().union(*map(queued, roots))
@@ -143,7 +143,7 @@ def _past_queue(host: Host) -> dict[str, bool]:
 
 
 def _news(host: Host, begun: dict[str, bool]) -> list[Entry]:
-    """The ends that are not written down yet, and the starts of jobs that waited; oldest first."""
+    """The ends that the journal lacks, and the starts of jobs that were queued; oldest first."""
     looks_for_lost = time.monotonic() - host.looked_for_lost_at > LOST_S
 
     def look() -> Iterator[tuple[float, Entry] | None]:
@@ -165,7 +165,7 @@ def _news(host: Host, begun: dict[str, bool]) -> list[Entry]:
 
 
 def _begun(host: Host, job_id: str) -> tuple[float, Entry] | None:
-    """The start of a job that waited, and when it was; None while it is starting."""
+    """The start of a job that was queued, and its time; None while it is starting."""
     with contextlib.suppress(StateError):  # damaged: `list` tells it
         record = host.store.look(job_id)
         if record is not None and record.run is not None and record.run.started_at is not None:
@@ -179,7 +179,7 @@ def _in_order(found: Iterable[tuple[float, Entry] | None]) -> list[Entry]:
 
 
 def _end(host: Host, job_id: str) -> tuple[float, Entry] | None:
-    """The end, and when it was by the clock that does not jump; None when there is none yet."""
+    """The end, and its time by the monotonic clock; None when it has not ended."""
     try:
         record = host.store.look(job_id)
     except StateError:  # damaged: `list` names it
@@ -210,7 +210,7 @@ WHY_CHARS = 300
 
 @dataclass
 class Act:
-    """A call while it is decided: what is written down about it when it is over."""
+    """A call in progress: what the history will say of it."""
 
     tool: str
     job_id: str = ""
@@ -220,7 +220,7 @@ class Act:
 
 @contextlib.contextmanager
 def noted(host: Host, caller: Caller, tool: str, job_id: str = "") -> Iterator[Act]:
-    """Within it that verb is called: write down how it was decided. What went wrong otherwise was not done."""
+    """Record how a call of that verb was decided. A call that failed for another reason is not recorded."""
     act = Act(tool, job_id)
     try:
         yield act

@@ -207,7 +207,7 @@ def refuse_second(host: Host, short: str, caller: Caller) -> None:
 def checked(
     host: Host, command: str, cwd: str | None, shell: str | None, environment: Mapping[str, str]
 ) -> dict[str, Any]:
-    """What of a job may be refused before anything is done; raises InvalidInput."""
+    """The arguments, checked before anything is done; raises InvalidInput."""
     check_command(host, command)
     return {
         "command": command,
@@ -217,7 +217,7 @@ def checked(
 
 
 def size_of(host: Host, asked: int | str | None) -> dict[str, Any]:
-    """The fields of a record that bound a log, as asked or as configured."""
+    """The record's size limit for a log, from the argument or the settings."""
     if asked is None:
         return {"max_output_bytes": host.settings.max_output_size}
     try:
@@ -277,7 +277,7 @@ def create(
     replaces: str | None = None,
     reuse: bool = False,
 ) -> str:
-    """Take a slot and lay down the record, under the lock: no two servers count the same slot as free.
+    """Take a slot and write the record, under the lock, so that two servers cannot take the same slot.
 
     What is asked holds the `caller`. One that replaces a running job takes that one's slot, and waits for `let_go`.
     """
@@ -342,7 +342,7 @@ def spec_of(host: Host, asked: Mapping[str, Any], number: int, job_id: str, *, m
 
 
 def refuse_beyond_limits(host: Host, caller: Caller, replaces: str | None) -> None:
-    """Raises LimitReached; on this machine: it is its terminals and processes that are limited."""
+    """Raises LimitReached. Counts this machine's jobs: its terminals and processes are what is limited."""
     running: dict[str, Caller] = {}
     for record in host.store.unfinished():
         if record.id == replaces:
@@ -365,7 +365,7 @@ def refuse_beyond_limits(host: Host, caller: Caller, replaces: str | None) -> No
 
 @contextlib.contextmanager
 def to_approve(question: Mapping[str, Any] | None) -> Iterator[None]:
-    """Within it the jobs that are started wait until a person approves them; without a question they do not."""
+    """Jobs that are started within it wait until a person approves them, if there is a question."""
     token = asks.set(question or ASKED)
     try:
         yield
@@ -374,7 +374,7 @@ def to_approve(question: Mapping[str, Any] | None) -> Iterator[None]:
 
 
 def shell_of(host: Host, given: str | None, path: str) -> dict[str, Any]:
-    """The shell, by name or path, with options behind it: `bash -l`. A `-c` among them is ours anyway."""
+    """The shell by name or path, with its options: `bash -l`. We add `-c` ourselves."""
     with contextlib.suppress(InvalidInput):
         return {"shell": shell_path(host, given, path)}
     try:

@@ -27,9 +27,9 @@ def group(
     resume: bool = False,
     jobs: bool = False,
 ) -> Group:
-    """How a group stands, after what is asked of it: a `limit` (0 for none), to `pause` or to `resume` it.
+    """The state of a group, after setting its `limit` (0 for none), pausing or resuming it.
 
-    Of a paused group none starts; those that run go on, unless `jobs` pauses them too. `resume` lets those alone go on
+    No job of a paused group starts; running ones go on, unless `jobs` pauses them too. `resume` resumes only those
     that its pause has stopped. Each `host` has groups of its own. Raises InvalidInput, StateError.
     """
     there = home.chosen(host)

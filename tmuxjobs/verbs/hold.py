@@ -79,7 +79,7 @@ def release(host: Host, job_id: str) -> HoldAnswer:
 
 
 def people(host: Host, job_id: str) -> People:
-    """Who is at the job now; nobody when tmux does not say."""
+    """Who is at the job now; nobody when tmux does not answer."""
     if not _may_be_at(host, job_id):
         return People()
     try:
@@ -98,7 +98,7 @@ def people(host: Host, job_id: str) -> People:
 
 
 def held(host: Host, job_ids: Sequence[str]) -> set[str]:
-    """Those of the jobs that a person holds; as many as tmux lists without a pause."""
+    """Which of the jobs a person holds, as far as tmux answers."""
     found = set()
     with contextlib.suppress(TmuxError):
         for job_id in filter(functools.partial(_may_be_at, host), job_ids):
@@ -109,7 +109,7 @@ def held(host: Host, job_ids: Sequence[str]) -> set[str]:
 
 
 def refuse_if_held(host: Host, job_id: str) -> None:
-    """For the agent's verbs that would disturb a person: raises Held."""
+    """Raises Held, for an agent's verbs that would disturb the person who holds the job."""
     if not _may_be_at(host, job_id):
         return
     around = host.tmux.around(job_id)

@@ -179,7 +179,7 @@ def send(
 
 
 def await_taken(host: Host, pane: Pane, pause_s: float) -> None:
-    """Until the program has read what was typed, within TAKEN_S; then for the pause."""
+    """Wait until the program has read what was typed, TAKEN_S at most; then for the pause."""
     deadline = time.monotonic() + TAKEN_S
     while host.machine.unread(pane.tty) and time.monotonic() < deadline:
         time.sleep(0.001)
@@ -317,7 +317,7 @@ class Exchange(Watched):
         return front is not None and front.attends
 
     def without_echo(self, text: str) -> str:
-        """The text less the echo, which a line editor shows once more when it begins to read only now."""
+        """The text without the echo; a line editor that begins to read only now shows it once more."""
         said = without_echo(text, self.echo, by_kernel=self.by_kernel)
         if not self.by_kernel or said == text:
             return said
@@ -337,7 +337,7 @@ class Exchange(Watched):
         return seek(text)
 
     def answer(self, said: str, *, drawn: bool = True) -> Output:
-        """What was printed since, less the echo; of a full-screen program its screen, unless nothing is drawn."""
+        """What was printed since, without the echo; for a full-screen program its screen, unless it is empty."""
         self.job = self.host.settle(self.job.record)
         screen = None
         try:
@@ -370,14 +370,14 @@ class Exchange(Watched):
         return self.size() != size or not self.host.settle(self.job.record).runs
 
     def full_screen(self) -> str | None:
-        """What a full-screen program shows; None of any other."""
+        """What a full-screen program shows; None for any other program."""
         job_id = self.job.id
         pane = self.host.tmux.panes().get(job_id)
         return output.screen(self.host, job_id).screen if pane is not None and pane.alternate else None
 
 
 def without_echo(text: str, typed: str, *, by_kernel: bool = False) -> str:
-    """The text less the lines that only show what was typed, behind a prompt or not.
+    """The text without the lines that only echo what was typed, with or without a prompt before it.
 
     A line editor may draw its line anew, below, break it at the edge of the screen and put a prompt to its right. What
     the terminal itself echoes (`by_kernel`) is on one line, and may come late and right behind what a program printed.

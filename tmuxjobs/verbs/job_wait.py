@@ -1,4 +1,4 @@
-"""One job that is waited for: the conditions, and whether one of them is met."""
+"""The wait for one job: its conditions, and whether one of them is met."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def goal(
     port: int | None = None,
     url: str | None = None,
 ) -> Goal:
-    """Checked: every condition given counts; raises InvalidInput."""
+    """The conditions, checked; each that is given ends the wait. Raises InvalidInput."""
     if until is not None and until not in UNTIL:
         raise InvalidInput(f"until is one of {', '.join(UNTIL)}, not '{until}'.")
     if (until == "pattern" and pattern is None) or (until == "url" and url is None):
@@ -203,7 +203,7 @@ class JobWait:
             return 0
 
     def _background(self) -> WaitResult | None:
-        """That the command has ended and something of it still runs; a client is told once."""
+        """The result when the command has ended and part of it still runs; a client gets it once."""
         state = self.job.state
         if not isinstance(state, Running) or state.command_ended is None or state.awaits_tmux:
             return None
@@ -221,7 +221,7 @@ class JobWait:
         return WaitResult("command_ended", f"{said}; `kill` ends it, another `wait` waits until it ends")
 
     def _paused(self) -> WaitResult | None:
-        """That it does not go on by itself; a client is told once of each time."""
+        """The result when the job is paused; a client gets it once for each pause."""
         if self.job.run is None or not self.job.run.paused or not isinstance(self.job.state, Paused):
             return None
         what = f"paused {self._changed_run()}"  # it is written when it is paused, and not again until it goes on
@@ -256,7 +256,7 @@ class JobWait:
 
     @property
     def behind(self) -> int | None:
-        """How far the patterns were sought in the output, when there was no time for all of it."""
+        """How far the output was searched, when there was no time for all of it."""
         behind = [watcher.behind for watcher in (*self._good, *self._bad) if watcher.path == self.path]
         return min((at for at in behind if at is not None), default=None)
 
@@ -317,7 +317,7 @@ class JobWait:
     def _asks_at_the_end(self, watch: Watch, size: int, quiet: float) -> WaitResult | None:
         """Looked for a few times after each burst of output, so that a hundred silent jobs cost nothing.
 
-        A client is told once of a prompt; from then on it waits for the end, or for the next one.
+        A client gets each prompt once; after that it waits for the end, or for the next prompt.
         """
         if quiet < self._look_after:
             self._look_after = SETTLE_S if quiet < SETTLE_S else self._look_after
@@ -399,7 +399,7 @@ class JobWait:
 
     @property
     def exit_code(self) -> int | None:
-        """Of the job, or of its command when the wait is over with that."""
+        """The job's exit code, or its command's when that ended the wait."""
         if self.job.exit is not None:
             return self.job.exit.exit_code
         background = self.result is not None and self.result.reason == "command_ended"
@@ -415,7 +415,7 @@ class JobWait:
         return reason in ("fail_pattern", "url_error", "not_ready")
 
     def last_line(self) -> str:
-        """What it has said last."""
+        """The last line that it printed."""
         return paging.tail(self.path, lines=1, max_chars=CHARS).text.strip()
 
     def over(self) -> WaitResult:
@@ -429,5 +429,5 @@ class JobWait:
 
 
 def _left(deadline: float) -> float:
-    """Seconds for one look at a log, so that the end of a job and other conditions are seen meanwhile."""
+    """Time for one search of a log, in s: short enough that the job's end and other conditions are noticed."""
     return max(0.0, min(SEEK_S, deadline - time.monotonic()))

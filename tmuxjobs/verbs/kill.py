@@ -71,7 +71,7 @@ def kill(host: Host, job_id: str, *, signal: str = "TERM", grace: float = GRACE_
 
 
 def send(host: Host, job: Job, name: str) -> Kill:
-    """Send the signal to whom it is meant for and end nothing."""
+    """Send the signal to the processes that it is for, and end nothing."""
     root = job.record.root
     if not job.runs or root is None:
         raise JobEnded(f"Job '{job.id}' takes no signal: {job.detail}.")
@@ -160,14 +160,14 @@ def end_removed(host: Host, job_id: str, runner: int, start: str) -> Kill:
 
 
 def alive_of(host: Host, job: Job, named: Sequence[ProcessRecord]) -> tuple[ProcessRecord, ...]:
-    """Those that still live, of processes that a record of the job names, by their names of now."""
+    """Which of these processes from the job's record still live, with their current names."""
     if not host.is_here(job.run):
         return ()
     return tuple(living for one in named if (living := host.machine.as_now(one)))
 
 
 def left_running(host: Host, job: Job) -> tuple[ProcessRecord, ...]:
-    """What lives on after the command has ended: of an ended job, or of one that runs on in the background."""
+    """The processes that outlived the command, of an ended job or of one that runs on in the background."""
     if job.exit is not None:
         return alive_of(host, job, job.exit.left_running)
     ended = isinstance(job.state, Running) and job.state.command_ended is not None and not job.state.awaits_tmux
@@ -175,7 +175,7 @@ def left_running(host: Host, job: Job) -> tuple[ProcessRecord, ...]:
 
 
 def leftovers(host: Host, job: Job) -> tuple[ProcessRecord, ...]:
-    """What lives of a job that has ended."""
+    """The processes of an ended job that still live."""
     if job.exit is None:
         return host.left(job).ours
     return alive_of(host, job, job.exit.left_running + job.exit.survivors)
@@ -184,7 +184,7 @@ def leftovers(host: Host, job: Job) -> tuple[ProcessRecord, ...]:
 def end_processes(
     host: Host, look: Callable[[], tuple[ProcessRecord, ...]], signal: str, grace: float
 ) -> tuple[tuple[ProcessRecord, ...], int]:
-    """Signal them, then SIGKILL, whoever a look shows: they fork meanwhile. Survivors, and how many ended."""
+    """Signal what `look` finds, then send SIGKILL, again and again: they may fork. Survivors, and how many ended."""
     met: set[ProcessRecord] = set()
     for number, bound in ((signals.Signals[signal], grace), (signals.SIGKILL, KILL_S)):
         deadline = time.monotonic() + bound

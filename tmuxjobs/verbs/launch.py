@@ -117,7 +117,7 @@ class Launch(Watched):
 
 
 class Start(Watched):
-    """Somebody's start of a job: over once the command runs, has run or is held back, or cannot run any more."""
+    """The start of a job by any process: over once the command runs, has run, is held back or cannot run any more."""
 
     def __init__(self, host: Host, job: Job) -> None:
         super().__init__(job, logs=False)
@@ -132,7 +132,7 @@ class Start(Watched):
 
 
 def await_start(host: Host, job_id: str) -> None:
-    """Before anything is done to a job that is just starting: for LAUNCH_S at most, and none that is gone."""
+    """Wait until a job that is just starting has started, LAUNCH_S at most; not for one that is gone."""
     with contextlib.suppress(JobNotFound):
         job = host.look(job_id)
         if is_starting(job) and not begun(host, job.record):
@@ -176,7 +176,7 @@ def discard_failed_start(host: Host, job_id: str) -> None:
 
 
 def withdraw(host: Host, job_id: str) -> None:
-    """Take back a job whose window is open; nothing of it is left."""
+    """Undo a job whose window is open, and leave nothing of it."""
     job = host.look(job_id)
     if job.running:
         kill.stop(host, job, "SIGTERM", 0.0)

@@ -158,7 +158,7 @@ class News:
 def follow(
     host: Host, caller: Caller, since: int | None = None, *, scope: Scope = "all", untold: bool = False
 ) -> Iterator[Entry | None]:
-    """What happens after number `since`, or from now on, without end; None comes between at least once in a round.
+    """Yields entries after number `since`, or from now on, without end; and None at least once a round.
 
     With `untold` only ends and prompts that no answer to an agent has reported.
     """
@@ -180,7 +180,7 @@ def follow(
 
 
 def also_ended(host: Host, caller: Caller, known: Iterable[str] = ()) -> tuple[Entry, ...]:
-    """Ends to tell this client now, and never again: of its scope's jobs, and of others that it has waited for.
+    """Ends that this client has not heard of, each once: of its scope's jobs and of others that it waited for.
 
     The first look reports nothing and begins the count; `known` are jobs whose end another answer reported. Raises
     StateError.
@@ -224,7 +224,7 @@ def is_reported(host: Host, entry: Entry) -> bool:
 
 
 def line(host: Host, caller: Caller, entry: Entry) -> str:
-    """What happened, for a person or a model: number, time (UTC), job, what, and of another project which."""
+    """The entry for a person or a model: number, time (UTC), job, event, and the project if it is another."""
     record, host = None, host.owner(entry.job_id)
     with contextlib.suppress(StateError):
         record = host.store.look(entry.job_id)

@@ -185,7 +185,7 @@ def gone_words(size: int, why: str) -> str:
 
 
 def log_notes(job: Job) -> list[str]:
-    """What an answer with output says of a log that may not be whole; of an adopted job's nobody ever knows."""
+    """Notes about a log that may be incomplete. Whether an adopted job's log is complete cannot be known."""
     said = log_state(job) if job.exit is not None and job.exit.log is not None else "complete"
     is_usual = said == "complete" or (job.spec.adopted is not None and not said.startswith("incomplete"))
     return [] if is_usual else [f"the log is {said}"]
@@ -197,7 +197,7 @@ def _sizes(job: Job, log: LogRecord | None = None) -> list[tuple[Path, int | Non
 
 
 def _changed(job: Job, log: LogRecord) -> list[str]:
-    """What has been done to the logs since the end of the job, in words."""
+    """How the logs were changed since the job's end, in words."""
     said, gone = [], 0
     for path, size in _sizes(job, log):
         try:
@@ -214,7 +214,7 @@ def _changed(job: Job, log: LogRecord) -> list[str]:
 
 
 def held_back(page: paging.Page, name: str = "") -> list[str]:
-    """What a page does not show of what is there, and why; *name* says of which stream."""
+    """What a page leaves out, and why; *name* is the stream."""
     notes = []
     if page.late:
         notes.append(f"this took longer than {READ_S:g} s: the page ends early")

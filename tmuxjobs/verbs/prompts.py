@@ -137,9 +137,9 @@ def _asked(job: Job, front: Front, settings: Terminal, shown_by: Shows) -> Promp
 
 
 def _of_keys(job: Job, front: Front, settings: Terminal, shown_by: Shows) -> Prompt | None:
-    """Of a program that takes keys as they come: what it asks stands where it has put the cursor.
+    """The prompt of a program that reads single keys: the line with the cursor.
 
-    Who only passes them on, to where nobody can look, is not known to wait.
+    A program that only passes keys on to a place that cannot be examined is not known to wait.
     """
     if settings.bare and front.attention == "polls" and not front.alone:
         return None
@@ -234,7 +234,7 @@ def notice_prompts(host: Host, faults: list[str] | None = None) -> None:
 
 
 def running(host: Host, faults: list[str]) -> list[Job]:
-    """Those whose windows and terminals are on this machine."""
+    """The running jobs whose windows and terminals are on this machine."""
     found = []
     for record in host.store.unfinished():
         with apart(record.id, faults):
@@ -245,7 +245,7 @@ def running(host: Host, faults: list[str]) -> list[Job]:
 
 
 def mark(host: Host, jobs: list[Job], faults: list[str], *, attended: bool) -> dict[str, Prompt]:
-    """What each waits for, marked on its window; notices wait until someone is attached."""
+    """Mark on each window what its job waits for; notices wait until someone is attached."""
     asking = prompts(host, jobs, faults=faults)
     marks: dict[str, Asking | None] = {}
     for job in jobs:
@@ -303,7 +303,7 @@ class Turn:
 
     @classmethod
     def begin(cls, job: Job, settings: Terminal | None, text: str) -> Self | None:
-        """None when the kernel will not tell; the text must be such that the program reads each byte of it."""
+        """None when the kernel does not say; the program must read each byte of the text."""
         if job.run is None or settings is None or settings.hides or not text.replace("\n", "").isprintable():
             return None
         tty, runner = job.run.tty, job.run.pid

@@ -97,7 +97,7 @@ def unused_units(host: Host) -> list[Path]:
 
 
 def ended_unseen(host: Host, faults: list[str]) -> set[str]:
-    """Lost jobs of which nothing lives. A look at all processes takes long: never under the lock."""
+    """Lost jobs of which no process lives. Reading all processes takes long: never do it under the lock."""
     settled, adopted = [], set()
     for unfinished in host.store.unfinished():
         with apart(unfinished.id, faults):
@@ -187,7 +187,7 @@ def make_room(host: Host, wanted: int, lost: set[str], faults: list[str], *, rep
 
 
 def reserved(job: JobSpec) -> int:
-    """What is kept free for a job: its logs up to RESERVED_BYTES each, and its records."""
+    """The space reserved for a job: up to RESERVED_BYTES for each log, and its records."""
     return min(job.max_output_bytes, RESERVED_BYTES) * (2 if job.separate_stderr else 1) + RECORDS_BYTES
 
 
@@ -223,7 +223,7 @@ def prune_windows_soon(host: Host) -> None:
 
 
 def has_old(host: Host) -> bool:
-    """Whether some of its jobs are beyond the configured age or count, by a look at files alone."""
+    """Whether some jobs are beyond the configured age or count, judged by file names and times alone."""
     ended = list(filter(None, (mtime(host.store.jobs / name / "exit.json") for name in host.store.ids())))
     of = host.settings
     return len(ended) > of.keep_jobs or any(time.time() - at >= of.keep_jobs_for for at in ended)

@@ -1,4 +1,4 @@
-"""Jobs that wait for their turn: what was asked of it, why they wait, and how the queue is moved on from here."""
+"""Jobs that wait for their turn: the arguments that queue one, why it waits, and how the queue is moved on here."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ R = TypeVar("R")
 
 
 def asked(host: Host, given: Turn) -> QueueRecord | None:
-    """What the record says of a job that may wait; None when there must be room at once. Raises InvalidInput.
+    """The queue record of a job that may wait; None for one that must start at once. Raises InvalidInput.
 
-    Who names a group, a priority, a job before it or a time lets it wait.
+    A group, a priority, a job to come after or a time makes it one that may wait.
     """
     group, delay, at = given.get("group") or "", given.get("delay"), given.get("at")
     after = befores(host, given.get("after") or ())
@@ -62,7 +62,7 @@ def asked(host: Host, given: Turn) -> QueueRecord | None:
 
 
 def bounds(host: Host, group: str) -> dict[str, Any]:
-    """How many may run beside it, as it is set now, and where its window is to be."""
+    """The limits that are in force now, and where its window will be."""
     of = host.settings
     most = {"most": of.max_jobs, "total": of.total_jobs, "limit": (of.groups or {}).get(group, 0)}
     return {**most, "socket": host.tmux.socket}
@@ -118,7 +118,7 @@ def not_before(delay: float | None, at: str | None) -> float | None:
 
 
 def held(act: Callable[P, R], *args: P.args, **named: P.kwargs) -> R:
-    """Do that under the lock of the state directory, which may be another machine's; raises StateError."""
+    """Call it under the lock of the state directory, which may be another machine's; raises StateError."""
     try:
         return act(*args, **named)
     except OSError as error:
@@ -176,7 +176,7 @@ class Moving:
 
 
 async def move_on(host: Host, _faults: list[str]) -> None:
-    """Without end, as Moving."""
+    """Keep the queue moving, without end; see Moving."""
     await run_async(Moving(host))
 
 
@@ -231,7 +231,7 @@ class Place:
 
 
 def waits(job: Job) -> bool:
-    """Whether nothing has become of a job that waited at the last look."""
+    """Whether a job that waited at the last check still does."""
     names = ("run.json", "exit.json", "turn.json", "job.json")
     return job.queued and [disk.is_there(str(job.folder), name) for name in names] == [False, False, False, True]
 
@@ -248,7 +248,7 @@ def places(host: Host, jobs: Sequence[Job], line: Line | None = None) -> dict[st
 
 
 def said(host: Host, job: Job) -> str:
-    """That it is queued, and why; empty when it is not."""
+    """`queued` and why, in words; empty when it is not."""
     place = places(host, [job]).get(job.id)
     return f"queued, {place}" if place else ""
 

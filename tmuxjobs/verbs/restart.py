@@ -52,7 +52,7 @@ def restart(host: Host, caller: Caller, job_id: str, *, env: Mapping[str, str] |
 
 
 def ready(host: Host, caller: Caller, spec: JobSpec, env: Mapping[str, str], *, held: bool) -> str:
-    """Start the job again; `held` back, it has all that it needs, in the slot of the one that runs."""
+    """Start the job again; with `held` its command waits, in the slot of the job that still runs."""
     slurm.refuse_partition(host, caller, spec.slurm)
     environment = execute.environment_of(host, env)
     asked = {
@@ -88,7 +88,7 @@ def ready(host: Host, caller: Caller, spec: JobSpec, env: Mapping[str, str], *, 
 
 
 def hand_over(host: Host, old: str, new: str) -> None:
-    """End the old job and let the new one go; on failure the new one is gone, and the error names the old one."""
+    """End the old job and let the new one start; on failure the new one is removed, and the error names the old one."""
     try:
         survivors = kill.kill(host, old).survivors
         if survivors:
@@ -106,7 +106,7 @@ def hand_over(host: Host, old: str, new: str) -> None:
 
 
 def let_go(host: Host, job_id: str) -> str | None:
-    """None once the command runs or has run, or why it does not."""
+    """Let the command start: None once it runs or has run, else why it does not."""
     try:
         host.store.let_go(job_id)
     except StateError as error:

@@ -1,4 +1,4 @@
-"""Typing what nobody may see: whether the terminal or the program hides it, tried where only the program can know."""
+"""Typing secrets: whether the terminal or the program hides them, tried with one character where only that shows it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ KEYS_BYTES = 64
 
 
 def hides(host: Host, job: Job, settings: Terminal | None) -> Hidden | None:
-    """Who does not show what is typed now: the terminal, or a program that asks for a password, as far as it says."""
+    """What hides typed text now: the terminal, or a program that seems to ask for a password; None for neither."""
     if settings is None or settings.echo:
         return None
     deadline = time.monotonic() + PROMPT_S
@@ -85,7 +85,7 @@ def is_unseen(host: Host, job: Job, pane: Pane, character: str, *, before: Scree
 
 
 def type(host: Host, job_id: str, data: bytes) -> bool:
-    """Type these bytes as they are, and keep nothing of them; False when it is too early for them.
+    """Type these bytes as they are, and record nothing of them; False when it is too early.
 
     Raises JobNotFound, JobEnded, and TmuxError when the job has no window.
     """

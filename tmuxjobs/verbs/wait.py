@@ -151,7 +151,7 @@ class Wait:
         )
 
     def counts(self) -> str:
-        """How many stand how, and which have failed: `3 jobs: 2 completed, 1 failed: test-1 (exit code 2)`."""
+        """How many jobs are in which state, and which failed: `3 jobs: 2 completed, 1 failed: test-1 (exit code 2)`."""
         words: dict[str, list[JobWait]] = {}
         for one in self.all:
             reason = one.result.reason if one.result is not None else "still waited for"
@@ -174,13 +174,13 @@ class Wait:
 
 
 def left_note(host: Host, job: Job) -> list[str]:
-    """Of a job that has ended: what it left running."""
+    """A note about what an ended job left running."""
     left = kill.left_running(host, job) if job.exit is not None else ()
     return [f"left running: {name_processes(left)}; `kill` ends it"] if left else []
 
 
 def one_time_notes(one: JobWait) -> list[str]:
-    """Said when the pattern did not show: it may stand in what was printed before."""
+    """A note for a pattern that was not found: it may be in earlier output."""
     if one.goal.pattern is None or one.cursor is not None or not one.begin:
         return []
     with contextlib.suppress(TimeoutError):
