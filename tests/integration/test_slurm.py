@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -508,6 +509,40 @@ def test_time_limit_of_slurm_is_told(jobs: Jobs, cluster: Cluster) -> None:
     cluster.run(cluster.program("scontrol") or "", "update", f"jobid={number}", "TimeLimit=0:01")
     status = ended(jobs, job_id, timeout=120)
     assert (status.status, status.reason) == ("killed", "slurm-timeout")
+
+
+def test_log_of_a_job_of_sbatch_is_the_command_s_alone(jobs: Jobs, cluster: Cluster) -> None:
+    crashed = by_sbatch(jobs, "echo r; kill -SEGV $$")
+    cancelled = by_sbatch(jobs, "echo r; exec sleep 1000")
+    shown(jobs, cancelled, "r\n")
+    cluster.run(cluster.program("scancel") or "", f"--name={cancelled}")
+    assert ended(jobs, crashed).exit_code == 128 + signal.SIGSEGV
+    assert ended(jobs, cancelled).reason == "slurm-cancelled"
+    assert [jobs.output(one).stdout for one in (crashed, cancelled)] == ["r\n", "r\n"]
+
+
+def test_log_of_a_cancelled_srun_has_one_line_of_slurm_s(jobs: Jobs) -> None:
+    job_id = in_slurm(jobs, "echo r; exec sleep 1000")
+    shown(jobs, job_id, "r\n")
+    jobs.kill(job_id)
+    first, *others = jobs.output(job_id).stdout.splitlines()
+    assert first == "r"
+    assert all(re.fullmatch(r"slurmstepd.*: error: \*\*\* STEP .* CANCELLED .*", line) for line in others)
+
+
+def test_job_of_sbatch_that_an_administrator_requeues_is_queued_and_runs_again(jobs: Jobs, cluster: Cluster) -> None:
+    job_id = by_sbatch(jobs, "echo r; [ -e went ] || { touch went; exec sleep 1000; }", cwd=os.environ["HOME"])
+    shown(jobs, job_id, "r\n")
+    status = wait_until(lambda: jobs.status(job_id), lambda status: "RUNNING" in status.slurm)
+    number, control = status.slurm.split()[1].rstrip(","), cluster.program("scontrol") or ""
+    cluster.run(control, "requeue", number)
+    assert jobs.status(job_id).status == "running"  # it was given as one that is not to be
+    cluster.run(control, "update", f"jobid={number}", "requeue=1")
+    cluster.run(control, "requeue", number)
+    wait_until(lambda: jobs.status(job_id).status, lambda status: status == "queued")
+    cluster.run(control, "update", f"jobid={number}", "StartTime=now")
+    assert ended(jobs, job_id, timeout=120).status == "completed"
+    assert jobs.output(job_id).stdout == "r\nr\n"
 
 
 @pytest.mark.parametrize("detach", ["true", "false"])

@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from tmuxjobs.system import processes
 
 SCRIPT = """#!/bin/sh
-exec >> {log} 2>&1
 umask {umask:04o}
 : > {end}.new
-cd {cwd} || exit
+cd {cwd} 2>> {log} || exit
 trap : HUP INT QUIT TERM USR1 USR2
-{command}
+(exec {command}) >> {log} 2>&1
 code=$?
 echo $code > {end}.new && mv {end}.new {end}
 exit $code
 """
-"""What Slurm says is not in the log. The traps are for the shell alone: what it runs has the signals as they were."""
+"""What Slurm and this shell say is not in the log: dash says "Terminated" to where a simple command's errors go, so
+that one is in parentheses. The traps are for the shell alone: what it runs has the signals as they were."""
 LOOK_S = 1.0
 """Between two looks at the log and the end, which another machine writes: no kernel tells of these."""
 AGAIN_S = 0.3
