@@ -512,7 +512,7 @@ def test_time_limit_of_slurm_is_told(jobs: Jobs, cluster: Cluster) -> None:
 
 
 def test_log_of_a_job_of_sbatch_is_the_command_s_alone(jobs: Jobs, cluster: Cluster) -> None:
-    crashed = by_sbatch(jobs, "echo r; kill -SEGV $$")
+    crashed = by_sbatch(jobs, "ulimit -c 0; echo r; kill -SEGV $$")
     cancelled = by_sbatch(jobs, "echo r; exec sleep 1000")
     shown(jobs, cancelled, "r\n")
     cluster.run(cluster.program("scancel") or "", f"--name={cancelled}")
