@@ -8,7 +8,7 @@ to be used, and for raw output, which was asked for. Lines of ours that stand be
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -94,6 +94,7 @@ class Output(Answer):
     After typing, `waits_for`, `exit_code` and `full_screen` (the output ends with the screen) say what came of it.
     """
 
+    gives_output: ClassVar[bool] = True
     stdout: Lines
     stderr: Lines = ""
     cursor: int

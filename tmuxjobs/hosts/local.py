@@ -145,6 +145,19 @@ class Host:
         )
         return self.machine.of_pane(pane)
 
+    def alive_of(self, job: Job, named: Sequence[ProcessRecord]) -> tuple[ProcessRecord, ...]:
+        """Which of these processes from the job's record still live, with their current names."""
+        if not self.is_here(job.run):
+            return ()
+        return tuple(living for one in named if (living := self.machine.as_now(one)))
+
+    def left_running(self, job: Job) -> tuple[ProcessRecord, ...]:
+        """The processes that outlived the command, of an ended job or of one that runs on in the background."""
+        if job.exit is not None:
+            return self.alive_of(job, job.exit.left_running)
+        ended = isinstance(job.state, Running) and job.state.command_ended is not None and not job.state.awaits_tmux
+        return tuple(self.machine.below(job.run.pid)) if ended and job.run is not None and self.is_here(job.run) else ()
+
     def is_here(self, run: RunRecord | None) -> bool:
         """Whether the pids of that record are of this boot and this pid namespace."""
         here = self.machine.here()

@@ -22,7 +22,7 @@ from tmuxjobs.system import probes
 from tmuxjobs.system.watch import Watch
 from tmuxjobs.text import matching, paging, patterns
 from tmuxjobs.text.log import log_size
-from tmuxjobs.verbs import attempts, kill, output, prompts, queue
+from tmuxjobs.verbs import attempts, output, prompts, queue
 from tmuxjobs.verbs.prompts import QUIET_S, Prompt
 
 CHARS_MAX = 400_000
@@ -212,7 +212,7 @@ class JobWait:
         # What ends along with the command has a moment to do so.
         self._background_at = self._background_at or time.monotonic()
         left_s = self._background_at + SETTLE_S - time.monotonic()
-        left = kill.left_running(self.host, self.job)
+        left = self.host.left_running(self.job)
         if left_s > 0 or not left:
             self.pause_s = min(self.pause_s, max(left_s, PROBE_S))
             return None

@@ -9,7 +9,7 @@ import contextlib
 import os
 import signal as signals
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from tmuxjobs.answers import Kill
 from tmuxjobs.arguments import checked_seconds
@@ -17,7 +17,7 @@ from tmuxjobs.errors import InvalidInput, JobEnded, JobNotFound, StateError, Tmu
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.job_answers import Edited, name_processes
 from tmuxjobs.models import ProcessRecord
-from tmuxjobs.states import Job, Running
+from tmuxjobs.states import Job
 from tmuxjobs.verbs import events, queue, slurm
 from tmuxjobs.verbs.waiter import Watched, run
 
@@ -159,26 +159,11 @@ def end_removed(host: Host, job_id: str, runner: int, start: str) -> Kill:
     return Kill(job_id=job_id, status="killed", detail="ended; nothing is known of it, for its folder was removed")
 
 
-def alive_of(host: Host, job: Job, named: Sequence[ProcessRecord]) -> tuple[ProcessRecord, ...]:
-    """Which of these processes from the job's record still live, with their current names."""
-    if not host.is_here(job.run):
-        return ()
-    return tuple(living for one in named if (living := host.machine.as_now(one)))
-
-
-def left_running(host: Host, job: Job) -> tuple[ProcessRecord, ...]:
-    """The processes that outlived the command, of an ended job or of one that runs on in the background."""
-    if job.exit is not None:
-        return alive_of(host, job, job.exit.left_running)
-    ended = isinstance(job.state, Running) and job.state.command_ended is not None and not job.state.awaits_tmux
-    return tuple(host.machine.below(job.run.pid)) if ended and job.run is not None and host.is_here(job.run) else ()
-
-
 def leftovers(host: Host, job: Job) -> tuple[ProcessRecord, ...]:
     """The processes of an ended job that still live."""
     if job.exit is None:
         return host.left(job).ours
-    return alive_of(host, job, job.exit.left_running + job.exit.survivors)
+    return host.alive_of(job, job.exit.left_running + job.exit.survivors)
 
 
 def end_processes(

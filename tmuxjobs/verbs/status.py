@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from tmuxjobs import verbs
 from tmuxjobs.arguments import Scope
 from tmuxjobs.contract import labels
 from tmuxjobs.errors import HostError, InvalidInput, apart
@@ -20,15 +21,7 @@ from tmuxjobs.models import STATUSES, Caller, Status
 from tmuxjobs.policy import callers
 from tmuxjobs.states import InSlurmQueue, Job, Lost, Running
 from tmuxjobs.text.log import log_size
-from tmuxjobs.verbs import (
-    attempts,
-    hold,
-    kill,
-    output,
-    prompts,
-    queue,
-    slurm,
-)
+from tmuxjobs.verbs import attempts, queue
 
 
 def list(
@@ -99,8 +92,9 @@ def _listed(
 
     shown = sorted(found, key=place)[:limit]
     asked = {}
-    with contextlib.suppress(HostError):
-        asked = prompts.prompts(host, [job for job in shown if job.runs], faults=damaged)
+    if runs := [job for job in shown if job.runs]:
+        with contextlib.suppress(HostError):
+            asked = verbs.prompts.prompts(host, runs, faults=damaged)
     names = labels(job.spec.caller.project for job in shown)
     places = queue.places(host, shown, line)
     jobs = []
@@ -192,8 +186,8 @@ def _status(host: Host, job_id: str) -> JobStatus:
     job = host.look(job_id)
     place = queue.places(host, [job], line).get(job_id)
     ended, run = job.exit, job.run
-    prompt = prompts.prompt(host, job) if job.runs else None
-    people = hold.people(host, job_id) if job.runs else hold.People()
+    prompt = verbs.prompts.prompt(host, job) if job.runs else None
+    people = verbs.hold.people(host, job_id) if job.runs else verbs.hold.People()
     left = host.left(job)
     summary = _summary(host, job, place)
     return JobStatus(
@@ -205,7 +199,7 @@ def _status(host: Host, job_id: str) -> JobStatus:
         log_path=host.log_path(job.log),
         stderr_path=host.log_path(job.stderr) if job.stderr else None,
         attach=host.attach_line(job),
-        log=output.log_state(job),
+        log=verbs.output.log_state(job),
         log_bytes=ended.log.bytes if ended and ended.log else log_size(job.log),
         waiting_for_input=prompt is not None,
         prompt=prompt.text if prompt else None,
@@ -214,8 +208,8 @@ def _status(host: Host, job_id: str) -> JobStatus:
         # Those of an adopted process are known only to tmux, its parent, and those of a job in Slurm there.
         cpu=ended.cpu_user_s + ended.cpu_system_s if ended and not (job.spec.adopted or job.spec.slurm) else None,
         max_rss_bytes=ended.max_rss_bytes if ended and not (job.spec.adopted or job.spec.slurm) else None,
-        slurm=slurm.described(host, job),
-        survivors=kill.alive_of(host, job, ended.survivors) if ended else left.ours,
+        slurm=verbs.slurm.described(host, job),
+        survivors=host.alive_of(job, ended.survivors) if ended else left.ours,
         not_touched=left.doubt,
         watchers=people.watchers,
         typed_ago=people.typed_ago,
@@ -253,7 +247,7 @@ def _summary(host: Host, job: Job, place: queue.Place | None) -> dict[str, Any]:
         "reason": reason,
         "runtime": host.runtime(job),
         **attempts.summary(job),
-        "left_running": kill.left_running(host, job),
+        "left_running": host.left_running(job),
         "runtime_is_exact": host.knows_runtime(job),
         **({"waits_for": "approval"} if job.awaits_approval else {}),
         "group": job.spec.queue.group or None if job.spec.queue else None,

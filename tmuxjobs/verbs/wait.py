@@ -32,7 +32,7 @@ from tmuxjobs.policy import callers
 from tmuxjobs.states import Job
 from tmuxjobs.system.watch import Watch, watching
 from tmuxjobs.text import matching
-from tmuxjobs.verbs import events, kill, output, queue
+from tmuxjobs.verbs import events, output, queue
 from tmuxjobs.verbs.job_wait import CHARS_MAX, Goal, JobWait, goal
 from tmuxjobs.verbs.waiter import unheard, waits, waits_async
 
@@ -175,7 +175,7 @@ class Wait:
 
 def left_note(host: Host, job: Job) -> list[str]:
     """A note about what an ended job left running."""
-    left = kill.left_running(host, job) if job.exit is not None else ()
+    left = host.left_running(job) if job.exit is not None else ()
     return [f"left running: {name_processes(left)}; `kill` ends it"] if left else []
 
 
