@@ -35,7 +35,7 @@ ENDS_WITH_SCREEN = "a full-screen program: stdout ends with its screen"
 
 
 def without_notes(shown: dict[str, Any], *said: str) -> dict[str, Any]:
-    """The fields, where others have these parts of the note."""
+    """The fields, with these parts removed from the note, since other fields have them."""
     note = "; ".join(part for part in shown.pop("note", "").split("; ") if part not in said)
     return shown | ({"note": note} if note else {})
 
@@ -54,7 +54,7 @@ class Started(Answer):
     note: Line = ""
 
     def text(self) -> str:
-        """The id and where to look, and what else is to be said."""
+        """The id, where to look, and the notes."""
         there = f" on {self.host}" if self.host else ""
         if self.reused:
             note = f"\nnote: {self.note}" if self.note else ""
@@ -169,7 +169,7 @@ class Waited(Answer):
     failed: tuple[str, ...] = ()
 
     def fields(self) -> dict[str, Any]:
-        """Of several jobs all but the reason stands with each; the note and `prompt` say what no other field does."""
+        """Of several jobs each has its own, but for the reason; the note and `prompt` say only what no other field does."""
         shown = super().fields()
         if self.jobs or (self.status in OPEN and self.reason != "timeout"):
             shown.pop("runtime", None)
@@ -190,7 +190,7 @@ class Waited(Answer):
         return without_notes(shown, *filter(self.is_said, self.note.split("; ")))
 
     def is_said(self, part: str) -> bool:
-        """Whether the fields have what a part of the note says: how a job ended, how many did so."""
+        """Whether the fields already say what a part of the note does: how a job ended, or how many have."""
         if self.reason in ("pattern", "fail_pattern"):  # the note has a line of the job's
             return False
         counts = f"{len(self.jobs)} jobs: " if self.jobs else "\n"
@@ -228,7 +228,7 @@ class Ran(Waited, Started):
     asked_to_wait: bool = Field(default=True, exclude=True)
 
     def fields(self) -> dict[str, Any]:
-        """The output is here already: where to look is of use while it runs, or where nobody asked for more."""
+        """Without where to look, which is of no use once the output is here, unless the job runs or no wait was asked for."""
         shown = super().fields()
         if self.asked_to_wait:
             shown.pop("log_path", None)
@@ -275,7 +275,7 @@ class Found(Answer):
     note: Line = ""
 
     def fields(self) -> dict[str, Any]:
-        """Which stream a match is of goes without saying where there is one; a cursor is where more may come."""
+        """Without the stream of a match where there is only one, and without cursors where nothing more can come."""
         shown = super().fields()
         if self.status not in OPEN and not self.more:
             shown.pop("cursor", None)
@@ -358,7 +358,7 @@ class HoldAnswer(Answer):
     detail: Line
 
     def text(self) -> str:
-        """Whose it is now."""
+        """Who has the job now."""
         return f"{self.job_id}: {self.detail}."
 
 
@@ -370,7 +370,7 @@ class Approval(Answer):
     detail: Line
 
     def text(self) -> str:
-        """What becomes of it now."""
+        """What happens to the job now."""
         return f"{self.job_id}: {self.detail}."
 
 
@@ -384,7 +384,7 @@ class Kill(Answer):
     not_touched: tuple[ProcessRecord, ...] = ()
 
     def fields(self) -> dict[str, Any]:
-        """How it was killed is said where it is not as usual."""
+        """How it was killed is included only where that was unusual."""
         shown = super().fields()
         if (self.status, self.detail) == ("killed", "killed on request, SIGTERM"):
             shown.pop("detail", None)
@@ -413,7 +413,7 @@ class Kills(Answer):
 
 
 class Finding(Model):
-    """One thing that `doctor` looked at: `text` says what is so and, when it is not `ok`, what to do."""
+    """One finding of `doctor`: `text` says what it found and, when that is not `ok`, what to do."""
 
     name: str
     ok: bool

@@ -53,7 +53,7 @@ class JobSummary(Answer):
     host: Line | None = None
 
     def fields(self) -> dict[str, Any]:
-        """Those that do not follow from others."""
+        """The fields that do not follow from others."""
         shown = super().fields()
         if self.reason == "exit":
             shown.pop("reason", None)
@@ -66,7 +66,7 @@ class JobSummary(Answer):
 
     @property
     def how(self) -> str:
-        """What its status leaves open: the exit code of a failure, what killed it; empty where there is no more."""
+        """What the status leaves open: a failure's exit code, or what killed it; else empty."""
         if self.status in OPEN:
             ready = {True: "ready", False: "not ready", None: ""}[self.ready]
             attempt = f"attempt {self.attempts}" if self.attempts > 1 and not self.reason else ""
@@ -252,7 +252,7 @@ class Edited(Answer):
     detail: Line
 
     def text(self) -> str:
-        """Its place and why it waits, or how it is."""
+        """Its place in the queue and why it waits, or its state."""
         return f"{self.job_id}: {self.detail}."
 
 
@@ -283,7 +283,7 @@ def _brief(value: Any) -> Any:
 
 
 def in_doubt(processes: tuple[ProcessRecord, ...]) -> str:
-    """What to say of processes that nobody can prove to be a job's."""
+    """A note about processes that may be the job's, without proof."""
     return f"May be left of it, but nothing proves it, so `kill` does not touch: {name_processes(processes)}."
 
 

@@ -25,7 +25,7 @@ NUMBERS = {
 
 
 def run(words: Sequence[str]) -> bool:
-    """Whether this command line is plain; then its command has run."""
+    """Run the command if its command line is plain; whether it was."""
     verb, *rest = words
     options: dict[str, bool | int] = {}
     ids = []

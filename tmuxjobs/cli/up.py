@@ -92,7 +92,7 @@ class Plan:
 
     @classmethod
     def found(cls, folder: Path) -> Plan:
-        """That of the nearest file upward with jobs in it; raises InvalidInput without one, SettingsError."""
+        """The plan of the nearest file upward with jobs; raises InvalidInput when there is none, SettingsError."""
         for above in (folder, *folder.parents):
             if (path := above / PROJECT_FILE).exists() and (plan := cls.of_toml(path)) is not None:
                 return plan
@@ -138,14 +138,14 @@ class Plan:
         return cls(path, found)
 
     def chosen(self, names: Sequence[str]) -> list[Planned]:
-        """Those, and all that they come after, in order; without names all. Raises InvalidInput."""
+        """The named jobs and all that they come after, in order; without names all. Raises InvalidInput."""
         wanted = {planned.name for planned in self.named(names)}
         for planned in reversed(list(self.jobs.values())):
             wanted |= set(planned.after) if planned.name in wanted else set()
         return [planned for planned in self.jobs.values() if planned.name in wanted]
 
     def named(self, names: Sequence[str]) -> list[Planned]:
-        """Those alone, in order; without names all. Raises InvalidInput."""
+        """The named jobs alone, in order; without names all. Raises InvalidInput."""
         for name in names:
             if name not in self.jobs:
                 raise InvalidInput(f"{self.file} has no job '{name}'; there are {', '.join(self.jobs)}.")
@@ -248,7 +248,7 @@ LOOK_MS = 500
 
 @dataclass
 class Row:
-    """What became of one job: `how` in words, and whether that is as it should be."""
+    """The outcome for one job: `how` in words, and whether it is as it should be."""
 
     name: str
     job_id: str
@@ -359,7 +359,7 @@ def start(jobs: Jobs, chosen: list[Planned]) -> dict[str, Row]:
 
 
 def settle(jobs: Jobs, planned: Planned, row: Row, awaited: bool, deadline: float) -> bool:
-    """Wait for what the job is to come to, and say how it stands; whether the time was over first."""
+    """Wait until the job is ready or ended, as needed, and fill in its row; whether the time was over first."""
     if not row.job_id:
         return False
     reason = ""

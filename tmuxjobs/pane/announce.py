@@ -59,19 +59,19 @@ def hook_environment(folder: str, record: dict[str, Any], end: End) -> dict[str,
 
 
 def speaks(job: dict[str, Any], end: End) -> bool:
-    """Whether people are to be told that the job ended so."""
+    """Whether people are notified of such an end."""
     notify = job.get("notify", "always")
     return bool(notify == "always" or (notify == "failure" and end.state != "completed"))
 
 
 def notice(job: dict[str, Any], words: str) -> list[list[str]]:
-    """The tmux commands by which our session shows them that."""
+    """The tmux commands that show the notice in our session."""
     session = ["set-option", "-t", f"={job.get('session', 'mcp-jobs')}:"]
     return [[*session, "@tmuxjobs_notice_at", str(int(time.time()))], [*session, "@tmuxjobs_notice", words]]
 
 
 def run_hook(command: str, env: dict[str, str]) -> None:
-    """Run it apart from us: it holds up nothing, and a closed window does not end it."""
+    """Run it in a process of its own: it delays nothing, and a closed window does not end it."""
     if os.fork():
         return
     try:

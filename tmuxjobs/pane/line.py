@@ -26,7 +26,7 @@ RETRY_S = 2.0
 
 
 class Failed(Exception):
-    """What became of a job before it, so that the turn of one that waits can never come."""
+    """A job that it comes after ended in a way that lets its turn never come."""
 
 
 def groups(state: str) -> dict[str, dict[str, Any]]:
@@ -65,7 +65,7 @@ class Line:
             self.count()
 
     def count(self) -> None:
-        """Who has a slot: jobs that run, or are about to. Their records and processes tell, and no counter."""
+        """Count who has a slot: jobs that run or are about to, by their records and processes, not by a counter."""
         marks = os.path.join(self.state, "open", self.here.machine)
         for job_id in os.listdir(marks) if os.path.isdir(marks) else ():
             folder = queue.folder_of(self.state, job_id)
@@ -101,14 +101,14 @@ class Line:
             self.members[group] = self.members.get(group, 0) + 1
 
     def before(self, entry: queue.Entry) -> str:
-        """What it waits for, of the jobs that it comes after; raises Failed."""
+        """The jobs it comes after that it still waits for; raises Failed."""
         if not entry.befores:
             return ""
         said = [self.came(one) for one in queue.befores(self.state, entry)]
         return next(filter(None, said), "")
 
     def came(self, one: str) -> str:
-        """Empty once that has come which is needed of a job; raises Failed when it cannot come any more."""
+        """Empty once the other job has come to what is needed; raises Failed when it cannot any more."""
         if one not in self.known:
             try:
                 self.known[one] = self.looked(*one.partition(":")[::2])
@@ -145,7 +145,7 @@ class Line:
         raise Failed(f"{job_id} was {'lost' if job is not None else 'removed, so nobody knows how it ended'}")
 
     def may_start(self, entry: queue.Entry) -> bool:
-        """Whether it can where there is room."""
+        """Whether it may start when there is room."""
         if entry.not_before > self.now:
             self.look_s = min(self.look_s, entry.not_before - self.now)
             return False
@@ -155,7 +155,7 @@ class Line:
             return False
 
     def full(self, entry: queue.Entry) -> str:
-        """Why none of its kind may start now."""
+        """Why no job with its limits may start now."""
         group = self.groups.get(entry.group, {})
         if group.get("paused"):
             return f"group {entry.group} is paused"
@@ -169,7 +169,7 @@ class Line:
         return ""
 
     def gave_back(self, entry: queue.Entry) -> str:
-        """Why its last turn came to nothing, until it is tried again."""
+        """Why its last turn failed, until it is tried again."""
         turn = queue.record(queue.folder_of(self.state, entry.job_id), "turn.json", files.TURN)
         if turn is None or not turn.get("why"):
             return ""
@@ -237,7 +237,7 @@ class Line:
         )
 
     def next(self) -> tuple[queue.Entry, dict[str, Any]] | None:
-        """Whose turn it is; call it under the lock, after `skip_failed`."""
+        """The entry whose turn it is; call it under the lock, after `skip_failed`."""
         while (entry := self.first()) is not None:
             folder = queue.folder_of(self.state, entry.job_id)
             job = queue.record(folder, "job.json", files.JOB)

@@ -52,7 +52,7 @@ LOG_S: Final = 60.0
 
 
 class Counted(logging.Filter):
-    """Lets an error through and holds back its like for LOG_S, then says how many: nobody can fill a disk with them."""
+    """Logs an error once and counts its repetitions for LOG_S, so that nobody can fill a disk with them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class Connection(H11Protocol):
         self._unread_since = None
 
     def overdue(self, now: float) -> bool:
-        """Whether it has had its time for what it does, which it may forever only while it is answered."""
+        """Whether its time is over; there is no bound only while it is being answered."""
         if self.transport.is_closing():
             # Closing waits until what was written has been read.
             self._closing_since = self._closing_since or now
@@ -157,7 +157,7 @@ here: ContextVar[Connection] = ContextVar("here")
 
 
 class OneToken(TokenVerifier):
-    """Lets in who knows the token that is in the file now."""
+    """Lets in requests with the token that is in the file now."""
 
     def __init__(self, path: Path, value: Callable[[], str]) -> None:
         super().__init__()

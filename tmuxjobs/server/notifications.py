@@ -41,7 +41,7 @@ class EndsTold(Middleware):
         self.clients: dict[str, Seen] = {}
 
     def connected(self) -> None:
-        """The client of stdio starts at now."""
+        """A client on stdio hears of ends from now on."""
         with self._seen("").asks():
             self._news(())
 
@@ -87,7 +87,7 @@ class EndsTold(Middleware):
             return result
 
     async def _earlier(self, seen: Seen, tool: str) -> str:
-        """What a client that is new should know once of the jobs of its project: "1 running, 2 failed, 1 lost"."""
+        """What a new client is told once of its project's jobs: "1 running, 2 failed, 1 lost"."""
         if not seen.is_new:
             return ""
         seen.is_new = False
@@ -149,7 +149,7 @@ def client_of(context: Context | None) -> str | None:
 
 
 def who_asks() -> Callable[[], Caller]:
-    """Tells who calls a tool now: what the client said of itself, and its session with this server.
+    """A function that says who calls a tool now: the client's name and version, and its session with this server.
 
     A client that has none, as over HTTP in the modern era, is known by its name and this server.
     """

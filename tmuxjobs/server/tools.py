@@ -408,13 +408,13 @@ def build_server(settings: Settings, *, opened: Callable[..., Jobs] = Jobs.open,
 
 
 def conditions_of(**asked: Unpack[Conditions]) -> Conditions:
-    """Those that were asked for."""
+    """The conditions that were given."""
     given = {name: value for name, value in asked.items() if value is not None}
     return cast(Conditions, given)
 
 
 def bounded(waited: Waited, asked_s: float, most_s: float) -> Waited:
-    """Says that a call may not wait for so long, where that is why it ended."""
+    """The answer, with a note when the bound of one call is what ended the wait."""
     if waited.reason != "timeout" or asked_s <= most_s:
         return waited
     return waited.model_copy(update={"note": f"{waited.note}; {most_s:g} s is the most for one call"})
@@ -427,7 +427,7 @@ async def _load() -> None:
 
 
 async def _for_ever(work: Callable[[list[str]], Awaitable[object]], pause_s: float, *, after_s: float) -> None:
-    """Do it again and again, whatever happens; each fault is said once on stderr."""
+    """Repeat the work, whatever happens; each fault is printed once on stderr."""
     await asyncio.sleep(after_s)
     said: set[str] = set()
     while True:

@@ -95,7 +95,7 @@ def result_of(answer: Answer) -> ToolResult:
 
 
 def with_short_rulers(answer: M) -> M:
-    """An agent pays for each character of a line that only divides."""
+    """The text with short rulers: an agent pays for each character."""
     changed: dict[str, Any] = {}
     for name in ("stdout", "stderr"):
         if text := getattr(answer, name, ""):

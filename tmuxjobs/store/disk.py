@@ -125,7 +125,7 @@ def is_there(folder: str, name: str) -> bool:
 
 
 def is_exposed(path: Path) -> bool:
-    """Whether others on this machine may look into it."""
+    """Whether other users of this machine may read it."""
     try:
         return bool(path.lstat().st_mode & 0o077)
     except OSError:  # gone meanwhile
@@ -162,7 +162,7 @@ def is_own_folder(path: str | Path) -> bool:
 
 
 def is_ours(root: Path, path: Path) -> bool:
-    """Whether we make files of that name and kind in that place of the state directory `root`."""
+    """Whether this is a file that we make, by its name, kind and place in the state directory `root`."""
     names = IN_ROOT if path.parent == root else IN_JOB
     if not names.fullmatch(path.name):
         return False
@@ -193,7 +193,7 @@ def _proof(folder: Path) -> str | None:
 
 
 def discard(root: Path, path: Path) -> None:
-    """Remove a file or a job's folder, as far as they are ours; what cannot be removed stays for a later look.
+    """Remove a file or a job's folder, as far as they are ours; what cannot be removed now stays for later.
 
     Killed at any point, what is left is seen by `Store.half_made`.
     """

@@ -89,7 +89,7 @@ SALT = re.compile(rb"([0-9a-f]{16}) ([0-9]{1,15})\n")
 
 
 class Index:
-    """Of one state directory. What writes is called under the lock."""
+    """The index of one state directory. Call what writes under the lock."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -129,7 +129,7 @@ class Index:
         return sorted(job_ids, key=lambda job_id: _number(job_id, salt, first), reverse=True)
 
     def forget_salt(self) -> None:
-        """It was written by another."""
+        """Read the salt anew: another process has written it."""
         self._salt = None
 
     def _salted(self) -> tuple[int, int] | None:
@@ -166,7 +166,7 @@ class Index:
         disk.replace(self.root, self.root / "indexed", str(self._last()).encode())
 
     def mark(self, job_id: str, machine: str = "") -> None:
-        """Write down that the job has not ended."""
+        """Mark the job as one that has not ended."""
         folder = self.open / (machine if ID.fullmatch(machine) else processes.machine_id())
         try:
             for one in (self.open, folder):
@@ -176,7 +176,7 @@ class Index:
             raise disk.unusable(self.root, error) from None
 
     def unmark(self, job_id: str) -> None:
-        """The job has an exit record, or is not a job any more."""
+        """Remove the mark of a job that has an exit record, or is none any more."""
         for folder in self.folders():
             with contextlib.suppress(OSError):
                 os.unlink(os.path.join(folder, job_id))

@@ -210,7 +210,7 @@ class Typed:
 
 
 def note_typed(folder: Path, at: int, text: str) -> None:
-    """Write down what is about to be typed; what is long was pasted, and only its first lines are kept."""
+    """Record what is about to be typed; of a long text, which was pasted, only the first lines."""
     salt = secrets.token_bytes(SALT_BYTES)
     lines = []
     for line in filter(None, text[:LINE_BYTES].split("\n")):

@@ -178,7 +178,7 @@ class Store:
         return folder
 
     def _clear_marks(self) -> None:
-        """Finish what others on this machine were killed over: under the lock none of them makes or removes a job."""
+        """Finish what killed processes of this machine left undone; under the lock no other makes or removes a job."""
         # Another machine may see a newer listing of the folder of its marks: NFS caches them for a minute.
         for name in self.index.marked(processes.machine_id()):
             folder = self.jobs / name
@@ -246,7 +246,7 @@ class Store:
         return [record for record in found if record is not None]
 
     def has_ended(self, job_id: str) -> bool:
-        """Whether there is an exit record; one look at a name, cheaper than reading it."""
+        """Whether there is an exit record; cheaper than reading it."""
         return disk.is_there(os.path.join(self.jobs, job_id), "exit.json")
 
     def read(self, job_id: str) -> Record:
@@ -315,7 +315,7 @@ class Store:
         disk.replace(self.root, path, data, sync=sync)
 
     def request_stop(self, job_id: str, *, signal: str, grace_s: float) -> None:
-        """Lay down what the runner reads when it is signalled; without it, it ends the job as it does by default."""
+        """Write the request that the runner reads when it is signalled; without one it ends the job as by default."""
         request = json.dumps({"signal": signal, "grace_s": grace_s})
         try:
             self._write(self.folder(job_id) / "stop.json", request.encode())
@@ -325,18 +325,18 @@ class Store:
                 (self.folder(job_id) / "stop.json").unlink()
 
     def note_pressed(self, job_id: str, key: str) -> None:
-        """Let the runner know of a key that interrupts programs, before it is pressed: it may be asked who did it."""
+        """Record an interrupting key before it is pressed, so that the runner can say who ended the program."""
         with contextlib.suppress(StateError):  # a full disk
             pressed = {"key": key, "monotonic": time.monotonic()}
             self._write(self.folder(job_id) / "pressed.json", json.dumps(pressed).encode())
 
     def forget_pressed(self, job_id: str) -> None:
-        """Something else is typed now: what the program ends by is no longer that key."""
+        """Forget the key: something else is typed now, so it is not what ends the program."""
         with contextlib.suppress(OSError):
             (self.folder(job_id) / "pressed.json").unlink()
 
     def withdraw_stop(self, job_id: str) -> None:
-        """Take away a request that came too late: the runner has ended without a look at it."""
+        """Remove a request that came too late: the runner has ended without reading it."""
         with contextlib.suppress(OSError):  # the runner has taken it, or the job was removed
             (self.folder(job_id) / "stop.json").unlink()
 
@@ -358,7 +358,7 @@ class Store:
         queue.leave(str(self.root), job_id)
 
     def _clear_aside(self, job_id: str) -> None:
-        """Remove what others were killed over while they made or removed that job."""
+        """Remove what killed processes left of making or removing that job."""
         for path in (self.jobs / f".new-{job_id}", self.jobs / f".removed-{job_id}"):
             if self._is_half_made(path):
                 disk.discard(self.root, path)
@@ -409,7 +409,7 @@ class Store:
         return [path for path in found if disk.is_exposed(path)]
 
     def mark_reported(self, job_id: str) -> None:
-        """Note that an agent was answered now how the job stands."""
+        """Record that an agent has just been answered about the job."""
         folder = self.folder(job_id)
         with contextlib.suppress(OSError):  # a full disk, or it was removed: the agent hears of it once more
             if disk.is_own_folder(folder):
@@ -417,14 +417,14 @@ class Store:
                 os.utime(folder / "told", follow_symlinks=False)
 
     def reported_at(self, job_id: str) -> float:
-        """When an agent was last answered how the job stands, in s since the epoch; 0 for never."""
+        """When an agent was last answered about the job, in s since the epoch; 0 for never."""
         try:
             return (self.folder(job_id) / "told").lstat().st_mtime
         except OSError:
             return 0.0
 
     def transient(self, job_id: str) -> list[Path]:
-        """What is in the job's folder that belongs there only while it runs."""
+        """The files in the job's folder that belong there only while it runs."""
         try:
             inside = list(self.folder(job_id).iterdir())
         except OSError:  # it is being removed
@@ -432,7 +432,7 @@ class Store:
         return [path for path in inside if disk.IN_RUN.fullmatch(path.name) and disk.is_ours(self.root, path)]
 
     def forget_environment(self, job_id: str) -> None:
-        """Remove what only a runner reads, of a job that has none and gets none any more."""
+        """Remove the file that only a runner reads, of a job that has no runner and gets none."""
         path = self.folder(job_id) / "env"
         if disk.is_ours(self.root, path):
             disk.unlink(path)

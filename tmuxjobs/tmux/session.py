@@ -54,7 +54,7 @@ def locale_name(environ: Mapping[str, str]) -> str:
 
 
 class Tmux:
-    """Our session. Nothing is asked of tmux before a method needs it.
+    """Our session. Calls tmux only when a method needs it.
 
     `root` is the mark of our state directory: panes of the jobs of another are not ours.
     """
@@ -146,7 +146,7 @@ class Tmux:
         return int(answer.stdout[0]) if answer.returncode == 0 and answer.stdout else None
 
     def ensure_session(self, welcome: Sequence[str], look_of_it: Sequence[tuple[str, str]]) -> None:
-        """Make our session if there is none, with `welcome` (an argv) in its first window, and give it its look."""
+        """Make our session if there is none, with `welcome` (an argv) in its first window, and set its options."""
         target = f"={self.session}"
         version = f"look-{zlib.crc32(repr(look_of_it).encode()):x}"
         facts = (";", "show-options", "-sv", "exit-unattached", ";", "show-options", "-qv", "-t", f"{target}:", LOOK)
@@ -304,7 +304,7 @@ class Tmux:
         return self.run("if-shell", "-F", "-t", place.pane_id, same, set_it, ";", *show) == [job_id]
 
     def give_back(self, place: Place) -> None:
-        """Take our mark from a pane that was not adopted after all, and give its window its own name."""
+        """Remove our mark from a pane that was not adopted after all, and give its window its name back."""
         automatic = ("set-option", "-wu", "-t", place.pane_id, "automatic-rename")
         marks = [word for name in (MARK, ROOT) for word in (";", "set-option", "-pu", "-t", place.pane_id, name)]
         # tmux runs `#(...)` in a name.
@@ -338,7 +338,7 @@ class Tmux:
         self.server.cmd(*words[1:])
 
     def tell(self, words: str) -> None:
-        """Show them in our session for a while, and ring; nothing where there is none."""
+        """Show these notices in our session for a while, and ring; does nothing without a session."""
         session = f"={self.session}:"
         page = self.server.cmd("show-options", "-qv", "-t", session, WELCOME).stdout
         notice = [("@tmuxjobs_notice_at", str(int(time.time()))), ("@tmuxjobs_notice", words)]
@@ -407,7 +407,7 @@ class Opening:
         self.note(tmux.server.cmd(*command, timeout=60.0))
 
     def note(self, answer: Any) -> None:
-        """What a call has answered."""
+        """Take in what the call has answered."""
         if answer.stdout and answer.stdout[0].isdigit():
             # Also when it failed: what a user's hook says against it comes after the window is there.
             self.pid = int(answer.stdout[0])
