@@ -169,7 +169,7 @@ class Waited(Answer):
     failed: tuple[str, ...] = ()
 
     def fields(self) -> dict[str, Any]:
-        """Of several jobs each has its own, but for the reason; the note and `prompt` say only what no other field does."""
+        """Each of several jobs has its own, but for the reason; note and `prompt` say only what no other field does."""
         shown = super().fields()
         if self.jobs or (self.status in OPEN and self.reason != "timeout"):
             shown.pop("runtime", None)
@@ -228,7 +228,7 @@ class Ran(Waited, Started):
     asked_to_wait: bool = Field(default=True, exclude=True)
 
     def fields(self) -> dict[str, Any]:
-        """Without where to look, which is of no use once the output is here, unless the job runs or no wait was asked for."""
+        """Says where to look only while the job runs, or when no wait was asked for: else the output is here."""
         shown = super().fields()
         if self.asked_to_wait:
             shown.pop("log_path", None)
