@@ -119,7 +119,7 @@ def _at_file(given: str) -> Place:
                 sock.close()
                 raise
     except RuntimeError:
-        raise InvalidInput(f"'{given}' begins with the home of a user that there is not.") from None
+        raise InvalidInput(f"'{given}' begins with the home of a user who does not exist.") from None
     except (OSError, ValueError) as error:
         said = _reason(error) if isinstance(error, OSError) else error
         raise InvalidInput(f"'{given}' cannot be served on ({said}); give another path.") from None

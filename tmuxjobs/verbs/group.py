@@ -37,7 +37,7 @@ def group(
     if pause and resume:
         raise InvalidInput("Give pause or resume, not both.")
     if jobs and not pause:
-        raise InvalidInput("jobs goes with pause: `resume` lets those go on that the pause has stopped.")
+        raise InvalidInput("jobs goes with pause; `resume` resumes the jobs that the pause has stopped.")
     if limit is not None and not 0 <= limit <= LIMIT:
         raise InvalidInput(f"limit is a whole number from 0 (none) to {LIMIT}, not {limit}.")
     if limit is None and not pause:

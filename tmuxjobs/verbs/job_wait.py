@@ -119,7 +119,7 @@ class JobWait:
         self.job = host.look(job_id)
         self.path = self.job.log
         if goal.ready and not self.job.spec.ready_when:
-            raise InvalidInput(f"Job '{job_id}' was started without `ready_when`: nothing tells that it is ready.")
+            raise InvalidInput(f"Job '{job_id}' was started without `ready_when`, so nothing says when it is ready.")
         self.tells_pause = False
         self.result: WaitResult | None = None
         self.pause_s = RECHECK_S

@@ -215,7 +215,7 @@ def set_paused(host: Host, job_id: str, *, paused: bool) -> Edited:
     if job.queued:
         raise InvalidInput(f"Job '{job_id}' waits for its turn: pause its group, or `kill` cancels it.")
     if job.status == "queued":
-        raise InvalidInput(f"Job '{job_id}' is {job.detail}: nothing of it runs that could be paused.")
+        raise InvalidInput(f"Job '{job_id}' is {job.detail}: nothing of it runs, so nothing can be paused.")
     if not job.runs or job.record.root is None:
         raise JobEnded(f"Job '{job_id}' does not run: {job.detail}.")
     before = job
@@ -267,6 +267,6 @@ class Pausing(Watched):
             return job
         if time.monotonic() >= self.deadline:
             raise TmuxError(
-                f"The runner of job '{job.id}' has not answered for {PAUSE_S:.0f} s; `status` tells how it stands."
+                f"The runner of job '{job.id}' has not answered for {PAUSE_S:.0f} s; `status` shows its state."
             )
         return None

@@ -92,7 +92,7 @@ def befores(host: Host, given: Sequence[str] | str) -> tuple[str, ...]:
             raise InvalidInput(f"Job '{job_id}' is on another machine: after takes jobs of the one that it runs on.")
         job = host.store.read(job_id).job
         if need == "ready" and not job.ready_when:
-            raise InvalidInput(f"Job '{job_id}' was started without `ready_when`: nothing tells that it is ready.")
+            raise InvalidInput(f"Job '{job_id}' was started without `ready_when`, so nothing says when it is ready.")
         found.append(job_id if need in ("", "ok") else one)
     return tuple(found)
 
