@@ -47,6 +47,8 @@ SGR = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "magenta": 35, "cyan": 
 """{colour: the number that sets it on a terminal}."""
 MARK_IN_JOBS = "TMUXJOBS_JOB_MARK"
 """The variable with `JobSpec.mark`; no setting."""
+SET_HERE: dict[str, str | None] = {}
+"""Variables that are set for this process alone, with what each was before, None for not set: so jobs get them."""
 LAUNCH_S = 60.0
 """A job without a runner is starting for this long; the runner refuses to start a later one."""
 IN_JOBS = "TMUXJOBS_JOB_ID"

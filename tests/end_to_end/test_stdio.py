@@ -169,3 +169,13 @@ async def test_server_goes_on_when_its_package_is_removed(isolated: Path, jobs: 
         assert "two" in await text_of(client, "interact", job_id=job_id, input="two", wait=20, pattern="two")
         assert "running" in await text_of(client, "status", job_id=job_id)
         assert "killed" in await text_of(client, "kill", job_id=job_id)
+
+
+@pytest.mark.parametrize("given", ["1", None])
+async def test_job_gets_what_the_server_sets_for_itself_as_it_was_given(isolated: Path, given: str | None) -> None:
+    name = "PYDANTIC_DISABLE_PLUGINS"
+    environment = bare_environment() | ({name: given} if given else {})
+    transport = StdioTransport(sys.executable, ["-m", "tmuxjobs"], env=environment, keep_alive=False)
+    async with Client(transport, timeout=60) as client:
+        said = await text_of(client, "execute", command=f"echo [${{{name}-unset}}]", wait=50)
+    assert f"[{given or 'unset'}]" in said

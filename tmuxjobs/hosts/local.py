@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Self
 
 from tmuxjobs import files
 from tmuxjobs.arguments import WAIT_S
-from tmuxjobs.contract import IN_JOBS, mark_of
+from tmuxjobs.contract import IN_JOBS, SET_HERE, mark_of
 from tmuxjobs.errors import JobNotFound, OtherHost, StateError, TmuxError
 from tmuxjobs.hosts.machine import Machine
 from tmuxjobs.models import Caller, JobSpec, ProcessRecord, Record, RunRecord
@@ -436,7 +436,8 @@ def own_umask() -> int:
 
 def own_environment() -> dict[str, str]:
     """What we were started with: Python sets LC_CTYPE when there is no locale (PEP 538), and jobs must not get that."""
-    environ = dict(os.environ)
+    environ = {key: value for key, value in os.environ.items() if key not in SET_HERE}
+    environ |= {key: value for key, value in SET_HERE.items() if value is not None}
     if environ.get("LC_CTYPE") not in ("C.UTF-8", "C.utf8", "UTF-8"):
         return environ
     with contextlib.suppress(OSError):  # macOS does not tell; there a locale is the rule

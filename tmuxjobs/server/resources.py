@@ -59,20 +59,17 @@ def text_of(verb: Callable[[], Answer]) -> str:
 
 
 def add_prompts(server: FastMCP) -> None:
-    @server.prompt
+    @server.prompt(description="Run a command in the background and see it through.")
     def run_and_watch(command: Annotated[str, Field(description="Shell command line")]) -> str:
-        """Run a command in the background and see it through."""
         return RUN.format(command=command)
 
-    @server.prompt
+    @server.prompt(description="Start a server and wait until it is ready.")
     def start_server(
         command: Annotated[str, Field(description="Shell command line")],
         url: Annotated[str, Field(description="Where it answers when it is ready")] = "http://localhost:8000",
     ) -> str:
-        """Start a server and wait until it is ready."""
         return SERVE.format(command=command, url=url)
 
-    @server.prompt
+    @server.prompt(description="Find out why a job failed.")
     def investigate_failure(job_id: Annotated[str, Field(description="Job id")]) -> str:
-        """Find out why a job failed."""
         return INVESTIGATE.format(job_id=job_id)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import inspect
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -114,7 +115,8 @@ def build_server(settings: Settings, *, opened: Callable[..., Jobs] = Jobs.open,
         def add(verb: Verb) -> Any:
             if verb.__name__ in hidden:
                 return verb
-            made = Tool.from_function(as_tool(verb), output_schema=None, annotations=hints)
+            described = inspect.getdoc(verb)
+            made = Tool.from_function(as_tool(verb), description=described, output_schema=None, annotations=hints)
             parameters = brief(made.parameters)
             if "host" in parameters["properties"]:  # without another machine there is nothing to choose
                 parameters["properties"]["host"]["enum"] = [*settings.hosts]

@@ -85,6 +85,7 @@ def as_tool(verb: Verb) -> Callable[..., Awaitable[ToolResult]]:
             result = with_short_rulers(result)
         return result_of(result)
 
+    call.__doc__ = None  # FastMCP would look for parameters in it, by a parser that takes 25 ms to import
     return call
 
 
