@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, cast, get_args
 
 from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
+from fastmcp.tools.function_tool import FunctionTool
 from mcp_types import CallToolRequestParams
 from pydantic import Field
 
@@ -70,13 +71,19 @@ class OldNames(Middleware):
     """Runs the tools below; every other call goes on."""
 
     def __init__(self, jobs: Jobs) -> None:
-        self._tools = {verb.__name__: Tool.from_function(as_tool(verb)) for verb in old_tools(jobs)}
+        self._verbs = {verb.__name__: verb for verb in old_tools(jobs)}
+        self._tools: dict[str, FunctionTool] = {}
 
     async def on_call_tool(
         self, context: MiddlewareContext[CallToolRequestParams], call_next: CallNext[CallToolRequestParams, Any]
     ) -> Any:
-        tool = self._tools.get(context.message.name)
-        return await (call_next(context) if tool is None else tool.run(context.message.arguments or {}))
+        verb = self._verbs.get(context.message.name)
+        if verb is None:
+            return await call_next(context)
+        name = verb.__name__
+        if name not in self._tools:  # few clients call one
+            self._tools[name] = Tool.from_function(as_tool(verb))
+        return await self._tools[name].run(context.message.arguments or {})
 
 
 def old_tools(jobs: Jobs) -> list[Callable[..., Any]]:

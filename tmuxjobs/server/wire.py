@@ -85,7 +85,10 @@ def as_tool(verb: Verb) -> Callable[..., Awaitable[ToolResult]]:
             result = with_short_rulers(result)
         return result_of(result)
 
-    call.__doc__ = None  # FastMCP would look for parameters in it, by a parser that takes 25 ms to import
+    # FastMCP would search the text for parameters, by a parser that takes 25 ms to import, and make an unused schema.
+    call.__doc__ = None
+    call.__annotations__ = verb.__annotations__ | {"return": ToolResult}
+    call.__signature__ = inspect.signature(verb).replace(return_annotation=ToolResult)  # type: ignore[attr-defined]
     return call
 
 
