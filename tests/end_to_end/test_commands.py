@@ -264,6 +264,29 @@ def test_beginning_of_an_id_is_enough_where_no_other_has_it(run: Run, jobs: Jobs
     assert run("tail", "x").stderr.startswith("tmuxjobs: No job 'x'.")
 
 
+def test_name_of_several_jobs_is_the_one_that_runs(run: Run, jobs: Jobs) -> None:
+    ended(jobs, jobs.execute("true", name="dev").job_id)
+    other = jobs.execute("sleep 1000", name="dev-tools").job_id
+    assert run("status", "dev").stderr.startswith("tmuxjobs: Several ids begin with 'dev': ")
+    runs = jobs.execute("sleep 1000", name="dev").job_id
+    assert run("status", "dev").stdout.startswith(f"{runs}: running")
+    assert run("kill", "dev").returncode == 0
+    assert run("kill", "dev-t").stdout.startswith(f"{other}: killed")
+    assert run("status", "dev").returncode == 2
+
+
+def test_attach_without_a_terminal_says_what_to_do(run: Run) -> None:
+    done = run("attach")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "tmuxjobs: attach needs a terminal; without one `tmuxjobs tail -f ID` follows a job.\n"
+
+
+def test_secret_is_not_asked_for_a_job_that_has_ended(run: Run, jobs: Jobs) -> None:
+    job_id = ended(jobs, jobs.execute("true").job_id).job_id
+    done = run("interact", job_id, "--secret", stdin="")
+    assert (done.returncode, done.stderr) == (1, f"tmuxjobs: Job '{job_id}' takes no input: exit code 0.\n")
+
+
 def test_kill_of_no_job_is_an_error_on_stderr(run: Run) -> None:
     done = run("kill", "nosuch")
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "tmuxjobs: No job 'nosuch'. `list` shows all.\n")

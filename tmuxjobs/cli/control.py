@@ -27,6 +27,7 @@ from tmuxjobs.cli.app import (
 )
 from tmuxjobs.cli.plain import print_output, show
 from tmuxjobs.cli.streams import busy
+from tmuxjobs.contract import OPEN
 from tmuxjobs.errors import InvalidInput
 from tmuxjobs.jobs import Jobs
 from tmuxjobs.visible import visible
@@ -150,14 +151,13 @@ def interact(
     secret
         Take the text from the terminal, unseen, or from standard input, and type it only at a password prompt.
     """
-    if secret:
-        if input:
-            raise InvalidInput("A secret in the arguments could be seen by others: leave the text out with --secret.")
+    if secret and input:
+        raise InvalidInput("A secret in the arguments could be seen by others: leave the text out with --secret.")
+    jobs = Jobs.open()
+    if secret and jobs.status(job_id).status in OPEN:  # nobody is asked for what cannot be typed
         input = hidden_line()
     with busy("waiting for the response"):
-        answer = Jobs.open().interact(
-            job_id, input, keys=key, enter=not no_enter, wait=wait, pattern=pattern, secret=secret
-        )
+        answer = jobs.interact(job_id, input, keys=key, enter=not no_enter, wait=wait, pattern=pattern, secret=secret)
     show(answer, as_json=json) if json else print_output(answer)
 
 
@@ -308,5 +308,7 @@ def refuse(job_id: RunningId, *, why: str = "", json: Json = False) -> None:
 @app.command(group=LOOK)
 def attach(job_id: ShownId | None = None) -> None:
     """Watch the jobs in tmux, or one of them; inside tmux the client switches over."""
+    if not (os.environ.get("TMUX") or (sys.stdin.isatty() and sys.stdout.isatty())):
+        raise InvalidInput("attach needs a terminal; without one `tmuxjobs tail -f ID` follows a job.")
     argv = Jobs.open().attach(job_id)
     os.execvp(argv[0], argv)

@@ -85,7 +85,7 @@ def begin(
     if not job.runs:
         raise JobEnded(f"Job '{job_id}' takes no input: {job.detail}.")
     if not names and nothing:
-        raise InvalidInput("There is nothing to type: give `input` or `keys`; `tail` shows what the job printed.")
+        raise InvalidInput("There is nothing to type: give text or keys; `tail` shows what the job printed.")
     pane = host.tmux.panes().get(job_id)
     if pane is None or pane.dead:
         raise TmuxError(f"Job '{job_id}' has no window on this tmux server (socket {host.settings.socket_name}).")

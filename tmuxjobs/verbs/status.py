@@ -157,10 +157,16 @@ def _found(
 
 
 def whole_id(host: Host, beginning: str) -> str:
-    """The one id that begins like that; what was given when none does. Raises InvalidInput when several do."""
+    """The one id that begins like that; what was given when none does. Raises InvalidInput when several do.
+
+    Of several with that very name it is the one that has not ended.
+    """
     ids = host.store.ids()
     found = sorted(one for one in ids if one.startswith(beginning)) if beginning and beginning not in ids else []
     if len(found) > 1:
+        named = {one for one in host.store.unfinished_ids() if one.rpartition("-")[0] == beginning}
+        if len(named) == 1:
+            return named.pop()
         more = f" and {len(found) - 3} others" if len(found) > 3 else ""
         raise InvalidInput(f"Several ids begin with '{beginning}': {', '.join(found[:3])}{more}; type more of it.")
     return found[0] if found else beginning
