@@ -1,14 +1,17 @@
 """Jobs on another host over ssh: they run there, are found here by their ids, and a cut connection loses nothing."""
 
+import contextlib
 import os
 import re
 import shutil
+import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 import pytest
 from far import Far
 from support import Jobs, Person, Screen, change_pane, wait_until
@@ -16,6 +19,7 @@ from support import Jobs, Person, Screen, change_pane, wait_until
 from tmuxjobs import Settings
 from tmuxjobs.errors import Held, HostError, InvalidInput, JobEnded, JobNotFound, NotAllowed, StateError
 from tmuxjobs.hosts.connection import Connection
+from tmuxjobs.store import units
 
 PRINTS = "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo line $i; [ $((i % 100)) -gt 0 ] || sleep 0.05; done"
 PRINTED = "".join(f"line {number}\n" for number in range(1, 3001))
@@ -279,6 +283,19 @@ def test_start_that_cannot_be_written_down_leaves_nothing(far: Far, far_jobs: Jo
     assert len(list((far.state / "jobs").iterdir())) == 1
 
 
+@pytest.mark.parametrize("beat_s", [0.2, 1000.0])
+def test_agent_lives_as_long_as_it_hears_of_us(
+    far: Far, far_jobs: Jobs, monkeypatch: pytest.MonkeyPatch, isolated: Path, beat_s: float
+) -> None:
+    change_pane(
+        monkeypatch, isolated, "../far/agent.py", lambda text: text.replace("SILENT_S = 120.0", "SILENT_S = 1.5")
+    )
+    monkeypatch.setattr("tmuxjobs.hosts.connection.BEAT_S", beat_s)
+    far_jobs.execute("true", wait=10)
+    connection = far_jobs._hosts.used()[0].connection()  # type: ignore[attr-defined]
+    assert connection.lost.wait(4 if beat_s < 1 else 60) == (beat_s > 1)
+
+
 def test_what_a_killed_agent_left_half_made_goes_at_the_next_start(far: Far, far_jobs: Jobs) -> None:
     far_jobs.execute("true", wait=10)
     making = far.state / "jobs" / ".new-cut-0000"
@@ -504,6 +521,93 @@ def test_host_that_cannot_be_used_is_told_in_one_sentence(
     assert "'gpu1'" in str(error.value)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+OLD = Path("/root/.pyenv/versions/3.7.16/bin/python3.7")
+
+
+def test_python_that_is_too_old_is_told(far: Far, far_jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tmuxjobs.hosts.connection.PATHS", "/nowhere")
+    place = far.folder / "old"
+    place.mkdir()
+    script = "#!/bin/sh\n" + r"""printf '\n%s {"python":[3,7]}\n' "$6"; exec cat > /dev/null""" + "\n"
+    (place / "python3").write_text(f'#!/bin/sh\nexec {OLD} "$@"\n' if os.access(OLD, os.X_OK) else script)
+    (place / "python3").chmod(0o755)
+    change(far, "enter", "cd\n", f"PATH={place}:$PATH\ncd\n")
+    with pytest.raises(HostError, match=r"Host 'gpu1' has Python 3.7: jobs need 3.8 or newer there"):
+        far_jobs.execute("true")
+
+
+@contextlib.contextmanager
+def mounted_inside(far: Far, options: str) -> Iterator[Path]:
+    """In place of its home a small disk that only that machine sees; where it is for us."""
+    [inner] = psutil.Process(far._process.pid).children()
+    inside = ["nsenter", "-t", str(inner.pid), "-m", "-p", "--"]
+    subprocess.run([*inside, "mount", "-t", "tmpfs", "-o", options, "tmpfs", far.home], check=True)
+    try:
+        yield Path(f"/proc/{inner.pid}/root{far.home}")
+    finally:
+        subprocess.run([*inside, "umount", "-l", far.home], check=True)
+
+
+def fill(place: Path) -> None:
+    with contextlib.suppress(OSError), open(place / "fill", "wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 4096)
+
+
+def said_by(far_jobs: Jobs, **more: Any) -> str:
+    """The one sentence by which a start is refused."""
+    with pytest.raises(HostError) as error:
+        far_jobs.execute("true", **more)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_home_that_cannot_be_written_to_is_told(far: Far, far_jobs: Jobs) -> None:
+    with mounted_inside(far, "ro,size=1m"):
+        said = said_by(far_jobs)
+    assert said.startswith("Host 'gpu1' cannot hold jobs: '")
+    assert said.endswith("state' Read-only file system.")
+
+
+@pytest.mark.parametrize("at_first", [True, False])
+def test_full_disk_there_is_told_and_loses_no_job(far: Far, far_jobs: Jobs, at_first: bool) -> None:
+    with mounted_inside(far, "size=16m") as place:
+        if not at_first:
+            runs = far_jobs.execute("echo before; read x; echo after").job_id
+            far_jobs.wait(runs, pattern="before", timeout=30)
+        fill(place)
+        said = said_by(far_jobs)
+        assert "'gpu1'" in said
+        assert re.search("No space left on device|is full", said)
+        if not at_first:
+            far_jobs.interact(runs, "", wait=0)
+            assert far_jobs.wait(runs, timeout=30).status == "completed"
+            assert raw(far_jobs, runs).startswith("before\n")
+
+
+@pytest.fixture(params=[3600, -3600], ids=["ahead", "behind"])
+def skewed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, isolated: Path) -> None:
+    """What runs there has a clock that is an hour off."""
+    change_pane(monkeypatch, isolated, "__main__.py", str)
+    for path in units.PACKAGE.rglob("*.py"):
+        path.write_text(path.read_text().replace("time.time()", f"(time.time() + {request.param})"))
+
+
+@pytest.mark.usefixtures("skewed")
+def test_clock_that_is_an_hour_off_is_no_harm(far_jobs: Jobs) -> None:
+    ids = [far_jobs.execute("sleep 1", host=host, wait=10).job_id for host in ("gpu1", "", "gpu1")][::2]
+    assert [job.job_id for job in far_jobs.list().jobs if job.host] == ids[::-1]
+    assert 1 <= far_jobs.status(ids[0]).runtime < 100
+    delayed = far_jobs.execute("echo late", delay=0.5)
+    assert delayed.status == "queued"
+    assert far_jobs.wait(delayed.job_id, timeout=50).stdout == "late\n"
+    assert "its clock is 1h00m" in far_jobs.doctor(host="gpu1").text()
+    job_id = far_jobs.execute("read x").job_id
+    far_jobs.hold(job_id)
+    with pytest.raises(Held, match=r"\(for \d s\)"):
+        far_jobs.called_by("agent").kill(job_id)
 
 
 def test_host_without_tmux_is_told(far: Far, far_jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,8 @@ BREATH_S = 0.005
 RECHECK_S = 5.0
 LOCK_S = 10.0
 VERSION_S = 5.0
+SILENT_S = 120.0
+"""Whoever uses us gives a sign of life more often; over a link that is dead sshd would hear of it hours later."""
 ASKED_AT_ONCE = 32
 RECORD_BYTES = 1 << 24
 
@@ -218,9 +220,11 @@ class Agent:
 
     def serve(self, asked: Stream) -> None:
         """Answer until nobody is there to ask. Each question has a thread: one may wait for a tmux that hangs."""
-        with contextlib.suppress(EOFError):
+        with contextlib.suppress(EOFError, TimeoutError):
             while True:
                 fields, data = asked.frame()
+                if "do" not in fields:
+                    continue  # a sign of life
                 self.places.acquire()
                 threading.Thread(target=self.answer, args=(fields, data), daemon=True).start()
 
@@ -431,5 +435,5 @@ def main(unit: str) -> None:
     agent = Agent(unit, out)
     agent.hello()
     with contextlib.suppress(BrokenPipeError):
-        agent.serve(Stream(0))
+        agent.serve(Stream(0, silent_s=SILENT_S))
     os._exit(0)

@@ -64,14 +64,19 @@ def lay(state: str, marker: str) -> None:
     if facts.st_uid != os.getuid() or os.path.islink(state):
         raise PermissionError(1, "is a link or another user's", state)
     if not os.path.exists(os.path.join(state, MARKER)):
-        if [name for name in os.listdir(state) if name != MARKER]:
+        # One that is laid down just now, or that a full disk has left.
+        if [name for name in os.listdir(state) if name.partition(".json")[0] + ".json" != MARKER]:
             raise FileExistsError(17, "holds files and is not a state directory of tmuxjobs", state)
         beside = os.path.join(state, f"{MARKER}.{os.getpid()}.{os.urandom(4).hex()}")
-        with open(beside, "w") as file:
-            file.write(marker)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, os.path.join(state, MARKER))
+        try:
+            with open(beside, "w") as file:
+                file.write(marker)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, os.path.join(state, MARKER))
+        except OSError as error:
+            os.unlink(beside)
+            raise OSError(error.errno, error.strerror, state) from None
     for name in ("", "jobs", "pane"):
         folder = os.path.join(state, name)
         os.makedirs(folder, mode=0o700, exist_ok=True)

@@ -23,10 +23,14 @@ def frame(fields: dict[str, Any], data: bytes = b"") -> bytes:
 
 
 class Stream:
-    """Frames and lines from a descriptor, each wait until a deadline by the monotonic clock, or without one."""
+    """Frames and lines from a descriptor, each wait until a deadline by the monotonic clock, or without one.
 
-    def __init__(self, fd: int) -> None:
+    With `silent_s` none bears a longer silence.
+    """
+
+    def __init__(self, fd: int, *, silent_s: float | None = None) -> None:
         self.fd = fd
+        self._silent_s = silent_s
         self._held = b""
 
     def line(self, deadline: float | None = None) -> bytes:
@@ -60,7 +64,7 @@ class Stream:
     def _fill(self, deadline: float | None) -> None:
         if len(self._held) > FRAME_BYTES:
             raise ValueError("a line without end")
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        left = self._silent_s if deadline is None else max(0.0, deadline - time.monotonic())
         if not select.select([self.fd], [], [], left)[0]:
             raise TimeoutError
         data = os.read(self.fd, READ_BYTES)

@@ -36,6 +36,7 @@ SHIP_S = 60.0
 """Longer, where the unit is sent first."""
 ALIVE_S = 5
 """After so many seconds of silence ssh asks the other side whether it is there, and after three times it gives up."""
+BEAT_S = 30.0
 PERSIST_S = 600
 SAID_BYTES = 4096
 NOISE_LINES = 2000
@@ -130,6 +131,7 @@ class Connection:
             self._release()
             raise
         threading.Thread(target=self._listen, name=f"tmuxjobs-{name}", daemon=True).start()
+        threading.Thread(target=self._beat, name=f"tmuxjobs-{name}-beat", daemon=True).start()
 
     def argv(self, *words: str) -> list[str]:
         """ssh to that host, over the one kept connection; `words` are its options and what it runs."""
@@ -270,6 +272,12 @@ class Connection:
             self._end(f"{type(error).__name__} {error}")
         finally:
             self._release()
+
+    def _beat(self) -> None:
+        """Let the agent know that we live: one that hears nothing leaves."""
+        with contextlib.suppress(OSError):
+            while not self.lost.wait(BEAT_S):
+                self._write(frame({}))
 
     def _end(self, why: str) -> None:
         self.why = self.why or why

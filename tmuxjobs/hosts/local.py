@@ -70,6 +70,8 @@ class Host:
     name = ""
     """How the person's ssh configuration names it; empty for this machine."""
     machine = Machine()
+    ahead_s = 0.0
+    """By how much its wall clock is ahead of ours, from a second on."""
 
     def __init__(
         self, settings: Settings, *, environ: Mapping[str, str], cwd: Path, timing: Timing | None = None

@@ -109,7 +109,9 @@ class RemoteHost(Host):
         connection = Connection(self.name, self.ssh, self.given_state, told=self.told)
         hello = connection.hello
         self.machine.ahead = hello["monotonic"] - time.monotonic()
-        self.mirror.skew_ns = int((hello["time"] - time.time()) * 1e9)
+        ahead_s = hello["time"] - time.time()
+        self.mirror.skew_ns = int(ahead_s * 1e9)
+        self.ahead_s = ahead_s if abs(ahead_s) > 1 else 0.0
         self.environ = hello.pop("environ")
         self.machine.take_usual(hello.pop("usual"))
         self.cwd = Path(hello["home"])

@@ -18,6 +18,7 @@ from tmuxjobs.hosts.hosts import Hosts
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.job_answers import name_processes
 from tmuxjobs.models import Caller, ProcessRecord
+from tmuxjobs.outcome import seconds
 from tmuxjobs.states import Elsewhere
 from tmuxjobs.system import job_processes, probes
 from tmuxjobs.tmux.session import UTF8, locale_name
@@ -62,7 +63,11 @@ def doctor(here: Host, *, fix: bool = False, host: str | None = None) -> Diagnos
 
 def reached(host: Host) -> Iterator[Finding]:
     host.reached()
-    yield Finding(name="reached", ok=True, text=f"by `ssh {host.name}`, where it is {host.node}")
+    text = f"by `ssh {host.name}`, where it is {host.node}"
+    if host.ahead_s:
+        way = "ahead of" if host.ahead_s > 0 else "behind"
+        text += f"; its clock is {seconds(round(abs(host.ahead_s)), coarse=True)} {way} this one, and it tells times by that"
+    yield Finding(name="reached", ok=True, text=text)
 
 
 def far_disk(host: Host) -> Iterator[Finding]:

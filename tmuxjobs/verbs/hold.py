@@ -52,7 +52,7 @@ def hold(host: Host, job_id: str, *, toggle: bool = False) -> HoldAnswer:
     if toggle and _held_since(host, around.held, around.clients) is not None:
         return release(host, job_id)
     pids = [client.pid for client in _of_session(host, around.clients)]
-    since = int(time.time())
+    since = int(time.time() + host.ahead_s)
     bound = f"{host.settings.hold_for:.0f}"
     mark = f"{since}:" + "".join(f",{pid}" for pid in pids) + "," * bool(pids)
     _note(host, job_id, needed=not pids)
@@ -92,7 +92,7 @@ def people(host: Host, job_id: str) -> People:
     typed = max((client.active_at for client in seen), default=None)
     return People(
         watchers=len(seen),
-        typed_ago=None if typed is None else max(0.0, time.time() - typed),
+        typed_ago=None if typed is None else max(0.0, time.time() + host.ahead_s - typed),
         held_since=_held_since(host, around.held, around.clients),
     )
 
@@ -117,6 +117,7 @@ def refuse_if_held(host: Host, job_id: str) -> None:
         return
     since = _held_since(host, around.held, around.clients)
     if since is not None:
+        since -= host.ahead_s
         raise Held(job_id, since=datetime.fromtimestamp(since, UTC), for_s=time.time() - since)
     host.tmux.mark_window(around.pane_id, {"@tmuxjobs_held": None})
     _forget(host, job_id)
@@ -154,7 +155,7 @@ def _held_since(host: Host, mark: str, clients: tuple[Client, ...]) -> float | N
     if pids and not {str(client.pid) for client in here} & set(pids.split(",")):
         return None
     active = max([float(text), *(client.active_at for client in here)])
-    return float(text) if time.time() - active < host.settings.hold_for else None
+    return float(text) if time.time() + host.ahead_s - active < host.settings.hold_for else None
 
 
 def _of_session(host: Host, clients: tuple[Client, ...]) -> list[Client]:

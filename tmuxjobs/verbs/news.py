@@ -214,11 +214,12 @@ def mark_reported(host: Host, job_ids: Iterable[str]) -> None:
 
 def is_reported(host: Host, entry: Entry) -> bool:
     """Whether an agent was answered about the job after its end, or after it printed its question."""
-    reported_at = host.owner(entry.job_id).store.reported_at(entry.job_id)
+    owner = host.owner(entry.job_id)
+    reported_at = owner.store.reported_at(entry.job_id)
     if entry.event == "end":
-        return reported_at >= entry.at.timestamp()
+        return reported_at + owner.ahead_s >= entry.at.timestamp()
     try:
-        return reported_at >= (host.owner(entry.job_id).store.folder(entry.job_id) / "output.log").stat().st_mtime
+        return reported_at >= (owner.store.folder(entry.job_id) / "output.log").stat().st_mtime
     except OSError:  # removed
         return True
 

@@ -55,7 +55,7 @@ def asked(host: Host, given: Turn) -> QueueRecord | None:
     return QueueRecord(
         group=checked_group(group) if group else "",
         priority=priority,
-        not_before=not_before(delay, at),
+        not_before=not_before(delay, at, host.ahead_s),
         after=after,
         **bounds(host, group),
     )
@@ -97,12 +97,15 @@ def befores(host: Host, given: Sequence[str] | str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def not_before(delay: float | None, at: str | None) -> float | None:
-    """In s since the epoch; `at` is a time as ISO 8601 has it, or HH:MM of today, else of tomorrow."""
+def not_before(delay: float | None, at: str | None, ahead_s: float) -> float | None:
+    """In s since the epoch, by a clock that is so much ahead of ours.
+
+    `at` is a time as ISO 8601 has it, or HH:MM of today, else of tomorrow.
+    """
     if delay and at:
         raise InvalidInput("Give delay or at, not both.")
     if delay:
-        return time.time() + checked_seconds("delay", delay)
+        return time.time() + ahead_s + checked_seconds("delay", delay)
     if not at:
         return None
     now = datetime.now().astimezone()
@@ -110,11 +113,11 @@ def not_before(delay: float | None, at: str | None) -> float | None:
         if re.fullmatch(r"\d{1,2}:\d{2}(:\d{2})?", at):
             clock = datetime.strptime(at, "%H:%M:%S" if at.count(":") == 2 else "%H:%M")
             when = now.replace(hour=clock.hour, minute=clock.minute, second=clock.second, microsecond=0)
-            return (when if when > now else when + timedelta(days=1)).timestamp()
+            return (when if when > now else when + timedelta(days=1)).timestamp() + ahead_s
         given = datetime.fromisoformat(at)
     except ValueError:
         raise InvalidInput(f"at is a time like 18:30 or 2026-01-31T18:30, not '{at[:40]}'.") from None
-    return given.astimezone().timestamp()
+    return given.astimezone().timestamp() + ahead_s
 
 
 def held(act: Callable[P, R], *args: P.args, **named: P.kwargs) -> R:

@@ -49,7 +49,10 @@ def list(
     lists = hosts.at_once(look, *machines)
 
     def place(job: JobSummary) -> tuple[bool, float]:
-        return caller.kind == "agent" and job.job_id in elsewhere, -job.started.timestamp()
+        started = job.started.timestamp() - ahead.get(job.host or "", 0.0)
+        return caller.kind == "agent" and job.job_id in elsewhere, -started
+
+    ahead = {host.name: host.ahead_s for host in machines}
 
     elsewhere = {job_id for one in lists for job_id in one.elsewhere}
     jobs = [job for one in lists for job in one.jobs]
