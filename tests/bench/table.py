@@ -30,12 +30,13 @@ from fastmcp.client.transports import StdioTransport
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import environment_of, leads_outside
+from far import Far, together
 from support import write_finished
 
 MB = 1_000_000
 FLOOD_BYTES = 200 * MB
 GIGABYTE = 1000 * MB
-FINISHED, WINDOWS, RUNNING, WAITS, QUEUED = 10_000, 300, 50, 20, 500
+FINISHED, WINDOWS, RUNNING, WAITS, QUEUED, FAR = 10_000, 300, 50, 20, 500, 200
 IDLE_S = 20.0
 LINE = "2024-01-01 12:00:00 INFO request {} served in {} ms by worker aaaaaaaaaaaaaaaa\r\n"
 NOTHING = """
@@ -479,9 +480,74 @@ async def queue(place: Place) -> list[Row]:
     return [*rows, (f"{QUEUED} queued, first window", idle, [], "% of a core"), ("on disk", [used], [], "MB")]
 
 
+async def hosts(place: Place) -> list[Row]:
+    """The same calls for jobs on another machine, by ssh on loopback, beside those for jobs here."""
+    machines = [Far(place.folder, f"gpu{number}") for number in (1, 2, 3)]
+    names = [one.name for one in machines]
+    place.env |= {"TMUXJOBS_SSH": together(place.folder, machines), "TMUXJOBS_HOSTS": ",".join(names)}
+    try:
+        async with place.client(OURS) as client:
+            return await on_hosts(place, client, machines)
+    finally:
+        for one in machines:
+            one.close()
+
+
+async def on_hosts(place: Place, client: Client[Any], machines: list[Far]) -> list[Row]:
+    calls: dict[str, tuple[list[float], list[float]]] = {"execute": ([], []), "tail of 1 GB": ([], [])}
+    big = [await execute(client, "true", wait=20, host=host) for host in (machines[0].name, "")]
+    home = Path(place.env["XDG_STATE_HOME"]) / "tmuxjobs"
+    block = "".join(LINE.format(number, number % 977) for number in range(10_000)).encode()
+    for state, job_id in zip((machines[0].state, home), big, strict=True):
+        with (state / "jobs" / job_id / "output.log").open("wb") as file:
+            for _ in range(GIGABYTE // len(block)):
+                file.write(block)
+    for _ in range(place.rounds):
+        for side, host in enumerate((machines[0].name, "")):
+            calls["execute"][side].append(await timed(lambda host=host: execute(client, "true", host=host)))  # type: ignore[misc]
+            await asyncio.sleep(0.3)
+            asked = {"job_id": big[side]}
+            calls["tail of 1 GB"][side].append(await timed(lambda asked=asked: client.call_tool("tail", asked)))  # type: ignore[misc]
+    rows: list[Row] = [(f"on another host: {name}", *sides, "ms") for name, sides in calls.items()]
+    back: list[float] = []
+    runs = await execute(client, "sleep 100000", host=machines[0].name)
+    for _ in range(place.rounds):
+        machines[0].cut()
+        start = time.perf_counter()
+        while True:
+            answer = await client.call_tool("status", {"job_id": runs}, raise_on_error=False)
+            if (answer.structured_content or {}).get("status") == "running":
+                break
+        back.append((time.perf_counter() - start) * 1000)
+    rows.append(("    a cut connection to the next answer", back, [], "ms"))
+    for number in range(FAR):
+        await execute(client, "true", host=machines[number % len(machines)].name)
+    await asyncio.sleep(5)
+    many = [await timed(lambda: client.call_tool("list", {"limit": FAR})) for _ in range(place.rounds)]
+    async with empty(place).client(OURS) as alone:
+        for _ in range(FAR):
+            await execute(alone, "true")
+        await asyncio.sleep(5)
+        here = [await timed(lambda: alone.call_tool("list", {"limit": FAR})) for _ in range(place.rounds)]
+    return [*rows, (f"list of {FAR} on three hosts, and here", many, here, "ms")]
+
+
 ROWS = {
     function.__name__: function
-    for function in (starts, turns, ends, server_starts, crowd, flood, commands, searches, growth, windows, queue)
+    for function in (
+        starts,
+        turns,
+        ends,
+        server_starts,
+        crowd,
+        flood,
+        commands,
+        searches,
+        growth,
+        windows,
+        queue,
+        hosts,
+    )
 }
 
 

@@ -145,6 +145,16 @@ def test_copy_that_has_no_job_yet_stays(far: Far, far_jobs: Jobs, project: Path)
     assert copied(far).is_dir()
 
 
+def test_copy_stays_while_a_record_cannot_be_read(far: Far, far_jobs: Jobs, project: Path) -> None:
+    job_id = far_jobs.execute("true", wait=10).job_id
+    run(far_jobs, "true", project)
+    shutil.rmtree(far.state / "jobs" / far_jobs.list().jobs[0].job_id)
+    os.utime(copied(far), (0, 0))
+    (far.state / "jobs" / job_id / "exit.json").write_text("{")
+    far_jobs.prune(everywhere=True)
+    assert copied(far).is_dir()
+
+
 def test_cwd_is_a_folder_of_the_copy(far: Far, far_jobs: Jobs, project: Path) -> None:
     assert run(far_jobs, "cat in.txt", project, cwd="data") == "in\n"
     for cwd in ("nope", "../.."):

@@ -144,6 +144,22 @@ def test_wait_goes_on_over_a_cut(far: Far, far_jobs: Jobs) -> None:
     assert (waited.reason, waited.stdout) == ("exit", "done\n")
 
 
+def test_wait_that_begins_while_the_host_is_out_of_reach_hears_of_the_end(far: Far, far_jobs: Jobs) -> None:
+    job_id = far_jobs.execute("sleep 1; echo done").job_id
+    far.down()
+    wait_until(lambda: far_jobs.status(job_id).status, lambda status: status == "unknown")
+    far_jobs._hosts.close()
+    other = Jobs.open(far_jobs.host.settings)
+    assert other.status(job_id).status == "unknown"
+    found = list[Any]()
+    waiting = threading.Thread(target=lambda: found.append(other.wait(job_id, timeout=60)))
+    waiting.start()
+    far.up()
+    waiting.join()
+    assert [(one.reason, one.stdout) for one in found] == [("exit", "done\n")]
+    other._hosts.close()
+
+
 def test_events_of_all_hosts_are_in_one_order(far_jobs: Jobs) -> None:
     ids = [far_jobs.execute("true", host=host, wait=10).job_id for host in ("gpu1", "", "gpu1")]
     wait_until(lambda: [(one.event, one.job_id) for one in far_jobs.events()], lambda seen: len(seen) == 6)

@@ -556,6 +556,11 @@ def test_accounting_says_who_cancelled(stand_in: Callable[..., Jobs], isolated: 
     assert "by user 4711" in status.detail
 
 
+def test_log_of_a_job_of_sbatch_has_no_bound(stand_in: Callable[..., Jobs]) -> None:
+    with pytest.raises(InvalidInput, match="so max_output_size cannot bound it"):
+        by_sbatch(stand_in(), "true", max_output_size="1MB")
+
+
 def test_what_sbatch_refuses_does_not_start(jobs: Jobs, cluster: Cluster) -> None:
     with pytest.raises(NotStarted, match=r"Slurm refused it: .*nvalid partition"):
         by_sbatch(jobs, "true", {"partition": "nix"})

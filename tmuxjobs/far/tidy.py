@@ -38,7 +38,10 @@ def tidy(state: str, unit: str) -> list[str]:
                 os.unlink(os.path.join(jobs, name, "stop.json"))
     pane, place = Path(state, "pane"), os.path.join(state, "files")
     old, copies = units.unused(pane), unused(place)
-    records = list(of_jobs(jobs)) if old or copies else []
+    try:
+        records = list(of_jobs(jobs)) if old or copies else []
+    except StateError:  # nobody knows what a job needs whose record cannot be read
+        old, copies, records = [], [], []
     named = {str(one.get("pane", "")) for one in records}
     for path in (*units.half_made(pane), *(path for path in old if units.main_of(path) not in named)):
         if str(path) != unit:
@@ -53,7 +56,7 @@ def tidy(state: str, unit: str) -> list[str]:
 
 
 def of_jobs(jobs: str) -> Iterator[dict[str, Any]]:
-    """What was asked of each job there. Raises StateError for one that cannot be read: nobody knows what it needs."""
+    """What was asked of each job there. Raises StateError for one that cannot be read."""
     for name in filter(ID.fullmatch, os.listdir(jobs)):
         for record in ("exit.json", "job.json"):
             try:
@@ -61,8 +64,7 @@ def of_jobs(jobs: str) -> Iterator[dict[str, Any]]:
             except FileNotFoundError:
                 continue
             except (OSError, files.Odd) as error:
-                why = f"'{record}' of job '{name}' cannot be read ({error})"
-                raise StateError(f"{why}, so nothing was cleared") from None
+                raise StateError(f"'{record}' of job '{name}' cannot be read ({error})") from None
             yield fields.get("job", fields)
             break
 

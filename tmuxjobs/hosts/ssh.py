@@ -67,6 +67,7 @@ class RemoteHost(Host):
         self._openings: dict[str, FarOpening] = {}
         self._connection: Connection | None = None
         self._connecting = threading.RLock()
+        self._trying = threading.Lock()
         self._retry_at = 0.0
         self._why = ""
         self._closed = False
@@ -206,12 +207,13 @@ class RemoteHost(Host):
     def fresh(self, *job_ids: str) -> bool:
         """Whether the mirror is as things stand there now; a host that cannot be reached is no error."""
         try:
-            if not self.is_reached and self._was_just_tried():
-                return False
-            self.ask("sync", jobs=job_ids)
+            if self.is_reached or not self._was_just_tried():
+                self.ask("sync", jobs=job_ids)
+                return True
         except HostError:
-            return False
-        return True
+            pass
+        self._reach_soon(RETRY_S[0])  # this process may go on to wait for a job there
+        return False
 
     def _was_just_tried(self) -> bool:
         """Whether it could not be reached a moment ago, by any of our processes."""
@@ -256,18 +258,35 @@ class RemoteHost(Host):
         elif "lost" in fields:
             self._note_unreachable()
             self._wake_all()
-            threading.Thread(target=self._reach_again, name=f"tmuxjobs-{self.name}-again", daemon=True).start()
+            self._reach_soon(0.0)
 
-    def _reach_again(self) -> None:
+    def _reach_soon(self, pause_s: float) -> None:
         """While this process lives and a job may run there: whoever waits for it hears of it as soon as can be."""
+        if self._trying.acquire(blocking=False):
+            again = threading.Thread(target=self._reach_again, args=(pause_s,), daemon=True)
+            again.name = f"tmuxjobs-{self.name}-again"
+            again.start()
+
+    def _reach_again(self, pause_s: float) -> None:
         tries = 0
-        while not self._closed and any(not self.store.has_ended(one) for one in self.store.ids()):
+        time.sleep(pause_s)
+        while self._is_missed:
             with contextlib.suppress(HostError):
                 self.connection()
                 self._wake_all()
-                return
+                break
             time.sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
             tries += 1
+        self._trying.release()
+        if self._is_missed:  # it was lost again just now
+            self._reach_soon(RETRY_S[0])
+
+    @property
+    def _is_missed(self) -> bool:
+        """Whether it is out of reach, and a job may run there."""
+        if self._closed or self.is_reached:
+            return False
+        return any(not self.store.has_ended(one) for one in self.store.ids())
 
     def _wake_all(self) -> None:
         for job_id in [one for one in self.store.ids() if not self.store.has_ended(one)]:

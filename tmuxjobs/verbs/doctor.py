@@ -66,7 +66,8 @@ def reached(host: Host) -> Iterator[Finding]:
     text = f"by `ssh {host.name}`, where it is {host.node}"
     if host.ahead_s:
         way = "ahead of" if host.ahead_s > 0 else "behind"
-        text += f"; its clock is {seconds(round(abs(host.ahead_s)), coarse=True)} {way} this one, and it tells times by that"
+        off = seconds(round(abs(host.ahead_s)), coarse=True)
+        text += f"; its clock is {off} {way} this one, and it tells times by that"
     yield Finding(name="reached", ok=True, text=text)
 
 

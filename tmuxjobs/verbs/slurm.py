@@ -55,6 +55,8 @@ def checked(host: Host, given: Place, job: Mapping[str, Any], path: str) -> tupl
         raise InvalidInput("A job in Slurm has one terminal, so its stderr cannot be kept apart.")
     if job["retry"] or job["ready_when"]:
         raise InvalidInput("A job in Slurm runs once, and nothing looks there whether it is ready: leave that out.")
+    if job["detached"] and job.get("max_output_given"):
+        raise InvalidInput("The log of a job with detach is Slurm's own, so max_output_size cannot bound it.")
     options = {name: option(name, str(value)) for name, value in resources.items() if name != DETACH}
     allowed = host.settings.slurm_partitions or ()
     if job["caller"].kind == "agent" and allowed and ANY not in allowed and "partition" not in options:
