@@ -1,6 +1,7 @@
 """Jobs in Slurm: the same log, keys, wait and kill; how they end is what Slurm says. On a real cluster of one node."""
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -458,6 +459,20 @@ def test_job_of_sbatch_outlives_whom_somebody_killed(
     waited = jobs.wait(first, timeout=40)
     assert (waited.status, waited.exit_code, jobs.output(first).stdout) == ("failed", 4, "r\nend\n")
     assert jobs.status(first).log == "complete"
+
+
+def test_terminal_that_a_gone_runner_had_is_not_the_job_s(jobs: Jobs) -> None:
+    job_id = by_sbatch(jobs, "echo r; sleep 1000")
+    shown(jobs, job_id, "r\n")
+    wait_until(lambda: jobs.status(job_id).status, lambda status: status == "running")
+    die(of_job(jobs, job_id)[0])
+    asks = jobs.execute("read x").job_id
+    wait_until(lambda: jobs.status(asks).waiting_for_input)
+    path = jobs.host.store.folder(job_id) / "run.json"
+    tty = (record_of(jobs, asks).run or pytest.fail("it does not run")).tty
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"tty": tty}))
+    assert not jobs.status(job_id).waiting_for_input
+    assert jobs.wait(job_id, timeout=1.5).reason == "timeout"
 
 
 def test_end_of_a_job_of_sbatch_is_known_when_slurm_has_forgotten_it(jobs: Jobs, isolated: Path) -> None:

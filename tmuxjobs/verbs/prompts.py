@@ -77,7 +77,8 @@ def prompts(host: Host, jobs: Iterable[Job], *, faults: list[str]) -> dict[str, 
     ttys: dict[str, Job] = {}
     for job in jobs:
         with apart(job.id, faults):
-            if job.run is not None and host.is_here(job.run) and not is_printing(job):
+            # One of sbatch has no terminal, and that of its runner may be somebody else's by now.
+            if job.run is not None and not job.spec.detached and host.is_here(job.run) and not is_printing(job):
                 ttys[job.run.tty] = job
     found: dict[str, Prompt] = {}
 
