@@ -5,6 +5,7 @@ with the streams, the terminal, the environment, the working directory and the e
 interpreter reads when it starts cannot be given to it: see `for_a_start`.
 """
 
+import atexit
 import contextlib
 import fcntl
 import gc
@@ -28,6 +29,7 @@ from typing import Any
 from kept_units import keep_units
 
 import tmuxjobs
+from tmuxjobs.cli import main
 
 FILES_MAX = 256
 
@@ -152,7 +154,8 @@ def serve(calls: socket.socket, units: Path) -> None:
             importlib.import_module(module.name)
     assert threading.active_count() == 1
     gc.freeze()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    told: dict[int, int] = {}
+    signal.signal(signal.SIGCHLD, lambda *_: tell_ends(told))
     while True:
         head, fds, _, _ = socket.recv_fds(calls, 8, 4)
         if not head:
@@ -163,30 +166,35 @@ def serve(calls: socket.socket, units: Path) -> None:
         text = b""
         while len(text) < size:
             text += calls.recv(size - len(text))
-        if os.fork() == 0:
-            calls.close()
-            if run_apart(fds[0]):
-                become(json.loads(text), fds[1:])
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])  # its end is told once it is known
+        pid = os.fork()
+        if pid == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+            become(json.loads(text), fds[1:])
+            return
+        told[pid], *others = fds
+        for fd in others:
+            os.close(fd)
+        tell(told[pid], pid)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+
+
+def tell_ends(told: dict[int, int]) -> None:
+    """Say the exit code of each that has ended."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
                 return
-        for fd in fds:
+            fd = told.pop(pid)
+            tell(fd, os.waitstatus_to_exitcode(status))
             os.close(fd)
 
 
-def run_apart(told: int) -> bool:
-    """True in the process that becomes the command; who started that says its pid and then its exit code."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    pid = os.fork()
-    if pid == 0:
-        return True
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.closerange(0, told)
-    os.closerange(told + 1, FILES_MAX)
+def tell(fd: int, number: int) -> None:
     with contextlib.suppress(OSError):  # nobody asks any more
-        os.write(told, b"%d\n" % pid)
-    _, status = os.waitpid(pid, 0)
-    with contextlib.suppress(OSError):
-        os.write(told, b"%d\n" % os.waitstatus_to_exitcode(status))
-    os._exit(0)
+        os.write(fd, b"%d\n" % number)
 
 
 def become(asked: dict[str, Any], fds: Sequence[int]) -> None:
@@ -215,8 +223,20 @@ def stream(fd: int, mode: str, errors: str | None, *, buffering: int = -1) -> An
     return open(fd, mode, encoding="utf-8", errors=errors, buffering=buffering, closefd=False)
 
 
+def run() -> None:
+    """The command to its end. Not that of the interpreter, which would copy all that the processes share."""
+    try:
+        main.main()
+    except SystemExit as done:
+        if done.code is not None and not isinstance(done.code, int):
+            raise
+        threading._shutdown()  # type: ignore[attr-defined]  # waits for threads
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(done.code or 0)
+
+
 if __name__ == "__main__":
     serve(socket.socket(fileno=int(sys.argv[1])), Path(sys.argv[2]))
-    from tmuxjobs.cli.main import main
-
-    main()
+    run()

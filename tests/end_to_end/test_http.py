@@ -162,7 +162,8 @@ def token() -> str:
 def client(server: Server, bearer: str | None = None, **about: Any) -> "Client[Any]":
     def made(**kwargs: Any) -> httpx2.AsyncClient:
         path = server.where.removeprefix("unix:")
-        return httpx2.AsyncClient(transport=httpx2.AsyncHTTPTransport(uds=path), **kwargs)
+        # Its own bound is 5 s, and a busy machine may take longer.
+        return httpx2.AsyncClient(transport=httpx2.AsyncHTTPTransport(uds=path), **kwargs | {"timeout": 60})
 
     if server.where.startswith("unix:"):
         return Client(
