@@ -17,7 +17,7 @@ from far import Far
 from support import Jobs, Person, Screen, change_pane, wait_until
 
 from tmuxjobs import Settings
-from tmuxjobs.errors import Held, HostError, InvalidInput, JobEnded, JobNotFound, NotAllowed, StateError
+from tmuxjobs.errors import Held, HostError, InvalidInput, JobEnded, JobNotFound, NotAllowed, StateError, TmuxError
 from tmuxjobs.hosts.connection import Connection
 from tmuxjobs.store import units
 
@@ -400,6 +400,11 @@ def test_person_attaches_to_a_far_job_and_inside_tmux_in_a_window(
     terminal.until("got it", "r run again")
     terminal.press("r")
     terminal.until("this machine has no tmuxjobs of its own")
+    terminal.press("x")
+    wait_until(lambda: far_jobs._hosts.used()[0].tmux.panes(), lambda panes: job_id not in panes)
+    with pytest.raises(TmuxError, match="is closed"):
+        far_jobs.attach(job_id)
+    job_id = far_jobs.execute("sleep 1000").job_id
     monkeypatch.setitem(far_jobs.host.environ, "TMUX", "/tmp/other,1,0")
     assert far_jobs.attach(job_id)[1:4] == ["new-window", "-n", job_id]
 

@@ -65,7 +65,7 @@ def lay(state: str, marker: str) -> None:
         raise PermissionError(1, "is a link or another user's", state)
     if not os.path.exists(os.path.join(state, MARKER)):
         # One that is laid down just now, or that a full disk has left.
-        if [name for name in os.listdir(state) if name.partition(".json")[0] + ".json" != MARKER]:
+        if [name for name in os.listdir(state) if name != MARKER and not name.startswith(f"{MARKER}.")]:
             raise FileExistsError(17, "holds files and is not a state directory of tmuxjobs", state)
         beside = os.path.join(state, f"{MARKER}.{os.getpid()}.{os.urandom(4).hex()}")
         try:
