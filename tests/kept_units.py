@@ -3,7 +3,7 @@
 To compile and to write a hundred files anew is half the work of a test with a job.
 """
 
-import contextlib
+import errno
 import hashlib
 import os
 import py_compile
@@ -44,12 +44,18 @@ def digest(data: bytes, kind: str) -> str:
 
 
 def keep(path: Path, kept: Path) -> None:
-    with contextlib.suppress(FileExistsError):  # another process was first
+    try:
         os.link(path, kept)
         os.utime(kept, ns=(UNCHANGED_NS, UNCHANGED_NS))
+    except FileExistsError:  # another process was first
+        pass
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
 
 
 def link(kept: Path, path: Path) -> bool:
+    """False where there is nothing to link yet, or the test has its state directory on a disk of its own."""
     try:
         if kept.stat().st_mtime_ns != UNCHANGED_NS:
             kept.unlink()
@@ -60,6 +66,10 @@ def link(kept: Path, path: Path) -> bool:
         os.link(kept, beside)
     except FileNotFoundError:
         return False
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            return False
+        raise
     os.replace(beside, path)
     beside.unlink(missing_ok=True)  # two names of one file: rename(2) leaves both
     return True
