@@ -31,7 +31,7 @@ from fastmcp.client.transports import StdioTransport
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import environment_of, leads_outside
 from far import Far, together
-from support import write_finished
+from support import Jobs, write_finished
 
 MB = 1_000_000
 FLOOD_BYTES = 200 * MB
@@ -323,8 +323,6 @@ async def growth(place: Place) -> list[Row]:
         with contextlib.ExitStack() as stack:
             if count:
                 stack.enter_context(environment(place_of_it.env))
-                from tmuxjobs import Jobs  # noqa: PLC0415 - with the environment of the place
-
                 write_finished(Jobs.open(), count)
         async with place_of_it.client(OURS) as client:
             found.setdefault("first list", []).append([await timed(lambda: client.call_tool("list", {"limit": 20}))])
