@@ -349,6 +349,7 @@ def write_finished(jobs: Jobs, count: int, command: str = "true") -> list[str]:
             folder = store.folder(ids[-1])
             folder.mkdir(mode=0o700)
             (folder / "exit.json").write_text(first.exit.model_copy(update={"job": job}).model_dump_json())
+        store.callers.write(dict.fromkeys(ids, first.job.caller))
     return ids
 
 

@@ -20,7 +20,7 @@ from support import looks_at, wait_until
 from tmuxjobs.contract import FORMAT
 from tmuxjobs.errors import JobNotFound, StateError
 from tmuxjobs.files import RECORD_BYTES
-from tmuxjobs.models import ExitRecord, JobSpec
+from tmuxjobs.models import Caller, ExitRecord, JobSpec
 from tmuxjobs.store import store as store_module
 from tmuxjobs.store.disk import MARKER, Unchanged, discard, is_state_directory, unusable
 from tmuxjobs.store.index import number_of, slug, suffix
@@ -783,3 +783,39 @@ def test_file_that_has_not_changed_for_a_while_is_not_read_again(tmp_path: Path,
     assert look() == "other"
     path.unlink()
     assert look() is None
+
+
+def test_callers_are_known_without_a_look_at_records(store: Store) -> None:
+    agent = Caller(kind="agent", project="/p")
+    store.create(spec("one").model_copy(update={"caller": agent}), {})
+    store.create(spec("two"), {})
+    other = Store(store.root)
+    with looks_at(store.jobs) as seen:
+        other.callers.refresh()
+    assert (other.callers.known, seen) == ({"one": agent, "two": Caller()}, [])
+    store.create(spec("three").model_copy(update={"caller": agent}), {})
+    other.callers.refresh()
+    assert other.callers.known["three"] is other.callers.known["one"]
+
+
+def test_damaged_line_of_a_caller_is_passed_over(store: Store) -> None:
+    store.callers.write({"one": Caller()})
+    with (store.root / "callers").open("ab") as file:
+        file.write(b'two {"kind": "agent"three {}\n\xff\nfour {}\nfive {"kind": "ag')
+    store.callers.refresh()
+    assert store.callers.known == {"one": Caller(), "four": Caller()}
+    (store.root / "callers").unlink()
+    store.callers.write({"six": Caller()})
+    store.callers.refresh()
+    assert "six" in store.callers.known
+
+
+def test_callers_of_removed_jobs_go_once_they_are_the_most(store: Store) -> None:
+    store.callers.write({f"job-{number}": Caller() for number in range(3000)})
+    store.callers.keep({f"job-{number}" for number in range(2000)})
+    assert len(store.callers.known) == 3000
+    store.callers.keep({f"job-{number}" for number in range(100)})
+    assert (store.root / "callers").read_text().count("\n") == len(store.callers.known) == 100
+    other = Store(store.root)
+    other.callers.refresh()
+    assert other.callers.known == store.callers.known

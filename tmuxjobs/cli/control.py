@@ -308,7 +308,7 @@ def refuse(job_id: RunningId, *, why: str = "", json: Json = False) -> None:
 @app.command(group=LOOK)
 def attach(job_id: ShownId | None = None) -> None:
     """Watch the jobs in tmux, or one of them; inside tmux the client switches over."""
+    argv = Jobs.open().attach(job_id)
     if not (os.environ.get("TMUX") or (sys.stdin.isatty() and sys.stdout.isatty())):
         raise InvalidInput("attach needs a terminal; without one `tmuxjobs tail -f ID` follows a job.")
-    argv = Jobs.open().attach(job_id)
     os.execvp(argv[0], argv)

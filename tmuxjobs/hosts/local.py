@@ -37,9 +37,6 @@ COMMAND = f"{RUN}from tmuxjobs.cli.main import main; main()"
 NOTICE = f"{RUN}from tmuxjobs.hosts.local import Host; from tmuxjobs.verbs.prompts import main; main(Host.open())"
 """What our windows run of the installed package, with its place as the first argument."""
 
-CALLERS = 100_000
-"""So many jobs' callers are kept in memory, each caller once: about 15 MB."""
-
 
 class End(NamedTuple):
     """When a job ended, by the clock that does not jump; None when that was in another boot. Known for good."""
@@ -96,8 +93,8 @@ class Host:
         """Whether this process has seen to our session. It may be gone: who opens a window hears of it then."""
         self.prunes_soon = threading.Lock()
         self.ends: dict[str, End] = {}
-        self.callers: dict[str, Caller] = {}
-        self._same: dict[Caller, Caller] = {}
+        self.scoped: tuple[builtins.list[str], object, tuple[builtins.list[str], builtins.list[str]]] | None = None
+        """The last list of ids, for which caller and scope, and which of them are within and which are not."""
         self.marks: dict[str, tuple[int, ...]] = {}
         """Of jobs that run: what of their attempts, and of whether they are ready, is in the journal."""
         self._unit: units.Unit | None = None
@@ -296,14 +293,10 @@ class Host:
 
         Of a job that is gone nothing is known.
         """
-        caller = self.callers.get(job_id)
+        caller = self.store.callers.known.get(job_id)
         if caller is None:
             record = self.store.look(job_id)
-            caller = record.job.caller if record is not None else Caller()
-            if len(self.callers) >= CALLERS:
-                self.callers.clear()
-                self._same.clear()
-            caller = self.callers[job_id] = self._same.setdefault(caller, caller)
+            caller = self.store.callers.note(job_id, record.job.caller if record is not None else Caller())
         return caller
 
     def runtime(self, job: Job) -> float:

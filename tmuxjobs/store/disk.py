@@ -29,7 +29,7 @@ ASIDE = re.compile(r"\.(?:new|removed)-(.+)")
 BESIDE = r"(\.\d+\.[0-9a-f]{8})?"
 """What the name of a file ends in until it is whole and gets its own."""
 IN_ROOT = re.compile(
-    rf"lock|moved|http-token\.new|history(\.1)?|(journal|sequence|indexed|salt|starts|groups\.json|http-token|{re.escape(MARKER)}){BESIDE}",
+    rf"lock|moved|http-token\.new|history(\.1)?|(journal|sequence|indexed|salt|callers|starts|groups\.json|http-token|{re.escape(MARKER)}){BESIDE}",
     re.ASCII,
 )
 IN_JOB = re.compile(

@@ -27,7 +27,7 @@ from tmuxjobs.files import Odd
 from tmuxjobs.models import ExitRecord, JobSpec, Model, Record, RunRecord, TurnRecord
 from tmuxjobs.pane import queue
 from tmuxjobs.store import disk, units
-from tmuxjobs.store.index import ID, Index
+from tmuxjobs.store.index import ID, Callers, Index
 from tmuxjobs.store.journal import queued
 from tmuxjobs.system import processes
 
@@ -48,8 +48,10 @@ class Store:
         self.jobs = root / "jobs"
         self.pane = root / "pane"
         self.index = Index(root)
+        self.callers = Callers(root)
         self._ended: OrderedDict[str, Record] = OrderedDict()
         self._open: disk.Unchanged[Model] = disk.Unchanged(CACHED)
+        self._listing: disk.Unchanged[list[str]] = disk.Unchanged(1)
 
     def prepare(self) -> None:
         """Make the folders, private. Raises StateError, and then nothing was changed.
@@ -175,6 +177,7 @@ class Store:
             if isinstance(error, OSError):
                 raise disk.unusable(self.root, error) from None
             raise
+        self.callers.write({spec.job_id: spec.caller})
         return folder
 
     def _clear_marks(self) -> None:
@@ -219,8 +222,8 @@ class Store:
             raise disk.unusable(self.root, error) from None
 
     def newest(self) -> list[str]:
-        """Every job's id, the newest first, from the ids alone."""
-        return self.index.newest(self.ids())
+        """Every job's id, the newest first, from the ids alone; the same list while no job comes or goes."""
+        return self._listing.get(str(self.jobs), lambda: self.index.newest(self.ids())) or self.index.newest(self.ids())
 
     def unfinished_ids(self) -> list[str]:
         """Jobs without an exit record, in no order; those that have ended cost nothing."""
@@ -321,8 +324,7 @@ class Store:
             self._write(self.folder(job_id) / "stop.json", request.encode())
         except StateError:
             # A full disk is when a job must be ended. An older request must not be taken for this one.
-            with contextlib.suppress(OSError):
-                (self.folder(job_id) / "stop.json").unlink()
+            disk.unlink(self.folder(job_id) / "stop.json")
 
     def note_pressed(self, job_id: str, key: str) -> None:
         """Record an interrupting key before it is pressed, so that the runner can say who ended the program."""
@@ -332,13 +334,11 @@ class Store:
 
     def forget_pressed(self, job_id: str) -> None:
         """Forget the key: something else is typed now, so it is not what ends the program."""
-        with contextlib.suppress(OSError):
-            (self.folder(job_id) / "pressed.json").unlink()
+        disk.unlink(self.folder(job_id) / "pressed.json")
 
     def withdraw_stop(self, job_id: str) -> None:
         """Remove a request that came too late: the runner has ended without reading it."""
-        with contextlib.suppress(OSError):  # the runner has taken it, or the job was removed
-            (self.folder(job_id) / "stop.json").unlink()
+        disk.unlink(self.folder(job_id) / "stop.json")  # unless the runner has taken it, or the job was removed
 
     def remove(self, *job_ids: str) -> None:
         """Remove what we made of these jobs' folders; call it under the lock, and only when no job of them runs.
@@ -352,6 +352,7 @@ class Store:
             if not disk.is_there(str(folder), "job.json"):
                 self._unmark(job_id)
             self._ended.pop(job_id, None)
+        self.callers.keep(self.ids())
 
     def _unmark(self, job_id: str) -> None:
         self.index.unmark(job_id)

@@ -116,21 +116,30 @@ def _by_scope(
     """The jobs within the scope and the others; of `all` those of the caller's project are the first."""
     if scope == "all" and caller.kind == "person":
         return ids, []
+    if host.scoped is not None and host.scoped[0] is ids and host.scoped[1] == (caller, scope):
+        return host.scoped[2]
     within: builtins.list[str] = []
     others: builtins.list[str] = []
     wanted: Scope = "project" if scope == "all" else scope
     known: dict[int, bool] = {}
+    host.store.callers.refresh()
+    unlisted: dict[str, Caller] = {}
+    faults = len(damaged)
     for job_id in ids:
-        other = host.callers.get(job_id)
+        other = host.store.callers.known.get(job_id)
         if other is None:
             with apart(job_id, damaged):
-                other = host.caller_of(job_id)
+                other = unlisted[job_id] = host.caller_of(job_id)
         if other is not None:
             inside = known.get(id(other))  # ten thousand jobs have few callers, and the host holds each once
             if inside is None:
                 inside = known[id(other)] = callers.is_within(wanted, caller, other)
             (within if inside else others).append(job_id)
-    return (within + others, []) if scope == "all" else (within, others)
+    if unlisted:
+        host.store.callers.write(unlisted)
+    found = (within + others, builtins.list[str]()) if scope == "all" else (within, others)
+    host.scoped = (ids, (caller, scope), found) if len(damaged) == faults else None
+    return found
 
 
 def _found(
