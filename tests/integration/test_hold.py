@@ -10,6 +10,7 @@ from support import Jobs, Person, Screen, Tmux, server_of, wait_until
 
 from tmuxjobs.errors import JobEnded, StateError
 from tmuxjobs.settings import Settings
+from tmuxjobs.store import disk
 from tmuxjobs.tmux.session import Tmux as Server
 from tmuxjobs.verbs import hold
 
@@ -191,7 +192,7 @@ def test_tmux_is_asked_who_is_there_only_where_somebody_may_be(
 
 def test_hold_that_cannot_be_noted_is_refused(jobs: Jobs) -> None:
     job_id = asking(jobs)
-    place = jobs.host.store.folder(job_id) / hold.HELD
+    place = jobs.host.store.folder(job_id) / disk.HELD
     place.mkdir()
     with pytest.raises(StateError, match=r"cannot be held: .*/held' cannot be made: it is a directory"):
         jobs.hold(job_id)
@@ -203,4 +204,16 @@ def test_nothing_of_a_hold_is_left_with_an_ended_job(jobs: Jobs) -> None:
     job_id = asking(jobs)
     jobs.hold(job_id)
     jobs.kill(job_id)
-    assert not (jobs.host.store.folder(job_id) / hold.HELD).exists()
+    assert not (jobs.host.store.folder(job_id) / disk.HELD).exists()
+
+
+def test_list_tells_which_job_a_person_holds(jobs: Jobs) -> None:
+    held, other = asking(jobs), asking(jobs)
+    jobs.hold(held)
+    assert {job.job_id: job.reason for job in jobs.called_by("agent").list().jobs} == {
+        held: "held by a person",
+        other: None,
+    }
+    assert f"{held}  running held by a person, waits for input" in jobs.list().text()
+    jobs.release(held)
+    assert "held" not in jobs.list().text()

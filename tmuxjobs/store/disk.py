@@ -24,6 +24,8 @@ MARKER = "tmuxjobs.json"
 """Says that a state directory is one, and in which format."""
 REMOVED = "removed.json"
 """A job's record once its removal has begun: it is not a job any more, and what is beside it is ours."""
+HELD = "held"
+"""The file in the folder of a job that a person holds, or has held; whether it still is, its window says."""
 ASIDE = re.compile(r"\.(?:new|removed)-(.+)")
 """A job's folder before it is complete, and when nothing is left in it."""
 BESIDE = r"(\.\d+\.[0-9a-f]{8})?"

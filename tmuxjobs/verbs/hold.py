@@ -25,8 +25,6 @@ from tmuxjobs.verbs import events
 
 TMUX_S = 2.0
 """A tmux that hangs must not hold up `status`."""
-HELD = "held"
-"""The file in the folder of a job that a person holds, or has held; whether it still is, its window says."""
 
 
 @dataclass(frozen=True)
@@ -127,14 +125,14 @@ def refuse_if_held(host: Host, job_id: str) -> None:
 
 def _may_be_at(host: Host, job_id: str) -> bool:
     """Whether a person may be at the job or hold it: without one attached, and without a hold, tmux is not asked."""
-    return host.tmux.has_clients() or disk.is_there(str(host.store.folder(job_id)), HELD)
+    return host.tmux.has_clients() or disk.is_there(str(host.store.folder(job_id)), disk.HELD)
 
 
 def _note(host: Host, job_id: str, *, needed: bool) -> None:
     """Let everybody ask tmux about the hold. With nobody attached this is `needed`, and raises StateError."""
     if host.name:  # its tmux is asked each time
         return
-    path = host.store.folder(job_id) / HELD
+    path = host.store.folder(job_id) / disk.HELD
     try:
         os.close(files.opened(path, os.O_WRONLY | os.O_CREAT))
     except (OSError, files.Odd) as error:
@@ -143,7 +141,7 @@ def _note(host: Host, job_id: str, *, needed: bool) -> None:
 
 
 def _forget(host: Host, job_id: str) -> None:
-    disk.unlink(host.store.folder(job_id) / HELD)
+    disk.unlink(host.store.folder(job_id) / disk.HELD)
 
 
 def _held_since(host: Host, mark: str, clients: tuple[Client, ...]) -> float | None:

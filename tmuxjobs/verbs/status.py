@@ -20,6 +20,7 @@ from tmuxjobs.job_answers import JobList, JobStatus, JobSummary
 from tmuxjobs.models import STATUSES, Caller, Status
 from tmuxjobs.policy import callers
 from tmuxjobs.states import InSlurmQueue, Job, Lost, Running
+from tmuxjobs.store import disk
 from tmuxjobs.text.log import log_size
 from tmuxjobs.verbs import attempts, queue
 
@@ -98,6 +99,8 @@ def _listed(
     if runs := [job for job in shown if job.runs]:
         with contextlib.suppress(HostError):
             asked = verbs.prompts.prompts(host, runs, faults=damaged)
+    noted = [job.id for job in runs if disk.is_there(str(job.folder), disk.HELD)]
+    held = verbs.hold.held(host, noted) if noted else ()
     names = labels(job.spec.caller.project for job in shown)
     places = queue.places(host, shown, line)
     jobs = []
@@ -105,6 +108,7 @@ def _listed(
         with apart(job.id, damaged):
             prompt = asked.get(job.id)
             facts = _summary(host, job, places.get(job.id)) | {"project": names.get(job.spec.caller.project)}
+            facts |= {"reason": "held by a person"} if job.id in held else {}
             jobs.append(JobSummary(**{"waits_for": prompt.waits_for if prompt else None} | facts))
     elsewhere = _found(host, others, 0, status, name, [])[1] if wanted == "project" else 0
     return Listed(jobs, strange, total, elsewhere, damaged)
