@@ -421,7 +421,7 @@ def test_recorder_that_somebody_stopped_goes_on(jobs: Jobs, tmux: Tmux) -> None:
     for process in recorders(jobs, job_id):
         process.suspend()
     jobs.interact(job_id, "", wait=0)
-    wait_until(lambda: jobs.output(job_id).stdout, lambda text: "after" in text)
+    wait_until(lambda: jobs.output(job_id).stdout, lambda text: "after" in text, timeout=60)
     jobs.interact(job_id, "", wait=0)
     status = ended(jobs, job_id)
     assert (status.exit_code, status.log) == (6, "complete")

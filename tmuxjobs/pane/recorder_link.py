@@ -28,8 +28,8 @@ RECORDER_S = 30.0
 TMUX_S = 30.0
 # Between two looks at the recorder. A stopped one makes tmux grow by up to 15 MB/s; on macOS a look takes a process.
 LOOK_S = 2.0 if LINUX else 20.0
-# While nothing is printed, and so nothing grows: the recorder says when something is, unless it was stopped before.
-QUIET_LOOK_S = 600.0
+# While nothing is printed. The recorder says when something is; one that was stopped before cannot.
+QUIET_LOOK_S = 30.0
 SHELL_S = 1.0
 # For a recorder that starts at the same time as we do.
 FIRST_S = 0.5
