@@ -144,6 +144,28 @@ def test_wait_goes_on_over_a_cut(far: Far, far_jobs: Jobs) -> None:
     assert (waited.reason, waited.stdout) == ("exit", "done\n")
 
 
+def test_who_is_cut_off_knows_that_the_connection_is_lost(far: Far, far_jobs: Jobs) -> None:
+    far_jobs.execute("true", wait=10)
+    connection = far_jobs._hosts.used()[0].connection()  # type: ignore[attr-defined]
+    known: list[bool] = []
+
+    def asks() -> None:
+        with pytest.raises(HostError):
+            connection.ask("run", argv=["sleep", "1000"], env={}, timeout=60, bound_s=60)
+        known.append(connection.lost.is_set())
+
+    threads = [threading.Thread(target=asks) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: len(far.processes("sleep")) == len(threads))
+    far.cut()
+    for thread in threads:
+        thread.join()
+    assert known == [True] * len(threads)
+    for process in far.processes("sleep"):
+        process.kill()
+
+
 def test_wait_that_begins_while_the_host_is_out_of_reach_hears_of_the_end(far: Far, far_jobs: Jobs) -> None:
     job_id = far_jobs.execute("sleep 1; echo done").job_id
     far.down()
@@ -322,6 +344,14 @@ def test_what_a_killed_agent_left_half_made_goes_at_the_next_start(far: Far, far
     far_jobs.execute("true", wait=10)
     assert not making.exists()
     assert not (machine / "cut-0000").exists()
+    mirror = far_jobs.host.settings.state_dir / "hosts" / "gpu1"
+    left = [far.state / "sequence.11.0123abcd", far.state / "starts.11.0123abcd", mirror / "hello.json.11.0123abcd"]
+    for path in left:
+        path.touch()
+    os.utime(left[-1], (0, 0))
+    far_jobs.prune(everywhere=True)
+    assert not any(path.exists() for path in left)
+    assert (mirror / "hello.json").exists()
 
 
 def test_job_waits_for_its_turn_there_and_starts_without_us(far: Far, far_jobs: Jobs) -> None:

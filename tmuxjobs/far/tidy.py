@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 COPY = re.compile(r"([a-z0-9-]+)-[0-9a-f]{8}", re.ASCII)
 GONE = re.compile(r"\.gone-[0-9a-f]{16}", re.ASCII)
+UNDER_LOCK = re.compile(r"(sequence|indexed|salt|starts)\.\d+\.[0-9a-f]{8}", re.ASCII)
+"""What is written under the lock alone, and was not whole when who wrote it was killed."""
 PLACING_S = 7200.0
 """For a copy to get its first job: it is made before that."""
 RECORD_BYTES = 1 << 24
@@ -36,6 +38,8 @@ def tidy(state: str, unit: str) -> list[str]:
         elif os.path.lexists(os.path.join(jobs, name, "exit.json")):
             with contextlib.suppress(OSError):  # whoever asked it to stop was cut off
                 os.unlink(os.path.join(jobs, name, "stop.json"))
+    for name in filter(UNDER_LOCK.fullmatch, os.listdir(state)):
+        disk.unlink(Path(state, name))
     pane, place = Path(state, "pane"), os.path.join(state, "files")
     old, copies = units.unused(pane), unused(place)
     try:

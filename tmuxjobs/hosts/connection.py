@@ -281,14 +281,15 @@ class Connection:
 
     def _end(self, why: str) -> None:
         self.why = self.why or why
+        known = self.lost.is_set()
+        self.lost.set()  # before anybody is answered: who asks again looks whether it is lost
         self.close()
         for answer in list(self._answers.values()):
             with contextlib.suppress(InvalidStateError):  # it has come meanwhile
                 answer.set_exception(ConnectionError())
         while self._later:
             self._later.popitem()[1]({"lost": self.why}, b"")
-        if not self.lost.is_set():
-            self.lost.set()
+        if not known:
             self._told({"lost": self.why}, b"")
 
     def _release(self) -> None:

@@ -100,8 +100,13 @@ class Mirror(Store):
         """
         self._ask("tidy")
         before = time.time() - TELLING_S
-        found = [path for path in self.jobs.glob("*/*") if re.search(rf"[a-z]{disk.BESIDE[:-1]}$", path.name)]
-        return [path for path in found if disk.mtime(path) < before]
+        every = (*self.jobs.glob("*/*"), *self.root.glob("*.*"))
+        found = [path for path in every if re.search(rf"[a-z0-9]{disk.BESIDE[:-1]}$", path.name)]
+        old = [path for path in found if disk.mtime(path) < before]
+        for path in old:
+            if path.parent == self.root:
+                disk.unlink(path)
+        return [path for path in old if path.parent != self.root]
 
     # What is told
 
