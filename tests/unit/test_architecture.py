@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tmuxjobs.store import units
+
 PACKAGE = Path(__file__).parents[2] / "tmuxjobs"
 BASE = {
     "named",
@@ -150,6 +152,14 @@ def test_each_library_has_one_owner(module: str) -> None:
         assert part_of(module) in OWNERS[library], f"{library} belongs to {sorted(OWNERS[library])}, not to {module}"
     if part_of(module) in STDLIB_ONLY or module in STDLIB_ONLY:
         assert roots <= sys.stdlib_module_names
+
+
+def test_what_is_copied_to_other_hosts_imports_no_more_than_that() -> None:
+    copied = {name.removesuffix(".py").replace("/", ".").removesuffix(".__init__") for name in units.read_sources()}
+    for module in copied & IMPORTS.keys() - {"__init__"}:
+        assert ours(IMPORTS[module]) <= copied, module
+        roots = {name.partition(".")[0] for name in IMPORTS[module]} - {"tmuxjobs", "psutil"}
+        assert roots <= sys.stdlib_module_names, module
 
 
 def test_nothing_is_imported_in_a_circle() -> None:
