@@ -23,8 +23,8 @@ from .test_commands import JSON, opened
 COMMANDS = [name for name in commands.app if not name.startswith("-") and name != "fetch"]
 """`fetch` needs another machine."""
 ARGUMENTS = {name: arguments for name, (arguments, _, _) in JSON.items()} | {"install": "cursor"}
-OTHER_CODES = {"attach": 1, "approve": 1, "refuse": 1}
-"""tmux itself is what refuses to attach without a terminal; nothing waits for approval."""
+OTHER_CODES = {"attach": 2, "approve": 1, "refuse": 1}
+"""`attach` needs a terminal; nothing waits for approval."""
 PIPE_BYTES = 65536
 PRINT_NOTHING = {"attach", "serve", "approve", "refuse"}
 
