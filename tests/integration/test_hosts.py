@@ -14,7 +14,7 @@ from typing import Any, Literal
 import psutil
 import pytest
 from far import Far
-from support import Jobs, Person, Screen, change_pane, wait_until
+from support import Jobs, Person, Screen, change_pane, ended, wait_until
 
 from tmuxjobs import Settings
 from tmuxjobs.errors import Held, HostError, InvalidInput, JobEnded, JobNotFound, NotAllowed, StateError, TmuxError
@@ -421,6 +421,20 @@ def test_jobs_of_a_machine_that_is_gone_can_be_forgotten(far: Far, far_jobs: Job
         far_jobs.prune(forget="gpu1")
 
 
+def test_key_that_runs_a_far_job_again_says_what_is_in_the_way(
+    far: Far, far_jobs: Jobs, screen: Callable[..., Screen]
+) -> None:
+    folder = far.home / "gone"
+    folder.mkdir()
+    job_id = ended(far_jobs, far_jobs.execute("true", cwd=str(folder)).job_id).job_id
+    folder.rmdir()
+    terminal = screen(*far_jobs.attach(job_id))
+    terminal.until("r run again")
+    terminal.press("r")
+    terminal.until(f"cwd '{folder}' is not a directory")
+    assert far_jobs.list().total == 1
+
+
 def test_person_attaches_to_a_far_job_and_inside_tmux_in_a_window(
     far: Far, far_jobs: Jobs, screen: Callable[..., Screen], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -429,9 +443,14 @@ def test_person_attaches_to_a_far_job_and_inside_tmux_in_a_window(
     terminal.press("it", "Enter")
     terminal.until("got it", "r run again")
     terminal.press("r")
-    terminal.until("this machine has no tmuxjobs of its own")
+    again = wait_until(lambda: [job.job_id for job in far_jobs.list().jobs if job.job_id != job_id])[0]
+    far_jobs.interact(again, "more")
+    terminal.until("got more", "r run again")
+    status = far_jobs.status(again)
+    assert (status.status, status.command, status.host) == ("completed", far_jobs.status(job_id).command, "gpu1")
     terminal.press("x")
-    wait_until(lambda: far_jobs._hosts.used()[0].tmux.panes(), lambda panes: job_id not in panes)
+    wait_until(lambda: far_jobs._hosts.used()[0].tmux.panes(), lambda panes: again not in panes)
+    far_jobs._hosts.used()[0].tmux.server.cmd("kill-window", "-t", f"=mcp-jobs:{job_id}")
     with pytest.raises(TmuxError, match="is closed"):
         far_jobs.attach(job_id)
     job_id = far_jobs.execute("sleep 1000").job_id

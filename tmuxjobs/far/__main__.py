@@ -1,4 +1,7 @@
-"""The agent as a program, by path and with `python -I -S`: `STATE/pane/UNIT/tmuxjobs/far/__main__.py`."""
+"""The agent as a program, by path and with `python -I -S`: `STATE/pane/UNIT/tmuxjobs/far/__main__.py`.
+
+With `again JOB` it starts that job anew.
+"""
 
 import os
 import sys
@@ -10,9 +13,12 @@ if not __package__:
 
 
 def main() -> None:
-    from tmuxjobs.far import agent
+    from tmuxjobs.far import again, agent
 
-    agent.main(UNIT)
+    if sys.argv[1:2] == ["again"]:
+        again.main(UNIT, sys.argv[2])
+    else:
+        agent.main(UNIT)
 
 
 if __name__ == "__main__":

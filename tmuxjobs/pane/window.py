@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 ALONE_S = 0.05
 NONE = "this machine has no tmuxjobs of its own: do it by `tmuxjobs` on the one that started the job"
+AGENT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "far", "__main__.py")
+"""Where no tmuxjobs is installed it was sent along, and can start a job."""
 GONE = "tmuxjobs was moved or removed: install it, run `tmuxjobs list`, press again"
 UP, DOWN = ("\x1b[A", "\x1bOA", "k"), ("\x1b[B", "\x1bOB", "j")
 
@@ -169,6 +171,8 @@ class Place:
     def run_again(self, job_id: str) -> str:
         """Start it anew and show the new window; what is in the way, if anything."""
         started, error = self.command("restart", "--json", job_id)
+        if error == NONE and os.path.exists(AGENT):
+            started, error = called([sys.executable, "-I", "-S", "-X", "utf8", AGENT, "again", job_id])
         try:
             return self.show(loads(started)["job_id"])
         except (ValueError, KeyError):

@@ -198,9 +198,7 @@ def status(host: Host, job_id: str) -> JobStatus:
     try:
         return _status(host, job_id)
     except HostError:
-        if host.is_reached:
-            raise
-        return _status(host, job_id)  # the host was lost over it: so it is told
+        return _status(host, job_id)  # the host was lost over it, so it is told; or it is reached again
 
 
 def _status(host: Host, job_id: str) -> JobStatus:
