@@ -412,7 +412,7 @@ JSON: dict[str, tuple[str, type[Model] | None, str]] = {
     "search": ("ENDED hello", answers.Found,
         "matches total total_is_exact more cursor stderr_cursor gone_bytes status note"),
     "screen": ("RUNNING", answers.Screen, "screen cursor_row cursor_column columns rows alternate mode status"),
-    "interact": ("RUNNING x --wait 0", answers.Output, OUTPUT),
+    "interact": ("RUNNING x --wait 5", answers.Output, OUTPUT),
     "kill": ("RUNNING", answers.Kill, "job_id status detail survivors"),
     "adopt": ("OPENED", answers.Adopted, f"{STARTED} window note"),
     "hold": ("RUNNING", answers.HoldAnswer, "job_id held detail"),

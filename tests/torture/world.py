@@ -249,7 +249,8 @@ class World:
                 self.left(f"in {name}: {', '.join(sorted(extra))}")
         usual_of = {
             self.jobs.host.store.root: {
-                *("history", "indexed", "jobs", "journal", "lock", "open", "pane", "salt", "sequence", MARKER)
+                *"callers history indexed jobs journal lock open pane salt sequence".split(),
+                MARKER,
             },
             Path(os.environ["TMPDIR"]): set(),
         }
