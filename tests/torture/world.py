@@ -249,7 +249,7 @@ class World:
                 self.left(f"in {name}: {', '.join(sorted(extra))}")
         usual_of = {
             self.jobs.host.store.root: {
-                *"callers history indexed jobs journal lock open pane salt sequence".split(),
+                *("callers", "history", "indexed", "jobs", "journal", "lock", "open", "pane", "salt", "sequence"),
                 MARKER,
             },
             Path(os.environ["TMPDIR"]): set(),
