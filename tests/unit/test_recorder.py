@@ -10,6 +10,7 @@ import select
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import termios
@@ -50,7 +51,8 @@ class Recording:
         (folder / "recorder").unlink(missing_ok=True)
         os.mkfifo(folder / "recorder")
         self.fifo = os.open(folder / "recorder", os.O_RDONLY | os.O_NONBLOCK)
-        self.theirs, self.input = os.pipe()
+        theirs, ours = socket.socketpair()  # as tmux has it
+        self.theirs, self.input = theirs.detach(), ours.detach()
         program = ["-c", PROGRAM, str(Path(__file__).parents[2]), change]
         argv = [*first, sys.executable, "-I", "-S", *program, str(folder), NONCE, str(limit), str(int(separate))]
         self.process = subprocess.Popen(argv, stdin=self.theirs)
@@ -76,6 +78,11 @@ class Recording:
             while rest:
                 rest = rest[os.write(self.input, rest) :]
             wait_until(self.unread, lambda size: size == 0)
+
+    def feed_on(self, data: bytes | memoryview) -> None:
+        """As fast as it is taken."""
+        while data:
+            data = data[os.write(self.input, data) :]
 
     def unread(self) -> int:
         size = array.array("i", [0])
@@ -693,9 +700,24 @@ def test_runner_is_told_that_something_is_printed_and_not_each_time(record: Reco
     assert recording.report("none")["why"] == "eof"
 
 
-def test_flood_is_gathered_and_whole(record: Record) -> None:
+@pytest.mark.parametrize("change", ["FLOOD_S = 60.0", "FLOOD_S, GATHER_S = 60.0, 0.2", "FLOOD_BYTES = 1 << 60"])
+def test_flood_is_gathered_and_whole(record: Record, change: str) -> None:
     data = os.urandom(1 << 15).replace(b"\x1b", b" ") * 200
-    recording = record(change="GATHER_S = 0.05")
-    report = recording.run(data)
-    assert report["logs"]["output.log"]["bytes"] == len(data)
+    recording = record(change=change)
+    assert recording.report()["why"] == "ready"
+    pieces = memoryview(data)
+    for at in range(0, len(data), 4000):
+        recording.feed_on(pieces[at : at + 4000])
+    recording.feed_on(END)
+    report = recording.report()
+    assert (report["why"], report["logs"]["output.log"]["bytes"]) == ("end", len(data))
     assert recording.log() == data
+
+
+def test_end_of_the_input_is_seen_in_a_flood(record: Record) -> None:
+    recording = record(change="FLOOD_S = 60.0")
+    assert recording.report()["why"] == "ready"
+    recording.feed_on(bytes(1 << 20))
+    recording.end_input()
+    report = recording.report()
+    assert (report["why"], report["logs"]["output.log"]["bytes"]) == ("eof", 1 << 20)

@@ -23,15 +23,13 @@ TYPE_CHECKING = False  # `typing` takes 2 ms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
 QUEUE_BYTES = 64 << 20
 ORPHANED_QUIET_MS = 3000
 FLOOD_BYTES, FLOOD_S = 1 << 14, 0.01
-GATHER_S = 0.002
-"""tmux passes on 4 KB at a time. Of a flood, more than FLOOD_BYTES in FLOOD_S, what comes in GATHER_S is read at once:
-the work for each read would take the processor from those that print.
-"""
+GATHER_BYTES, GATHER_S = 1 << 18, 0.01
+"""Of a flood, more than FLOOD_BYTES in FLOOD_S, so much is read at once, or what comes in GATHER_S; see `Input`."""
 FIRST_S = 5.0
 PRINTS_S = 20.0
 """So often the runner is told that something is printed: meanwhile it looks whether somebody has stopped us."""
@@ -181,6 +179,38 @@ def note_gone(folder: str) -> None:
             files.write_json(os.path.join(folder, "gone.json"), {"monotonic": time.monotonic()})
 
 
+class Input:
+    """Our input, which tmux passes on 4 KB at a time.
+
+    Of a flood the kernel gathers the pieces, MSG_WAITALL in recv(2), and takes each in as it comes: with a look at each
+    we would take the processor from those that print, and while we slept tmux would wait, for little fits in between.
+    """
+
+    def __init__(self) -> None:
+        self.since, self.come = 0.0, 0
+        self.socket: Any = None
+
+    def read(self, now: float) -> bytes:
+        data = b""
+        if self.come > FLOOD_BYTES:
+            with suppress(OSError):  # it is not a socket
+                data = self.gathered()
+        data = data or os.read(0, READ_BYTES)
+        if now - self.since > FLOOD_S:
+            self.since, self.come = now, 0
+        self.come += len(data)
+        return data
+
+    def gathered(self) -> bytes:
+        import _socket  # few jobs print so much
+
+        if self.socket is None:
+            self.socket = _socket.socket(fileno=0)
+            bound = b"".join(part.to_bytes(8, sys.byteorder) for part in (0, int(GATHER_S * 1e6)))  # a timeval
+            self.socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, bound)
+        return bytes(self.socket.recv(GATHER_BYTES, _socket.MSG_WAITALL))
+
+
 def drain(queue: Queue, splitter: Splitter, fifo: int, asked: int, folder: str) -> str:
     """Read until the input ends: "eof"; or, once asked to end, until it is empty: "end".
 
@@ -191,7 +221,7 @@ def drain(queue: Queue, splitter: Splitter, fifo: int, asked: int, folder: str) 
     poll.register(fifo, 0)
     poll.register(asked, select.POLLIN)
     wait_ms = None
-    since, come, told_at = 0.0, 0, time.monotonic() + 1.0 - PRINTS_S
+    source, told_at = Input(), time.monotonic() + 1.0 - PRINTS_S
     while True:
         events = dict(poll.poll(wait_ms))
         if not events:
@@ -206,17 +236,13 @@ def drain(queue: Queue, splitter: Splitter, fifo: int, asked: int, folder: str) 
                 note_gone(folder)
             wait_ms = ORPHANED_QUIET_MS if wait_ms is None else wait_ms
         if 0 in events:
-            data = os.read(0, READ_BYTES)
+            now = time.monotonic()
+            data = source.read(now)
             if not data:
                 return "eof"
             # Here and not where it is written: a mark must be seen though the queue is full.
             for kind, part in splitter.feed(data):
                 queue.put(kind, part)
-            now, come = time.monotonic(), come + len(data)
-            if now - since > FLOOD_S:
-                since, come = now, len(data)
-            elif come > FLOOD_BYTES:
-                time.sleep(GATHER_S)
             if now - told_at > PRINTS_S:
                 told_at = now
                 tell_prints(fifo)
