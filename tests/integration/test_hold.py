@@ -209,6 +209,7 @@ def test_nothing_of_a_hold_is_left_with_an_ended_job(jobs: Jobs) -> None:
 
 def test_list_tells_which_job_a_person_holds(jobs: Jobs) -> None:
     held, other = asking(jobs), asking(jobs)
+    wait_until(lambda: jobs.list().jobs, lambda found: all(job.waits_for for job in found))
     jobs.hold(held)
     assert {job.job_id: job.reason for job in jobs.called_by("agent").list().jobs} == {
         held: "held by a person",

@@ -157,7 +157,10 @@ def test_killed_tmux_server_ends_the_job_and_is_told(jobs: Jobs, tmux: Tmux) -> 
     os.kill(int(tmux("display-message", "-p", "#{pid}")), signal.SIGKILL)
     status = ended(jobs, job_id)
     assert (status.status, status.reason) == ("killed", "tmux-ended")
-    assert job_processes.of_jobs({job_id: trace_of(record_of(jobs, job_id).job, run_of(jobs, job_id))}) == {}
+    trace = trace_of(record_of(jobs, job_id).job, run_of(jobs, job_id))
+    wait_until(
+        lambda: job_processes.of_jobs({job_id: trace}), lambda left: left == {}
+    )  # its runner ends a moment later
 
 
 def test_next_job_runs_after_the_tmux_server_was_killed(jobs: Jobs, tmux: Tmux) -> None:

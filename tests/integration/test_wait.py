@@ -20,6 +20,8 @@ from tmuxjobs.answers import Ran, Waited
 from tmuxjobs.cli import WAIT_OVER
 from tmuxjobs.errors import InvalidInput, JobNotFound
 from tmuxjobs.system import watch
+from tmuxjobs.text import patterns
+from tmuxjobs.verbs import prompts
 
 LISTENER = "import socket; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); input()"
 SERVE = f"{PYTHON} -m http.server --bind 127.0.0.1 "
@@ -612,6 +614,7 @@ def test_wait_that_had_no_time_for_all_output_says_how_far_it_came(jobs: Jobs) -
     rows = r"""printf '\033[2K\033[1A row\033[3D\033[K\n%.0s' $(seq 20000); echo ready; sleep 1000"""
     job_id = jobs.execute(rows, shell="bash").job_id
     wait_until(lambda: jobs.tail(job_id, lines=1).stdout, lambda text: text == "ready\n")
+    wait_until(lambda: not prompts.is_printing(jobs.host.look(job_id), within=patterns.STANDS_S))
     answers = [jobs.wait(job_id, pattern="^ready$", cursor=0, timeout=0)]
     while answers[-1].reason == "timeout":
         cursor = answers[-1].cursor
@@ -621,6 +624,15 @@ def test_wait_that_had_no_time_for_all_output_says_how_far_it_came(jobs: Jobs) -
         assert answers[-1].cursor > cursor
     assert len(answers) > 2
     assert answers[-1].note == "line 20001: ready"
+
+
+def test_wait_that_ends_before_a_match_counts_goes_on_before_it(jobs: Jobs) -> None:
+    job_id = jobs.execute("printf '\\033[?25l'; echo first; echo ready; sleep 1000").job_id
+    wait_until(lambda: "ready" in jobs.output(job_id).stdout)
+    waited = jobs.wait(job_id, pattern="^ready$", cursor=0, timeout=0)
+    if waited.reason == "timeout":  # what hides the cursor may draw over the line for a while
+        waited = jobs.wait(job_id, pattern="^ready$", cursor=waited.cursor, timeout=20)
+    assert waited.note == "line 2: ready"
 
 
 def test_of_many_jobs_each_shows_what_it_printed_or_says_that_it_does_not(jobs: Jobs) -> None:

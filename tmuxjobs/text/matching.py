@@ -378,7 +378,7 @@ class Watcher:
         self._redraws = redraws
         self._counted = (0, 0)  # newlines up to an offset
         self.behind: int | None = None
-        """How far it came, while there is output that it had no time for."""
+        """How far it came, while there is output that it had no time for, or a match that may be drawn over."""
         self.stands_in_s: float | None = None
         """Seconds until a match that may still be drawn over counts, if there is one."""
 
@@ -423,7 +423,8 @@ class Watcher:
                 if not self._redraws:
                     kept = patterns.stays(scan.log, match.cursor, found.end)
                     if kept is None and not final and (left_s := self._stands_in()) > 0:
-                        self._from, self.stands_in_s = match.cursor, left_s
+                        self._from = self.behind = match.cursor
+                        self.stands_in_s = left_s
                         return None
                     if kept is False:
                         continue
