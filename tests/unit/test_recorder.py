@@ -721,3 +721,21 @@ def test_end_of_the_input_is_seen_in_a_flood(record: Record) -> None:
     recording.end_input()
     report = recording.report()
     assert (report["why"], report["logs"]["output.log"]["bytes"]) == ("eof", 1 << 20)
+
+
+def test_what_comes_after_a_pause_does_not_wait_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs, ours = socket.socketpair()
+    gathered: list[float] = []
+
+    class Watched(recorder.Input):
+        def gathered(self) -> bytes:
+            gathered.append(now)
+            raise OSError  # read the plain way
+
+    source = Watched()
+    with theirs, ours:
+        monkeypatch.setattr(os, "read", lambda _, size: theirs.recv(size))
+        for now in (100.0, 100.004, 100.008, 100.012, 100.016, 130.0, 130.001):
+            ours.sendall(bytes(10_000 if now < 130 else 1))
+            source.read(now)
+    assert gathered == [100.008, 100.012, 100.016]

@@ -188,16 +188,19 @@ class Input:
 
     def __init__(self) -> None:
         self.since, self.come = 0.0, 0
+        self.floods = False
         self.socket: Any = None
 
     def read(self, now: float) -> bytes:
+        if now - self.since > FLOOD_S:
+            # What comes after a pause is no flood, and must not wait for more.
+            self.floods = self.come > FLOOD_BYTES and now - self.since < 5 * FLOOD_S
+            self.since, self.come = now, 0
         data = b""
-        if self.come > FLOOD_BYTES:
+        if self.floods or self.come > FLOOD_BYTES:
             with suppress(OSError):  # it is not a socket
                 data = self.gathered()
         data = data or os.read(0, READ_BYTES)
-        if now - self.since > FLOOD_S:
-            self.since, self.come = now, 0
         self.come += len(data)
         return data
 
