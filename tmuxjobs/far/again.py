@@ -27,8 +27,8 @@ OVER: dict[str, Any] = {"ends_with": None, "ask_why": "", "ask_s": 0.0, "ask_rul
 
 def anew(old: dict[str, Any]) -> dict[str, Any]:
     """The record of the same job, asked for now; its environment is not kept."""
-    if old.get("adopted") or old.get("slurm"):
-        raise StateError(f"Job '{old['job_id']}' was adopted, or is Slurm's: it cannot be run again by a key here")
+    if old.get("adopted"):
+        raise StateError(f"job '{old['job_id']}' was adopted, so it cannot be run again as it was")
     here = processes.here()
     return {
         **old,
