@@ -56,7 +56,7 @@ class Turn(TypedDict, total=False):
     """Start none where one of this name and project has not ended: the answer is about that one."""
 
 
-class Place(TypedDict, total=False):
+class Engine(TypedDict, total=False):
     """What runs a job, if not this machine."""
 
     engine: Literal["slurm", "local"] | None
@@ -79,7 +79,7 @@ class Lifecycle(TypedDict, total=False):
     ready_timeout: float | None
 
 
-class Asked(Conditions, Turn, Place, Lifecycle, total=False):
+class Asked(Conditions, Turn, Engine, Lifecycle, total=False):
     """What `execute` takes of each."""
 
 

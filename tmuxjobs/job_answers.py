@@ -292,7 +292,7 @@ def name_processes(processes: tuple[ProcessRecord, ...]) -> str:
 
 
 FILES = 50
-"""So many names are told."""
+"""So many names are given."""
 
 
 class Fetched(Answer):

@@ -169,6 +169,6 @@ def test_welcome_page_shows_the_others_beside_a_job_with_a_fault(
         return read_record(folder, name, shape)
 
     monkeypatch.setattr(board, "read_record", reading)
-    told = {job.job_id: job.summary() for job in board.Board(str(jobs.host.store.root)).look()}
+    told = {job.job_id: job.summary() for job in board.Board(str(jobs.host.store.root)).refresh()}
     assert told[bad] == "not readable: ValueError"
     assert told[good].startswith("running")

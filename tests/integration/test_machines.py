@@ -184,7 +184,7 @@ def test_welcome_page_shows_where_it_runs(jobs: Jobs, running: str) -> None:
     jobs.host.store.save(folder / "job.json", record.job.model_copy(update=theirs))
     assert record.run is not None
     jobs.host.store.save(folder / "run.json", record.run.model_copy(update={"boot": "another"}))
-    [job] = Board(str(jobs.host.store.root)).look()
+    [job] = Board(str(jobs.host.store.root)).refresh()
     assert (job.state, job.summary(), job.is_quiet()) == ("running", "running on gpu1", False)
     jobs.host.store.save(folder / "job.json", record.job)
     jobs.host.store.save(folder / "run.json", record.run)
@@ -199,11 +199,11 @@ def test_welcome_page_keeps_no_more_finished_jobs_than_it_shows(
     ids = [ended(jobs, jobs.execute("true").job_id).job_id for _ in range(7)]
     board = Board(str(jobs.host.store.root))
     shown = [running, *reversed(ids[-4:])]
-    assert [job.job_id for job in board.look()] == shown
+    assert [job.job_id for job in board.refresh()] == shown
     assert set(board.jobs) == set(shown)
     with looks_at(jobs.host.store.jobs) as seen:
-        assert [job.job_id for job in board.look()] == shown
+        assert [job.job_id for job in board.refresh()] == shown
     assert set(seen) <= {f"{running}/exit.json"}
     jobs.host.store.remove(ids[0])
-    board.look()
+    board.refresh()
     assert board.older == set(ids[1:3])

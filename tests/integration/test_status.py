@@ -271,7 +271,7 @@ def test_first_window_calls_lost_what_list_calls_lost(
         (folder / "run.json").unlink()
     (folder / file).write_text(json.dumps(change(record)))
     assert [job.status for job in jobs.list().jobs] == ["lost"]
-    assert [job.state for job in Board(str(jobs.host.store.root)).look()] == ["lost"]
+    assert [job.state for job in Board(str(jobs.host.store.root)).refresh()] == ["lost"]
     for path, data in before.items():
         path.write_bytes(data)
 

@@ -183,7 +183,7 @@ def test_pages_tail_and_search_agree_on_wide_rows(log: Path, data: bytes) -> Non
     assert read(log, max_chars=400_000, final=True).text == text
     shown = sum("%" in line for line in text.split("\n"))
     assert search(log, "%").total == shown
-    assert (Watcher(log, "%").look() is not None) == (b"%" in data)
+    assert (Watcher(log, "%").next_match() is not None) == (b"%" in data)
 
 
 @PROPERTIES
@@ -554,42 +554,42 @@ def test_pattern_that_explodes_is_stopped(log: Path) -> None:
 
 def test_watcher_finds_text_that_came_in_two_parts(log: Path) -> None:
     watcher = Watcher(write(log, b"a\nser"), "server ready")
-    assert watcher.look() is None
+    assert watcher.next_match() is None
     write(log, b"a\nserver ready\n")
-    match = watcher.look()
+    match = watcher.next_match()
     assert match is not None
     assert (match.line, match.cursor, match.text) == (2, 2, "server ready")
 
 
 def test_watcher_finds_a_prompt_and_tells_it_once(log: Path) -> None:
     watcher = Watcher(write(log, b"a\nPassword: "), "Password: $")
-    assert watcher.look() is not None
-    assert watcher.look() is None
+    assert watcher.next_match() is not None
+    assert watcher.next_match() is None
     write(log, b"a\nPassword: \nPassword: ")
-    assert watcher.look() is not None
+    assert watcher.next_match() is not None
 
 
 def test_watcher_finds_a_frame_that_was_overwritten(log: Path) -> None:
-    assert Watcher(write(log, b"\r 75%\r100%"), "75%", literal=True).look() is not None
+    assert Watcher(write(log, b"\r 75%\r100%"), "75%", literal=True).next_match() is not None
 
 
 def test_watcher_gives_one_match_after_the_other(log: Path) -> None:
     watcher = Watcher(write(log, b"x 1\ny\nx 2\n"), "^x")
-    looks: list[Callable[[], Match | None]] = [watcher.look] * 3
+    looks: list[Callable[[], Match | None]] = [watcher.next_match] * 3
     assert [match and match.text for match in (look() for look in looks)] == ["x 1", "x 2", None]
 
 
 def test_watcher_starts_where_it_is_told(log: Path) -> None:
-    match = Watcher(write(log, b"x 1\nx 2\n"), "x", start=4).look()
+    match = Watcher(write(log, b"x 1\nx 2\n"), "x", start=4).next_match()
     assert match is not None
     assert (match.text, match.line) == ("x 2", 2)
 
 
 def test_watcher_waits_for_a_log_to_exist(log: Path) -> None:
     watcher = Watcher(log, "x")
-    assert watcher.look() is None
+    assert watcher.next_match() is None
     write(log, b"x\n")
-    assert watcher.look() is not None
+    assert watcher.next_match() is not None
 
 
 def test_watcher_goes_on_where_its_time_was_over(log: Path) -> None:
@@ -597,7 +597,7 @@ def test_watcher_goes_on_where_its_time_was_over(log: Path) -> None:
     watcher, behind = Watcher(log, "ready"), []
     while len(behind) < 100:
         try:
-            match = watcher.look(timeout=0)
+            match = watcher.next_match(timeout=0)
             break
         except TimeoutError:
             behind.append(watcher.behind)
@@ -610,10 +610,10 @@ def test_watcher_goes_on_where_its_time_was_over(log: Path) -> None:
 def test_watcher_comes_further_in_a_giant_line(log: Path) -> None:
     watcher = Watcher(write(log, b"downloading 12%\r" * 160_000), "ready")
     with pytest.raises(TimeoutError):
-        watcher.look(timeout=0)
+        watcher.next_match(timeout=0)
     last = watcher.behind or 0
     with pytest.raises(TimeoutError):
-        watcher.look(timeout=0)
+        watcher.next_match(timeout=0)
     assert 0 < last < (watcher.behind or 0)
 
 

@@ -21,7 +21,7 @@ def seen(folder: Path, data: bytes, *, redraws: bool = False, final: bool = Fals
     log.write_bytes(data)
     if old:
         os.utime(log, (time.time() - 10,) * 2)
-    match = Watcher(log, r"checks \d good|\d+% read", redraws=redraws).look(final=final)
+    match = Watcher(log, r"checks \d good|\d+% read", redraws=redraws).next_match(final=final)
     return match.text if match else None
 
 
@@ -61,10 +61,10 @@ def test_frame_that_does_not_count_yet_is_looked_at_again(tmp_path: Path) -> Non
     log = tmp_path / "output.log"
     log.write_bytes(HIDE + frame(1, over=False))
     watcher = Watcher(log, r"checks \d good", redraws=False)
-    assert watcher.look() is None
+    assert watcher.next_match() is None
     assert watcher.stands_in_s is not None
     with log.open("ab") as file:
         file.write(frame(2) + SHOW)
-    match = watcher.look()
+    match = watcher.next_match()
     assert match is not None
     assert (match.text, match.line) == ("checks 2 good", 3)

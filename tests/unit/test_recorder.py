@@ -362,7 +362,7 @@ def fstatvfs(fd):
     Facts.f_bavail = (1 << 18) + 100 - 200 * os.path.exists(sys.argv[3] + '/low')
     return Facts
 os.fstatvfs = fstatvfs
-log.FREE_LOOK_S = 0
+log.FREE_CHECK_S = 0
 """
 
 

@@ -153,7 +153,7 @@ def test_recorder_is_looked_at_less_and_less_while_nothing_is_printed(
     tty = tmp_path / "tty"
     tty.touch()
     recorder.fd, recorder_end = os.pipe()
-    assert recorder.look_s == recorder_link.QUIET_LOOK_S
+    assert recorder.look_s == recorder_link.QUIET_CHECK_S
     os.write(recorder_end, b'{"why": "prints"}\n')
     assert recorder.report(0) is None
     pauses = [recorder.look_s]
@@ -162,8 +162,8 @@ def test_recorder_is_looked_at_less_and_less_while_nothing_is_printed(
         recorder.look_at = 0.0
         recorder.carry_on(str(tty))
         pauses.append(recorder.look_s)
-    first = recorder_link.LOOK_S
-    most = recorder_link.QUIET_LOOK_S
+    first = recorder_link.RECORDER_CHECK_S
+    most = recorder_link.QUIET_CHECK_S
     assert pauses == [first, first, *(min(first * 2**n, most) for n in range(1, 5)), first]
     os.close(recorder.fd)
     os.close(recorder_end)

@@ -96,10 +96,10 @@ def serve(*, http: str | None = None, allow_remote: Annotated[bool, Flag] = Fals
     from tmuxjobs.server.address import listen
     from tmuxjobs.server.http import serve_jobs
 
-    place = listen(http, remote=allow_remote)
+    listener = listen(http, remote=allow_remote)
 
-    print(visible(f"Serving MCP on {place.text}; clients bring the bearer token in {path}."), file=sys.stderr)
-    serve_jobs(settings, place)
+    print(visible(f"Serving MCP on {listener.text}; clients bring the bearer token in {path}."), file=sys.stderr)
+    serve_jobs(settings, listener)
 
 
 @app.command(group=SET_UP)

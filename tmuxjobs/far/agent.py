@@ -1,7 +1,8 @@
 """Answers on another host for those who use it from here: records, bytes of logs, processes, terminals, tmux.
 
-It keeps whoever asks in step: what has changed of a job is told as the kernel reports it, and before every answer. It
-decides nothing and keeps nothing; without it all jobs run on. Run by path, with `python -I -S`, as `pane/__main__.py`.
+It keeps whoever asks in step: what has changed of a job is reported when the kernel notices it, and before every
+answer. It decides nothing and keeps nothing; without it all jobs run on. Run by path, with `python -I -S`, as
+`pane/__main__.py`.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ RECORDS = {
 }
 LOGS = {f"{stem}{end}" for stem in ("output", "stderr") for end in (".log", ".raw", ".first.log")}
 SIGNS = {"env", "env.held", "env.ready"}
-"""Files of a job that are told of: with their content, with their size, and that they are there."""
+"""Files of a job that are reported: with their content, with their size, and that they are there."""
 BREATH_S = 0.005
 """Between two rounds of news while they follow each other."""
 RECHECK_S = 5.0
@@ -64,7 +65,7 @@ RECORD_BYTES = 1 << 24
 
 
 class Known:
-    """A job as it was told last; one that has ended is not looked at again unless somebody asks for it."""
+    """A job as it was last reported; one that has ended is not looked at again unless somebody asks for it."""
 
     def __init__(self) -> None:
         self.facts: Facts = {}
@@ -90,7 +91,7 @@ class Agent:
         self.salt: bytes | None = None
         self.places = threading.Semaphore(ASKED_AT_ONCE)
 
-    # What is told
+    # What is reported
 
     def write(self, fields: dict[str, Any], data: bytes = b"") -> None:
         whole = memoryview(frame(fields, data))
@@ -132,7 +133,7 @@ class Agent:
                 time.sleep(BREATH_S)
 
     def tell(self, asked: Iterable[str] = ()) -> None:
-        """Tell what has changed since it was told; of jobs that have ended only of those that are asked for."""
+        """Report what has changed since the last report; of jobs that have ended only of those that are asked for."""
         self.tell_queue()
         there = {name for name in os.listdir(self.jobs) if ID.fullmatch(name)}
         for gone in self.known.keys() - there:
@@ -163,7 +164,7 @@ class Agent:
         self.watch(job_id, known)
         changed = {name: fact for name, fact in facts.items() if known.facts.get(name) != fact}
         without = [name for name in known.facts if name not in facts]
-        told: dict[str, Any] = {}
+        report: dict[str, Any] = {}
         parts = []
         for name, fact in changed.items():
             data = b""
@@ -178,17 +179,17 @@ class Agent:
                     run = files.fields_of(data)
                     known.runner = (int(run["pid"]), str(run["start"]))
                     known.command = run.get("command_pid")
-            told[name] = [fact[0], fact[1], len(data) if name in RECORDS else -1]
+            report[name] = [fact[0], fact[1], len(data) if name in RECORDS else -1]
             parts.append(data)
         alive = known.runner is not None and "exit.json" not in facts and processes.is_alive(*known.runner)
         if known.runner is not None and not alive and "exit.json" not in facts and self.has_ended(job_id):
             self.tell_job(job_id)  # it has ended between the two looks
             return
         stopped = alive and known.command is not None and processes.stopped(known.command)
-        if told or without or (alive, stopped) != known.stands:
+        if report or without or (alive, stopped) != known.stands:
             runner = known.runner[0] if known.runner else None
             stands = {"runner": runner, "alive": alive, "stopped": stopped, "whole": not known.facts}
-            self.write({"job": job_id, "files": told, "without": without, **stands}, b"".join(parts))
+            self.write({"job": job_id, "files": report, "without": without, **stands}, b"".join(parts))
         known.facts, known.stands, known.ended = facts, (alive, stopped), "exit.json" in facts
         if known.ended:
             known.watch.close()
@@ -246,7 +247,7 @@ class Agent:
             self.places.release()
 
     def do_begin(self, _: bytes, *, have: dict[str, int]) -> dict[str, Any]:
-        """Of ended jobs whose record whoever asks has already, nothing is told."""
+        """Of ended jobs whose record whoever asks has already, nothing is reported."""
         with self.lock:
             for job_id, at in have.items():
                 with contextlib.suppress(OSError):
@@ -298,7 +299,7 @@ class Agent:
     def do_start(
         self, data: bytes, *, short: str, env: int, held: bool, elsewhere: list[str], socket: str
     ) -> dict[str, Any]:
-        """A new job, and then its window unless it waits for its turn; how that went is told when it is known."""
+        """A new job, and then its window unless it waits for its turn; how that went is reported when it is known."""
         job = files.fields_of(data[env:])
         if not job.get("adopted"):
             start.refuse(job)

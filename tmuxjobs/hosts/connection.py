@@ -88,14 +88,14 @@ class Connection:
     """Open from its start until `lost`; a new one is made then. Any thread may ask."""
 
     def __init__(
-        self, name: str, ssh: Sequence[str], state: str, *, told: Callable[[dict[str, Any], bytes], None]
+        self, name: str, ssh: Sequence[str], state: str, *, on_report: Callable[[dict[str, Any], bytes], None]
     ) -> None:
         self.name = name
         self.ssh = list(ssh)
         self.lost = threading.Event()
         self.why = ""
         self.hello: dict[str, Any] = {}
-        self._told = told
+        self._on_report = on_report
         self._answers: dict[int, Future[tuple[dict[str, Any], bytes]]] = {}
         self._later: dict[int, Later] = {}
         self._lock = threading.Lock()
@@ -218,7 +218,7 @@ class Connection:
     ) -> tuple[dict[str, Any], bytes]:
         """The answer; before it comes what has changed, of these `jobs` in any case.
 
-        What goes on there after it is told to `then`, by another thread, when it is over, or that it is `lost`.
+        What goes on there after it is reported to `then`, by another thread, when it is over, or that it is `lost`.
         Raises HostError when the connection is lost or there is no answer in time, and for what the agent refuses.
         """
         answer: Future[tuple[dict[str, Any], bytes]] = Future()
@@ -260,7 +260,7 @@ class Connection:
                 if "then" in fields:
                     self._later.pop(fields["then"], unheard)(fields, data)
                 elif number is None:
-                    self._told(fields, data)
+                    self._on_report(fields, data)
                 elif (answer := self._answers.get(number)) is not None:
                     answer.set_result((fields, data))
         except EOFError:
@@ -290,7 +290,7 @@ class Connection:
         while self._later:
             self._later.popitem()[1]({"lost": self.why}, b"")
         if not known:
-            self._told({"lost": self.why}, b"")
+            self._on_report({"lost": self.why}, b"")
 
     def _release(self) -> None:
         self.close()

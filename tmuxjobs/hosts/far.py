@@ -110,9 +110,9 @@ class FarMachine:
             self.usual[key] = answer
         return self.usual[key]
 
-    def take_usual(self, told: list[list[Any]]) -> None:
+    def take_usual(self, answers: list[list[Any]]) -> None:
         """What a new connection says of them."""
-        self.usual = {json.dumps([name, given]): answer for name, given, answer in told}
+        self.usual = {json.dumps([name, given]): answer for name, given, answer in answers}
 
     def here(self) -> Here:
         return Here(**self.facts["here"])
@@ -188,7 +188,7 @@ class FarOpening(Opening):
         self._name = name
 
     def take(self, fields: dict[str, Any], out: bytes) -> None:
-        """What came of it, told by the agent, or `lost`."""
+        """What came of it, by the agent, or `lost`."""
         from tmuxjobs.tmux.command import Done
 
         if "lost" in fields:

@@ -232,17 +232,24 @@ class Host:
     def state(self, record: Record) -> State:
         alive = record.exit is None and self.lives(record)
         state = derive_state(record, self.machine.here(), runner_alive=alive, monotonic=self.machine.monotonic())
-        told = self.in_slurm(record.id) if record.job.slurm and type(state) is Running else {}
-        if told and told["state"] in slurm.QUEUED and isinstance(state, Running) and not state.command_ended:
-            return InSlurmQueue(why="; ".join(filter(None, (told["reason"] or told["state"], told["doubt"]))))
+        allocation = self.in_slurm(record.id) if record.job.slurm and type(state) is Running else {}
+        if (
+            allocation
+            and allocation["state"] in slurm.QUEUED
+            and isinstance(state, Running)
+            and not state.command_ended
+        ):
+            return InSlurmQueue(
+                why="; ".join(filter(None, (allocation["reason"] or allocation["state"], allocation["doubt"])))
+            )
         return state
 
     def by_slurm(self, record: Record, state: State) -> tuple[Record, State]:
         """A job of `sbatch` whose runner is gone, or on another machine: as Slurm says; its end is written down."""
-        folder, told = self.store.folder(record.id), self.in_slurm(record.id)
+        folder, allocation = self.store.folder(record.id), self.in_slurm(record.id)
         srun = (record.job.slurm or ("srun",))[0]
         try:
-            found = slurm.look(srun, record.id, self.environ)
+            found = slurm.find(srun, record.id, self.environ)
         except slurm.Silent as silent:
             return record, Running(between=f"in Slurm as far as is known, which does not answer: {silent}")
         if found is not None:
@@ -253,7 +260,7 @@ class Host:
                 return record, InSlurmQueue(why=found.reason or found.state)
             if found.open:
                 return record, Running(between="in Slurm; its window is gone, and `output` has what it prints")
-        found = found or (slurm.kept(srun, told["number"], self.environ) if told else None)
+        found = found or (slurm.kept(srun, allocation["number"], self.environ) if allocation else None)
         end = batch_end(record, folder, found)
         if end is None:
             return record, state

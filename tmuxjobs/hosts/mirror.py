@@ -1,4 +1,4 @@
-"""Mirror: the records of another host's jobs as they were told last, and for each log a file of its size without bytes.
+"""Mirror: the records of another host's jobs as last reported, and for each log a file of its size without bytes.
 
 What is written is written there, by the agent.
 """
@@ -42,7 +42,7 @@ class Mirror(Store):
             folder.mkdir(mode=0o700, exist_ok=True)
 
     def ids(self) -> list[str]:
-        """As they were told; none of a host that was never reached."""
+        """As they were reported; none of a host that was never reached."""
         return super().ids() if self.jobs.is_dir() else []
 
     def lock(self) -> contextlib._GeneratorContextManager[None]:
@@ -94,7 +94,7 @@ class Mirror(Store):
                 self._ask("unlink", jobs=[job_id], job_id=job_id, name="env")
 
     def half_made(self) -> list[Path]:
-        """What was being told when a process of ours was killed.
+        """What was being written when a process of ours was killed.
 
         What is there goes now, with copies of the pane's programs that no job needs any more.
         """
@@ -108,7 +108,7 @@ class Mirror(Store):
                 disk.unlink(path)
         return [path for path in old if path.parent != self.root]
 
-    # What is told
+    # What is reported
 
     def lay(self, path: Path, mtime_ns: int, size: int, content: bytes | None) -> None:
         if disk.IN_JOB.fullmatch(path.name) is None:
@@ -126,7 +126,7 @@ class Mirror(Store):
                 return
             with contextlib.suppress(FileNotFoundError):
                 if path.lstat().st_mtime_ns > mtime_ns:
-                    return  # another of our processes was told later
+                    return  # another of our processes has a later report
             beside = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
             with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
                 file.write(content)

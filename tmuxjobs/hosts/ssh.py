@@ -1,6 +1,6 @@
 """RemoteHost: another machine's jobs as they stand, over one ssh, as `local.Host` has those of this one.
 
-The truth is there. Here is a mirror: the records as they were told last, and for each log a file of its size without
+The truth is there. Here is a mirror: the records as last reported, and for each log a file of its size without
 its bytes, which are read over the wire. The agent on the other side keeps the mirror in step, so whoever waits for a
 change of a job waits for one of its mirror.
 """
@@ -107,7 +107,7 @@ class RemoteHost(Host):
             return self._connection
 
     def _connect(self) -> None:
-        connection = Connection(self.name, self.ssh, self.given_state, told=self.told)
+        connection = Connection(self.name, self.ssh, self.given_state, on_report=self.on_report)
         hello = connection.hello
         self.machine.ahead = hello["monotonic"] - time.monotonic()
         ahead_s = hello["time"] - time.time()
@@ -227,7 +227,7 @@ class RemoteHost(Host):
             del readers[self.store.root]
         with self._connecting:
             if self._connection is not None:
-                self._connection.lost.set()  # nobody is to be told: this is no loss
+                self._connection.lost.set()  # this is not a loss, and nobody is to hear of one
                 self._connection.close()
 
     @property
@@ -247,10 +247,10 @@ class RemoteHost(Host):
 
     # The mirror
 
-    def told(self, fields: dict[str, Any], data: bytes) -> None:
+    def on_report(self, fields: dict[str, Any], data: bytes) -> None:
         """What the agent says; in the connection's thread, which must not ask."""
         if "job" in fields:
-            self._told_job(fields["job"], fields, data)
+            self._on_job_report(fields["job"], fields, data)
         elif "waits" in fields:
             self.mirror.lay_queue(**fields["waits"])
         elif "gone" in fields:
@@ -292,7 +292,7 @@ class RemoteHost(Host):
         for job_id in [one for one in self.store.ids() if not self.store.has_ended(one)]:
             self.mirror.wake(self.store.jobs / job_id)
 
-    def _told_job(self, job_id: str, fields: dict[str, Any], data: bytes) -> None:
+    def _on_job_report(self, job_id: str, fields: dict[str, Any], data: bytes) -> None:
         folder = self.store.folder(job_id)
         folder.mkdir(mode=0o700, exist_ok=True)
         lives = bool(fields["alive"])
@@ -351,7 +351,7 @@ class RemoteHost(Host):
         return units.Unit(str(folder), facts["python"], units.main_of(folder))
 
     def lives(self, record: Record) -> bool:
-        """As our own agent says. What another process of ours was told of a runner, ours tells in a moment."""
+        """As our own agent says. What another process of ours heard of a runner, ours hears in a moment."""
         runner, alive = self.living.get(record.id, (None, False))
         return record.run is not None and (alive or runner != record.run.pid)
 

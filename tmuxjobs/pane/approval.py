@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from tmuxjobs.pane.recorder_link import RecorderLink
 
-LOOK_S = 1.0
+ANSWER_CHECK_S = 1.0
 """Between two looks for an answer whose signal did not come."""
 FACT_CHARS = 240
 ENDS = {
@@ -132,7 +132,7 @@ class Approval:
             poll = select.poll()
             for fd in (0, self.wakeup, *([self.server_end] if self.server_end >= 0 else [])):
                 poll.register(fd, select.POLLIN)
-            events = dict(poll.poll(max(0.0, min(LOOK_S, self.deadline - time.monotonic())) * 1000))
+            events = dict(poll.poll(max(0.0, min(ANSWER_CHECK_S, self.deadline - time.monotonic())) * 1000))
             if self.server_end in events:
                 self.give(approved=False, how="the server that asked for it, with which it was to end, has ended")
             elif self.wakeup in events:

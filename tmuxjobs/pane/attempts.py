@@ -16,8 +16,8 @@ from tmuxjobs.outcome import is_success
 from tmuxjobs.pane.announce import PLAIN
 from tmuxjobs.pane.command import INTERRUPTS, Stop
 from tmuxjobs.pane.readiness import Readiness
-from tmuxjobs.pane.recorder_link import QUIET_LOOK_S, RecorderLink, Refused
-from tmuxjobs.pane.runner import SERVER_LOOK_S, Runner
+from tmuxjobs.pane.recorder_link import QUIET_CHECK_S, RecorderLink, Refused
+from tmuxjobs.pane.runner import SERVER_CHECK_S, Runner
 from tmuxjobs.pane.runner_log import MARK_S
 from tmuxjobs.system import processes
 
@@ -243,10 +243,10 @@ class Repeating(Runner):
     def patience(self) -> float:
         if self.next_at is None or self.command.stop:
             return super().patience()
-        left = max(0.0, self.next_at - time.monotonic()) if not self.run.get("paused") else QUIET_LOOK_S
+        left = max(0.0, self.next_at - time.monotonic()) if not self.run.get("paused") else QUIET_CHECK_S
         if self.unsent or not left:
             return 0.05
-        return min(left, SERVER_LOOK_S) if self.server.is_polled else left
+        return min(left, SERVER_CHECK_S) if self.server.is_polled else left
 
     def recorder_gone(self, report: dict[str, Any]) -> None:
         if report["why"] != "attempt":

@@ -37,7 +37,7 @@ exit $code
 """
 """What Slurm and this shell say is not in the log: dash says "Terminated" to where a simple command's errors go, so
 that one is in parentheses. The traps are for the shell alone: what it runs has the signals as they were."""
-LOOK_S = 1.0
+BATCH_CHECK_S = 1.0
 """Between two looks at the log and the end, which another machine writes: no kernel tells of these."""
 AGAIN_S = 0.3
 """Between two looks at Slurm while the job ends."""
@@ -98,14 +98,14 @@ class BatchCommand(SlurmCommand):
         finally:
             os.unlink(script)
         self.pid = os.getpid()
-        self.look()
+        self.refresh()
 
-    def look(self) -> None:
-        super().look()
+    def refresh(self) -> None:
+        super().refresh()
         self.again_at = time.monotonic() + AGAIN_S
-        told = self.told
-        if told is not None and not told.open and not self.doubt and self.status is None:
-            self.status, self.ended_at, self.ended_monotonic = told.status, now(), time.monotonic()
+        allocation = self.allocation
+        if allocation is not None and not allocation.open and not self.doubt and self.status is None:
+            self.status, self.ended_at, self.ended_monotonic = allocation.status, now(), time.monotonic()
 
     def has_changed(self) -> bool:
         """Whether its script has begun, or ended, since Slurm was asked."""
@@ -129,11 +129,11 @@ class BatchCommand(SlurmCommand):
     def signal_all(self, number: int) -> None:
         """Through Slurm; one that is queued, and what does not obey, is cancelled there."""
         if not self.begun:
-            self.look()
+            self.refresh()
         if number != signal.SIGKILL and self.begun:
-            if self.status is None and self.told is not None:
+            if self.status is None and self.allocation is not None:
                 with suppress(slurm.Silent):
-                    slurm.send(self.srun, self.told.number, number, self.environ, batch=True)
+                    slurm.send(self.srun, self.allocation.number, number, self.environ, batch=True)
         elif number != signal.SIGCONT and not self.forced_at:
             with suppress(slurm.Silent):
                 slurm.cancel(self.srun, self.name, self.environ)
@@ -178,14 +178,14 @@ class BatchRunner(SlurmRunner):
         return super().finish()
 
     def patience(self) -> float:
-        return min(super().patience(), LOOK_S)
+        return min(super().patience(), BATCH_CHECK_S)
 
     def step(self) -> None:
         super().step()
         self.batch.show()
         soon = self.command.stop is not None or self.batch.has_changed()
         if self.batch.status is None and time.monotonic() >= (self.batch.again_at if soon else self.batch.look_at):
-            self.batch.look()
+            self.batch.refresh()
             self.begin_to_count()
 
     def exit_record(self, *facts: Any) -> dict[str, Any]:

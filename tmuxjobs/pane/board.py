@@ -68,7 +68,7 @@ class Job:
         self.misses = 0
         self.open_line = False
 
-    def look(self, here: Here) -> None:
+    def derive(self, here: Here) -> None:
         """Learn whether it has ended; nothing is read again once it has."""
         if self.state not in OPEN:
             return
@@ -106,7 +106,7 @@ class Job:
             if read_record(self.folder, "exit.json", files.EXIT) is None:
                 self.state, self.detail = "lost", "end not known"
             else:
-                self.look(here)
+                self.derive(here)
 
     def changed_run(self) -> int:
         try:
@@ -174,7 +174,7 @@ class Board:
         self.older: set[str] = set()
         """Jobs that have ended and are not shown any more."""
 
-    def look(self) -> list[Job]:
+    def refresh(self) -> list[Job]:
         """In the order of the page."""
         with contextlib.suppress(OSError):  # removed by hand: what was known is shown
             changed = os.stat(self.folder).st_mtime_ns
@@ -193,7 +193,7 @@ class Board:
                 job.state = "queued"
                 continue
             with apart(job):
-                job.look(self.here)
+                job.derive(self.here)
         shown = sorted(self.jobs.values(), key=Job.order)
         while len(shown) > PAGE_JOBS and shown[-1].state not in OPEN:
             self.older.add(os.path.basename(shown[-1].folder))
@@ -222,7 +222,7 @@ class Ear:
         self.place = place
         self.look_at = self.notice_at = 0.0
 
-    def look(self, jobs: Iterable[Job]) -> None:
+    def refresh(self, jobs: Iterable[Job]) -> None:
         """Learn what each of these jobs waits for; cheap when nothing has changed."""
         now = time.monotonic()
         if now < self.look_at:

@@ -19,7 +19,7 @@ TYPE_CHECKING = False  # `typing` takes 2 ms
 if TYPE_CHECKING:
     from typing import Any
 
-LOOK_S = 1.0
+LINE_CHECK_S = 1.0
 """Between two looks while jobs run before those that wait: a runner that is killed tells nobody."""
 RETRY_S = 2.0
 """Until a turn is tried again that came to nothing; longer from time to time, up to LAUNCH_S."""
@@ -74,7 +74,7 @@ class Line:
                 if job is not None and self.has_slot(folder, job):
                     self.take(job)
         if self.running:
-            self.look_s = LOOK_S
+            self.look_s = LINE_CHECK_S
 
     def has_slot(self, folder: str, job: dict[str, Any]) -> bool:
         if job.get("queue") and not os.path.lexists(os.path.join(folder, "run.json")):
@@ -138,7 +138,7 @@ class Line:
         if job is not None and job.get("queue") and not os.path.lexists(os.path.join(folder, "run.json")):
             return f"after {job_id}, which waits too"
         if stands in ("starting", "running", "other-machine"):
-            self.look_s = LOOK_S
+            self.look_s = LINE_CHECK_S
             return f"after {job_id}, which runs" + " and is not ready yet" * (need == "ready")
         if need == "any":
             return ""

@@ -30,7 +30,7 @@ FOLLOW_BYTES_S = 1 << 30
 FREE_BYTES = 1 << 30
 FREE_PART = 20
 FIRST_BYTES = 1 << 16
-FREE_LOOK_S = 1.0
+FREE_CHECK_S = 1.0
 OURS = "[tmuxjobs: "
 
 
@@ -75,7 +75,7 @@ class Log:
         if self.at and len(self.notes) < NOTES_MAX:
             self.notes.append(text)
 
-    def look(self) -> None:
+    def verify(self) -> None:
         """When somebody has removed, replaced or cut the log, count the loss and go on in the file of its name."""
         if self.is_astray:
             return
@@ -125,7 +125,7 @@ class Log:
     # What comes
 
     def write(self, data: bytes) -> None:
-        self.look()
+        self.verify()
         view = memoryview(data)
         while view:
             why = (CHANGED if self.is_astray else LIMIT) if self.full else ""
@@ -168,7 +168,7 @@ class Log:
             facts = os.fstatvfs(self.fd)
             floor = min(FREE_BYTES, facts.f_blocks * facts.f_frsize // FREE_PART)
             self.free = (facts.f_bavail * facts.f_frsize - floor - size) // 16
-            self.look_at = time.monotonic() + FREE_LOOK_S
+            self.look_at = time.monotonic() + FREE_CHECK_S
         return self.free >= 0
 
     def bound(self) -> None:
@@ -375,7 +375,7 @@ class Log:
 
         A log that lacks its end or has gaps is not whole anyway: it is not read back.
         """
-        self.look()
+        self.verify()
         self.gather()
         self.gaps.write()
         lost = self.gaps.lost()

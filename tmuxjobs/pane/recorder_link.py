@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 RECORDER_S = 30.0
 TMUX_S = 30.0
 # Between two looks at the recorder. A stopped one makes tmux grow by up to 15 MB/s; on macOS a look takes a process.
-LOOK_S = 2.0 if LINUX else 20.0
+RECORDER_CHECK_S = 2.0 if LINUX else 20.0
 # While nothing is printed. The recorder says when something is; one that was stopped before cannot.
-QUIET_LOOK_S = 30.0
+QUIET_CHECK_S = 30.0
 SHELL_S = 1.0
 # For a recorder that starts at the same time as we do.
 FIRST_S = 0.5
@@ -64,7 +64,7 @@ class RecorderLink:
         self.fd = -1
         self.pid = 0
         self.start = ""
-        self.look_s = QUIET_LOOK_S
+        self.look_s = QUIET_CHECK_S
         self.look_at = time.monotonic() + self.look_s
         self.printed_at = 0.0
         self.text = b""
@@ -155,7 +155,7 @@ class RecorderLink:
             printed_at = self.printed_at
             with suppress(OSError):  # a closed window
                 self.printed_at = os.stat(tty).st_mtime  # on Linux exact to 8 s
-            self.look_s = LOOK_S if printed_at != self.printed_at else min(2 * self.look_s, QUIET_LOOK_S)
+            self.look_s = RECORDER_CHECK_S if printed_at != self.printed_at else min(2 * self.look_s, QUIET_CHECK_S)
             self.look_at = time.monotonic() + self.look_s
             if self.pid and is_stopped(self.pid):
                 self.signal(signal.SIGCONT)
@@ -213,8 +213,8 @@ class RecorderLink:
             report: dict[str, Any] = loads(line)
             if report["why"] != "prints":
                 return report
-            self.look_s = LOOK_S
-            self.look_at = time.monotonic() + LOOK_S
+            self.look_s = RECORDER_CHECK_S
+            self.look_at = time.monotonic() + RECORDER_CHECK_S
 
 
 class Stderr:

@@ -19,7 +19,7 @@ from tmuxjobs.files import now, write_in_room, write_json
 from tmuxjobs.lean import signal, suppress
 from tmuxjobs.pane import announce
 from tmuxjobs.pane.command import Command, Server, Stop
-from tmuxjobs.pane.recorder_link import QUIET_LOOK_S, NotApproved, RecorderLink, Refused, readable
+from tmuxjobs.pane.recorder_link import QUIET_CHECK_S, NotApproved, RecorderLink, Refused, readable
 from tmuxjobs.pane.runner_log import RunnerLog
 from tmuxjobs.system import processes
 
@@ -32,7 +32,7 @@ TMUX_END_S = 5.0
 CHAIN_S = 0.05
 ENV_BYTES = 1 << 24
 STOP_GRACE_MAX_S = 60.0
-SERVER_LOOK_S = 1.0
+SERVER_CHECK_S = 1.0
 
 
 class Runner:
@@ -249,13 +249,13 @@ class Runner:
         """Seconds until the clock alone asks for a look."""
         if self.command.stop:
             return 0.05
-        waits = [self.recorder.look_at - time.monotonic() if self.run.get("recording", True) else QUIET_LOOK_S]
+        waits = [self.recorder.look_at - time.monotonic() if self.run.get("recording", True) else QUIET_CHECK_S]
         if self.command.status is not None:
             # Something that still has the terminal: it may let go of it without ending, which nothing tells.
             self.look_s = min(1.0, self.look_s * 2)
             waits.append(self.look_s)
         if self.server.is_polled:
-            waits.append(SERVER_LOOK_S)
+            waits.append(SERVER_CHECK_S)
         if self.deadline is not None:
             waits.append(self.deadline - time.monotonic())
         return max(0.0, min(waits))

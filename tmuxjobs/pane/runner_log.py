@@ -9,7 +9,7 @@ import time
 from tmuxjobs.files import now, write_json
 from tmuxjobs.lean import suppress
 from tmuxjobs.pane.gaps import CHANGED
-from tmuxjobs.pane.recorder_link import LOOK_S, RecorderGone, RecorderLink, Refused, readable
+from tmuxjobs.pane.recorder_link import RECORDER_CHECK_S, RecorderGone, RecorderLink, Refused, readable
 from tmuxjobs.system import processes
 
 TYPE_CHECKING = False  # `typing` takes 2 ms
@@ -185,8 +185,8 @@ class RunnerLog:
 
         It has the output and hands it over then. Waiting is safe: whoever waits for this job can ask it to stop.
         """
-        if self.recorder.look_s > LOOK_S:
-            self.recorder.look_at, self.recorder.look_s = 0.0, LOOK_S
+        if self.recorder.look_s > RECORDER_CHECK_S:
+            self.recorder.look_at, self.recorder.look_s = 0.0, RECORDER_CHECK_S
         self.recorder.carry_on(self.command.tty)
         if self.command.stop is None and processes.is_stopped(self.recorder.server_pid):
             self.give_up_at = time.monotonic() + MARK_S

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from tmuxjobs.pane.recorder_link import RecorderLink
 
 ACCEPT_S = 10.0
-LOOK_S, LOOK_MOST_S = 1.0, 30.0
-"""Between two looks at a job that is queued: srun says when it gets its resources."""
+QUEUED_CHECK_S, QUEUED_CHECK_MOST_S = 1.0, 30.0
+"""Between two checks of a job that is queued, at first and at most: srun says when it gets its resources."""
 FORCE_S = 2.0
 SETTLE_S = 10.0
 """For Slurm to have ended all of a job whose srun has ended: its KillWait is 30 s by default, and said then."""
@@ -38,7 +38,7 @@ BROKEN = (b"abort", b"cancel", b"Cancel", b"CANCEL", b"ailure", b"orce")
 
 
 class SlurmCommand(Command):
-    """srun, and the job that Slurm runs for it; `told` is how that stood at the last look."""
+    """srun, and the job that Slurm runs for it; `allocation` is how that stood at the last check."""
 
     def __init__(self, job: dict[str, Any], tty: str, path: str, *, forked: Callable[[], None] = lambda: None) -> None:
         super().__init__(job, tty)
@@ -49,16 +49,16 @@ class SlurmCommand(Command):
         self.environ: dict[bytes, bytes] = {}
         self.fd, self.input = os.pipe()
         self.said = b""
-        self.told: slurm.Allocation | None = None
+        self.allocation: slurm.Allocation | None = None
         self.doubt = ""
         self.written: dict[str, str] = {}
-        self.look_at, self.look_s = 0.0, LOOK_S
+        self.look_at, self.look_s = 0.0, QUEUED_CHECK_S
         self.forced_at = 0.0
 
     @property
     def begun(self) -> bool:
         """Whether Slurm has let it run."""
-        return self.told is not None and self.told.node != "" and not self.told.queued
+        return self.allocation is not None and self.allocation.node != "" and not self.allocation.queued
 
     def launch(self, env: dict[bytes, bytes], recorder: RecorderLink) -> None:
         """As of any command; raises Refused when Slurm does not take the job, too."""
@@ -73,9 +73,11 @@ class SlurmCommand(Command):
             elif readable(self.fd, time.monotonic() + pause_s):
                 self.hear()
             ended = self.fd < 0
-            self.look()
+            self.refresh()
             # One that can never run, Slurm takes and ends at once.
-            if (self.told is not None and (self.told.open or self.told.node)) or (ended and self.doubt):
+            if (self.allocation is not None and (self.allocation.open or self.allocation.node)) or (
+                ended and self.doubt
+            ):
                 return
             if ended:
                 raise Refused(f"Slurm refused it: {slurm.last_line(self.said) or 'it did not say why'}")
@@ -98,22 +100,27 @@ class SlurmCommand(Command):
         self.said = (self.said + more)[-SAID_BYTES:]
         self.look_at = 0.0
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Ask Slurm, and keep what it says for others."""
         try:
-            self.told = slurm.look(self.srun, self.name, self.environ) or self.told
+            self.allocation = slurm.find(self.srun, self.name, self.environ) or self.allocation
             self.doubt = ""
         except slurm.Silent as silent:
             self.doubt = self.doubt or f"Slurm has not answered since {now()}: {silent}"
-        told = self.told
-        if told is not None:
-            facts = {"number": told.number, "state": told.state, "node": told.node, "reason": told.reason}
+        allocation = self.allocation
+        if allocation is not None:
+            facts = {
+                "number": allocation.number,
+                "state": allocation.state,
+                "node": allocation.node,
+                "reason": allocation.reason,
+            }
             if self.written != {**facts, "doubt": self.doubt}:
                 self.written = {**facts, "doubt": self.doubt}
                 with suppress(OSError):  # a full disk: `status` knows less of it
                     write_json(self.path, self.written)
         self.look_at = time.monotonic() + self.look_s
-        self.look_s = min(2 * self.look_s, LOOK_MOST_S)
+        self.look_s = min(2 * self.look_s, QUEUED_CHECK_MOST_S)
 
     def signal_all(self, number: int) -> None:
         """Let Slurm signal what the job runs; one that is queued, and what does not obey, is taken back by srun."""
@@ -123,9 +130,9 @@ class SlurmCommand(Command):
             if not self.forced_at and number != signal.SIGCONT:
                 self.forced_at = time.monotonic()
                 super().signal_all(signal.SIGTERM)
-        elif self.told is not None and self.status is None:
+        elif self.allocation is not None and self.status is None:
             try:
-                slurm.send(self.srun, self.told.number, number, self.environ)
+                slurm.send(self.srun, self.allocation.number, number, self.environ)
             except slurm.Silent:
                 super().signal_all(number)
 
@@ -137,12 +144,12 @@ class SlurmCommand(Command):
         began, pause_s = time.monotonic(), 0.05
         cancelled = False
         while True:
-            self.look()
+            self.refresh()
             past_s = time.monotonic() - began
-            known = self.told is None or not self.told.open
+            known = self.allocation is None or not self.allocation.open
             if (known and not self.doubt) or past_s > SETTLE_S:
-                return self.told
-            left = self.told is not None and self.told.open and self.told.state != "COMPLETING"
+                return self.allocation
+            left = self.allocation is not None and self.allocation.open and self.allocation.state != "COMPLETING"
             if left and not cancelled and past_s > RELEASE_S:
                 with suppress(slurm.Silent):
                     slurm.cancel(self.srun, self.name, self.environ)
@@ -203,25 +210,25 @@ class SlurmRunner(Runner):
         if self.slurm.fd >= 0 and readable(self.slurm.fd, time.monotonic()):
             self.slurm.hear()
         if not self.slurm.begun and not self.command.stop and time.monotonic() >= self.slurm.look_at:
-            self.slurm.look()
+            self.slurm.refresh()
             self.begin_to_count()
 
     def exit_record(
         self, log: dict[str, Any], survivors: dict[int, processes.Process], left: dict[int, processes.Process]
     ) -> dict[str, Any]:
         record = super().exit_record(log, survivors, left)
-        told = self.slurm.settled()
+        allocation = self.slurm.settled()
         # srun's own.
         record.update(cpu_user_s=0.0, cpu_system_s=0.0, max_rss_bytes=0)
-        if told is None or self.slurm.doubt:
+        if allocation is None or self.slurm.doubt:
             record["note"] = self.slurm.doubt or "Slurm does not know how it ended"
             if not self.command.stop and record["exit_code"] == 0 and any(word in self.slurm.said for word in BROKEN):
                 record.update(reason="unknown", exit_code=None)
             return record
-        if told.state == "CANCELLED" and self.command.stop is None:
-            kept = slurm.kept(self.slurm.srun, told.number, self.slurm.environ)
-            told.by = kept.by if kept is not None else ""
-        slurm.tell_end(record, told, asked=self.command.stop is not None)
-        if self.command.stop is None and told.state not in slurm.BY_SLURM and not told.node:
-            record["note"] = f"Slurm did not run it: {slurm.last_line(self.slurm.said) or told.reason}"
+        if allocation.state == "CANCELLED" and self.command.stop is None:
+            kept = slurm.kept(self.slurm.srun, allocation.number, self.slurm.environ)
+            allocation.by = kept.by if kept is not None else ""
+        slurm.tell_end(record, allocation, asked=self.command.stop is not None)
+        if self.command.stop is None and allocation.state not in slurm.BY_SLURM and not allocation.node:
+            record["note"] = f"Slurm did not run it: {slurm.last_line(self.slurm.said) or allocation.reason}"
         return record

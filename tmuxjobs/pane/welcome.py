@@ -86,9 +86,9 @@ class Welcome:
         while True:
             looked_at = time.monotonic()
             self.move_on()
-            self.jobs = self.board.look()
+            self.jobs = self.board.refresh()
             self.mark_lost()
-            self.ear.look([job for job in self.jobs if job.state != "queued"])
+            self.ear.refresh([job for job in self.jobs if job.state != "queued"])
             self.jobs.sort(key=Job.order)
             self.draw()
             keys = self.terminal.keys(self.pause(watched=all(watch.active for watch in watches)))

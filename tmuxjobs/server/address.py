@@ -26,7 +26,7 @@ NOT_HERE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 @dataclass(frozen=True)
-class Place:
+class Listener:
     """Sockets that listen already, and where clients find them."""
 
     sockets: list[socket.socket]
@@ -42,7 +42,7 @@ class Place:
                 self.file.unlink()
 
 
-def listen(where: str, *, remote: bool) -> Place:
+def listen(where: str, *, remote: bool) -> Listener:
     """Listen at HOST:PORT or unix:PATH; raises InvalidInput when that cannot be done, or not safely."""
     kind, _, path = where.partition(":")
     if kind == "unix":
@@ -53,7 +53,7 @@ def listen(where: str, *, remote: bool) -> Place:
     return _at_address(where, host.removeprefix("[").removesuffix("]"), int(port), remote=remote)
 
 
-def _at_address(where: str, host: str, port: int, *, remote: bool) -> Place:
+def _at_address(where: str, host: str, port: int, *, remote: bool) -> Listener:
     sockets: list[socket.socket] = []
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -81,7 +81,7 @@ def _at_address(where: str, host: str, port: int, *, remote: bool) -> Place:
         raise InvalidInput(f"'{where}' cannot be served on ({said}); give another one.") from None
     # An address that it is reached at may be named in any case; of 0.0.0.0 that is not so.
     name = None if host in {address for _, address in addresses} else host
-    return Place(sockets, f"http://{where}/mcp", host=name)
+    return Listener(sockets, f"http://{where}/mcp", host=name)
 
 
 def _reason(error: OSError) -> str:
@@ -95,7 +95,7 @@ def _is_loopback(address: str) -> bool:
     return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
-def _at_file(given: str) -> Place:
+def _at_file(given: str) -> Listener:
     if not given:
         raise InvalidInput("--http unix: needs the path of a socket file, like unix:/run/user/1000/tmuxjobs.sock.")
     try:
@@ -114,7 +114,7 @@ def _at_file(given: str) -> Place:
                 finally:
                     os.umask(mask)
                 sock.listen(QUEUE)
-                return Place([sock], f"the socket {file}, path /mcp", file=file, identity=_identity(file))
+                return Listener([sock], f"the socket {file}, path /mcp", file=file, identity=_identity(file))
             except BaseException:
                 sock.close()
                 raise

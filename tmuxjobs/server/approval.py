@@ -43,7 +43,7 @@ FORM: dict[str, Any] = {
     },
 }
 """To accept it is to approve. A form without a field Codex would accept by itself, where it has full access."""
-LOOK_S = 1.0
+CLIENT_CHECK_S = 1.0
 DECLINES_ALONE = {"codex-mcp-client"}
 """Clients that decline without showing the question where nobody is there to answer, as `codex exec` does."""
 AT_ONCE_S = 0.2
@@ -92,7 +92,7 @@ class AsksPerson(Middleware):
         asked = asyncio.ensure_future(session.elicit_form(question, FORM))
         try:
             while not asked.done() and await asyncio.to_thread(self._waits, job_id):
-                await asyncio.wait({asked}, timeout=LOOK_S)
+                await asyncio.wait({asked}, timeout=CLIENT_CHECK_S)
             if asked.done():
                 with contextlib.suppress(MCPError):  # it cannot ask after all
                     answer = asked.result()

@@ -28,7 +28,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tmuxjobs.errors import StateError
 from tmuxjobs.jobs import Jobs
-from tmuxjobs.server.address import Place
+from tmuxjobs.server.address import Listener
 from tmuxjobs.server.tools import build_server
 from tmuxjobs.settings import Settings
 
@@ -192,9 +192,9 @@ def _version(facts: os.stat_result) -> tuple[int, ...]:
 class Server(uvicorn.Server):
     """Looks after its connections once a second, and ends within END_S whatever they do."""
 
-    def __init__(self, config: uvicorn.Config, place: Place, verifier: OneToken) -> None:
+    def __init__(self, config: uvicorn.Config, listener: Listener, verifier: OneToken) -> None:
         super().__init__(config)
-        self._place, self._verifier = place, verifier
+        self._listener, self._verifier = listener, verifier
         self._signal: int | None = None
         self._accepting: list[asyncio.Task[None]] = []
 
@@ -203,7 +203,7 @@ class Server(uvicorn.Server):
         if self.lifespan.should_exit:
             sys.exit(STARTUP_FAILURE)
         self.servers = []  # asyncio's own accept all that wait, read none meanwhile, and do not know when to stop
-        self._accepting = [asyncio.create_task(self._accept(one)) for one in self._place.sockets]
+        self._accepting = [asyncio.create_task(self._accept(one)) for one in self._listener.sockets]
         self.started = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -258,7 +258,7 @@ class Server(uvicorn.Server):
             self._die()
         self._signal = number
         self.should_exit = True
-        self._place.leave()
+        self._listener.leave()
         asyncio.get_running_loop().call_later(END_S, self._die)
 
     def _die(self) -> None:
@@ -267,14 +267,14 @@ class Server(uvicorn.Server):
             signal.raise_signal(self._signal)
 
 
-def serve_jobs(settings: Settings, place: Place) -> None:
+def serve_jobs(settings: Settings, listener: Listener) -> None:
     """Serve MCP over HTTP to who brings the token, until SIGTERM or SIGINT comes; the jobs live on."""
     jobs = Jobs.open(settings)
     token = OneToken(jobs.token(), jobs.token_value)
-    serve(build_server(settings), place, token=token, names=settings.http_hosts or ())
+    serve(build_server(settings), listener, token=token, names=settings.http_hosts or ())
 
 
-def serve(server: FastMCP, place: Place, *, token: OneToken, names: Iterable[str] = ()) -> None:
+def serve(server: FastMCP, listener: Listener, *, token: OneToken, names: Iterable[str] = ()) -> None:
     """Serve MCP on /mcp there to who brings the token, until SIGTERM or SIGINT comes.
 
     `names` are hosts, besides those of this machine's loopback and the one it listens on, that a request may name: a
@@ -282,7 +282,7 @@ def serve(server: FastMCP, place: Place, *, token: OneToken, names: Iterable[str
     """
     server.auth = token
     token.now()
-    hosts = [*names, *([place.host] if place.host else [])]
+    hosts = [*names, *([listener.host] if listener.host else [])]
     app = server.http_app(host_origin_protection=True, allowed_hosts=hosts)
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     logging.getLogger("fastmcp").setLevel(logging.ERROR)
@@ -302,4 +302,4 @@ def serve(server: FastMCP, place: Place, *, token: OneToken, names: Iterable[str
         server_header=False,
         timeout_graceful_shutdown=GRACE_S,
     )
-    asyncio.run(Server(config, place, token).serve(place.sockets))
+    asyncio.run(Server(config, listener, token).serve(listener.sockets))

@@ -87,7 +87,7 @@ class EndsTold(Middleware):
             return result
 
     async def _earlier(self, seen: Seen, tool: str) -> str:
-        """What a new client is told once of its project's jobs: "1 running, 2 failed, 1 lost"."""
+        """What a new client hears once about its project's jobs: "1 running, 2 failed, 1 lost"."""
         if not seen.is_new:
             return ""
         seen.is_new = False

@@ -69,7 +69,7 @@ class Allocation:
         return f"job {self.number}, {self.state}" + (f" on {self.node}" if self.node else "")
 
 
-def look(srun: str, name: str, environ: Mapping[Name, Name], bound_s: float = ASK_S) -> Allocation | None:
+def find(srun: str, name: str, environ: Mapping[Name, Name], bound_s: float = ASK_S) -> Allocation | None:
     """How the job of that name stands; None when Slurm knows of none, or of none any more. Raises Silent."""
     asked = ["--noheader", "--me", "--states=all", f"--name={name}", "-O", FIELDS]
     lines = ask(beside(srun, "squeue"), asked, environ, bound_s).splitlines()
@@ -121,21 +121,21 @@ def submit(srun: str, name: str, script: str, options: list[str], environ: Mappi
     return number
 
 
-def tell_end(record: dict[str, Any], told: Allocation, *, asked: bool) -> None:
+def tell_end(record: dict[str, Any], allocation: Allocation, *, asked: bool) -> None:
     """Put into an exit record what Slurm says of the end; the reason stays where the job was `asked` to end."""
-    if told.open:
-        record["note"] = f"Slurm still ends it ({told.words}); `kill` cancels it"
-    if os.WIFSIGNALED(told.status):
-        record.update(exit_code=None, signal=signal_name(os.WTERMSIG(told.status)))
-    by_slurm = told.state in BY_SLURM
-    if by_slurm and not os.WIFSIGNALED(told.status):
+    if allocation.open:
+        record["note"] = f"Slurm still ends it ({allocation.words}); `kill` cancels it"
+    if os.WIFSIGNALED(allocation.status):
+        record.update(exit_code=None, signal=signal_name(os.WTERMSIG(allocation.status)))
+    by_slurm = allocation.state in BY_SLURM
+    if by_slurm and not os.WIFSIGNALED(allocation.status):
         record.update(exit_code=None, signal=None)
     if not asked and by_slurm:
-        record["reason"] = f"slurm-{told.state.lower().replace('_', '-')}"
+        record["reason"] = f"slurm-{allocation.state.lower().replace('_', '-')}"
     elif not asked:
         record["reason"] = "signal" if record["signal"] else "exit"
-    if told.by and not asked:
-        record["note"] = f"by user {told.by}"
+    if allocation.by and not asked:
+        record["note"] = f"by user {allocation.by}"
 
 
 def send(srun: str, number: str, wanted: int, environ: Mapping[Name, Name], *, batch: bool = False) -> None:

@@ -382,7 +382,7 @@ class Watcher:
         self.stands_in_s: float | None = None
         """Seconds until a match that may still be drawn over counts, if there is one."""
 
-    def look(self, *, timeout: float = 5.0, final: bool = False) -> Match | None:
+    def next_match(self, *, timeout: float = 5.0, final: bool = False) -> Match | None:
         """The next match, or None. After *timeout* (s) raises TimeoutError; the next look goes on from there.
 
         *final* says that no more will come.

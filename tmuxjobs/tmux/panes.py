@@ -93,7 +93,7 @@ class Client:
 
 
 @dataclass(frozen=True)
-class Place:
+class AnyPane:
     """A pane of any session; `job_id` is its mark or empty, `over` says that what ran in it has ended.
 
     `auto_named` says that tmux names its window for what runs in it.

@@ -28,11 +28,11 @@ from tmuxjobs.tmux.panes import (
     PLACE_OF_CURSOR,
     ROOT,
     SCREEN_FORMAT,
+    AnyPane,
     Around,
     Asking,
     Client,
     Pane,
-    Place,
     Screen,
 )
 
@@ -266,14 +266,14 @@ class Tmux:
         people = tuple(Client(int(pid), int(at), seen, name) for mode, pid, at, seen, name in clients if mode != "1")
         return Around(pane_id, window_id, held, people)
 
-    def places(self) -> list[Place]:
+    def every_pane(self) -> list[AnyPane]:
         """Every pane of the server; none when no server runs."""
         call = self.server.cmd("list-panes", "-a", "-F", PLACE_FORMAT)
         found = []
         for line in call.stdout:
             facts = dict(zip(PLACE, line.split("\t", len(PLACE) - 1), strict=True))
             found.append(
-                Place(
+                AnyPane(
                     session=facts["session_name"],
                     index=facts["window_index"],
                     window_id=facts["window_id"],
@@ -295,22 +295,22 @@ class Tmux:
             )
         return found
 
-    def claim(self, place: Place, job_id: str) -> bool:
+    def claim(self, pane: AnyPane, job_id: str) -> bool:
         """Mark the pane as the job's, in one act; False when another has marked it since."""
-        same = f"#{{==:#{{{MARK}}},{place.job_id}}}"
-        set_it = f"set-option -p -t {place.pane_id} {MARK} {job_id}"
-        set_it += f" ; set-option -p -t {place.pane_id} {ROOT} {self.root}"
-        show = ("show-options", "-pv", "-t", place.pane_id, MARK)
-        return self.run("if-shell", "-F", "-t", place.pane_id, same, set_it, ";", *show) == [job_id]
+        same = f"#{{==:#{{{MARK}}},{pane.job_id}}}"
+        set_it = f"set-option -p -t {pane.pane_id} {MARK} {job_id}"
+        set_it += f" ; set-option -p -t {pane.pane_id} {ROOT} {self.root}"
+        show = ("show-options", "-pv", "-t", pane.pane_id, MARK)
+        return self.run("if-shell", "-F", "-t", pane.pane_id, same, set_it, ";", *show) == [job_id]
 
-    def give_back(self, place: Place) -> None:
+    def give_back(self, pane: AnyPane) -> None:
         """Remove our mark from a pane that was not adopted after all, and give its window its name back."""
-        automatic = ("set-option", "-wu", "-t", place.pane_id, "automatic-rename")
-        marks = [word for name in (MARK, ROOT) for word in (";", "set-option", "-pu", "-t", place.pane_id, name)]
+        automatic = ("set-option", "-wu", "-t", pane.pane_id, "automatic-rename")
+        marks = [word for name in (MARK, ROOT) for word in (";", "set-option", "-pu", "-t", pane.pane_id, name)]
         # tmux runs `#(...)` in a name.
-        name = place.window_name.replace("#", "##")
-        rename = ("rename-window", "-t", place.pane_id, "--", name)
-        self.server.cmd(*marks[1:], ";", *rename, *((";", *automatic) if place.auto_named else ()))
+        name = pane.window_name.replace("#", "##")
+        rename = ("rename-window", "-t", pane.pane_id, "--", name)
+        self.server.cmd(*marks[1:], ";", *rename, *((";", *automatic) if pane.auto_named else ()))
 
     def attended(self) -> bool:
         """Whether anybody is attached to our session."""

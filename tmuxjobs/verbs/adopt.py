@@ -16,7 +16,7 @@ from tmuxjobs.errors import InvalidInput, NotStarted, StateError, TmuxError
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.models import AdoptedRecord, Caller
 from tmuxjobs.store.index import ID, slug
-from tmuxjobs.tmux.panes import Place
+from tmuxjobs.tmux.panes import AnyPane
 from tmuxjobs.verbs.execute import create, size_of
 from tmuxjobs.verbs.waiter import Watched, run
 
@@ -35,10 +35,10 @@ def adopt(
 
 
 def take(host: Host, caller: Caller, window: str | None, name: str | None) -> Adopted:
-    place = chosen(host, window)
-    process = host.machine.look(place.pid)
+    pane = chosen(host, window)
+    process = host.machine.look(pane.pid)
     if process is None:
-        raise InvalidInput(f"The process of {described(place)} has ended, or is another user's: it cannot be adopted.")
+        raise InvalidInput(f"The process of {described(pane)} has ended, or is another user's: it cannot be adopted.")
     asked = {
         "command": shlex.join(process.argv).removeprefix("-"),
         "cwd": process.cwd,
@@ -50,62 +50,62 @@ def take(host: Host, caller: Caller, window: str | None, name: str | None) -> Ad
         "env_names": (),
         "caller": caller,
         "adopted": AdoptedRecord(
-            pid=place.pid,
+            pid=pane.pid,
             start=process.start,
-            tty=place.tty,
+            tty=pane.tty,
             started_at=process.started_at,
             started_monotonic=host.machine.monotonic() - process.age_s,
         ),
     }
-    called = Path(process.argv[0].lstrip("-")).name if place.auto_named else place.window_name
+    called = Path(process.argv[0].lstrip("-")).name if pane.auto_named else pane.window_name
     job_id = create(host, slug(name or called), asked, {})
-    begin(host, job_id, place)
+    begin(host, job_id, pane)
     job = host.look(job_id)
     return Adopted(
         job_id=job_id,
         status=job.status,
         log_path=host.log_path(job.log),
         attach=host.attach_line(job),
-        window=described(place),
-        note=f"of its {place.panes} panes the active one was taken" if place.panes > 1 else "",
+        window=described(pane),
+        note=f"of its {pane.panes} panes the active one was taken" if pane.panes > 1 else "",
     )
 
 
-def described(place: Place) -> str:
-    return f"window {place.index}" + ("" if place.auto_named else f" '{place.window_name}'")
+def described(pane: AnyPane) -> str:
+    return f"window {pane.index}" + ("" if pane.auto_named else f" '{pane.window_name}'")
 
 
 # Which window
 
 
-def chosen(host: Host, window: str | None) -> Place:
-    places = host.tmux.places()
-    ours = [place for place in places if place.session == host.settings.session]
+def chosen(host: Host, window: str | None) -> AnyPane:
+    panes = host.tmux.every_pane()
+    ours = [pane for pane in panes if pane.session == host.settings.session]
     if not ours:
         raise InvalidInput(f"There is no tmux session {host.settings.session}, so there is no window to adopt.")
-    place = named(host, window, places) if window else here(host, ours) or only_one(host, ours)
-    refuse_what_can_not_be(host, place)
-    return place
+    pane = named(host, window, panes) if window else here(host, ours) or only_one(host, ours)
+    refuse_what_can_not_be(host, pane)
+    return pane
 
 
-def here(host: Host, ours: Sequence[Place]) -> Place | None:
+def here(host: Host, ours: Sequence[AnyPane]) -> AnyPane | None:
     """The pane that we run in, if it is among these."""
     server = host.environ.get("TMUX", "").split(",")[1:2]
-    pane = host.environ.get("TMUX_PANE")
-    return next((place for place in ours if place.pane_id == pane and [str(place.server_pid)] == server), None)
+    own = host.environ.get("TMUX_PANE")
+    return next((pane for pane in ours if pane.pane_id == own and [str(pane.server_pid)] == server), None)
 
 
 def adoptable(host: Host) -> list[tuple[str, str]]:
     """(id, name) of each window of our session that is not a job."""
-    ours = [place for place in host.tmux.places() if place.session == host.settings.session]
-    return [(place.window_id, place.window_name) for place in free_of(host, ours)]
+    ours = [pane for pane in host.tmux.every_pane() if pane.session == host.settings.session]
+    return [(pane.window_id, pane.window_name) for pane in free_of(host, ours)]
 
 
-def free_of(host: Host, ours: Sequence[Place]) -> list[Place]:
-    return [place for place in ours if place.active and not is_job(host, place) and not place.is_welcome]
+def free_of(host: Host, ours: Sequence[AnyPane]) -> list[AnyPane]:
+    return [pane for pane in ours if pane.active and not is_job(host, pane) and not pane.is_welcome]
 
 
-def only_one(host: Host, ours: Sequence[Place]) -> Place:
+def only_one(host: Host, ours: Sequence[AnyPane]) -> AnyPane:
     free = free_of(host, ours)
     if len(free) == 1:
         return free[0]
@@ -117,14 +117,14 @@ def only_one(host: Host, ours: Sequence[Place]) -> Place:
     )
 
 
-def named(host: Host, window: str, places: Sequence[Place]) -> Place:
-    def found(places: Sequence[Place]) -> list[Place]:
+def named(host: Host, window: str, panes: Sequence[AnyPane]) -> AnyPane:
+    def found(panes: Sequence[AnyPane]) -> list[AnyPane]:
         if window.startswith("%"):
-            return [place for place in places if place.pane_id == window]
-        names = [(place, (place.index, place.window_id, place.window_name)) for place in places if place.active]
-        return [place for place, called in names if window in called]
+            return [pane for pane in panes if pane.pane_id == window]
+        names = [(pane, (pane.index, pane.window_id, pane.window_name)) for pane in panes if pane.active]
+        return [pane for pane, called in names if window in called]
 
-    ours = [place for place in places if place.session == host.settings.session]
+    ours = [pane for pane in panes if pane.session == host.settings.session]
     match found(ours):
         case [one]:
             return one
@@ -134,50 +134,50 @@ def named(host: Host, window: str, places: Sequence[Place]) -> Place:
             raise InvalidInput(
                 f"'{window}' may be {' or '.join(f'{described(one)} ({one.window_id})' for one in several)}."
             )
-    if elsewhere := found(places):
+    if elsewhere := found(panes):
         raise InvalidInput(
             f"'{window}' is a window of session '{elsewhere[0].session}'; bring it over first: tmux move-window -s "
             f"{elsewhere[0].window_id} -t {host.settings.session}:"
         )
-    windows = ", ".join(f"{place.index} {place.window_name}" for place in ours if place.active)
+    windows = ", ".join(f"{pane.index} {pane.window_name}" for pane in ours if pane.active)
     raise InvalidInput(f"There is no window '{window}' in session {host.settings.session}; there are {windows}.")
 
 
-def is_job(host: Host, place: Place) -> bool:
+def is_job(host: Host, pane: AnyPane) -> bool:
     """Whether it carries the mark of a job that still exists."""
-    if not ID.fullmatch(place.job_id):
-        return bool(place.job_id)  # of another program: it must not get into a command of tmux
-    if place.root not in ("", host.tmux.root):
-        return not place.over  # of another state directory
+    if not ID.fullmatch(pane.job_id):
+        return bool(pane.job_id)  # of another program: it must not get into a command of tmux
+    if pane.root not in ("", host.tmux.root):
+        return not pane.over  # of another state directory
     with contextlib.suppress(StateError):  # damaged, and yet a job
-        return host.store.look(place.job_id) is not None
+        return host.store.look(pane.job_id) is not None
     return True
 
 
-def refuse_what_can_not_be(host: Host, place: Place) -> None:
-    if is_job(host, place):
-        raise InvalidInput(f"{described(place).capitalize()} is job '{place.job_id}' already.")
-    if place.is_welcome:
-        raise InvalidInput(f"{described(place).capitalize()} is the page with the jobs; open another to adopt.")
-    if place.over:
-        raise InvalidInput(f"The process of {described(place)} has ended; only one that runs can be adopted.")
-    if place.piped:
+def refuse_what_can_not_be(host: Host, pane: AnyPane) -> None:
+    if is_job(host, pane):
+        raise InvalidInput(f"{described(pane).capitalize()} is job '{pane.job_id}' already.")
+    if pane.is_welcome:
+        raise InvalidInput(f"{described(pane).capitalize()} is the page with the jobs; open another to adopt.")
+    if pane.over:
+        raise InvalidInput(f"The process of {described(pane)} has ended; only one that runs can be adopted.")
+    if pane.piped:
         raise InvalidInput(
-            f"The output of {described(place)} goes into a pipe already, and tmux has one for a pane; `tmux pipe-pane "
-            f"-t {place.pane_id}` ends it."
+            f"The output of {described(pane)} goes into a pipe already, and tmux has one for a pane; `tmux pipe-pane "
+            f"-t {pane.pane_id}` ends it."
         )
 
 
 # The process beside it
 
 
-def begin(host: Host, job_id: str, place: Place) -> None:
+def begin(host: Host, job_id: str, pane: AnyPane) -> None:
     """Start the adopter and wait until it records; on failure leave all as it was and raise."""
-    around = {"TMUX": f"{place.socket},{place.server_pid},0", "TMUX_PANE": place.pane_id, IN_OURS: job_id}
+    around = {"TMUX": f"{pane.socket},{pane.server_pid},0", "TMUX_PANE": pane.pane_id, IN_OURS: job_id}
     why = "another has adopted it meanwhile"
     claimed = False
     try:
-        claimed = host.tmux.claim(place, job_id)
+        claimed = host.tmux.claim(pane, job_id)
         if claimed:
             host.run_apart(host.unit().argv("adopter"), around, LAUNCH_S)
             why = run(Attachment(host, job_id))
@@ -186,10 +186,10 @@ def begin(host: Host, job_id: str, place: Place) -> None:
     except (TmuxError, StateError, OSError, subprocess.SubprocessError) as error:
         why = str(error)
     if claimed:
-        host.tmux.give_back(place)
+        host.tmux.give_back(pane)
     with host.store.lock():
         host.store.remove(job_id)
-    raise NotStarted(f"{described(place).capitalize()} was not adopted, and is as it was: {why.rstrip('.')}.")
+    raise NotStarted(f"{described(pane).capitalize()} was not adopted, and is as it was: {why.rstrip('.')}.")
 
 
 class Attachment(Watched):

@@ -289,7 +289,7 @@ def create(
             try:
                 refuse_beyond_limits(host, asked["caller"], replaces)
             except LimitReached:
-                # Of another host's jobs that have ended we may not have been told yet.
+                # We may not have heard yet of another host's jobs that have ended.
                 if not host.name or not host.fresh():
                     raise
                 refuse_beyond_limits(host, asked["caller"], replaces)

@@ -252,7 +252,7 @@ class Exchange(Watched):
         if self.turn is not None and (answer := self.quick(self.turn, size)) is not None:
             return answer
         grown, quiet = size > self.before + self.stderr_before, now - self.changed_at
-        if (said := self.look(quiet, size, grown=grown)) is not None:
+        if (said := self.reason(quiet, size, grown=grown)) is not None:
             answer = self.answer(said)
             if self.seek is not None or now > self.deadline or not self.job.runs or not self.went_on(size):
                 return answer
@@ -283,7 +283,7 @@ class Exchange(Watched):
     def size(self) -> int:
         return log_size(self.path) + (log_size(self.stderr) if self.stderr else 0)
 
-    def look(self, quiet: float, size: int, *, grown: bool) -> str | None:
+    def reason(self, quiet: float, size: int, *, grown: bool) -> str | None:
         if self.seek is not None and grown and self.matches(self.seek, quiet):
             return "the pattern showed"
         self.job = self.host.settle(self.job.record)

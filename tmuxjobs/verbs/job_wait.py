@@ -236,9 +236,9 @@ class JobWait:
         for reason, watchers in (("fail_pattern", self._bad), ("pattern", self._good)):
             for watcher in watchers:
                 try:
-                    match = watcher.look(timeout=_left(deadline), final=not self.job.running)
+                    match = watcher.next_match(timeout=_left(deadline), final=not self.job.running)
                     while match is not None and is_echo(self.path.parent, match.cursor, match.text):
-                        match = watcher.look(timeout=_left(deadline), final=not self.job.running)
+                        match = watcher.next_match(timeout=_left(deadline), final=not self.job.running)
                 except TimeoutError:
                     self.pause_s = 0.0
                     continue

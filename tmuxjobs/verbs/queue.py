@@ -31,9 +31,9 @@ NEEDS = ("any", "ready")
 PRIORITY = 1_000_000
 BREATH_S = 0.25
 """Between two looks though more changes are reported: each start makes several."""
-LOOK_S = 0.5
+QUEUE_CHECK_S = 0.5
 """Between two looks of one who waits, where the kernel reports no change."""
-FAR_LOOK_S = 10.0
+FAR_QUEUE_CHECK_S = 10.0
 """On another host its session's first window moves the queue on too."""
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -142,7 +142,7 @@ def move(host: Host, _faults: list[str] | None = None) -> Line | None:
 
     def make_session(socket: str, session: str) -> None:
         if (socket, session) == (host.tmux.socket, host.settings.session):
-            with contextlib.suppress(TmuxError):  # it is told of the job
+            with contextlib.suppress(TmuxError):  # it hears of the job
                 host.ensure_session()
 
     with contextlib.suppress(OSError, files.Odd):
@@ -167,7 +167,7 @@ class Moving:
 
     @property
     def pause_s(self) -> float:
-        return self.look_s if self.active else min(self.look_s, LOOK_S)
+        return self.look_s if self.active else min(self.look_s, QUEUE_CHECK_S)
 
     def check(self) -> None:
         self.look_s = self.looked_at + BREATH_S - time.monotonic()
@@ -175,7 +175,7 @@ class Moving:
             return
         line = move(self.host)
         self.looked_at = time.monotonic()
-        self.look_s = line.look_s if line is not None else FAR_LOOK_S if self.host.name else math.inf
+        self.look_s = line.look_s if line is not None else FAR_QUEUE_CHECK_S if self.host.name else math.inf
 
 
 async def move_on(host: Host, _faults: list[str]) -> None:
@@ -222,7 +222,7 @@ def waiting(host: Host) -> list[queue.Entry]:
 
 
 @dataclass(frozen=True)
-class Place:
+class QueuePlace:
     """Where a job stands in the line, from 1 on, of how many, and why it waits."""
 
     number: int
@@ -239,14 +239,14 @@ def waits(job: Job) -> bool:
     return job.queued and [disk.is_there(str(job.folder), name) for name in names] == [False, False, False, True]
 
 
-def places(host: Host, jobs: Sequence[Job], line: Line | None = None) -> dict[str, Place]:
+def places(host: Host, jobs: Sequence[Job], line: Line | None = None) -> dict[str, QueuePlace]:
     """{id: place} of those of the jobs that wait; with the line that a look has shown just now, or by another look."""
     wanted = [job.id for job in jobs if job.queued]
     if not wanted:
         return {}
     with contextlib.suppress(OSError, files.Odd, HostError):
         more = {} if host.name else {"line": line}
-        return {one: Place(*facts) for one, facts in host.machine.places(host.root, wanted, **more).items()}
+        return {one: QueuePlace(*facts) for one, facts in host.machine.places(host.root, wanted, **more).items()}
     return {}
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tmuxjobs.answers import Kill
-from tmuxjobs.arguments import Place, duration
+from tmuxjobs.arguments import Engine, duration
 from tmuxjobs.errors import InvalidInput, NotAllowed, TmuxError
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.models import Caller
@@ -32,7 +32,7 @@ GONE_S = 10.0
 ANY = "any"
 
 
-def checked(host: Host, given: Place, job: Mapping[str, Any], path: str) -> tuple[str, ...] | None:
+def checked(host: Host, given: Engine, job: Mapping[str, Any], path: str) -> tuple[str, ...] | None:
     """srun and its options; None for a job on this machine. Raises InvalidInput, and for an agent NotAllowed.
 
     `job` has what its record will say of it.
@@ -69,7 +69,7 @@ def checked(host: Host, given: Place, job: Mapping[str, Any], path: str) -> tupl
     return chosen
 
 
-def is_detached(given: Place) -> bool:
+def is_detached(given: Engine) -> bool:
     """Raises InvalidInput."""
     value = str((given.get("resources") or {}).get(DETACH, "false")).lower()
     if value not in ("true", "false", "yes", "no", "1", "0"):
@@ -112,23 +112,23 @@ def described(host: Host, job: Job) -> str:
         return ""
     if job.lost:
         try:
-            found = slurm.look(job.spec.slurm[0], job.id, host.environ)
+            found = slurm.find(job.spec.slurm[0], job.id, host.environ)
         except slurm.Silent as silent:
             return f"not known whether it still has the job: {silent}"
         if found is not None:
             return found.words + (", without a runner: `kill` cancels it" if found.open else "")
-    told = host.in_slurm(job.id)
-    if not told:
+    allocation = host.in_slurm(job.id)
+    if not allocation:
         return ""
-    words = slurm.Allocation(told["number"], told["state"], told["node"], 0, "").words
-    return f"{words}; {told['doubt']}" if told["doubt"] else words
+    words = slurm.Allocation(allocation["number"], allocation["state"], allocation["node"], 0, "").words
+    return f"{words}; {allocation['doubt']}" if allocation["doubt"] else words
 
 
 def left(host: Host, job: Job) -> slurm.Allocation | None:
     """What Slurm still has of it. Raises Silent."""
     if job.spec.slurm is None:
         return None
-    found = slurm.look(job.spec.slurm[0], job.id, host.environ)
+    found = slurm.find(job.spec.slurm[0], job.id, host.environ)
     return found if found is not None and found.open else None
 
 
@@ -138,8 +138,8 @@ def cancel(host: Host, job: Job) -> str:
     Slurm is not asked about a job that its runner has seen end there. Raises TmuxError when Slurm does not answer, or
     still has the job after GONE_S.
     """
-    told = host.in_slurm(job.id)
-    if told and job.exit is not None and told["state"] not in slurm.OPEN and not told["doubt"]:
+    allocation = host.in_slurm(job.id)
+    if allocation and job.exit is not None and allocation["state"] not in slurm.OPEN and not allocation["doubt"]:
         return ""
     try:
         found = left(host, job)
@@ -167,11 +167,11 @@ def end(host: Host, job: Job) -> Kill:
 
 def send(host: Host, job: Job, number: int) -> None:
     """Have Slurm signal what the job runs; raises InvalidInput, TmuxError."""
-    told = host.in_slurm(job.id)
-    if job.spec.slurm is None or not told or told["state"] in slurm.QUEUED:
+    allocation = host.in_slurm(job.id)
+    if job.spec.slurm is None or not allocation or allocation["state"] in slurm.QUEUED:
         raise InvalidInput(f"Job '{job.id}' is queued in Slurm: nothing of it runs that could be signalled.")
     try:
-        slurm.send(job.spec.slurm[0], told["number"], number, host.environ, batch=job.spec.detached)
+        slurm.send(job.spec.slurm[0], allocation["number"], number, host.environ, batch=job.spec.detached)
     except slurm.Silent as silent:
         raise TmuxError(f"Slurm did not take the signal: {silent}.") from None
 

@@ -198,7 +198,7 @@ def status(host: Host, job_id: str) -> JobStatus:
     try:
         return _status(host, job_id)
     except HostError:
-        return _status(host, job_id)  # the host was lost over it, so it is told; or it is reached again
+        return _status(host, job_id)  # the host was lost over it, and its answer says so; or it is reached again
 
 
 def _status(host: Host, job_id: str) -> JobStatus:
@@ -238,7 +238,7 @@ def _status(host: Host, job_id: str) -> JobStatus:
     )
 
 
-def _summary(host: Host, job: Job, place: queue.Place | None) -> dict[str, Any]:
+def _summary(host: Host, job: Job, place: queue.QueuePlace | None) -> dict[str, Any]:
     """What `list` shows; of a running job `reason` says that its command has ended.
 
     Of one that waits for its turn it says why.

@@ -184,7 +184,7 @@ def one_time_notes(one: JobWait) -> list[str]:
     if one.goal.pattern is None or one.cursor is not None or not one.begin:
         return []
     with contextlib.suppress(TimeoutError):
-        earlier = matching.Watcher(one.path, one.goal.pattern, literal=one.goal.literal).look(timeout=1.0)
+        earlier = matching.Watcher(one.path, one.goal.pattern, literal=one.goal.literal).next_match(timeout=1.0)
         if earlier is not None and earlier.cursor < one.begin:
             return [f"the pattern stands in earlier output, line {earlier.line}: cursor=0 counts that too"]
     return []
