@@ -271,7 +271,7 @@ def test_name_of_several_jobs_is_the_one_that_runs(run: Run, jobs: Jobs) -> None
     runs = jobs.execute("sleep 1000", name="dev").job_id
     assert run("status", "dev").stdout.startswith(f"{runs}: running")
     assert run("kill", "dev").returncode == 0
-    assert run("kill", "dev-t").stdout.startswith(f"{other}: killed")
+    assert run("kill", "dev-tools").stdout.startswith(f"{other}: killed")
     assert run("status", "dev").returncode == 2
 
 
