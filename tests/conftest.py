@@ -19,7 +19,7 @@ import pytest
 from cluster import Cluster
 from far import Far, far_machine
 from hypothesis import Phase, settings
-from kept_units import keep_units
+from kept_units import give_back, keep_units
 from support import Jobs, Person, Screen, Tmux, wait_until
 
 from tmuxjobs import Settings
@@ -75,8 +75,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Most tests wait for a process more than they work: one more than there are processors keeps all of them busy."""
-    return min((os.cpu_count() or 1) + 1, 8)
+    """Most tests wait for a process more than they work: two for each processor keep all of them busy."""
+    return min(2 * (os.cpu_count() or 1), 8)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -101,7 +101,10 @@ def isolated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(tempfile, "tempdir", None)
     yield folder
-    left = end_processes(folder) if request.node.get_closest_marker("unit") is None else []
+    left: list[str] = []
+    if request.node.get_closest_marker("unit") is None:
+        left = end_processes(folder)
+        give_back(request.config.stash[SESSION_FOLDER] / "units", folder / "home/xdg-state/tmuxjobs/pane")
     remove(folder)
     if left:
         pytest.fail("the test left processes behind: " + "; ".join(left), pytrace=False)
