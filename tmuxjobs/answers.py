@@ -285,11 +285,13 @@ class Found(Answer):
         return shown
 
     def text(self) -> str:
-        """As grep shows them, `line:text`, and how many there are."""
-        lines = self._rows("stdout")
+        """The lines, and how many there are."""
+        return fenced(self.lines(), self.facts())
+
+    def lines(self) -> list[str]:
+        """As grep shows them: `line:text`, and those around them `line-text`."""
         errors = self._rows("stderr")
-        lines += [f"{FENCE} stderr", *errors] if errors else []
-        return fenced(lines, f"[{self._facts()}]")
+        return [*self._rows("stdout"), *([f"{FENCE} stderr", *errors] if errors else [])]
 
     def _rows(self, stream: str) -> list[str]:
         matches = [match for match in self.matches if match.stream == stream]
@@ -305,7 +307,8 @@ class Found(Answer):
             shown.append(rows[line])
         return shown
 
-    def _facts(self) -> str:
+    def facts(self) -> str:
+        """How many lines match, and what else is to be known of them, in brackets."""
         least = "" if self.total_is_exact else "at least "
         facts = [f"{least}{self.total} matching line{'' if self.total == 1 else 's'}, {self.status}"]
         if self.matches:
@@ -318,7 +321,7 @@ class Found(Answer):
         if not all(match.line_is_exact for match in self.matches):
             facts.append("line numbers after the gap count only the lines that are left")
         facts += [self.note] if self.note else []
-        return "; ".join(facts)
+        return f"[{'; '.join(facts)}]"
 
 
 class Screen(Answer):

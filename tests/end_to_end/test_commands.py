@@ -275,6 +275,16 @@ def test_name_of_several_jobs_is_the_one_that_runs(run: Run, jobs: Jobs) -> None
     assert run("status", "dev").returncode == 2
 
 
+def test_pipe_gets_the_lines_of_a_search_alone(run: Run, jobs: Jobs) -> None:
+    job_id = jobs.execute("printf 'warm \\033[31mred\\033[0m\\nblue\\nwarm amber\\n'").job_id
+    ended(jobs, job_id)
+    found = run("search", job_id, "^warm", "--limit", "1")
+    assert found.stdout == "1:warm red\n"
+    assert found.stderr == "[2 matching lines, completed; the first at cursor 0; 1 shown; continue at cursor 19]\n"
+    none = run("search", job_id, "green")
+    assert (none.returncode, none.stdout, none.stderr) == (1, "", "[0 matching lines, completed]\n")
+
+
 def test_attach_without_a_terminal_says_what_to_do(run: Run) -> None:
     done = run("attach")
     assert (done.returncode, done.stdout) == (2, "")

@@ -16,7 +16,7 @@ from tmuxjobs.cli.streams import Stream, write_all
 from tmuxjobs.errors import InvalidInput
 from tmuxjobs.jobs import Jobs
 from tmuxjobs.models import Status
-from tmuxjobs.visible import visible, visible_json
+from tmuxjobs.visible import visible, visible_json, visible_lines
 
 
 @app.command(group=LOOK)
@@ -166,7 +166,11 @@ def search(
         cursor=cursor,
         stderr_cursor=stderr_cursor,
     )
-    show(found, as_json=json)
+    if json or sys.stdout.isatty():
+        show(found, as_json=json)
+    else:
+        print(*map(visible_lines, found.lines()), sep="\n", end="\n" if found.matches else "")
+        print(visible_lines(found.facts()), file=sys.stderr)
     if not found.total:
         sys.exit(1)
 
