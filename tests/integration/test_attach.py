@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from support import PYTHON, Jobs, Person, Screen, Tmux, ended, record_of, wait_until
 
+from tmuxjobs.contract import STATES
 from tmuxjobs.errors import TmuxError
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.settings import Settings
@@ -155,6 +156,29 @@ def test_question_mark_helps_and_q_leaves(jobs: Jobs, screen: Open) -> None:
     person.press("q")
     wait_until(person.look, has_left)
     assert jobs.status(job_id).status == "running"
+
+
+def test_help_is_whole_on_a_small_terminal(jobs: Jobs, screen: Open) -> None:
+    jobs.execute("sleep 1000")
+    person = screen(rows=24, columns=80)
+    person.until("choose")
+    person.press("?")
+    seen = person.until("Home and End", "tmuxjobs list")
+    assert [state for state in STATES if f" {state}" not in seen] == []
+
+
+def test_long_list_is_gone_through_by_pages_and_ends(jobs: Jobs, screen: Open) -> None:
+    ids = [jobs.execute("true", name=f"n{number:02}", delay=1000).job_id for number in range(40)]
+    person = screen(rows=24, columns=80)
+    person.until(f">· {ids[0]}")
+    person.press("NPage")
+    person.until(f">· {ids[11]}")
+    person.press("End")
+    person.until(f">· {ids[-1]}")
+    person.press("PPage")
+    person.until(f">· {ids[28]}")
+    person.press("Home")
+    person.until(f">· {ids[0]}")
 
 
 def test_q_leads_back_to_the_session_a_person_came_from(jobs: Jobs, screen: Open, tmux: Tmux) -> None:

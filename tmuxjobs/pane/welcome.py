@@ -39,7 +39,7 @@ COMING = {"session-window-changed": "C-l", "client-attached": "C-t", "client-ses
 
 
 KEYS = {
-    "↑↓": ("choose", "choose a job; k and j do so too"),
+    "↑↓": ("choose", "choose a job; so do k and j, PageUp and PageDown, Home and End"),
     "Enter": ("go to it", "go to its window, where you can look, scroll and type"),
     "h": ("hold", "keep the agent from typing into it or ending it; again: release it"),
     "r": ("run again", "run the command of a job that has ended again"),
@@ -50,6 +50,9 @@ KEYS = {
 """{key: (what it does, the same as a sentence)}."""
 
 
+PAGE = {"\x1b[5~": -1, "\x1b[6~": 1}
+FIRST = ("\x1b[H", "\x1bOH", "\x1b[1~", "g")
+LAST = ("\x1b[F", "\x1bOF", "\x1b[4~", "G")
 ABOUT = (
     "Commands that a coding agent started run here, each in a window of its own.",
     "They are yours too: look, scroll, type. They run on when you leave.",
@@ -182,14 +185,25 @@ class Welcome:
         room = max(1, rows - len(top) - len(bottom))
         lines = [*top, *self.table(columns, room), *bottom]
         if self.helps:
-            marks = "  ".join(f"\x1b[{SGR[colour]}m{mark}\x1b[m {state}" for state, (mark, colour) in STATES.items())
-            lines = ["", *(f" \x1b[1m{key:<5}\x1b[m  {words}" for key, (_, words) in KEYS.items()), "", f" {marks}"]
-            lines = [*lines, "", *bottom[-2:]][-rows:]
+            lines = ["", *(f" \x1b[1m{key:<5}\x1b[m  {words}" for key, (_, words) in KEYS.items()), ""]
+            lines = [*lines, *self.marks(columns), "", *bottom[-2:]][-rows:]
         text = "\r\n".join(f"{line}\x1b[K" for line in lines)
         page = f"\x1b[H{text}\x1b[J"
         if (page, columns, rows) != self.shown:
             write(page)
             self.shown = page, columns, rows
+
+    def marks(self, columns: int) -> list[str]:
+        """What each mark means, as many in a line as fit."""
+        lines, used = [], columns
+        for state, (mark, colour) in STATES.items():
+            size = len(state) + 4
+            if used + size > columns:
+                lines.append("")
+                used = 0
+            lines[-1] += f" \x1b[{SGR[colour]}m{mark}\x1b[m {state} "
+            used += size
+        return lines
 
     def table(self, columns: int, room: int) -> list[str]:
         """One line a job, the chosen one always among them."""
@@ -251,8 +265,11 @@ class Welcome:
         if not names:
             return
         at = names.index(self.chosen) if self.chosen in names else 0
-        if key in UP + DOWN:
-            self.chosen = names[max(0, min(len(names) - 1, at + (1 if key in DOWN else -1)))]
+        if key in (*UP, *DOWN, *PAGE, *FIRST, *LAST):
+            page = self.terminal.size()[1] // 2
+            step = 1 if key in DOWN else -1 if key in UP else page * PAGE.get(key, 0)
+            at = 0 if key in FIRST else len(names) - 1 if key in LAST else at + step
+            self.chosen = names[max(0, min(len(names) - 1, at))]
             return
         job = self.jobs[at]
         if key in ("\r", "\n"):

@@ -86,10 +86,12 @@ class Terminal:
 
 
 def split_keys(text: str) -> list[str]:
-    """Arrow keys whole, everything else one by one."""
+    """Keys that a terminal sends as several characters whole, everything else one by one."""
     keys = []
     while text:
         length = 3 if text.startswith(("\x1b[", "\x1bO")) else 1
+        if text.startswith("\x1b["):  # up to a letter or `~`: `\x1b[A`, `\x1b[5~`
+            length += next((at for at, one in enumerate(text[2:]) if "@" <= one <= "~"), 0)
         keys.append(text[:length])
         text = text[length:]
     return keys
