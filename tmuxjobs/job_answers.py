@@ -296,19 +296,21 @@ FILES = 50
 
 
 class Fetched(Answer):
-    """The answer of `fetch`: what was not here, or was another, by its names in `to`."""
+    """The answer of `fetch`: what was not here, or was another, by its names in `to`; `note` has what was left out."""
 
     job_id: str
     to: str
     files: tuple[Line, ...] = ()
     size_bytes: int = 0
+    note: Line = ""
 
     def text(self) -> str:
+        note = f"\n[{self.note}]" if self.note else ""
         if not self.files:
-            return f"All of that is in {visible(self.to)} already, as it is there."
+            return f"Fetched nothing into {visible(self.to)}.{note}"
         shown = [*self.files[:FILES], *([f"and {len(self.files) - FILES} more"] if len(self.files) > FILES else [])]
         names = "\n".join(shown)
-        return f"Fetched {len(self.files)} files ({self.size_bytes} bytes) into {visible(self.to)}:\n{names}"
+        return f"Fetched {len(self.files)} files ({self.size_bytes} bytes) into {visible(self.to)}:\n{names}{note}"
 
     def fields(self) -> dict[str, Any]:
         shown = super().fields()

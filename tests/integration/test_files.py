@@ -205,11 +205,15 @@ def test_results_come_under_the_same_paths(far: Far, far_jobs: Jobs, project: Pa
     assert (tmp_path / "c").read_text() == "c\n"
 
 
-def test_link_that_leads_out_is_not_fetched(far: Far, far_jobs: Jobs, project: Path) -> None:
-    made = "mkdir out; ln -s /etc/passwd out/bad; ln -s ../../../x out/up; echo 1 > out/a; ln -s a out/good"
+def test_what_is_left_out_of_what_is_fetched_is_named(far: Far, far_jobs: Jobs, project: Path) -> None:
+    made = "mkdir out; ln -s /etc/passwd out/bad; ln -s ../../../x out/up; echo 1 > out/a; ln -s a out/good; mkfifo p"
     job_id = far_jobs.execute(made, sync=str(project), wait=30).job_id
-    far_jobs.fetch(job_id, "out")
+    leads_out = "(a link that leads out of the folder)"
+    assert far_jobs.fetch(job_id, "out").note == f"left out: out/bad {leads_out}, out/up {leads_out}"
     assert {path.name for path in (project / "out").iterdir()} == {"a", "good"}
+    assert far_jobs.fetch(job_id, "out/a").text() == f"Fetched nothing into {project}.\n[all of that is here already]"
+    alone = far_jobs.fetch(job_id, ["p", "out/bad"])
+    assert (alone.files, alone.note) == ((), f"left out: p (not a regular file), out/bad {leads_out}")
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,11 @@ COPYING = [f"--partial-dir={PARTIAL}", "--info=progress2", "--outbuf=N"]
 LEAST = (3, 1)
 VANISHED = 24
 """What rsync exits with when files went while it copied."""
+SKIPPED = re.compile(r'(ignoring unsafe symlink|skipping non-regular file) "(.*?)"( -> ".*")?')
+LEFT_OUT = {
+    "ignoring unsafe symlink": "a link that leads out of the folder",
+    "skipping non-regular file": "not a regular file",
+}
 RSH = """
 shift; exec 3>&1
 code=$({{ {{ {ssh} "printf '\\n%s\\n' {mark}; exec $*" 3>&- 4>&-; echo $? >&4; }} | {{
@@ -93,15 +98,20 @@ def send(host: RemoteHost, source: Path, bound_s: float) -> None:
     disk.replace(host.store.root, known, b"\0".join(found))
 
 
-def fetch(host: RemoteHost, folder: str, names: Sequence[str], to: Path, bound_s: float) -> tuple[int, list[str]]:
-    """Copy what these names in a folder there stand for into one here; the bytes and the names of what was not here.
+def fetch(
+    host: RemoteHost, folder: str, names: Sequence[str], to: Path, bound_s: float
+) -> tuple[int, list[str], list[str]]:
+    """Copy what these names in a folder there stand for into one here.
 
-    A link that leads out of what is copied is left out. Raises HostError and InvalidInput.
+    Answers with the bytes and the names of what was not here, and with what was left out and why: links that lead out
+    of what is copied, and what is neither a file, a folder nor a link. Raises HostError and InvalidInput.
     """
     wanted = [os.fsencode(name) for name in names]
     options = ["--recursive", "--safe-links", "--no-implied-dirs"]
     ends = ["--", f"far:{folder}/", f"{to}/"]
-    said = _run(host, [*options, "--dry-run", "--out-format=%l %n", *ends], wanted, bound_s, "fetched from")
+    listing = ["--dry-run", "--out-format=%l %n", "--info=name,nonreg,symsafe"]
+    said = _run(host, [*options, *listing, *ends], wanted, bound_s, "fetched from")
+    left = [f"{kept[2]} ({LEFT_OUT[kept[1]]})" for line in said.splitlines() if (kept := SKIPPED.fullmatch(line))]
     found = [line.split(" ", 1) for line in said.splitlines() if re.match(r"\d+ .*[^/]$", line)]
     size = sum(int(bytes_) for bytes_, _ in found)
     if size > COPY_BYTES:
@@ -112,7 +122,7 @@ def fetch(host: RemoteHost, folder: str, names: Sequence[str], to: Path, bound_s
     if found:
         to.mkdir(parents=True, exist_ok=True)
         _run(host, [*options, *COPYING, *ends], wanted, bound_s, "fetched from")
-    return size, [name for _, name in found]
+    return size, [name for _, name in found], left
 
 
 def listed(source: Path) -> list[bytes]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 PIECE = 1 << 22
 PERSON_S = 3600.0
+LEFT_OUT = 10
+"""So many names of what was left out are given."""
 """Within it a person's copy is made, who can press Ctrl-C; an agent's within one call."""
 
 
@@ -83,11 +85,13 @@ def fetch(host: Host, caller: Caller, job_id: str, paths: Sequence[str] | str, *
         place = local_folder(there.home, caller, to, "to")
     elif is_ours(host, spec.sync, spec.cwd):
         place = Path(spec.sync) / os.path.relpath(spec.cwd, rsync.copy_of(there, Path(spec.sync)))
-    size, names = 0, list[str]()
+    size, names, left = 0, list[str](), list[str]()
     for folder, wanted in by_folder.items():
-        more, found = rsync.fetch(there, folder, wanted, place, bound_s(caller))
-        size, names = size + more, [*names, *found]
-    return Fetched(job_id=job_id, to=str(place), files=tuple(names), size_bytes=size)
+        more, found, out = rsync.fetch(there, folder, wanted, place, bound_s(caller))
+        size, names, left = size + more, [*names, *found], [*left, *out]
+    note = f"left out: {', '.join(left[:LEFT_OUT])}" if left else "" if names else "all of that is here already"
+    note += f" and {len(left) - LEFT_OUT} more" if len(left) > LEFT_OUT else ""
+    return Fetched(job_id=job_id, to=str(place), files=tuple(names), size_bytes=size, note=note)
 
 
 class Mirror(Watched):
