@@ -211,6 +211,8 @@ def prune_windows_soon(host: Host) -> None:
 
     def work() -> None:
         host.prunes_soon.release()  # this look may miss what is started from now on
+        if not host.store.root.is_dir():  # with it $TMUX_TMPDIR may be gone, and tmux would answer for another server
+            return
         with contextlib.suppress(TmuxError, StateError):
             prune_windows(host)
             if host.name and has_old(host):
