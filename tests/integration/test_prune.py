@@ -1,13 +1,16 @@
 """`prune` removes finished jobs beyond what is kept, and nothing else."""
 
 import os
+import shutil
 import signal
+from collections.abc import Callable
 
 import pytest
 from support import Jobs, Tmux, ended, looks_at, record_of, wait_until, write_finished
 
 from tmuxjobs import JobNotFound, Settings
 from tmuxjobs.system import processes
+from tmuxjobs.verbs import prune
 
 
 def test_prune_keeps_the_newest_and_whatever_runs() -> None:
@@ -72,3 +75,14 @@ def test_prune_reads_each_finished_job_once(jobs: Jobs) -> None:
     assert not {os.path.dirname(path) for path in seen} & ids
     assert len(Jobs.open(Settings.load(keep_jobs=20)).prune()) == 281
     assert jobs.list().total == 20
+
+
+def test_tmux_is_not_asked_about_a_state_directory_that_is_gone(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    timers: list[Callable[[], None]] = []
+    monkeypatch.setattr(prune.threading.Timer, "start", lambda timer: timers.append(timer.function))
+    jobs.execute("true", wait=10)
+    shutil.rmtree(jobs.host.store.root)
+    asked: list[str] = []
+    monkeypatch.setattr(jobs.host.tmux, "panes", lambda: asked.append("panes") or {})
+    timers[-1]()
+    assert asked == []
