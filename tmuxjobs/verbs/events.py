@@ -1,13 +1,17 @@
 """What happens to jobs, in order: keeps the journal in step with the records. `history`: who did what to which job.
 
 A call is written down when it is over, with what the policy said: names, verdicts and rules, never the value of a
-variable, nor what was typed.
+variable, nor what was typed. Whoever writes an end on another host into the journal announces it here, so it is done
+once: the hook, and the notice and the bell of our session, where there is one. A job that is lost has nobody to say how
+it ended, as here.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,17 +19,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from tmuxjobs import files
 from tmuxjobs.arguments import Scope
-from tmuxjobs.errors import Held, InvalidInput, NotAllowed, OtherHost, OtherProject, StateError, apart
+from tmuxjobs.errors import Held, InvalidInput, NotAllowed, OtherHost, OtherProject, StateError, TmuxjobsError, apart
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.models import Caller, Deed, Entry, JobSpec
+from tmuxjobs.outcome import End
+from tmuxjobs.pane import announce
 from tmuxjobs.policy import callers
 from tmuxjobs.store import disk
 from tmuxjobs.store.journal import queued
-from tmuxjobs.verbs import attempts, far_ends
+from tmuxjobs.verbs import attempts
 
 LOST_S = 2.0
 """Between two looks for jobs whose runner was killed; a record of the end is seen at once."""
+FORK_S = 10.0
+"""For the hook to be begun, apart from us."""
 
 
 def started(host: Host, job: JobSpec) -> None:
@@ -38,7 +47,37 @@ def started(host: Host, job: JobSpec) -> None:
 
 def _write(host: Host, entries: Sequence[Entry]) -> None:
     host.journal.append(entries)
-    far_ends.announced(host, entries)
+    for entry in entries:
+        if entry.event == "end" and entry.status is not None:
+            _announce(host, entry.job_id)
+
+
+def _announce(host: Host, job_id: str) -> None:
+    """The end of a job on another host, in a thread, for the caller has the lock; this process does not end before."""
+    owner = host.owner(job_id)
+    if owner.name:
+        with contextlib.suppress(RuntimeError):  # the machine is out of processes, which threads are too
+            threading.Thread(target=_announce_end, args=(host.owner(""), owner, job_id)).start()
+
+
+def _announce_end(home: Host, owner: Host, job_id: str) -> None:
+    folder = owner.store.folder(job_id)
+    with contextlib.suppress(
+        OSError, ValueError, files.Odd, KeyError, TypeError, subprocess.SubprocessError, TmuxjobsError
+    ):  # it is in the journal
+        record = files.fields_of(files.read(folder / "exit.json"))
+        end = End(record)
+        if not announce.speaks(record["job"], end):
+            return
+        if home.settings.on_end:
+            facts = announce.hook_environment(str(folder), record, end)
+            here = {"STATE_DIR": home.root, "SESSION": home.settings.session, "SOCKET_NAME": home.settings.socket_name}
+            here["LOG_PATH"] = owner.log_path(folder / "output.log")
+            env = facts | {f"TMUXJOBS_{name}": value for name, value in here.items()}
+            null = subprocess.DEVNULL
+            argv = home.unit().argv("hook", home.settings.on_end)
+            subprocess.run(argv, env=env, cwd="/", stdin=null, stdout=null, stderr=null, timeout=FORK_S, check=False)
+        home.tmux.tell(f"{job_id}: {end.words}")
 
 
 def _start(job: JobSpec) -> Entry:
