@@ -26,9 +26,9 @@ from tmuxjobs.errors import JobNotFound, StateError, apart
 from tmuxjobs.files import Odd
 from tmuxjobs.models import ExitRecord, JobSpec, Model, Record, RunRecord, TurnRecord
 from tmuxjobs.pane import queue
-from tmuxjobs.store import callers, disk, units
+from tmuxjobs.store import disk, units
 from tmuxjobs.store.index import ID, Index
-from tmuxjobs.store.journal import queued
+from tmuxjobs.store.journal import Callers, queued
 from tmuxjobs.system import processes
 
 ROOM_BYTES = 16384
@@ -48,7 +48,7 @@ class Store:
         self.jobs = root / "jobs"
         self.pane = root / "pane"
         self.index = Index(root)
-        self.callers = callers.Callers(root)
+        self.callers = Callers(root)
         self._ended: OrderedDict[str, Record] = OrderedDict()
         self._open: disk.Unchanged[Model] = disk.Unchanged(CACHED)
         self._listing: disk.Unchanged[list[str]] = disk.Unchanged(1)
