@@ -21,9 +21,8 @@ from typing import Any, Self
 from tmuxjobs.errors import HostError, InvalidInput, StateError, TmuxError
 from tmuxjobs.far.agent import LOGS, RECORDS, SIGNS
 from tmuxjobs.hosts.connection import Connection
-from tmuxjobs.hosts.far import FarMachine, FarOpening, FarTmux
 from tmuxjobs.hosts.local import Host
-from tmuxjobs.hosts.mirror import Mirror
+from tmuxjobs.hosts.remote import FarMachine, FarOpening, FarTmux, Mirror
 from tmuxjobs.models import JobSpec, ProcessRecord, Record, RunRecord
 from tmuxjobs.states import Job, State, Unreachable
 from tmuxjobs.store import disk, units
