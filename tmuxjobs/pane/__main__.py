@@ -38,7 +38,7 @@ def main() -> None:
             os.execvp("tmux", ["tmux", "kill-pane", "-t", os.environ["TMUX_PANE"]])
         runner = Runner(place, os.ttyname(0))
         if runner.job.get("detached"):
-            from tmuxjobs.pane.batch import BatchRunner
+            from tmuxjobs.pane.slurm import BatchRunner
 
             runner = BatchRunner(runner.folder, runner.tty)
         elif runner.job.get("slurm"):

@@ -3,18 +3,24 @@
 srun passes keys on only once it has set its terminal raw, so that a Ctrl-C before that takes the request back. SIGTERM
 makes it do that too, or end its step at once; `scancel --signal` reaches the programs themselves. Its exit code is no
 proof of how the job ended: after `scancel`, a time limit or the failure of a node it may be 0. Slurm's own word counts.
+
+Of a job that `sbatch` runs Slurm writes the log, and it goes on whoever here is killed. Its runner hands it to Slurm,
+shows what it prints, passes on signals and writes how it ended. When that one is gone, `hosts/local.py` asks Slurm, or
+reads what the job's own script has left as its exit code.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 import time
 
 from tmuxjobs.files import now, write_json
 from tmuxjobs.lean import signal, suppress
 from tmuxjobs.pane.command import Command
-from tmuxjobs.pane.recorder_link import Refused, readable
+from tmuxjobs.pane.recorder_link import RecorderLink, Refused, readable
 from tmuxjobs.pane.runner import Runner
+from tmuxjobs.pane.runner_log import RunnerLog
 from tmuxjobs.system import processes, slurm
 
 TYPE_CHECKING = False  # `typing` takes 2 ms
@@ -22,8 +28,6 @@ TYPE_CHECKING = False  # `typing` takes 2 ms
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
-
-    from tmuxjobs.pane.recorder_link import RecorderLink
 
 ACCEPT_S = 10.0
 QUEUED_CHECK_S, QUEUED_CHECK_MOST_S = 1.0, 30.0
@@ -231,4 +235,173 @@ class SlurmRunner(Runner):
         slurm.tell_end(record, allocation, asked=self.command.stop is not None)
         if self.command.stop is None and allocation.state not in slurm.BY_SLURM and not allocation.node:
             record["note"] = f"Slurm did not run it: {slurm.last_line(self.slurm.said) or allocation.reason}"
+        return record
+
+
+SCRIPT = """#!/bin/sh
+umask {umask:04o}
+: > {end}.new
+cd {cwd} 2>> {log} || exit
+trap : HUP INT QUIT TERM USR1 USR2
+(exec {command}) >> {log} 2>&1
+code=$?
+echo $code > {end}.new && mv {end}.new {end}
+exit $code
+"""
+"""What Slurm and this shell say is not in the log: dash says "Terminated" to where a simple command's errors go, so
+that one is in parentheses. The traps are for the shell alone: what it runs has the signals as they were."""
+BATCH_CHECK_S = 1.0
+"""Between two looks at the log and the end, which another machine writes: no kernel tells of these."""
+AGAIN_S = 0.3
+"""Between two looks at Slurm while the job ends."""
+COPY_BYTES = 1 << 16
+SERVER_S = 0.5
+"""For a tmux server that closes all windows to have ended."""
+
+
+class NoRecorder(RecorderLink):
+    """Slurm writes the log; the rest of the link are the calls of tmux."""
+
+    def listen(self) -> None:
+        self.fd, self.silent = os.pipe()
+        self.look_at = float("inf")
+
+    def start_first(self) -> None:
+        self.ready = True
+        self.tmux(*self.marks("running"))
+
+    def carry_on(self, tty: str) -> None:
+        pass
+
+
+class BatchLog(RunnerLog):
+    def end(self) -> dict[str, Any]:
+        facts = {"stderr_bytes": None, "dropped_bytes": 0, "recorder_restarts": 0}
+        return {"complete": True, "why": None, "bytes": self.size(), **facts}
+
+
+class BatchCommand(SlurmCommand):
+    """The job in Slurm; none of its processes is ours."""
+
+    def __init__(self, job: dict[str, Any], tty: str, path: str) -> None:
+        super().__init__(job, tty, path)
+        os.close(self.fd)
+        os.close(self.input)
+        self.fd = -1
+        self.folder = os.path.dirname(path)
+        self.shown = 0
+        self.again_at = 0.0
+
+    def launch(self, env: dict[bytes, bytes], recorder: RecorderLink) -> None:
+        self.environ = slurm.outside(env)
+        log, script = (os.path.join(self.folder, name) for name in ("output.log", "batch.sh"))
+        shell, argv = Command.program(self)
+        line = shlex.join([shell, *argv[1:]])
+        paths = {"log": log, "cwd": self.job["cwd"], "end": os.path.join(self.folder, "code")}
+        quoted = {name: shlex.quote(path) for name, path in paths.items()}
+        text = SCRIPT.format(umask=self.job["umask"], command=line, **quoted)
+        for path, content in ((log, ""), (script, text)):
+            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600), "w") as file:
+                file.write(content)
+        try:
+            options = [*self.job["slurm"][1:], f"--chdir={self.job['cwd']}"]
+            slurm.submit(self.srun, self.name, script, options, self.environ)
+        except slurm.Silent as silent:
+            raise Refused(f"Slurm refused it: {silent}") from None
+        finally:
+            os.unlink(script)
+        self.pid = os.getpid()
+        self.refresh()
+
+    def refresh(self) -> None:
+        super().refresh()
+        self.again_at = time.monotonic() + AGAIN_S
+        allocation = self.allocation
+        if allocation is not None and not allocation.open and not self.doubt and self.status is None:
+            self.status, self.ended_at, self.ended_monotonic = allocation.status, now(), time.monotonic()
+
+    def has_changed(self) -> bool:
+        """Whether its script has begun, or ended, since Slurm was asked."""
+        names = ("code",) if self.begun else ("code", "code.new")
+        return any(os.path.exists(os.path.join(self.folder, name)) for name in names)
+
+    def show(self) -> None:
+        """Into the window, what of the log is new."""
+        with suppress(OSError):  # the window was closed, or takes no more now
+            log = os.open(os.path.join(self.folder, "output.log"), os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                fd = os.open(self.tty, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+                try:
+                    while data := os.pread(log, COPY_BYTES, self.shown):
+                        self.shown += os.write(fd, data)
+                finally:
+                    os.close(fd)
+            finally:
+                os.close(log)
+
+    def signal_all(self, number: int) -> None:
+        """Through Slurm; one that is queued, and what does not obey, is cancelled there."""
+        if not self.begun:
+            self.refresh()
+        if number != signal.SIGKILL and self.begun:
+            if self.status is None and self.allocation is not None:
+                with suppress(slurm.Silent):
+                    slurm.send(self.srun, self.allocation.number, number, self.environ, batch=True)
+        elif number != signal.SIGCONT and not self.forced_at:
+            with suppress(slurm.Silent):
+                slurm.cancel(self.srun, self.name, self.environ)
+                self.forced_at = time.monotonic()
+
+    def members(self) -> dict[int, processes.Process]:
+        return {}
+
+
+class BatchRunner(SlurmRunner):
+    """When tmux ends, the job goes on; when a person closes its window, it ends like any other."""
+
+    left = False
+
+    def __init__(self, folder: str, tty: str) -> None:
+        super().__init__(folder, tty)
+        self.recorder = self.log.recorder = NoRecorder(folder, self.job)
+
+    def make_command(self) -> Command:
+        self.slurm = self.batch = BatchCommand(self.job, self.tty, self.path("slurm.json"))
+        return self.batch
+
+    def make_log(self) -> RunnerLog:
+        return BatchLog(self.folder, self.command, self.recorder, self.run, self.asked_to_end)
+
+    def end(self, reason: str, number: int, grace_s: float) -> None:
+        if reason == "hangup":
+            deadline = time.monotonic() + SERVER_S
+            while time.monotonic() < deadline and not self.left:
+                self.left = not self.recorder.server_lives()
+                time.sleep(0.02)
+        if not self.left:
+            super().end(reason, number, grace_s)
+
+    def over(self) -> bool:
+        return self.left or super().over()
+
+    def finish(self) -> int:
+        if self.left:
+            return 1
+        self.batch.show()
+        return super().finish()
+
+    def patience(self) -> float:
+        return min(super().patience(), BATCH_CHECK_S)
+
+    def step(self) -> None:
+        super().step()
+        self.batch.show()
+        soon = self.command.stop is not None or self.batch.has_changed()
+        if self.batch.status is None and time.monotonic() >= (self.batch.again_at if soon else self.batch.look_at):
+            self.batch.refresh()
+            self.begin_to_count()
+
+    def exit_record(self, *facts: Any) -> dict[str, Any]:
+        record = super().exit_record(*facts)
+        record["log"]["bytes"] = self.log.size()
         return record
