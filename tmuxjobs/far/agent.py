@@ -21,8 +21,8 @@ from tmuxjobs import files
 from tmuxjobs.contract import FIRST, LAUNCH_S, mark_of
 from tmuxjobs.errors import StateError
 from tmuxjobs.far import start, tidy
-from tmuxjobs.far.asked import FUNCTIONS, plain
 from tmuxjobs.far.frames import FRAME_BYTES, Stream, frame
+from tmuxjobs.far.machine import FUNCTIONS, own_umask, plain, sockets, usual, version_of
 from tmuxjobs.pane import queue
 from tmuxjobs.store import disk
 from tmuxjobs.store.index import ID, Index
@@ -57,7 +57,6 @@ BREATH_S = 0.005
 """Between two rounds of news while they follow each other."""
 RECHECK_S = 5.0
 LOCK_S = 10.0
-VERSION_S = 5.0
 SILENT_S = 120.0
 """Whoever uses us gives a sign of life more often; over a link that is dead sshd would hear of it hours later."""
 ASKED_AT_ONCE = 32
@@ -401,33 +400,6 @@ def outcome(act: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return {"fault": f"{error.strerror or type(error).__name__}: {error.filename}".removesuffix(": None")}
     except Exception as error:  # noqa: BLE001 - who asked waits for an answer
         return {"fault": f"a bug in the agent: {type(error).__name__} {error}"}
-
-
-def usual() -> list[list[Any]]:
-    """What most starts ask of a machine, and its answers: [[name, arguments, answer]]."""
-    path = os.environ.get("PATH", os.defpath)
-    asked: tuple[tuple[str, list[str]], ...]
-    asked = (("folder", [os.path.expanduser("~"), "."]), ("program", ["bash", path]), ("usual_locale", []))
-    return [[name, given, plain(FUNCTIONS[name](*given))] for name, given in asked]
-
-
-def version_of(tmux: str) -> str:
-    """What it says of itself."""
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        return subprocess.run([tmux, "-V"], capture_output=True, timeout=VERSION_S).stdout.decode().strip()
-    return ""
-
-
-def sockets() -> str:
-    """Where tmux has its sockets: below TMUX_TMPDIR, or /tmp where there is none."""
-    above = next(filter(os.path.isdir, (os.environ.get("TMUX_TMPDIR") or "/tmp", "/tmp")), "/tmp")
-    return os.path.join(os.path.realpath(above), f"tmux-{os.getuid()}")
-
-
-def own_umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def main(unit: str) -> None:

@@ -21,7 +21,7 @@ from tmuxjobs import files
 from tmuxjobs.arguments import WAIT_S
 from tmuxjobs.contract import IN_JOBS, SET_HERE, mark_of
 from tmuxjobs.errors import JobNotFound, OtherHost, StateError, TmuxError
-from tmuxjobs.hosts.machine import Machine
+from tmuxjobs.far.machine import Machine
 from tmuxjobs.models import Caller, JobSpec, ProcessRecord, Record, RunRecord
 from tmuxjobs.settings import Settings
 from tmuxjobs.states import Elsewhere, InSlurmQueue, Job, Lost, Paused, Running, State, derive_state

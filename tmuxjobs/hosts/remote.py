@@ -21,9 +21,8 @@ from pydantic import TypeAdapter
 
 from tmuxjobs.contract import argument
 from tmuxjobs.errors import HostError, TmuxError
-from tmuxjobs.far import asked, tidy
-from tmuxjobs.far.asked import plain
-from tmuxjobs.hosts.machine import Machine
+from tmuxjobs.far import machine, tidy
+from tmuxjobs.far.machine import Machine, plain
 from tmuxjobs.outcome import Here
 from tmuxjobs.pane import queue
 from tmuxjobs.pane.turns import MOVE_S
@@ -79,8 +78,8 @@ class FarMachine:
     handlers = _far(Machine.handlers)
     look = _far(Machine.look)
     listening = _far(Machine.listening)
-    move = _far(asked.move, bound_s=MOVE_S)
-    places = _far(asked.places)
+    move = _far(machine.move, bound_s=MOVE_S)
+    places = _far(machine.places)
     send = _far(Machine.send)
     start = _far(Machine.start, bound_s=MOVE_S)
     start_of = _far(Machine.start_of)

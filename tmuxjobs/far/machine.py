@@ -1,10 +1,16 @@
-"""The functions that may be asked for on another host, by name, and their answers as JSON."""
+"""What is asked of the machine that jobs run on: of this one by `Machine`, of another one by name.
+
+There the answers are JSON. Also what an agent says of its machine before anybody asks.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
+import subprocess
+import time
 from datetime import datetime
 from pathlib import Path
 
@@ -18,6 +24,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+
+VERSION_S = 5.0
 
 
 def folder(base: str, wanted: str) -> list[str]:
@@ -39,6 +48,41 @@ def program(name: str, path: str) -> str:
     """Where the program of that name or path is; empty for none."""
     found = shutil.which(os.path.expanduser(name), path=path) or ""
     return os.path.abspath(found) if found else ""
+
+
+class Machine:
+    """This one: each is the function of that name."""
+
+    alive = staticmethod(job_processes.alive)
+    as_now = staticmethod(job_processes.as_now)
+    asking = staticmethod(terminals.asking)
+    answers = staticmethod(probes.answers)
+    below = staticmethod(job_processes.below)
+    cancel = staticmethod(turns.cancel)
+    change = staticmethod(turns.change)
+    change_group = staticmethod(turns.change_group)
+    folder = staticmethod(folder)
+    free_bytes = staticmethod(free_bytes)
+    fronts = staticmethod(terminals.fronts)
+    handlers = staticmethod(job_processes.handlers)
+    here = staticmethod(processes.here)
+    look = staticmethod(job_processes.look)
+    listening = staticmethod(probes.listening)
+    monotonic = staticmethod(time.monotonic)
+    move = staticmethod(turns.move)
+    of_jobs = staticmethod(job_processes.of_jobs)
+    of_pane = staticmethod(job_processes.of_pane)
+    places = staticmethod(turns.places)
+    program = staticmethod(program)
+    runners = staticmethod(job_processes.runners)
+    send = staticmethod(processes.send)
+    start = staticmethod(turns.start)
+    start_of = staticmethod(job_processes.start_of)
+    stopped = staticmethod(processes.stopped)
+    terminal = staticmethod(terminals.terminal)
+    unread = staticmethod(terminals.unread)
+    usage = staticmethod(job_processes.usage)
+    usual_locale = staticmethod(probes.usual_locale)
 
 
 def as_now(one: dict[str, Any]) -> ProcessRecord | None:
@@ -120,3 +164,30 @@ def plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
     return str(value) if isinstance(value, Path) else value
+
+
+def usual() -> list[list[Any]]:
+    """What most starts ask of a machine, and its answers: [[name, arguments, answer]]."""
+    path = os.environ.get("PATH", os.defpath)
+    asked: tuple[tuple[str, list[str]], ...]
+    asked = (("folder", [os.path.expanduser("~"), "."]), ("program", ["bash", path]), ("usual_locale", []))
+    return [[name, given, plain(FUNCTIONS[name](*given))] for name, given in asked]
+
+
+def version_of(tmux: str) -> str:
+    """What it says of itself."""
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        return subprocess.run([tmux, "-V"], capture_output=True, timeout=VERSION_S).stdout.decode().strip()
+    return ""
+
+
+def sockets() -> str:
+    """Where tmux has its sockets: below TMUX_TMPDIR, or /tmp where there is none."""
+    above = next(filter(os.path.isdir, (os.environ.get("TMUX_TMPDIR") or "/tmp", "/tmp")), "/tmp")
+    return os.path.join(os.path.realpath(above), f"tmux-{os.getuid()}")
+
+
+def own_umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
