@@ -13,10 +13,10 @@ if not __package__:
 
 
 def main() -> None:
-    from tmuxjobs.far import again, agent
+    from tmuxjobs.far import agent
 
     if sys.argv[1:2] == ["again"]:
-        again.main(UNIT, sys.argv[2])
+        agent.again(UNIT, sys.argv[2])
     else:
         agent.main(UNIT)
 

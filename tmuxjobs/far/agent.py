@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
+import json
 import os
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -310,6 +312,19 @@ class Agent:
         then = functools.partial(self.do_run, b"", argv=argv, env={}, timeout=LAUNCH_S) if argv else None
         return {"job_id": job["job_id"], "salt": self.its_salt(), "opens": bool(argv), "then": then}
 
+    def again(self, job_id: str) -> str:
+        """Start the job anew that has ended, and give the new one's id; raises StateError, OSError and Odd."""
+        job, env = start.anew(self.folder(job_id))
+        start.refuse(job)
+        with self.locked():
+            start.made(self.index, job, env, short=job_id.rpartition("-")[0], elsewhere=(), held=False)
+        socket = os.path.basename(os.environ["TMUX"].rsplit(",", 2)[0])
+        opened = self.do_run(b"", argv=start.window(self.state, job, socket), env={}, timeout=LAUNCH_S)
+        if opened.get("code") != 0:
+            self.do_remove(b"", job_ids=[job["job_id"]])
+            raise StateError(f"tmux opened no window: {opened.get('said', '').strip() or 'it does not answer'}")
+        return str(job["job_id"])
+
     def do_answer(self, _: bytes, *, job_id: str, answer: dict[str, Any]) -> dict[str, Any]:
         """Whether a job may run that a person must approve; the first answer counts."""
         return {"first": files.write_once(os.path.join(self.folder(job_id), "approval.json"), answer)}
@@ -410,3 +425,11 @@ def main(unit: str) -> None:
     with contextlib.suppress(BrokenPipeError):
         agent.serve(Stream(0, silent_s=SILENT_S))
     os._exit(0)
+
+
+def again(unit: str, job_id: str) -> None:
+    """At a key in its window."""
+    try:
+        print(json.dumps({"job_id": Agent(unit, 2).again(job_id)}))
+    except (StateError, OSError, files.Odd) as error:
+        sys.exit(f"tmuxjobs: {error}")

@@ -1,6 +1,7 @@
 """The start of a job on this host, in one go for whoever asks over the wire: first its folder, then its window.
 
-Who was cut off asks once more. A start is known by the mark of its job, so it is not made twice.
+Who was cut off asks once more. A start is known by the mark of its job, so it is not made twice. `r` at the window of a
+job that has ended starts the same command as a new job, where no tmuxjobs is installed too.
 """
 
 from __future__ import annotations
@@ -8,9 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
+import time
+from datetime import datetime, timezone
 
-from tmuxjobs.contract import FIRST, IN_JOBS, argument, in_pane, mark_of, new_window, recorder_line
+from tmuxjobs import files
+from tmuxjobs.contract import FIRST, IN_JOBS, MARK_IN_JOBS, argument, in_pane, mark_of, new_window, recorder_line
 from tmuxjobs.errors import StateError
 from tmuxjobs.pane import queue
 from tmuxjobs.store import disk
@@ -28,6 +33,8 @@ STARTS = "starts"
 """The marks of the last jobs and their ids, a line each."""
 KEPT = 200
 ROOM_BYTES = 16384
+OVER: dict[str, Any] = {"ends_with": None, "ask_why": "", "ask_s": 0.0, "ask_rules": [], "ask_file": "", "queue": None}
+"""What was so for the first time alone: a person wants it now, and nobody need ask them."""
 
 
 def refuse(job: dict[str, Any]) -> None:
@@ -37,6 +44,34 @@ def refuse(job: dict[str, Any]) -> None:
         raise StateError(f"cwd '{cwd}' {'may not be entered' if os.path.isdir(cwd) else 'is not a directory'}")
     if not os.access(shell, os.X_OK):
         raise StateError(f"there is no shell '{shell}' any more")
+
+
+def anew(folder: str) -> tuple[dict[str, Any], bytes]:
+    """The record of the job that has ended there, asked for now, and its environment: ours, for its own is not kept.
+
+    Raises StateError, OSError and Odd.
+    """
+    old = files.record(os.path.join(folder, "exit.json"), files.EXIT)["job"]
+    if old.get("adopted"):
+        raise StateError(f"job '{old['job_id']}' was adopted, so it cannot be run again as it was")
+    here = processes.here()
+    job = {
+        **old,
+        **OVER,
+        "env_names": [],
+        "nonce": str(secrets.randbits(63)),
+        "mark": secrets.token_hex(12),
+        "created_at": datetime.now(timezone.utc).isoformat(),  # noqa: UP017 - Python 3.8
+        "created_monotonic": time.monotonic(),
+        "boot": here.boot,
+        "machine": here.machine,
+        "namespace": here.namespace,
+        "caller": {"kind": "person", "project": (old.get("caller") or {}).get("project", "")},
+    }
+    ours = ("TMUX", "TMUX_PANE", "TMUXJOBS_")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    data = "\0".join(f"{name}={value}" for name, value in {**env, MARK_IN_JOBS: job["mark"]}.items())
+    return job, os.fsencode(data)
 
 
 def made(index: Index, job: dict[str, Any], env: bytes, *, short: str, elsewhere: Collection[str], held: bool) -> bool:
