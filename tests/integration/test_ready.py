@@ -100,7 +100,7 @@ def test_pattern_in_a_line_without_an_end_counts_once_it_stands(jobs: Jobs) -> N
 
 def test_pattern_without_end_holds_up_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     change_pane(
-        monkeypatch, tmp_path / "changed", "readiness.py", lambda it: it.replace("PATTERN_S = 5.0", "PATTERN_S = 0.5")
+        monkeypatch, tmp_path / "changed", "watcher.py", lambda it: it.replace("PATTERN_S = 5.0", "PATTERN_S = 0.5")
     )
     jobs = Jobs.open(Settings.load())
     job_id = jobs.execute(f"echo {'a' * 60}; read line; echo went on", ready_when="pattern ^(a+)+$b").job_id

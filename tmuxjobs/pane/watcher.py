@@ -1,4 +1,4 @@
-"""The process that looks whether a job is ready, in a fork of its runner; see `readiness.py`. Stdlib only.
+"""The process that looks whether a job is ready, in a fork of its runner; see `attempts.py`. Stdlib only.
 
 It reads the log's new lines, who of the job's tree listens where, and whether a URL is answered.
 """
@@ -14,8 +14,8 @@ import signal
 import time
 
 from tmuxjobs import files
+from tmuxjobs.contract import FORMAT
 from tmuxjobs.pane import turns
-from tmuxjobs.pane.readiness import PATTERN_S, write
 from tmuxjobs.pane.recorder_link import RecorderLink, Refused
 from tmuxjobs.system import processes
 
@@ -35,6 +35,8 @@ LATE_S = 5.0
 MISSES = 2
 """So many looks in a row must fail before a job is not ready any more."""
 COMMAND_S = 10.0
+PATTERN_S = 5.0
+"""Of a pattern, for the lines of one look."""
 READ_BYTES = 1 << 20
 LINE_BYTES = 1 << 16
 STANDS_S = 0.5
@@ -376,3 +378,9 @@ def _status(scheme: str, host: str, address: str, port: int, path: str) -> int |
         return None
     finally:
         connection.close()
+
+
+def write(folder: str, *, ready: bool, failed: bool, why: str, attempt: int) -> None:
+    facts = {"ready": ready, "failed": failed, "why": why, "attempt": attempt}
+    facts.update(format=FORMAT, at=files.now(), monotonic=time.monotonic())
+    files.write_json(os.path.join(folder, "ready.json"), facts)
