@@ -22,10 +22,10 @@ from tmuxjobs.errors import InvalidInput, TmuxjobsError, apart
 from tmuxjobs.job_answers import Fetched, JobList, JobStatus
 from tmuxjobs.jobs import Jobs
 from tmuxjobs.models import Notify, Status
+from tmuxjobs.server import wire
 from tmuxjobs.server.approval import AsksPerson
 from tmuxjobs.server.notifications import EndsTold, progress, who_asks
 from tmuxjobs.server.old_names import OldNames
-from tmuxjobs.server.resources import add_prompts, add_resources
 from tmuxjobs.server.tasks import Tasks, inline
 from tmuxjobs.server.wire import ACTS, READS, PlainArgumentErrors, Tool, Verb, as_tool, brief, list_of
 from tmuxjobs.settings import Settings
@@ -404,8 +404,8 @@ def build_server(settings: Settings, *, opened: Callable[..., Jobs] = Jobs.open,
             """Copy results, files or folders, of a job on another machine here, under the same paths."""
             return jobs.fetch(job_id, paths, to=to)
 
-    add_resources(server, jobs)
-    add_prompts(server)
+    wire.add_resources(server, jobs)
+    wire.add_prompts(server)
     return server
 
 
