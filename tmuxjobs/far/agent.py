@@ -22,7 +22,7 @@ from pathlib import Path
 from tmuxjobs import files
 from tmuxjobs.contract import FIRST, LAUNCH_S, mark_of
 from tmuxjobs.errors import StateError
-from tmuxjobs.far import start, tidy
+from tmuxjobs.far import folders
 from tmuxjobs.far.frames import FRAME_BYTES, Stream, frame
 from tmuxjobs.far.machine import FUNCTIONS, own_umask, plain, sockets, usual, version_of
 from tmuxjobs.pane import queue
@@ -303,23 +303,23 @@ class Agent:
         """A new job, and then its window unless it waits for its turn; how that went is reported when it is known."""
         job = files.fields_of(data[env:])
         if not job.get("adopted"):
-            start.refuse(job)
+            folders.refuse(job)
         with self.locked():
             self.clear_marks()
-            made = start.made(self.index, job, data[:env], short=short, elsewhere=elsewhere, held=held)
+            made = folders.made(self.index, job, data[:env], short=short, elsewhere=elsewhere, held=held)
         opens = made and not job.get("queue") and not job.get("adopted")
-        argv = start.window(self.state, job, socket) if opens else []
+        argv = folders.window(self.state, job, socket) if opens else []
         then = functools.partial(self.do_run, b"", argv=argv, env={}, timeout=LAUNCH_S) if argv else None
         return {"job_id": job["job_id"], "salt": self.its_salt(), "opens": bool(argv), "then": then}
 
     def again(self, job_id: str) -> str:
         """Start the job anew that has ended, and give the new one's id; raises StateError, OSError and Odd."""
-        job, env = start.anew(self.folder(job_id))
-        start.refuse(job)
+        job, env = folders.anew(self.folder(job_id))
+        folders.refuse(job)
         with self.locked():
-            start.made(self.index, job, env, short=job_id.rpartition("-")[0], elsewhere=(), held=False)
+            folders.made(self.index, job, env, short=job_id.rpartition("-")[0], elsewhere=(), held=False)
         socket = os.path.basename(os.environ["TMUX"].rsplit(",", 2)[0])
-        opened = self.do_run(b"", argv=start.window(self.state, job, socket), env={}, timeout=LAUNCH_S)
+        opened = self.do_run(b"", argv=folders.window(self.state, job, socket), env={}, timeout=LAUNCH_S)
         if opened.get("code") != 0:
             self.do_remove(b"", job_ids=[job["job_id"]])
             raise StateError(f"tmux opened no window: {opened.get('said', '').strip() or 'it does not answer'}")
@@ -365,8 +365,8 @@ class Agent:
 
     def do_tidy(self, _: bytes) -> dict[str, Any]:
         with self.locked():
-            left = tidy.tidy(self.state, self.unit)
-        threading.Thread(target=tidy.remove, args=(left,), daemon=True).start()
+            left = folders.tidy(self.state, self.unit)
+        threading.Thread(target=folders.remove, args=(left,), daemon=True).start()
         return {}
 
     def clear_marks(self) -> None:

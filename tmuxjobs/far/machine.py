@@ -14,7 +14,6 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from tmuxjobs.far import tidy
 from tmuxjobs.named import ProcessRecord
 from tmuxjobs.pane import turns
 from tmuxjobs.system import job_processes, probes, processes, terminals
@@ -48,6 +47,33 @@ def program(name: str, path: str) -> str:
     """Where the program of that name or path is; empty for none."""
     found = shutil.which(os.path.expanduser(name), path=path) or ""
     return os.path.abspath(found) if found else ""
+
+
+def place(folders: list[str]) -> None:
+    """Make these, closed to others; the first is a copy that is brought up to date now."""
+    for folder in folders:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+    os.chmod(os.path.dirname(folders[0]), 0o700)
+    os.utime(folders[0])
+
+
+def forget_files(copy: str, names: list[str]) -> None:
+    """Remove these files of a copy, and nothing that a link in it leads to."""
+    for name in names:
+        *folders, last = [part for part in name.split("/") if part not in ("", ".")] or [""]
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:  # a job has put something else there
+            at = opened(stack, copy)
+            for folder in folders:
+                if folder == "..":
+                    raise NotADirectoryError
+                at = opened(stack, folder, at)
+            os.unlink(last, dir_fd=at)
+
+
+def opened(stack: contextlib.ExitStack, folder: str, at: int | None = None) -> int:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
+    stack.callback(os.close, fd)
+    return fd
 
 
 class Machine:
@@ -121,8 +147,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
         as_now,
-        tidy.forget_files,
-        tidy.place,
+        forget_files,
+        place,
         folder,
         free_bytes,
         move,

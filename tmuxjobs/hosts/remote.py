@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 
 from tmuxjobs.contract import argument
 from tmuxjobs.errors import HostError, TmuxError
-from tmuxjobs.far import machine, tidy
+from tmuxjobs.far import machine
 from tmuxjobs.far.machine import Machine, plain
 from tmuxjobs.outcome import Here
 from tmuxjobs.pane import queue
@@ -95,8 +95,8 @@ class FarMachine:
     _program = _far(Machine.program)
     _usual_locale = _far(Machine.usual_locale)
 
-    place = _far(tidy.place)
-    forget_files = _far(tidy.forget_files, bound_s=FORGET_S)
+    place = _far(machine.place)
+    forget_files = _far(machine.forget_files, bound_s=FORGET_S)
 
     def __init__(self, ask: Ask, facts: dict[str, Any]) -> None:
         self.ask = ask

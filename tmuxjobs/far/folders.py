@@ -1,7 +1,8 @@
-"""The start of a job on this host, in one go for whoever asks over the wire: first its folder, then its window.
+"""The folders of jobs on this host: made at a start, in one go for whoever asks over the wire, and cleared up.
 
-Who was cut off asks once more. A start is known by the mark of its job, so it is not made twice. `r` at the window of a
-job that has ended starts the same command as a new job, where no tmuxjobs is installed too.
+Who was cut off asks for a start once more. It is known by the mark of its job, so it is not made twice. `r` at the
+window of a job that has ended starts the same command as a new job, where no tmuxjobs is installed. What goes: what was
+left half made, units and copies of folders without a job.
 """
 
 from __future__ import annotations
@@ -9,22 +10,25 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import time
 from datetime import datetime, timezone
+from pathlib import Path
 
 from tmuxjobs import files
 from tmuxjobs.contract import FIRST, IN_JOBS, MARK_IN_JOBS, argument, in_pane, mark_of, new_window, recorder_line
 from tmuxjobs.errors import StateError
 from tmuxjobs.pane import queue
-from tmuxjobs.store import disk
+from tmuxjobs.store import disk, units
+from tmuxjobs.store.index import ID, slug
 from tmuxjobs.system import processes
 
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
     from typing import Any
 
     from tmuxjobs.store.index import Index
@@ -128,3 +132,81 @@ def window(state: str, job: dict[str, Any], socket: str) -> list[str]:
     argv = in_pane(job["python"], job["pane"], "runner")
     command = new_window(job["session"], job["job_id"], mark_of(state), argv, os.urandom(8).hex(), line)
     return [job["tmux"], "-u", f"-L{socket}", *map(argument, command)]
+
+
+COPY = re.compile(r"([a-z0-9-]+)-[0-9a-f]{8}", re.ASCII)
+GONE = re.compile(r"\.gone-[0-9a-f]{16}", re.ASCII)
+UNDER_LOCK = re.compile(r"(sequence|indexed|salt|starts)\.\d+\.[0-9a-f]{8}", re.ASCII)
+"""What is written under the lock alone, and was not whole when who wrote it was killed."""
+PLACING_S = 7200.0
+"""For a copy to get its first job: it is made before that."""
+RECORD_BYTES = 1 << 24
+
+
+def tidy(state: str, unit: str) -> list[str]:
+    """Under the lock. What is left to be removed without it: copies, which may be large."""
+    jobs = os.path.join(state, "jobs")
+    for name in os.listdir(jobs):
+        if disk.ASIDE.fullmatch(name):
+            disk.discard(Path(state), Path(jobs, name))
+        elif os.path.lexists(os.path.join(jobs, name, "exit.json")):
+            with contextlib.suppress(OSError):  # whoever asked it to stop was cut off
+                os.unlink(os.path.join(jobs, name, "stop.json"))
+    for name in filter(UNDER_LOCK.fullmatch, os.listdir(state)):
+        disk.unlink(Path(state, name))
+    pane, place = Path(state, "pane"), os.path.join(state, "files")
+    old, copies = units.unused(pane), unused(place)
+    try:
+        records = list(of_jobs(jobs)) if old or copies else []
+    except StateError:  # nobody knows what a job needs whose record cannot be read
+        old, copies, records = [], [], []
+    named = {str(one.get("pane", "")) for one in records}
+    for path in (*units.half_made(pane), *(path for path in old if units.main_of(path) not in named)):
+        if str(path) != unit:
+            units.remove(path)
+    for name in copies:
+        if not any(needs(one, place, name) for one in records):
+            with contextlib.suppress(OSError):
+                os.rename(os.path.join(place, name), os.path.join(place, f".gone-{os.urandom(8).hex()}"))
+    with contextlib.suppress(FileNotFoundError):
+        return [os.path.join(place, name) for name in os.listdir(place) if GONE.fullmatch(name)]
+    return []
+
+
+def of_jobs(jobs: str) -> Iterator[dict[str, Any]]:
+    """What was asked of each job there. Raises StateError for one that cannot be read."""
+    for name in filter(ID.fullmatch, os.listdir(jobs)):
+        for record in ("exit.json", "job.json"):
+            try:
+                fields = files.fields_of(files.read(os.path.join(jobs, name, record), RECORD_BYTES))
+            except FileNotFoundError:
+                continue
+            except (OSError, files.Odd) as error:
+                raise StateError(f"'{record}' of job '{name}' cannot be read ({error})") from None
+            yield fields.get("job", fields)
+            break
+
+
+def unused(place: str) -> list[str]:
+    """Copies into which nothing has been brought for PLACING_S."""
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for entry in os.scandir(place):
+            age_s = time.time() - entry.stat(follow_symlinks=False).st_mtime
+            if COPY.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False) and age_s > PLACING_S:
+                found.append(entry.name)
+    return found
+
+
+def needs(job: dict[str, Any], place: str, name: str) -> bool:
+    """Whether the job runs in that copy, or was started with a folder that may be what it is of."""
+    copy = os.path.join(place, name)
+    match = COPY.fullmatch(name)
+    of = slug(os.path.basename(str(job.get("sync") or "/")))
+    inside = str(job.get("cwd", "")) == copy or str(job.get("cwd", "")).startswith(f"{copy}/")
+    return inside or bool(job.get("sync") and match and match[1] == of)
+
+
+def remove(folders: list[str]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
