@@ -221,6 +221,6 @@ def take(client: Literal["claude", "codex"]) -> None:
     client
         Whose rules: of this folder and of your home.
     """
-    from tmuxjobs.policy import clients
+    from tmuxjobs.policy.load import taken
 
-    print(visible_lines(clients.taken(client, Path.cwd(), Path.home(), os.environ)))
+    print(visible_lines(taken(client, Path.cwd(), Path.home(), os.environ)))
