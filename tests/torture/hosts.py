@@ -33,7 +33,7 @@ from torture.world import environment_of  # noqa: E402
 
 from tmuxjobs import Settings  # noqa: E402
 from tmuxjobs.errors import TmuxjobsError  # noqa: E402
-from tmuxjobs.far.frames import Stream  # noqa: E402
+from tmuxjobs.far.machine import Stream  # noqa: E402
 from tmuxjobs.hosts.connection import kept  # noqa: E402
 from tmuxjobs.jobs import Jobs  # noqa: E402
 

@@ -22,9 +22,8 @@ from pathlib import Path
 from tmuxjobs import files
 from tmuxjobs.contract import FIRST, LAUNCH_S, mark_of
 from tmuxjobs.errors import StateError
-from tmuxjobs.far import folders
-from tmuxjobs.far.frames import FRAME_BYTES, Stream, frame
-from tmuxjobs.far.machine import FUNCTIONS, own_umask, plain, sockets, usual, version_of
+from tmuxjobs.far import folders, machine
+from tmuxjobs.far.machine import FRAME_BYTES, FUNCTIONS, Stream, frame, plain
 from tmuxjobs.pane import queue
 from tmuxjobs.store import disk
 from tmuxjobs.store.index import ID, Index
@@ -111,11 +110,11 @@ class Agent:
                 "node": os.uname().nodename,
                 "home": os.path.expanduser("~"),
                 "environ": dict(os.environ),
-                "umask": own_umask(),
+                "umask": machine.own_umask(),
                 "tmux": tmux,
-                "tmux_said": version_of(tmux) if tmux else "",
-                "usual": usual(),
-                "sockets": sockets(),
+                "tmux_said": machine.version_of(tmux) if tmux else "",
+                "usual": machine.usual(),
+                "sockets": machine.sockets(),
                 **self.clocks(),
             }
         )

@@ -23,7 +23,7 @@ from typing import Any
 
 from tmuxjobs.contract import FORMAT
 from tmuxjobs.errors import HostError, StateError
-from tmuxjobs.far.frames import Stream, frame
+from tmuxjobs.far.machine import Stream, frame
 from tmuxjobs.store import units
 
 CONNECT_S = 15.0

@@ -29,7 +29,7 @@ PACKAGE = Path(__file__).parents[1]
 SYSTEM = ("__init__", "job_processes", "probes", "proc", "processes", "slurm", "table", "terminals", "watch")
 SHARED = (
     *("contract.py", "errors.py", "files.py", "lean.py", "named.py", "outcome.py", "visible.py"),
-    *(f"far/{name}.py" for name in ("__init__", "__main__", "agent", "folders", "frames", "machine")),
+    *(f"far/{name}.py" for name in ("__init__", "__main__", "agent", "folders", "machine")),
     *(f"store/{name}.py" for name in ("__init__", "disk", "index", "units")),
     *(f"system/{name}.py" for name in SYSTEM),
 )
