@@ -1,7 +1,7 @@
-"""The window of a job that `sbatch` runs: Slurm writes its log, and it goes on whoever here is killed.
+"""The window of a job that `sbatch` runs: Slurm writes its log, and it survives any process here.
 
-Who runs it here hands it to Slurm, shows what it prints, passes on signals and writes how it ended. When that one is
-gone, `hosts/local.py` asks Slurm, or reads what the job's own script has left as its exit code.
+The runner hands the job to Slurm, shows what it prints, passes on signals and records how it ended. If the runner is
+gone, `hosts/local.py` asks Slurm, or reads the exit code that the job's own script has left.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ code=$?
 echo $code > {end}.new && mv {end}.new {end}
 exit $code
 """
-"""What Slurm and this shell say is not in the log: dash says "Terminated" to where a simple command's errors go, so
-that one is in parentheses. The traps are for the shell alone: what it runs has the signals as they were."""
+"""The log has no messages of Slurm or of this shell: dash prints "Terminated" to the stderr of a simple command, so
+the command is in parentheses. The traps are for the shell only: what it runs has the signals as they were."""
 BATCH_CHECK_S = 1.0
-"""Between two looks at the log and the end, which another machine writes: no kernel tells of these."""
+"""Seconds between checks of the log and the end, which another machine writes: the kernel does not report that."""
 AGAIN_S = 0.3
-"""Between two looks at Slurm while the job ends."""
+"""Seconds between queries to Slurm while the job ends."""
 COPY_BYTES = 1 << 16
 SERVER_S = 0.5
-"""For a tmux server that closes all windows to have ended."""
+"""Seconds within which a tmux server that closes all windows has ended."""
 
 
 class NoRecorder(RecorderLink):
-    """Slurm writes the log; the rest of the link are the calls of tmux."""
+    """A link without a recorder, because Slurm writes the log: only the calls of tmux remain."""
 
     def listen(self) -> None:
         self.fd, self.silent = os.pipe()
@@ -113,7 +113,7 @@ class BatchCommand(SlurmCommand):
         return any(os.path.exists(os.path.join(self.folder, name)) for name in names)
 
     def show(self) -> None:
-        """Into the window, what of the log is new."""
+        """Write what is new in the log into the window."""
         with suppress(OSError):  # the window was closed, or takes no more now
             log = os.open(os.path.join(self.folder, "output.log"), os.O_RDONLY | os.O_NOFOLLOW)
             try:
@@ -127,7 +127,7 @@ class BatchCommand(SlurmCommand):
                 os.close(log)
 
     def signal_all(self, number: int) -> None:
-        """Through Slurm; one that is queued, and what does not obey, is cancelled there."""
+        """Signal the job through Slurm; a queued job, or one that does not obey, is cancelled there."""
         if not self.begun:
             self.refresh()
         if number != signal.SIGKILL and self.begun:
@@ -144,7 +144,7 @@ class BatchCommand(SlurmCommand):
 
 
 class BatchRunner(SlurmRunner):
-    """When tmux ends, the job goes on; when a person closes its window, it ends like any other."""
+    """A runner whose job survives the end of tmux; if a person closes its window, it ends like any other."""
 
     left = False
 
