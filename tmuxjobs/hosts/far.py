@@ -26,17 +26,17 @@ R = TypeVar("R")
 
 
 class Ask(Protocol):
-    """Asks the agent: the fields of its answer, and the bytes; raises HostError."""
+    """Asks the agent; returns the fields of its answer, and the bytes. Raises HostError."""
 
     def __call__(self, do: str, data: bytes = b"", **given: Any) -> tuple[dict[str, Any], bytes]: ...
 
 
 def _far(function: Callable[P, R], *, bound_s: float = 0.0) -> Callable[Concatenate[FarMachine, P], R]:
-    """The same function, called on the other machine, where it may take so long."""
+    """A method that calls the same function on the other machine, where it may take `bound_s` seconds."""
 
     @functools.cache
     def adapter() -> TypeAdapter[R]:
-        # What it takes may be named for type checkers alone.
+        # Its arguments' types may be imported only for type checkers.
         returned = type("Returned", (), {"__annotations__": {"return": function.__annotations__["return"]}})
         return TypeAdapter(get_type_hints(returned, function.__globals__)["return"])
 
@@ -50,7 +50,7 @@ def _far(function: Callable[P, R], *, bound_s: float = 0.0) -> Callable[Concaten
 
 
 class FarMachine:
-    """What `Machine` has, of the other one."""
+    """What `Machine` has, for the other machine."""
 
     as_now = _far(Machine.as_now)
     answers = _far(Machine.answers)
@@ -89,10 +89,10 @@ class FarMachine:
         self.facts = facts
         self.ahead = 0.0
         self.usual: dict[str, Any] = {}
-        """Answers that hold until a start is refused: who starts a job there looks again."""
+        """Answers that hold until a start is refused: the next start asks again."""
 
     def folder(self, base: str, wanted: str) -> list[str]:
-        """That of a folder that is not there is asked anew: a person may make it."""
+        """As `Machine.folder`; for a folder that is not there it is asked each time, as a person may make it."""
         return list(self._once(FarMachine._folder, base, wanted, holds=lambda found: not found[1]))
 
     def program(self, name: str, path: str) -> str:
@@ -111,19 +111,19 @@ class FarMachine:
         return self.usual[key]
 
     def take_usual(self, answers: list[list[Any]]) -> None:
-        """What a new connection says of them."""
+        """Keep the usual answers that a new connection has reported."""
         self.usual = {json.dumps([name, given]): answer for name, given, answer in answers}
 
     def here(self) -> Here:
         return Here(**self.facts["here"])
 
     def monotonic(self) -> float:
-        """Its clock, as far as a round trip lets us know."""
+        """The other machine's clock, as exactly as a round trip lets us know."""
         return time.monotonic() + self.ahead
 
 
 class FarServer:
-    """Its tmux, by one bounded command over the connection."""
+    """The other machine's tmux: each call is one bounded command over the connection."""
 
     def __init__(self, ask: Ask, name: str, socket_name: str, binary: str, call_s: float) -> None:
         self._ask = ask
@@ -149,7 +149,7 @@ class FarServer:
 
 
 class FarTmux(Tmux):
-    """Our session there."""
+    """Our session on the other host."""
 
     def __init__(self, ask: Ask, facts: Callable[[], dict[str, Any]], name: str, settings: Settings, call_s: float):
         super().__init__(socket_name=settings.socket_name, session=settings.session, root="", environ={}, call_s=call_s)
@@ -176,19 +176,19 @@ class FarTmux(Tmux):
         return str(self._facts()["tmux_said"])
 
     def has_clients(self) -> bool:
-        """Whether one may be attached: its tmux is asked, in the same round trip as what is wanted of it."""
+        """Whether a client may be attached: tmux there checks that, in the same round trip as the request itself."""
         return True
 
 
 class FarOpening(Opening):
-    """A window that is opened there along with the making of its job."""
+    """A window that is opened on the other host while its job is made."""
 
     def __init__(self, name: str) -> None:
         super().__init__(lambda: None)
         self._name = name
 
     def take(self, fields: dict[str, Any], out: bytes) -> None:
-        """What came of it, by the agent, or `lost`."""
+        """Take the agent's report of how it went, or that the connection was `lost`."""
         from tmuxjobs.tmux.command import Done
 
         if "lost" in fields:

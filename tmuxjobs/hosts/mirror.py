@@ -1,6 +1,6 @@
 """Mirror: the records of another host's jobs as last reported, and for each log a file of its size without bytes.
 
-What is written is written there, by the agent.
+Writes go to the other host, where the agent does them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TELLING_S = 10.0
 
 
 class Mirror(Store):
-    """The mirror; what is written is written there."""
+    """The mirror of one host; requests and removals go to that host."""
 
     def __init__(self, root: Path, ask: Ask, home: Store, monotonic: Callable[[], float]) -> None:
         super().__init__(root)
@@ -35,22 +35,22 @@ class Mirror(Store):
         self._monotonic = monotonic
         self._pressed: set[str] = set()
         self.skew_ns = 0
-        """By how much the clock there is ahead of ours."""
+        """How far the clock there is ahead of ours."""
 
     def prepare(self) -> None:
         for folder in (self.root.parent, self.root, self.jobs):
             folder.mkdir(mode=0o700, exist_ok=True)
 
     def ids(self) -> list[str]:
-        """As they were reported; none of a host that was never reached."""
+        """The ids that were reported; none for a host that was never reached."""
         return super().ids() if self.jobs.is_dir() else []
 
     def lock(self) -> contextlib._GeneratorContextManager[None]:
-        """That of the state directory here, where journal and history are; there the agent takes its own."""
+        """Hold the lock of the state directory here, which has journal and history; the agent takes the one there."""
         return self._home.lock()
 
     def complete_index(self, *, anew: bool = False) -> None:
-        """Nothing: the marks are there, and here every job without an exit record counts."""
+        """Do nothing: the marks are on the other host; here every job without an exit record counts."""
 
     def await_recorder(self, job_id: str) -> Path:
         return Path(self._ask("fifo", job_id=job_id)[0]["path"])
@@ -84,7 +84,7 @@ class Mirror(Store):
             self.forget(job_id)
 
     def forget(self, job_id: str) -> None:
-        """Of the mirror alone: the job is gone there."""
+        """Remove the job from the mirror: it is gone on the other host."""
         self._ended.pop(job_id, None)
         shutil.rmtree(self.folder(job_id), ignore_errors=True)
 
@@ -94,9 +94,9 @@ class Mirror(Store):
                 self._ask("unlink", jobs=[job_id], job_id=job_id, name="env")
 
     def half_made(self) -> list[Path]:
-        """What was being written when a process of ours was killed.
+        """What was being written here when a process of ours was killed.
 
-        What is there goes now, with copies of the pane's programs that no job needs any more.
+        On the other host that is removed now, with copies of the pane's programs that no job needs any more.
         """
         self._ask("tidy")
         before = time.time() - TELLING_S
@@ -136,7 +136,7 @@ class Mirror(Store):
             raise disk.unusable(self.root, error) from None
 
     def lay_queue(self, entries: Mapping[str, str], groups: str) -> None:
-        """Who waits there, as if it were here: so whoever looks at a queue finds it."""
+        """Write down which jobs wait there, as if they waited here, so that all that read a queue find them."""
         place = Path(queue.place(str(self.root)))
         try:
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -151,13 +151,13 @@ class Mirror(Store):
             raise disk.unusable(self.root, error) from None
 
     def wake(self, folder: Path) -> None:
-        """Whoever waits for a change of that job looks again."""
+        """Make all callers that wait for a change of that job check again."""
         with contextlib.suppress(OSError):
             (folder / ALIVE).unlink(missing_ok=True)
             (folder / ALIVE).touch(mode=0o600)
 
     def take_salt(self, salt: str) -> None:
-        """What its ids are made with, so that ours read them alike."""
+        """Keep the salt of the other host's ids, so that they are read the same way here."""
         if salt and disk.content(self.root / "salt") != salt.encode():
             disk.replace(self.root, self.root / "salt", salt.encode())
             self.index.forget_salt()
