@@ -322,7 +322,7 @@ def test_cut_in_a_copy_starts_nothing_and_the_next_one_is_whole(far: Far, far_jo
     far.cut()
     thread.join(60)
     assert len(said) == 1
-    assert said[0].startswith("The files were not copied to host 'gpu1' whole: ")
+    assert said[0].startswith("The files were not completely copied to host 'gpu1': ")
     assert "\n" not in said[0]
     assert [job.command for job in far_jobs.list().jobs] == ["true"]
     wait_until(rsyncs, lambda left: not left)
@@ -336,7 +336,7 @@ def test_copy_that_takes_too_long_is_ended_and_said(
     far: Far, far_jobs: Jobs, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tmuxjobs.verbs.files.PERSON_S", 0.01)
-    with pytest.raises(HostError, match="goes on where it stopped"):
+    with pytest.raises(HostError, match="continues where this one stopped"):
         far_jobs.execute("true", sync=str(project))
     wait_until(rsyncs, lambda left: not left)
     assert far_jobs.list().jobs == ()

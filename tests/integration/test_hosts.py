@@ -574,7 +574,7 @@ def only(far: Far, *programs: str) -> str:
     [
         (lambda far: change(far, "config", "Host gpu1", "Host gpu2"), "no host of that name"),
         (lambda far: change(far, "known", "ssh-", "no-"), "its host key is not known here"),
-        (lambda far: (far.folder / "key.pub").write_text(""), "it lets us in by no key"),
+        (lambda far: (far.folder / "key.pub").write_text(""), "it accepts none of our keys"),
         (lambda far: far.down(), "nothing answers there"),
         (lambda far: change(far, "enter", "cd\n", f"PATH={only(far, 'sh')}\ncd\n"), "python3"),
         (lambda far: change(far, "enter", "cd\n", "echo noise; exit 7\ncd\n"), "ended"),

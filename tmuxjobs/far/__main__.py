@@ -1,6 +1,6 @@
 """The agent as a program, by path and with `python -I -S`: `STATE/pane/UNIT/tmuxjobs/far/__main__.py`.
 
-With `again JOB` it starts that job anew.
+With `again JOB` it starts that job again.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""Answers on another host for those who use it from here: records, bytes of logs, processes, terminals, tmux.
+"""The agent on another host, which answers our processes: records, bytes of logs, processes, terminals, tmux.
 
-It keeps whoever asks in step: what has changed of a job is reported when the kernel notices it, and before every
-answer. It decides nothing and keeps nothing; without it all jobs run on. Run by path, with `python -I -S`, as
+It keeps its client up to date: changes of a job are reported when the kernel notices them, and before every answer.
+It decides nothing and stores nothing; without it all jobs run on. It is run by path with `python -I -S`, like
 `pane/__main__.py`.
 """
 
@@ -53,19 +53,19 @@ RECORDS = {
 }
 LOGS = {f"{stem}{end}" for stem in ("output", "stderr") for end in (".log", ".raw", ".first.log")}
 SIGNS = {"env", "env.held", "env.ready"}
-"""Files of a job that are reported: with their content, with their size, and that they are there."""
+"""Files of a job that are reported: RECORDS with their content, LOGS with their size, SIGNS only as present."""
 BREATH_S = 0.005
-"""Between two rounds of news while they follow each other."""
+"""Seconds between two rounds of news while they follow each other."""
 RECHECK_S = 5.0
 LOCK_S = 10.0
 SILENT_S = 120.0
-"""Whoever uses us gives a sign of life more often; over a link that is dead sshd would hear of it hours later."""
+"""Seconds of silence before the agent ends: its client writes more often, and sshd notices a dead link hours later."""
 ASKED_AT_ONCE = 32
 RECORD_BYTES = 1 << 24
 
 
 class Known:
-    """A job as it was last reported; one that has ended is not looked at again unless somebody asks for it."""
+    """A job as it was last reported; one that has ended is checked again only on request."""
 
     def __init__(self) -> None:
         self.facts: Facts = {}
@@ -123,7 +123,7 @@ class Agent:
         return {"monotonic": time.monotonic(), "time": time.time()}
 
     def follow(self) -> None:
-        """Tell what has changed, whenever the kernel reports a change."""
+        """Report what has changed, whenever the kernel notices a change."""
         with watching(Path(self.jobs), None, self.news.set):
             while True:
                 self.news.wait(RECHECK_S)
@@ -133,7 +133,7 @@ class Agent:
                 time.sleep(BREATH_S)
 
     def tell(self, asked: Iterable[str] = ()) -> None:
-        """Report what has changed since the last report; of jobs that have ended only of those that are asked for."""
+        """Report what has changed since the last report; of jobs known to have ended, only those in `asked`."""
         self.tell_queue()
         there = {name for name in os.listdir(self.jobs) if ID.fullmatch(name)}
         for gone in self.known.keys() - there:
@@ -145,7 +145,7 @@ class Agent:
                 self.tell_job(name)
 
     def tell_queue(self) -> None:
-        """Which jobs wait, and after which others; what a person has set of the groups."""
+        """Report which jobs wait, and after which others, and what a person has set for the groups."""
         before, entries = self.waits["entries"], {}
         for entry in queue.waiting(self.state):
             text = before.get(entry.name)
@@ -171,7 +171,7 @@ class Agent:
             if name in RECORDS:
                 try:
                     data = files.read(os.path.join(self.jobs, job_id, name), RECORD_BYTES)
-                except (OSError, files.Odd):  # gone, or nothing of ours
+                except (OSError, files.Odd):  # gone, or not a file of ours
                     facts.pop(name)
                     continue
             if name == "run.json":
@@ -183,7 +183,7 @@ class Agent:
             parts.append(data)
         alive = known.runner is not None and "exit.json" not in facts and processes.is_alive(*known.runner)
         if known.runner is not None and not alive and "exit.json" not in facts and self.has_ended(job_id):
-            self.tell_job(job_id)  # it has ended between the two looks
+            self.tell_job(job_id)  # it has ended between the two checks
             return
         stopped = alive and known.command is not None and processes.stopped(known.command)
         if report or without or (alive, stopped) != known.stands:
@@ -220,7 +220,7 @@ class Agent:
     # What is asked
 
     def serve(self, asked: Stream) -> None:
-        """Answer until nobody is there to ask. Each question has a thread: one may wait for a tmux that hangs."""
+        """Answer questions until the client is gone, each in a thread: one may wait for a tmux that hangs."""
         with contextlib.suppress(EOFError, TimeoutError):
             while True:
                 fields, data = asked.frame()
@@ -230,7 +230,7 @@ class Agent:
                 threading.Thread(target=self.answer, args=(fields, data), daemon=True).start()
 
     def answer(self, fields: dict[str, Any], data: bytes) -> None:
-        """What comes of it, after what has changed. What goes on after that is answered too, when it is over."""
+        """Answer a question, after a report of what has changed; what continues after that is answered when it ends."""
         try:
             said = outcome(lambda: getattr(self, f"do_{fields['do']}")(data, **fields.get("with", {})))
             more, then = said.pop("data", b""), said.pop("then", None)
@@ -247,7 +247,7 @@ class Agent:
             self.places.release()
 
     def do_begin(self, _: bytes, *, have: dict[str, int]) -> dict[str, Any]:
-        """Of ended jobs whose record whoever asks has already, nothing is reported."""
+        """Begin to report, except on ended jobs whose record the client has already."""
         with self.lock:
             for job_id, at in have.items():
                 with contextlib.suppress(OSError):
@@ -258,7 +258,7 @@ class Agent:
         return {"ids": list(filter(ID.fullmatch, os.listdir(self.jobs))), "salt": self.its_salt()}
 
     def its_salt(self) -> str:
-        """What its ids are made with."""
+        """The salt of this host's ids."""
         return (disk.content(Path(self.state, "salt")) or b"").decode("ascii", "replace")
 
     def do_sync(self, _: bytes) -> dict[str, Any]:
@@ -299,7 +299,7 @@ class Agent:
     def do_start(
         self, data: bytes, *, short: str, env: int, held: bool, elsewhere: list[str], socket: str
     ) -> dict[str, Any]:
-        """A new job, and then its window unless it waits for its turn; how that went is reported when it is known."""
+        """Make a job, and then open its window unless it waits for its turn; the result of that is reported later."""
         job = files.fields_of(data[env:])
         if not job.get("adopted"):
             folders.refuse(job)
@@ -325,11 +325,11 @@ class Agent:
         return str(job["job_id"])
 
     def do_answer(self, _: bytes, *, job_id: str, answer: dict[str, Any]) -> dict[str, Any]:
-        """Whether a job may run that a person must approve; the first answer counts."""
+        """Record whether a job that a person must approve may run; the first answer counts."""
         return {"first": files.write_once(os.path.join(self.folder(job_id), "approval.json"), answer)}
 
     def do_fifo(self, _: bytes, *, job_id: str) -> dict[str, Any]:
-        """Where a recorder that starts along with the runner is awaited."""
+        """Make the FIFO of a recorder that starts along with the runner, and answer its path."""
         path = os.path.join(self.folder(job_id), FIRST)
         with contextlib.suppress(OSError):  # the runner says what cannot be made here
             os.mkfifo(path, 0o600)
@@ -369,7 +369,7 @@ class Agent:
         return {}
 
     def clear_marks(self) -> None:
-        """Remove what others were killed over while they made a job; call it under the lock."""
+        """Remove what processes that were killed while making a job have left; call it under the lock."""
         for name in self.index.marked(processes.machine_id()):
             if not any(os.path.lexists(os.path.join(self.jobs, name, one)) for one in ("job.json", "exit.json")):
                 for place in (f".new-{name}", f".removed-{name}"):
@@ -387,7 +387,7 @@ class Agent:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """The lock over starts and removals, as `Store.lock` takes it."""
+        """Hold the lock over starts and removals, as `Store.lock` does."""
         fd = files.opened(os.path.join(self.state, "lock"), os.O_RDWR | os.O_CREAT)
         try:
             deadline = time.monotonic() + LOCK_S
@@ -405,20 +405,20 @@ class Agent:
 
 
 def outcome(act: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What that answers, or why it does not."""
+    """What `act` returns, or why it failed, as {"fault": ...}."""
     try:
         return act()
     except StateError as error:
         return {"fault": str(error)}
     except OSError as error:
         return {"fault": f"{error.strerror or type(error).__name__}: {error.filename}".removesuffix(": None")}
-    except Exception as error:  # noqa: BLE001 - who asked waits for an answer
+    except Exception as error:  # noqa: BLE001 - the client waits for an answer
         return {"fault": f"a bug in the agent: {type(error).__name__} {error}"}
 
 
 def main(unit: str) -> None:
     out = os.dup(1)
-    os.dup2(2, 1)  # what is printed by mistake is no answer
+    os.dup2(2, 1)  # what is printed by mistake is not an answer
     agent = Agent(unit, out)
     agent.hello()
     with contextlib.suppress(BrokenPipeError):

@@ -1,7 +1,7 @@
-"""The first that runs on another host, as text on standard input: it lays down our unit there and becomes its agent.
+"""The first program on another host, sent as text on standard input: it installs our unit and becomes its agent.
 
-Any Python from 3.8 on runs it, alone, from nowhere. The unit is looked for by the hash of its files, and asked for
-where it is not there or was changed.
+Any Python from 3.8 on runs it, without any other file. It finds the unit by the hash of its files, and asks for the
+files if it is not there or was changed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def tell(**fields: Any) -> None:
 
 
 def exactly(size: int) -> bytes:
-    """Not one byte more: what follows is for who comes after us."""
+    """Read that many bytes and not one more: what follows is for the program that we become."""
     data = b""
     while len(data) < size:
         more = os.read(0, size - len(data))
@@ -47,7 +47,7 @@ def line() -> dict[str, Any]:
 
 
 def usual_state() -> str:
-    """Where tmuxjobs has its state, as platformdirs says."""
+    """The usual state directory of tmuxjobs, as platformdirs gives it."""
     if os.environ.get("TMUXJOBS_STATE_DIR"):
         return os.environ["TMUXJOBS_STATE_DIR"]
     home = os.path.expanduser("~")
@@ -64,7 +64,7 @@ def lay(state: str, marker: str) -> None:
     if facts.st_uid != os.getuid() or os.path.islink(state):
         raise PermissionError(1, "is a link or another user's", state)
     if not os.path.exists(os.path.join(state, MARKER)):
-        # One that is laid down just now, or that a full disk has left.
+        # A marker may be there that is being written just now, or that a full disk has left.
         if [name for name in os.listdir(state) if name != MARKER and not name.startswith(f"{MARKER}.")]:
             raise FileExistsError(17, "holds files and is not a state directory of tmuxjobs", state)
         beside = os.path.join(state, f"{MARKER}.{os.getpid()}.{os.urandom(4).hex()}")
@@ -85,7 +85,7 @@ def lay(state: str, marker: str) -> None:
 
 
 def digest_of(folder: str, names: list[str]) -> str:
-    """Of these files as they are there; empty when one is missing."""
+    """The hash of these files as they are there; empty when one is missing."""
     digest = hashlib.sha256()
     try:
         for name in names:
@@ -108,7 +108,7 @@ def found(pane: str, python: str, names: list[str], digest: str) -> str | None:
 
 
 def made(pane: str, names: list[str], digest: str) -> str:
-    """Ask for the files, and have their own code make the unit of them, as it does at home."""
+    """Ask for the files, and have their own code make the unit from them, as it does on our own machine."""
     tell(needs="unit")
     sizes = line()["sizes"]
     place = os.path.join(pane, ".new-" + os.urandom(8).hex())
@@ -120,7 +120,7 @@ def made(pane: str, names: list[str], digest: str) -> str:
             with open(path, "wb") as file:
                 file.write(exactly(size))
         if digest_of(place, names) != digest:
-            raise OSError(5, "the files did not arrive whole", place)
+            raise OSError(5, "the files did not arrive completely", place)
         sys.path.insert(0, place)
         from tmuxjobs.store import units
 

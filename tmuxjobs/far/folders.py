@@ -1,8 +1,8 @@
-"""The folders of jobs on this host: made at a start, in one go for whoever asks over the wire, and cleared up.
+"""The folders of jobs on this host: made in one step when a client starts a job over the wire, and cleared up.
 
-Who was cut off asks for a start once more. It is known by the mark of its job, so it is not made twice. `r` at the
-window of a job that has ended starts the same command as a new job, where no tmuxjobs is installed. What goes: what was
-left half made, units and copies of folders without a job.
+A client that was cut off asks for the start again: it is known by the mark of its job, so it is not made twice. `r` in
+the window of a job that has ended starts its command as a new job, also where tmuxjobs is not installed. Cleared up are
+folders that were left half made, and units and copies that no job needs.
 """
 
 from __future__ import annotations
@@ -137,20 +137,20 @@ def window(state: str, job: dict[str, Any], socket: str) -> list[str]:
 COPY = re.compile(r"([a-z0-9-]+)-[0-9a-f]{8}", re.ASCII)
 GONE = re.compile(r"\.gone-[0-9a-f]{16}", re.ASCII)
 UNDER_LOCK = re.compile(r"(sequence|indexed|salt|starts)\.\d+\.[0-9a-f]{8}", re.ASCII)
-"""What is written under the lock alone, and was not whole when who wrote it was killed."""
+"""Files that are written only under the lock, left incomplete by a process that was killed."""
 PLACING_S = 7200.0
-"""For a copy to get its first job: it is made before that."""
+"""Seconds for a copy to get its first job: it is made before that."""
 RECORD_BYTES = 1 << 24
 
 
 def tidy(state: str, unit: str) -> list[str]:
-    """Under the lock. What is left to be removed without it: copies, which may be large."""
+    """Clear up, under the lock; returns what is left to remove without it: copies, which may be large."""
     jobs = os.path.join(state, "jobs")
     for name in os.listdir(jobs):
         if disk.ASIDE.fullmatch(name):
             disk.discard(Path(state), Path(jobs, name))
         elif os.path.lexists(os.path.join(jobs, name, "exit.json")):
-            with contextlib.suppress(OSError):  # whoever asked it to stop was cut off
+            with contextlib.suppress(OSError):  # the process that asked it to stop was cut off
                 os.unlink(os.path.join(jobs, name, "stop.json"))
     for name in filter(UNDER_LOCK.fullmatch, os.listdir(state)):
         disk.unlink(Path(state, name))
@@ -158,7 +158,7 @@ def tidy(state: str, unit: str) -> list[str]:
     old, copies = units.unused(pane), unused(place)
     try:
         records = list(of_jobs(jobs)) if old or copies else []
-    except StateError:  # nobody knows what a job needs whose record cannot be read
+    except StateError:  # it is not known what a job needs whose record cannot be read
         old, copies, records = [], [], []
     named = {str(one.get("pane", "")) for one in records}
     for path in (*units.half_made(pane), *(path for path in old if units.main_of(path) not in named)):
@@ -174,7 +174,7 @@ def tidy(state: str, unit: str) -> list[str]:
 
 
 def of_jobs(jobs: str) -> Iterator[dict[str, Any]]:
-    """What was asked of each job there. Raises StateError for one that cannot be read."""
+    """What was requested for each job there; raises StateError for a record that cannot be read."""
     for name in filter(ID.fullmatch, os.listdir(jobs)):
         for record in ("exit.json", "job.json"):
             try:
@@ -188,7 +188,7 @@ def of_jobs(jobs: str) -> Iterator[dict[str, Any]]:
 
 
 def unused(place: str) -> list[str]:
-    """Copies into which nothing has been brought for PLACING_S."""
+    """The names of copies that have not been updated for PLACING_S."""
     found = []
     with contextlib.suppress(FileNotFoundError):
         for entry in os.scandir(place):
@@ -199,7 +199,7 @@ def unused(place: str) -> list[str]:
 
 
 def needs(job: dict[str, Any], place: str, name: str) -> bool:
-    """Whether the job runs in that copy, or was started with a folder that may be what it is of."""
+    """Whether the job runs in that copy, or was started with a folder that it may be a copy of."""
     copy = os.path.join(place, name)
     match = COPY.fullmatch(name)
     of = slug(os.path.basename(str(job.get("sync") or "/")))

@@ -56,7 +56,7 @@ def program(name: str, path: str) -> str:
 
 
 def place(folders: list[str]) -> None:
-    """Make these, closed to others; the first is a copy that is brought up to date now."""
+    """Make these folders, private; the first is a copy that is brought up to date now."""
     for folder in folders:
         os.makedirs(folder, mode=0o700, exist_ok=True)
     os.chmod(os.path.dirname(folders[0]), 0o700)
@@ -64,7 +64,7 @@ def place(folders: list[str]) -> None:
 
 
 def forget_files(copy: str, names: list[str]) -> None:
-    """Remove these files of a copy, and nothing that a link in it leads to."""
+    """Remove these files of a copy, without following any link in it."""
     for name in names:
         *folders, last = [part for part in name.split("/") if part not in ("", ".")] or [""]
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:  # a job has put something else there
@@ -207,7 +207,7 @@ def usual() -> list[list[Any]]:
 
 
 def version_of(tmux: str) -> str:
-    """What it says of itself."""
+    """What tmux prints as its version; empty if it does not answer."""
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         return subprocess.run([tmux, "-V"], capture_output=True, timeout=VERSION_S).stdout.decode().strip()
     return ""

@@ -1,6 +1,6 @@
 """One connection to another host: the system's own ssh, our agent behind it, questions and answers. Knows no jobs.
 
-`ssh` takes everything from the person's configuration. It must not ask anything: what it would ask is said instead.
+`ssh` uses the person's configuration. It must not ask anything: what it would ask is reported as an error instead.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from tmuxjobs.far.machine import Stream, frame
 from tmuxjobs.store import units
 
 CONNECT_S = 15.0
-"""For ssh to reach a host, after which it gives up by itself."""
+"""Seconds for ssh to reach a host, after which it gives up by itself."""
 ARRIVE_S = 40.0
-"""From the start of ssh until the agent is there, when its unit is: a machine that works hard takes its time."""
+"""Seconds from the start of ssh until the agent answers, if its unit is there: a busy machine takes its time."""
 ANSWER_S = 15.0
-"""For an answer, beside the time that the question itself may take."""
+"""Seconds for an answer, besides the time that the question itself may take."""
 SHIP_S = 60.0
-"""Longer, where the unit is sent first."""
+"""Seconds for the agent to answer once the unit was sent."""
 ALIVE_S = 5
-"""After so many seconds of silence ssh asks the other side whether it is there, and after three times it gives up."""
+"""Seconds of silence after which ssh checks that the other side is there; after three checks it gives up."""
 BEAT_S = 30.0
 PERSIST_S = 600
 SAID_BYTES = 4096
 NOISE_LINES = 2000
-"""What a login script may print before our first line."""
+"""How many lines a login script may print before our first line."""
 PATHS = "/usr/local/bin:/opt/homebrew/bin:/usr/bin:/bin"
 """Where python3 and tmux may be beside the bare PATH that ssh gives."""
 FIRST = """import sys,os
@@ -57,16 +57,16 @@ n=b""
 while n[-1:]!=b"\\n": n+=r(1)
 exec(compile(r(int(n)),"arrive","exec"))
 """
-"""What python3 runs, of any version: it says which, and reads the program that follows."""
+"""What python3 runs first, whatever its version: it reports that, and reads the program that follows."""
 MINIMUM = (3, 8)
 ASKS = {
-    "Host key verification failed": "its host key is not known here, or is another one: run `{ssh}` once in a terminal "
-    "and look at what it says",
-    "Permission denied": "it lets us in by no key: make `{ssh}` work without a question (ssh-add, ssh-copy-id)",
+    "Host key verification failed": "its host key is not known here, or has changed: run `{ssh}` once in a terminal "
+    "and read what it says",
+    "Permission denied": "it accepts none of our keys: make `{ssh}` work without a question (ssh-add, ssh-copy-id)",
     "Could not resolve hostname": "there is no host of that name: hosts are named as in ~/.ssh/config",
     "Connection refused": "nothing answers there (connection refused)",
     "Connection timed out": "it did not answer",
-    "No route to host": "there is no way to it (no route to host)",
+    "No route to host": "it cannot be reached (no route to host)",
     "Network is unreachable": "there is no network",
 }
 """What ssh says, and what that means to a person."""
@@ -76,16 +76,16 @@ Later = Callable[[dict[str, Any], bytes], None]
 
 
 def unheard(_fields: dict[str, Any], _data: bytes) -> None:
-    """Nobody asked for it, or not any more."""
+    """Ignore an answer that nobody waits for."""
 
 
 def program() -> bytes:
-    """The text of what arrives first."""
+    """The text of the program that is sent first."""
     return (units.PACKAGE / "far" / "arrive.py").read_bytes()
 
 
 class Connection:
-    """Open from its start until `lost`; a new one is made then. Any thread may ask."""
+    """One connection, open until `lost`, after which callers make a new one; any thread may ask."""
 
     def __init__(
         self, name: str, ssh: Sequence[str], state: str, *, on_report: Callable[[dict[str, Any], bytes], None]
@@ -100,7 +100,7 @@ class Connection:
         self._later: dict[int, Later] = {}
         self._lock = threading.Lock()
         self._number = 0
-        # A file: the kept connection's process has it open for as long as it lives.
+        # A file: the process of the kept connection has it open as long as it lives.
         try:
             self._said = tempfile.TemporaryFile()  # noqa: SIM115 - `_release` closes it
         except OSError as error:
@@ -134,7 +134,7 @@ class Connection:
         threading.Thread(target=self._beat, name=f"tmuxjobs-{name}-beat", daemon=True).start()
 
     def argv(self, *words: str) -> list[str]:
-        """ssh to that host, over the one kept connection; `words` are its options and what it runs."""
+        """The ssh command to that host, over the one kept connection; `words` are its options and what it runs."""
         options = {
             "BatchMode": "yes",
             "ConnectTimeout": f"{CONNECT_S:.0f}",
@@ -185,7 +185,7 @@ class Connection:
         self.hello = fields
 
     def _lines(self) -> list[str]:
-        """What ssh said last."""
+        """The last lines that ssh printed to stderr."""
         size = os.fstat(self._said.fileno()).st_size
         data = os.pread(self._said.fileno(), SAID_BYTES, max(0, size - SAID_BYTES))
         return [line.strip() for line in data.decode(errors="replace").splitlines() if line.strip()]
@@ -201,7 +201,7 @@ class Connection:
         if isinstance(error, TimeoutError) and not meant:
             meant = f"it did not answer within {ARRIVE_S:.0f} s"
         words = "" if isinstance(error, BrokenPipeError) else str(error)
-        what = meant.format(ssh=ssh) or said.rstrip(".") or words or "ssh ended without a word"
+        what = meant.format(ssh=ssh) or said.rstrip(".") or words or "ssh ended without a message"
         return f"Host '{self.name}' cannot be used: {what}."
 
     # Questions
@@ -216,9 +216,9 @@ class Connection:
         then: Later | None = None,
         **given: Any,
     ) -> tuple[dict[str, Any], bytes]:
-        """The answer; before it comes what has changed, of these `jobs` in any case.
+        """Ask the agent; before its answer it reports what has changed, of these `jobs` in any case.
 
-        What goes on there after it is reported to `then`, by another thread, when it is over, or that it is `lost`.
+        What continues there after the answer is reported to `then`, in another thread, when it ends or is `lost`.
         Raises HostError when the connection is lost or there is no answer in time, and for what the agent refuses.
         """
         answer: Future[tuple[dict[str, Any], bytes]] = Future()
@@ -266,7 +266,7 @@ class Connection:
         except EOFError:
             lines = self._lines()
             self._end(lines[-1].rstrip(".") if lines else "ssh has ended")
-        except StateError as error:  # what it tells cannot be written down here
+        except StateError as error:  # what it reports cannot be written down here
             self._end(str(error).rstrip("."))
         except (OSError, ValueError) as error:
             self._end(f"{type(error).__name__} {error}")
@@ -274,7 +274,7 @@ class Connection:
             self._release()
 
     def _beat(self) -> None:
-        """Let the agent know that we live: one that hears nothing leaves."""
+        """Let the agent know that we are alive: without a sign of life it ends."""
         with contextlib.suppress(OSError):
             while not self.lost.wait(BEAT_S):
                 self._write(frame({}))
@@ -282,7 +282,7 @@ class Connection:
     def _end(self, why: str) -> None:
         self.why = self.why or why
         known = self.lost.is_set()
-        self.lost.set()  # before anybody is answered: who asks again looks whether it is lost
+        self.lost.set()  # before any answer: a caller that asks again checks whether it is lost
         self.close()
         for answer in list(self._answers.values()):
             with contextlib.suppress(InvalidStateError):  # it has come meanwhile
@@ -309,9 +309,9 @@ class Connection:
 
 
 def kept(ssh: Sequence[str], name: str) -> dict[str, str]:
-    """Options for one connection a host that several of our processes share; none where its socket has no place.
+    """ssh options for one connection per host that our processes share; none if its socket cannot be placed.
 
-    A path of a socket may have about 100 characters.
+    The path of a socket may have about 100 characters.
     """
     folder = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"tmuxjobs-{os.getuid()}"
     mark = hashlib.sha256("\0".join([*ssh, name]).encode()).hexdigest()[:12]
@@ -319,7 +319,7 @@ def kept(ssh: Sequence[str], name: str) -> dict[str, str]:
         folder.mkdir(mode=0o700, exist_ok=True)
         facts = folder.lstat()
         ours = facts.st_uid == os.getuid() and not facts.st_mode & 0o077 and not folder.is_symlink()
-        # ssh makes a longer name first, with 17 characters behind it.
+        # ssh first makes a name that is 17 characters longer.
         if ours and len(os.fsencode(folder / mark)) < 80:
             return {"ControlMaster": "auto", "ControlPath": str(folder / mark), "ControlPersist": f"{PERSIST_S}"}
     return {}

@@ -1,4 +1,4 @@
-"""Host: one machine's jobs as they stand, derived anew from disk, tmux and the process table. Knows no verbs."""
+"""Host: one machine's jobs as they stand, derived each time from disk, tmux and the process table. Knows no verbs."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from tmuxjobs.tmux.session import Opening, Tmux
 RUN = "import sys; sys.path.insert(0, sys.argv.pop(1)); "
 COMMAND = f"{RUN}from tmuxjobs.cli.main import main; main()"
 NOTICE = f"{RUN}from tmuxjobs.hosts.local import Host; from tmuxjobs.verbs.prompts import main; main(Host.open())"
-"""What our windows run of the installed package, with its place as the first argument."""
+"""Code that our windows run from the installed package, with the package's folder as the first argument."""
 
 
 class End(NamedTuple):
-    """When a job ended, by the clock that does not jump; None when that was in another boot. Known for good."""
+    """When a job ended, by CLOCK_MONOTONIC; None when that was in another boot. It never changes."""
 
     here: bool
     monotonic: float | None
@@ -47,7 +47,7 @@ class End(NamedTuple):
 
 @dataclass(frozen=True)
 class Timing:
-    """Bounds in seconds of what is asked of a host; tests hand in others."""
+    """Time limits in seconds for requests to a host; tests pass others."""
 
     tmux: float = 10.0
     """One call of tmux."""
@@ -56,19 +56,19 @@ class Timing:
     pattern: float = 5.0
     """One pattern over the response to what was typed."""
     url_errors: float = 5.0
-    """For so long a server's errors (500) are taken for its start."""
+    """How long a server's errors (500) are taken as part of its start."""
     call: float = WAIT_S
     """A wait within one call over MCP."""
 
 
 class Host:
-    """One state directory and one session of one tmux server. Holds nothing that a second process could not see."""
+    """One state directory and one session of one tmux server; holds nothing that a second process could not see."""
 
     name = ""
-    """How the person's ssh configuration names it; empty for this machine."""
+    """Its name in the person's ssh configuration; empty for this machine."""
     machine = Machine()
     ahead_s = 0.0
-    """By how much its wall clock is ahead of ours, from a second on."""
+    """How far its wall clock is ahead of ours; differences below a second count as 0."""
 
     def __init__(
         self, settings: Settings, *, environ: Mapping[str, str], cwd: Path, timing: Timing | None = None
@@ -84,19 +84,19 @@ class Host:
         self.owner: Callable[[str], Host] = lambda _: self
         self.others: Callable[[], Sequence[Host]] = tuple
         self.chosen: Callable[[str | None], Host] = lambda _: self
-        """Which host has a job, brought up to date or as it is known; the other ones; the one that a person chose.
+        """The host that has a job, brought up to date or as last known; the other hosts; the one that a person chose.
 
-        `Hosts` knows of several.
+        `Hosts` sets these where there are several.
         """
         self.looked_for_lost_at = -math.inf
         self.had_session = False
-        """Whether this process has seen to our session. It may be gone: who opens a window hears of it then."""
+        """Whether this process has ensured that our session exists; if it has gone since, opening a window shows it."""
         self.prunes_soon = threading.Lock()
         self.ends: dict[str, End] = {}
         self.scoped: tuple[builtins.list[str], object, tuple[builtins.list[str], builtins.list[str]]] | None = None
-        """The last list of ids, for which caller and scope, and which of them are within and which are not."""
+        """The last list of ids, its caller and scope, and which of the ids are within and which are not."""
         self.marks: dict[str, tuple[int, ...]] = {}
-        """Of jobs that run: what of their attempts, and of whether they are ready, is in the journal."""
+        """For running jobs: what the journal already has of their attempts, and of whether they are ready."""
         self._unit: units.Unit | None = None
         root = mark_of(str(settings.state_dir))
         self.tmux = Tmux(
@@ -109,7 +109,7 @@ class Host:
 
     @classmethod
     def open(cls, settings: Settings | None = None) -> Self:
-        """Ready for every verb; raises SettingsError or StateError. tmux is called only when a verb needs it."""
+        """A host ready for every verb; raises SettingsError or StateError. tmux is called only when a verb needs it."""
         host = cls(settings or Settings.load(), environ=own_environment(), cwd=Path.cwd())
         host.store.prepare()
         place = str(units.PACKAGE.parent)
@@ -124,7 +124,7 @@ class Host:
         return self._unit
 
     def ensure_session(self) -> None:
-        """Our session with its welcome page and its look; one call of tmux when all is there."""
+        """Make our session, its welcome page and its options, if missing; one call of tmux when all is there."""
         welcome = self.unit().argv("welcome", self.settings.session, self.tmux.binary)
         self.tmux.ensure_session(welcome, status_line.OPTIONS)
         self.had_session = True
@@ -163,7 +163,7 @@ class Host:
         return run is not None and run.boot == here.boot and run.namespace in ("", here.namespace)
 
     def is_stopped(self, record: Record) -> bool:
-        """Whether somebody else has stopped a running job (SIGSTOP); of another machine's that is not known."""
+        """Whether somebody else has stopped a running job (SIGSTOP); for another machine's job that is not known."""
         run = record.run
         if record.job.slurm and run is not None:
             return bool(run.paused)  # srun itself goes on
@@ -171,7 +171,7 @@ class Host:
         return pid is not None and self.is_here(run) and self.machine.stopped(pid)
 
     def refuse_elsewhere(self, job_id: str) -> None:
-        """For all that needs the job's processes or its window; raises OtherHost when another machine has them."""
+        """Raise OtherHost when another machine has the job's processes and its window, for verbs that need them."""
         with contextlib.suppress(JobNotFound):  # `kill` ends a job whose folder was removed
             state = self.look(job_id).state
             if isinstance(state, Elsewhere):
@@ -180,7 +180,7 @@ class Host:
     def make(
         self, short: str, spec: Callable[[int, str], JobSpec], env: Mapping[str, str], *, held: bool = False
     ) -> JobSpec:
-        """Lay down a new job, as `Store.create`: `spec` makes its record of its number and its id. Under the lock."""
+        """Create a job, as `Store.create`; `spec` makes its record from number and id. Call it under the lock."""
         job_id = ""
         while not job_id or os.path.lexists(self.owner(job_id).store.jobs / job_id):
             number = self.store.next_number()
@@ -196,7 +196,7 @@ class Host:
         subprocess.run(argv, env=environ, cwd="/", stdin=null, stdout=null, stderr=null, check=True, timeout=bound_s)
 
     def answer(self, job_id: str, answer: Mapping[str, Any]) -> bool:
-        """Put down whether a job may run; False where somebody was first. Raises StateError, and HostError."""
+        """Record whether a job may run; False when somebody answered before. Raises StateError and HostError."""
         path = str(self.store.folder(job_id) / "approval.json")
         try:
             return files.write_once(path, dict(answer))
@@ -204,7 +204,7 @@ class Host:
             raise StateError(f"'{path}' cannot be written: {error.strerror}. Nothing was answered.") from None
 
     def opening(self, _job_id: str, _answered: Callable[[], None]) -> Opening | None:
-        """The window of that job where it was asked for along with the job, once."""
+        """The opening of the job's window, if it was requested along with the job; returned only once."""
         return None
 
     def look(self, job_id: str) -> Job:
@@ -214,7 +214,7 @@ class Host:
     def settle(self, record: Record) -> Job:
         """The job of that record as it stands; the record is read again when it may have ended meanwhile.
 
-        A living runner does not say that it runs: after the exit record it keeps the finished window.
+        A live runner does not mean that the job runs: after the exit record it keeps the finished window.
         """
         state = self.state(record)
         if isinstance(state, Lost) or (isinstance(state, Running) and self.store.has_ended(record.id)):
@@ -225,7 +225,7 @@ class Host:
         if record.job.detached and isinstance(state, Lost | Elsewhere):
             record, state = self.by_slurm(record, state)
         if isinstance(state, Lost):
-            # No runner comes any more that would read it: a server was killed before it opened the window.
+            # No runner will read it any more: a server was killed before it opened the window.
             self.store.forget_environment(record.id)
         return Job(record, state, self.store.folder(record.id))
 
@@ -245,13 +245,13 @@ class Host:
         return state
 
     def by_slurm(self, record: Record, state: State) -> tuple[Record, State]:
-        """A job of `sbatch` whose runner is gone, or on another machine: as Slurm says; its end is written down."""
+        """What Slurm says of an `sbatch` job whose runner is gone, or on another machine; its end is recorded."""
         folder, allocation = self.store.folder(record.id), self.in_slurm(record.id)
         srun = (record.job.slurm or ("srun",))[0]
         try:
             found = slurm.find(srun, record.id, self.environ)
         except slurm.Silent as silent:
-            return record, Running(between=f"in Slurm as far as is known, which does not answer: {silent}")
+            return record, Running(between=f"in Slurm as far as is known; Slurm does not answer: {silent}")
         if found is not None:
             facts = {"number": found.number, "state": found.state, "node": found.node, "reason": found.reason}
             with contextlib.suppress(OSError):
@@ -271,7 +271,7 @@ class Host:
         return record, self.state(record)
 
     def in_slurm(self, job_id: str) -> dict[str, str]:
-        """How the job stood in Slurm when its runner last looked; empty where nobody knows."""
+        """How the job stood in Slurm when that was last checked; empty if it is not known."""
         with contextlib.suppress(OSError, files.Odd):
             return files.record(str(self.store.folder(job_id) / "slurm.json"), files.SLURM)
         return {}
@@ -281,24 +281,24 @@ class Host:
         return self
 
     def connected(self) -> Self:
-        """As `reached`, by a connection that is thought to be open: who asks next hears when it is not."""
+        """As `reached`, trusting a connection that seems open: if it is not, the next question shows it."""
         return self
 
     def close(self) -> None:
         """Give up the connection, where there is one; the jobs run on."""
 
     def fresh(self, *_job_ids: str) -> bool:
-        """Whether what is known is as things stand now: of this machine it always is."""
+        """Whether what is known is up to date: for this machine it always is."""
         return True
 
     def lives(self, record: Record) -> bool:
-        """Whether its runner does."""
+        """Whether the job's runner is alive."""
         return record.run is not None and self.machine.alive(record.run.pid, record.run.start)
 
     def caller_of(self, job_id: str) -> Caller:
-        """Who started the job: its record is read once, for that does not change. Raises StateError for a damaged one.
+        """Who started the job, which never changes, so its record is read once; raises StateError for a damaged one.
 
-        Of a job that is gone nothing is known.
+        For a job that is gone nothing is known.
         """
         caller = self.store.callers.known.get(job_id)
         if caller is None:
@@ -309,15 +309,15 @@ class Host:
     def runtime(self, job: Job) -> float:
         """Seconds that the machine was awake (CLOCK_MONOTONIC), however the wall clock jumped.
 
-        Of another machine's job it is wall time. Of a lost job it is until its recorder saw that its runner was gone;
-        where that one went too, until the last growth of its log, in wall time: it ran for that long at the least.
+        For another machine's job it is wall time. For a lost job it counts until its recorder saw that its runner was
+        gone or, if the recorder died too, until the last growth of its log, in wall time: the least that it ran.
         """
         if job.exit is not None:
             return job.exit.runtime_s
         if job.queued:
             return 0.0
         since = job.record.started_monotonic
-        if isinstance(job.state, Elsewhere):  # its clock is another one
+        if isinstance(job.state, Elsewhere):  # it has another clock
             started = (job.run.started_at if job.run else None) or job.spec.created_at
             return max(0.0, time.time() - started.timestamp())
         if job.lost:
@@ -333,7 +333,7 @@ class Host:
         return max(0.0, self.machine.monotonic() - since)
 
     def knows_runtime(self, job: Job) -> bool:
-        """Whether `runtime` is exact; of a lost job it may be the least that it can have been."""
+        """Whether `runtime` is exact; for a lost job it may be a lower bound."""
         return not job.lost or job.exit is not None or self._gone(job) is not None
 
     def _gone(self, job: Job) -> float | None:
@@ -343,7 +343,7 @@ class Host:
         return None
 
     def end_of(self, record: Record) -> End:
-        """Of a job that has ended; of a lost one the time of its start."""
+        """When a job ended; for a lost job, when it started."""
         there = self.machine.here()
         here = record.job.machine in ("", there.machine)
         if record.boot != there.boot:
@@ -374,7 +374,7 @@ class Host:
         return str(self.settings.state_dir)
 
     def log_path(self, path: Path) -> str:
-        """Where a person finds that file of a job."""
+        """The path at which a person finds that file of a job."""
         return str(path)
 
     @property
@@ -383,15 +383,15 @@ class Host:
 
     @property
     def node(self) -> str:
-        """The name that the machine has for itself."""
+        """The machine's own name for itself."""
         return os.uname().nodename
 
     def this_process(self) -> ProcessRecord:
-        """Ours, for a job that is to end with it; raises InvalidInput for a host that does not see our end."""
+        """This process, for a job that is to end with it; raises InvalidInput for a host that does not see our end."""
         return ProcessRecord(pid=os.getpid(), name="tmuxjobs", start=processes.start_of(os.getpid()))
 
     def attach_line(self, job: Job) -> str:
-        """What a person types to see the job: in tmux a client in a client would be refused."""
+        """What a person types to see the job; tmux refuses a client inside a client."""
         return f"tmuxjobs attach {job.id}" if self.environ.get("TMUX") else f"{self.tmux.attach}:{job.id}"
 
 
@@ -400,7 +400,7 @@ def trace_of(job: JobSpec, run: RunRecord) -> job_processes.Trace:
 
 
 def batch_end(record: Record, folder: Path, found: slurm.Allocation | None) -> dict[str, Any] | None:
-    """The exit record of a job of `sbatch`, by Slurm's word and the code that its script has left; None for neither."""
+    """The exit record of an `sbatch` job, from Slurm and from the code that its script has left; None without both."""
     code: int | None = None
     ended_at, log = time.time(), folder / "output.log"
     with contextlib.suppress(OSError, ValueError):
@@ -426,7 +426,7 @@ def batch_end(record: Record, folder: Path, found: slurm.Allocation | None) -> d
 
 
 def own_umask() -> int:
-    """Ours, to be the job's; Linux tells it without a change that another thread could see."""
+    """Our umask, for the job; Linux reports it without a change that another thread could see."""
     try:
         text = Path("/proc/self/status").read_text()
         return int(re.search(r"^Umask:\s*(\d+)", text, re.MULTILINE)[1], 8)  # type: ignore[index]
@@ -437,12 +437,12 @@ def own_umask() -> int:
 
 
 def own_environment() -> dict[str, str]:
-    """What we were started with: Python sets LC_CTYPE when there is no locale (PEP 538), and jobs must not get that."""
+    """The environment we were started with, without the LC_CTYPE that Python sets if there is no locale (PEP 538)."""
     environ = {key: value for key, value in os.environ.items() if key not in SET_HERE}
     environ |= {key: value for key, value in SET_HERE.items() if value is not None}
     if environ.get("LC_CTYPE") not in ("C.UTF-8", "C.utf8", "UTF-8"):
         return environ
-    with contextlib.suppress(OSError):  # macOS does not tell; there a locale is the rule
+    with contextlib.suppress(OSError):  # macOS does not show it; there a locale is usual
         if b"LC_CTYPE" not in {item.split(b"=")[0] for item in Path("/proc/self/environ").read_bytes().split(b"\0")}:
             environ.pop("LC_CTYPE", None)
     return environ

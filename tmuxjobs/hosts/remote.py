@@ -1,7 +1,7 @@
 """The machine, the tmux server and the records of another host: what `Machine`, `Tmux` and `Store` are here.
 
-All is asked over a connection. `Mirror` is the records as last reported, and for each log a file of its size
-without bytes; what is written is written there, by the agent.
+Every request goes over a connection. `Mirror` holds the records as last reported, and for each log a file of its size
+without bytes; writes go to the other host, where the agent does them.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ R = TypeVar("R")
 
 
 class Ask(Protocol):
-    """Asks the agent: the fields of its answer, and the bytes; raises HostError."""
+    """Asks the agent; returns the fields of its answer, and the bytes. Raises HostError."""
 
     def __call__(self, do: str, data: bytes = b"", **given: Any) -> tuple[dict[str, Any], bytes]: ...
 
 
 def _far(function: Callable[P, R], *, bound_s: float = 0.0) -> Callable[Concatenate[FarMachine, P], R]:
-    """The same function, called on the other machine, where it may take so long."""
+    """A method that calls the same function on the other machine, where it may take `bound_s` seconds."""
 
     @functools.cache
     def adapter() -> TypeAdapter[R]:
-        # What it takes may be named for type checkers alone.
+        # Its arguments' types may be imported only for type checkers.
         returned = type("Returned", (), {"__annotations__": {"return": function.__annotations__["return"]}})
         return TypeAdapter(get_type_hints(returned, function.__globals__)["return"])
 
@@ -64,7 +64,7 @@ def _far(function: Callable[P, R], *, bound_s: float = 0.0) -> Callable[Concaten
 
 
 class FarMachine:
-    """What `Machine` has, of the other one."""
+    """What `Machine` has, for the other machine."""
 
     as_now = _far(Machine.as_now)
     answers = _far(Machine.answers)
@@ -103,10 +103,10 @@ class FarMachine:
         self.facts = facts
         self.ahead = 0.0
         self.usual: dict[str, Any] = {}
-        """Answers that hold until a start is refused: who starts a job there looks again."""
+        """Answers that hold until a start is refused: the next start asks again."""
 
     def folder(self, base: str, wanted: str) -> list[str]:
-        """That of a folder that is not there is asked anew: a person may make it."""
+        """As `Machine.folder`; for a folder that is not there it is asked each time, as a person may make it."""
         return list(self._once(FarMachine._folder, base, wanted, holds=lambda found: not found[1]))
 
     def program(self, name: str, path: str) -> str:
@@ -125,19 +125,19 @@ class FarMachine:
         return self.usual[key]
 
     def take_usual(self, answers: list[list[Any]]) -> None:
-        """What a new connection says of them."""
+        """Keep the usual answers that a new connection has reported."""
         self.usual = {json.dumps([name, given]): answer for name, given, answer in answers}
 
     def here(self) -> Here:
         return Here(**self.facts["here"])
 
     def monotonic(self) -> float:
-        """Its clock, as far as a round trip lets us know."""
+        """The other machine's clock, as exactly as a round trip lets us know."""
         return time.monotonic() + self.ahead
 
 
 class FarServer:
-    """Its tmux, by one bounded command over the connection."""
+    """The other machine's tmux: each call is one bounded command over the connection."""
 
     def __init__(self, ask: Ask, name: str, socket_name: str, binary: str, call_s: float) -> None:
         self._ask = ask
@@ -163,7 +163,7 @@ class FarServer:
 
 
 class FarTmux(Tmux):
-    """Our session there."""
+    """Our session on the other host."""
 
     def __init__(self, ask: Ask, facts: Callable[[], dict[str, Any]], name: str, settings: Settings, call_s: float):
         super().__init__(socket_name=settings.socket_name, session=settings.session, root="", environ={}, call_s=call_s)
@@ -190,19 +190,19 @@ class FarTmux(Tmux):
         return str(self._facts()["tmux_said"])
 
     def has_clients(self) -> bool:
-        """Whether one may be attached: its tmux is asked, in the same round trip as what is wanted of it."""
+        """Whether a client may be attached: tmux there checks that, in the same round trip as the request itself."""
         return True
 
 
 class FarOpening(Opening):
-    """A window that is opened there along with the making of its job."""
+    """A window that is opened on the other host while its job is made."""
 
     def __init__(self, name: str) -> None:
         super().__init__(lambda: None)
         self._name = name
 
     def take(self, fields: dict[str, Any], out: bytes) -> None:
-        """What came of it, by the agent, or `lost`."""
+        """Take the agent's report of how it went, or that the connection was `lost`."""
         from tmuxjobs.tmux.command import Done
 
         if "lost" in fields:
@@ -217,7 +217,7 @@ class FarOpening(Opening):
 
 
 class Mirror(Store):
-    """The records of its jobs."""
+    """The records of one host's jobs; requests and removals go to that host."""
 
     def __init__(self, root: Path, ask: Ask, home: Store, monotonic: Callable[[], float]) -> None:
         super().__init__(root)
@@ -226,22 +226,22 @@ class Mirror(Store):
         self._monotonic = monotonic
         self._pressed: set[str] = set()
         self.skew_ns = 0
-        """By how much the clock there is ahead of ours."""
+        """How far the clock there is ahead of ours."""
 
     def prepare(self) -> None:
         for folder in (self.root.parent, self.root, self.jobs):
             folder.mkdir(mode=0o700, exist_ok=True)
 
     def ids(self) -> list[str]:
-        """As they were reported; none of a host that was never reached."""
+        """The ids that were reported; none for a host that was never reached."""
         return super().ids() if self.jobs.is_dir() else []
 
     def lock(self) -> contextlib._GeneratorContextManager[None]:
-        """That of the state directory here, where journal and history are; there the agent takes its own."""
+        """Hold the lock of the state directory here, which has journal and history; the agent takes the one there."""
         return self._home.lock()
 
     def complete_index(self, *, anew: bool = False) -> None:
-        """Nothing: the marks are there, and here every job without an exit record counts."""
+        """Do nothing: the marks are on the other host; here every job without an exit record counts."""
 
     def await_recorder(self, job_id: str) -> Path:
         return Path(self._ask("fifo", job_id=job_id)[0]["path"])
@@ -275,7 +275,7 @@ class Mirror(Store):
             self.forget(job_id)
 
     def forget(self, job_id: str) -> None:
-        """Of the mirror alone: the job is gone there."""
+        """Remove the job from the mirror: it is gone on the other host."""
         self._ended.pop(job_id, None)
         shutil.rmtree(self.folder(job_id), ignore_errors=True)
 
@@ -285,9 +285,9 @@ class Mirror(Store):
                 self._ask("unlink", jobs=[job_id], job_id=job_id, name="env")
 
     def half_made(self) -> list[Path]:
-        """What was being written when a process of ours was killed.
+        """What was being written here when a process of ours was killed.
 
-        What is there goes now, with copies of the pane's programs that no job needs any more.
+        On the other host that is removed now, with copies of the pane's programs that no job needs any more.
         """
         self._ask("tidy")
         before = time.time() - TELLING_S
@@ -327,7 +327,7 @@ class Mirror(Store):
             raise disk.unusable(self.root, error) from None
 
     def lay_queue(self, entries: Mapping[str, str], groups: str) -> None:
-        """Who waits there, as if it were here: so whoever looks at a queue finds it."""
+        """Write down which jobs wait there, as if they waited here, so that all that read a queue find them."""
         place = Path(queue.place(str(self.root)))
         try:
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -342,13 +342,13 @@ class Mirror(Store):
             raise disk.unusable(self.root, error) from None
 
     def wake(self, folder: Path) -> None:
-        """Whoever waits for a change of that job looks again."""
+        """Make all callers that wait for a change of that job check again."""
         with contextlib.suppress(OSError):
             (folder / ALIVE).unlink(missing_ok=True)
             (folder / ALIVE).touch(mode=0o600)
 
     def take_salt(self, salt: str) -> None:
-        """What its ids are made with, so that ours read them alike."""
+        """Keep the salt of the other host's ids, so that they are read the same way here."""
         if salt and disk.content(self.root / "salt") != salt.encode():
             disk.replace(self.root, self.root / "salt", salt.encode())
             self.index.forget_salt()

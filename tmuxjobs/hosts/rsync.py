@@ -1,6 +1,6 @@
 """Folders to and from another host, by rsync over its kept connection. Knows no jobs.
 
-Names go by lists that end in NULs, and paths over the connection, so that no shell and no pattern reads them.
+Names are sent as NUL-terminated lists, and paths over the connection, so that no shell and no pattern expands them.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
     from tmuxjobs.hosts.ssh import RemoteHost
 
 COPY_BYTES = 2 * 10**9
-"""No copy is larger: what is, the person copies."""
+"""The largest copy; anything larger a person copies."""
 SILENT_S = 20
-"""rsync gives up when nothing has come for so long."""
+"""Seconds without data after which rsync gives up."""
 LIST_S = 20.0
 LIST_BYTES = 1 << 26
 END_S = 2.0
 PARTIAL = ".tmuxjobs-partial"
-"""Where a file lies that was cut off, in the folder where it goes: the next copy goes on with it."""
+"""Holds a file that was cut off, in the folder where it belongs: the next copy continues it."""
 OPTIONS = ["-s", "--links", "--perms", "--times", "--omit-dir-times", "--from0", "--files-from=-"]
 COPYING = [f"--partial-dir={PARTIAL}", "--info=progress2", "--outbuf=N"]
-"""It says each second how far it is, so that it ends when nobody is there any more who hears it."""
+"""It reports its progress each second, so that it ends when no process is left that reads that."""
 LEAST = (3, 1)
 VANISHED = 24
-"""What rsync exits with when files went while it copied."""
+"""The exit code of rsync when files vanished while it copied."""
 SKIPPED = re.compile(r'(ignoring unsafe symlink|skipping non-regular file) "(.*?)"( -> ".*")?')
 LEFT_OUT = {
     "ignoring unsafe symlink": "a link that leads out of the folder",
@@ -54,25 +54,25 @@ code=$({{ {{ {ssh} "printf '\\n%s\\n' {mark}; exec $*" 3>&- 4>&-; echo $? >&4; }
 }} 4>&1)
 exit $code
 """
-"""What rsync takes for ssh: a login script there may print something first."""
+"""What rsync runs as ssh: it drops what a login script there may print first."""
 UNTOLD = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE", "GIT_PREFIX"}
 
 
 def copy_of(host: RemoteHost, source: Path) -> str:
-    """The folder there that has the copy of that one here."""
+    """The folder there that has the copy of that folder here."""
     digest = hashlib.sha256(f"{host.home.machine.here().machine}\0{source}".encode(errors="surrogateescape"))
     return f"{host.facts['state']}/files/{slug(source.name)}-{digest.hexdigest()[:8]}"
 
 
 def make(host: RemoteHost, *folders: str) -> None:
-    """Folders for copies, closed to others; raises HostError."""
+    """Make private folders for copies; raises HostError."""
     host.machine.place(list(folders))
 
 
 def send(host: RemoteHost, source: Path, bound_s: float) -> None:
-    """Bring the copy of that folder up to date: what git would keep of it, and no more of what was sent and is gone.
+    """Bring the copy of a folder up to date: send what git would keep of it, and remove what was sent and is gone.
 
-    Raises InvalidInput for a folder that cannot be copied, and HostError when it did not come whole.
+    Raises InvalidInput for a folder that cannot be copied, and HostError when the copy is incomplete.
     """
     found = listed(source)
     size = sum(_size(source, name) for name in found)
@@ -81,7 +81,7 @@ def send(host: RemoteHost, source: Path, bound_s: float) -> None:
     if size > COPY_BYTES:
         raise InvalidInput(
             f"'{source}' has {size / 1e9:.1f} GB to copy, and {COPY_BYTES / 1e9:.0f} GB is the most: name in "
-            ".gitignore what need not go there."
+            ".gitignore what is not needed there."
         )
     copy = copy_of(host, source)
     known = host.store.root / f"sent-{copy.rpartition('-')[2]}"
@@ -90,8 +90,8 @@ def send(host: RemoteHost, source: Path, bound_s: float) -> None:
         sent = set(files.read(known, LIST_BYTES).split(b"\0")) - {b"", *found}
     gone = {name for name in sent if _is_gone(source, name)}
     disk.replace(host.store.root, known, b"\0".join([*found, *sent]))
-    # Before the rest, for a folder may have a file's name now. rsync's `--delete-missing-args` is refused by those of
-    # 2026 that check what arrives (its issue 910).
+    # Before the rest, for a folder may have a file's name now. rsync's `--delete-missing-args` is refused by versions
+    # of 2026 that check what arrives (its issue 910).
     if gone:
         host.machine.forget_files(copy, [os.fsdecode(name) for name in sorted(gone)])
     _run(host, [*COPYING, "--", f"{source}/", f"far:{copy}/"], found, bound_s, "copied to")
@@ -101,10 +101,10 @@ def send(host: RemoteHost, source: Path, bound_s: float) -> None:
 def fetch(
     host: RemoteHost, folder: str, names: Sequence[str], to: Path, bound_s: float
 ) -> tuple[int, list[str], list[str]]:
-    """Copy what these names in a folder there stand for into one here.
+    """Copy these names from a folder there into one here.
 
-    Answers with the bytes and the names of what was not here, and with what was left out and why: links that lead out
-    of what is copied, and what is neither a file, a folder nor a link. Raises HostError and InvalidInput.
+    Returns the bytes and the names of what was not here, and what was left out with the reason: links that lead out
+    of what is copied, and what is not a file, a folder or a link. Raises HostError and InvalidInput.
     """
     wanted = [os.fsencode(name) for name in names]
     options = ["--recursive", "--safe-links", "--no-implied-dirs"]
@@ -116,7 +116,7 @@ def fetch(
     size = sum(int(bytes_) for bytes_, _ in found)
     if size > COPY_BYTES:
         raise InvalidInput(
-            f"That is {size / 1e9:.1f} GB, and {COPY_BYTES / 1e9:.0f} GB is the most: name less, or copy it "
+            f"That is {size / 1e9:.1f} GB, and {COPY_BYTES / 1e9:.0f} GB is the most: name fewer files, or copy it "
             f"yourself from '{folder}' on host '{host.name}'."
         )
     if found:
@@ -126,7 +126,7 @@ def fetch(
 
 
 def listed(source: Path) -> list[bytes]:
-    """The files of a folder that .gitignore does not name, as git says, whether or not it is a repository."""
+    """The files of a folder that .gitignore does not exclude, as git lists them, whether or not it is a repository."""
     with tempfile.TemporaryDirectory() as empty:
         inside = _git(source, "rev-parse", "--is-inside-work-tree").returncode == 0
         apart: Sequence[str] = ()
@@ -149,14 +149,14 @@ def listed(source: Path) -> list[bytes]:
 
 def _git(folder: Path, *words: str, before: Sequence[str] = ()) -> subprocess.CompletedProcess[bytes]:
     environ = {key: value for key, value in os.environ.items() if key not in UNTOLD}
-    # A repository may name a program to be run at each look.
+    # A repository may name a program that git runs each time.
     argv = ["git", "-c", "core.fsmonitor=false", *before, *words]
     try:
         return subprocess.run(
             argv, cwd=folder, env=environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=LIST_S
         )
     except FileNotFoundError:
-        raise InvalidInput("git is not installed here, and it tells which files to copy.") from None
+        raise InvalidInput("git is not installed here, and is needed to list the files to copy.") from None
     except subprocess.TimeoutExpired:
         raise InvalidInput(f"git has not listed the files of '{folder}' within {LIST_S:.0f} s.") from None
 
@@ -176,7 +176,7 @@ def _is_gone(source: Path, name: bytes) -> bool:
 
 
 def _run(host: RemoteHost, words: Sequence[str], names: Iterable[bytes], bound_s: float, what: str) -> str:
-    """rsync within a bound, with these names; what it prints."""
+    """Run rsync with these names, within a bound; returns what it prints."""
     far = program(host)
     mark = f"tmuxjobs-{secrets.token_hex(8)}"
     *ssh, _ = host.connection().argv("-T", "")
@@ -194,16 +194,16 @@ def _run(host: RemoteHost, words: Sequence[str], names: Iterable[bytes], bound_s
         if process.returncode not in (0, VANISHED):
             why = _why(said.decode(errors="replace"), process.returncode)
     except subprocess.TimeoutExpired:
-        why = f"that takes longer than {bound_s:.0f} s; the next time it goes on where it stopped"
+        why = f"that takes longer than {bound_s:.0f} s; the next copy continues where this one stopped"
     finally:
         _end(process)
     if why:
-        raise HostError(f"The files were not {what} host '{host.name}' whole: {why}.")
+        raise HostError(f"The files were not completely {what} host '{host.name}': {why}.")
     return out.decode(errors="replace")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End rsync with its ssh, if it has not ended; it keeps what of a file has come."""
+    """End rsync with its ssh, if it has not ended; it keeps the part of a file that has come."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         if process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
@@ -216,22 +216,22 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _why(said: str, code: int) -> str:
-    """What rsync, or ssh behind it, gave as the reason: the first line, the last ones are about where it gave up."""
+    """The reason that rsync, or its ssh, gave: the first line, for the last ones only say where it gave up."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     text = re.sub(r"^rsync: (\[\w+(=[\d.]+)?\] )?", "", lines[0]) if lines else f"rsync ended with code {code}"
     return text.rstrip(".")
 
 
 def program(host: RemoteHost) -> str:
-    """rsync there, once it is known that both sides have one; raises InvalidInput, HostError."""
+    """The path of rsync there, once both sides are known to have it; raises InvalidInput and HostError."""
     if shutil.which("rsync") is None:
-        raise InvalidInput("rsync is not installed here, and copies files: install it.")
+        raise InvalidInput("rsync is not installed here, and is needed to copy files: install it.")
     version = subprocess.run(["rsync", "--version"], capture_output=True, timeout=LIST_S).stdout
     if not _is_new(version):
-        raise InvalidInput(f"rsync {LEAST[0]}.{LEAST[1]} or newer is needed here, and this is another one.")
+        raise InvalidInput(f"rsync {LEAST[0]}.{LEAST[1]} or newer is needed here; this is an older or a different one.")
     far: str = host.machine.program("rsync", host.environ.get("PATH", os.defpath))
     if not far:
-        raise HostError(f"Host '{host.name}' has no rsync, which copies files: install it there.")
+        raise HostError(f"Host '{host.name}' has no rsync, which is needed to copy files: install it there.")
     _, version = host.ask("run", argv=[far, "--version"], env={}, timeout=LIST_S, bound_s=LIST_S)
     if not _is_new(version):
         raise HostError(f"Host '{host.name}' needs rsync {LEAST[0]}.{LEAST[1]} or newer.")

@@ -1,8 +1,8 @@
-"""RemoteHost: another machine's jobs as they stand, over one ssh, as `local.Host` has those of this one.
+"""RemoteHost: another machine's jobs as they stand, over one ssh, as `local.Host` has those of this machine.
 
-The truth is there. Here is a mirror: the records as last reported, and for each log a file of its size without
-its bytes, which are read over the wire. The agent on the other side keeps the mirror in step, so whoever waits for a
-change of a job waits for one of its mirror.
+The jobs' own files are there. Here is a mirror: the records as last reported, and for each log a file of its size
+without its bytes, which are read over the wire. The agent on the other side keeps the mirror up to date, so that
+waiting for a change of a job means waiting for a change of its mirror.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tmuxjobs.tmux.panes import Pane
 from tmuxjobs.tmux.session import Opening
 
 RETRY_S = (1.0, 2.0, 5.0, 10.0, 30.0)
-"""Between two tries to reach a host again, the last without end."""
+"""Seconds between attempts to reach a host again; the last one repeats."""
 HELLO = "hello.json"
 MIRRORED = RECORDS | LOGS | SIGNS
 UNREACHABLE, TRIED = "unreachable", "tried"
@@ -39,9 +39,9 @@ TRIED_S = 10.0
 ENDING_S = 2.0
 TRIES = 2
 AGAIN_S = 5.0
-"""For the runner of a job to be there whose start was cut off."""
+"""Seconds within which the runner of a job whose start was cut off must be there."""
 AGAIN = {"sync", "read", "start"}
-"""What may be asked again when the connection was lost over it: the kept one may just be ending, too."""
+"""What may be asked again when the connection is lost meanwhile: the kept one may just be ending, too."""
 
 
 class RemoteHost(Host):
@@ -77,9 +77,9 @@ class RemoteHost(Host):
     # The connection
 
     def connection(self) -> Connection:
-        """The one that is open, or a new one; raises HostError, at once where it was tried in vain just now."""
+        """The open connection, or a new one; raises HostError, at once if an attempt has failed just before."""
         with self._connecting:
-            if self._closed:  # a thread that comes late must not connect anew
+            if self._closed:  # a late thread must not connect again
                 raise HostError(f"The connection to host '{self.name}' is closed.")
             if self._connection is not None and not self._connection.lost.is_set():
                 return self._connection
@@ -93,7 +93,7 @@ class RemoteHost(Host):
                 except HostError:
                     if time.monotonic() - began > ENDING_S:
                         raise
-                    self._connect()  # the kept connection was just ending, perhaps
+                    self._connect()  # perhaps the kept connection was just ending
             except HostError as error:
                 self._retry_at = time.monotonic() + RETRY_S[0]
                 self._why = str(error)
@@ -138,7 +138,7 @@ class RemoteHost(Host):
             (self.store.root / UNREACHABLE).unlink()
 
     def ask(self, do: str, data: bytes = b"", **given: Any) -> tuple[dict[str, Any], bytes]:
-        readers.setdefault(self.store.root, self.read_log)  # another one of this process may have been closed
+        readers.setdefault(self.store.root, self.read_log)  # another instance in this process may have been closed
         for _ in range(TRIES if do in AGAIN else 0):
             connection = self.connection()
             try:
@@ -149,7 +149,7 @@ class RemoteHost(Host):
         return self.connection().ask(do, data, **given)
 
     def known(self) -> dict[str, Any]:
-        """What the agent said of the machine when it was reached last; raises HostError while it cannot be."""
+        """What the agent reported of the machine when last connected; raises HostError while it cannot be reached."""
         self.connection()
         return self.facts
 
@@ -164,7 +164,7 @@ class RemoteHost(Host):
     def make(
         self, short: str, spec: Callable[[int, str], JobSpec], env: Mapping[str, str], *, held: bool = False
     ) -> JobSpec:
-        """In one round trip: its number and id are given there, and its window is opened meanwhile."""
+        """Create a job in one round trip: it gets its number and id there, and its window is opened meanwhile."""
         there = [one.store for one in (self.home, *self.home.others()) if one is not self]
         elsewhere = [job_id for store in there for job_id in store.ids() if job_id.rpartition("-")[0] == short]
         opening = FarOpening(self.name)
@@ -183,7 +183,7 @@ class RemoteHost(Host):
         self._openings[made.job_id] = opening
         if not fields["opens"]:
             # An agent that was cut off has made it, and may have opened its window or not.
-            cut = threading.Timer(AGAIN_S, opening.take, ({"lost": "that was over its start"}, b""))
+            cut = threading.Timer(AGAIN_S, opening.take, ({"lost": "the job's start was cut off"}, b""))
             cut.daemon = True
             cut.start()
         return made
@@ -204,7 +204,7 @@ class RemoteHost(Host):
         return opening
 
     def fresh(self, *job_ids: str) -> bool:
-        """Whether the mirror is as things stand there now; a host that cannot be reached is no error."""
+        """Whether the mirror is up to date; a host that cannot be reached is not an error."""
         try:
             if self.is_reached or not self._was_just_tried():
                 self.ask("sync", jobs=job_ids)
@@ -226,7 +226,7 @@ class RemoteHost(Host):
             del readers[self.store.root]
         with self._connecting:
             if self._connection is not None:
-                self._connection.lost.set()  # this is not a loss, and nobody is to hear of one
+                self._connection.lost.set()  # this is not a loss, and none is to be reported
                 self._connection.close()
 
     @property
@@ -239,7 +239,7 @@ class RemoteHost(Host):
 
     @property
     def unreachable_at(self) -> datetime:
-        """Since when it was not reached, by any of our processes."""
+        """Since when none of our processes has reached it."""
         with contextlib.suppress(OSError):
             return datetime.fromtimestamp((self.store.root / UNREACHABLE).stat().st_mtime, UTC)
         return datetime.now(UTC)
@@ -247,7 +247,7 @@ class RemoteHost(Host):
     # The mirror
 
     def on_report(self, fields: dict[str, Any], data: bytes) -> None:
-        """What the agent says; in the connection's thread, which must not ask."""
+        """Take in a report of the agent; runs in the connection's thread, which must not ask."""
         if "job" in fields:
             self._on_job_report(fields["job"], fields, data)
         elif "waits" in fields:
@@ -260,7 +260,7 @@ class RemoteHost(Host):
             self._reach_soon(0.0)
 
     def _reach_soon(self, pause_s: float) -> None:
-        """While this process lives and a job may run there: whoever waits for it hears of it as soon as can be."""
+        """Try to reach the host again while a job may run there, so that all that wait for it are notified early."""
         if self._trying.acquire(blocking=False):
             again = threading.Thread(target=self._reach_again, args=(pause_s,), daemon=True)
             again.name = f"tmuxjobs-{self.name}-again"
@@ -319,10 +319,10 @@ class RemoteHost(Host):
         try:
             return self.ask("read", job_id=path.parent.name, name=path.name, at=at, size=size)[1]
         except HostError as error:
-            raise StateError(f"{error} Its output is there.") from None
+            raise StateError(f"{error} The job's output is on that host.") from None
 
     def attach_argv(self, job_id: str | None = None) -> list[str]:
-        """As here, by ssh with a terminal; inside tmux in a window of its own."""
+        """As on this machine, but by ssh with a terminal; inside tmux, in a window of its own."""
         self.reached().ensure_session()
         pane = self.tmux.panes().get(job_id) if job_id is not None else None
         if job_id is not None and pane is None:
@@ -336,7 +336,7 @@ class RemoteHost(Host):
         return [self.home.tmux.binary, "new-window", "-n", job_id or self.name, "--", *argv]
 
     def _attach(self, pane: Pane | None) -> str:
-        """The command line there, for any shell of a person's that knows `exec env`."""
+        """The command line to run there, for any login shell that knows `exec env`."""
         names = [name for name in ("TMUX_TMPDIR", "PATH") if name in self.environ]
         target = pane.pane_id if pane else f"={self.settings.session}:"
         argv = ["env", *(f"{name}={self.environ[name]}" for name in names), self.tmux.binary, "-u"]
@@ -350,7 +350,7 @@ class RemoteHost(Host):
         return units.Unit(str(folder), facts["python"], units.main_of(folder))
 
     def lives(self, record: Record) -> bool:
-        """As our own agent says. What another process of ours heard of a runner, ours hears in a moment."""
+        """Whether our agent says so, or has not reported this runner yet, of which another of our processes knows."""
         runner, alive = self.living.get(record.id, (None, False))
         return record.run is not None and (alive or runner != record.run.pid)
 
@@ -370,7 +370,7 @@ class RemoteHost(Host):
         return str(self.facts["state"])
 
     def log_path(self, path: Path) -> str:
-        """Where it is there."""
+        """The path on the other host."""
         return f"{self.facts['state']}/{path.relative_to(self.store.root)}"
 
     def attach_line(self, job: Job) -> str:

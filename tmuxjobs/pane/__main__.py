@@ -1,7 +1,7 @@
-"""The one program that runs in panes: `__main__.py ROLE ...`, by path and with `python -I -S`.
+"""The one program that runs in panes: `__main__.py ROLE ...`, started by path with `python -I -S`.
 
-It is `STATE/pane/UNIT/tmuxjobs/pane/__main__.py`, which is how it knows the state directory. Which job it is for stands
-in the environment: a `pkill -f` with the job's name would find it in the arguments.
+Its path, `STATE/pane/UNIT/tmuxjobs/pane/__main__.py`, tells it the state directory. The environment names its job: in
+the arguments, a `pkill -f` with the job's name would find it.
 """
 
 import os
@@ -15,7 +15,7 @@ if not __package__:
 
 
 def folder() -> str:
-    """The job's. What we start does not inherit its name."""
+    """The job's folder. The job's id is removed from the environment, so what we start does not inherit it."""
     from tmuxjobs.contract import IN_OURS
 
     job_id = os.environ.pop(IN_OURS, None)
@@ -28,13 +28,13 @@ def folder() -> str:
 
 
 def main() -> None:
-    """Be what the first argument names; each role loads what it needs and no more."""
+    """Run the role that the first argument names; each role imports only what it needs."""
     role, *rest = sys.argv[1:]
     if role == "runner":
         from tmuxjobs.pane.runner import Runner
 
         place = folder()
-        if not os.path.lexists(os.path.join(place, "job.json")):  # who asked for it has given it up
+        if not os.path.lexists(os.path.join(place, "job.json")):  # the caller has given it up
             os.execvp("tmux", ["tmux", "kill-pane", "-t", os.environ["TMUX_PANE"]])
         runner = Runner(place, os.ttyname(0))
         if runner.job.get("detached"):

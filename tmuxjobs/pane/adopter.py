@@ -1,7 +1,8 @@
 """The process beside an adopted window: a runner of a job whose first process is not its child but tmux's.
 
-It has no terminal, and outlives who started it. The kernel reports when that process ends; how, tmux reports, or a
-recent Linux. No mark can be printed behind the last output, for tmux closes the terminal at once (3.2a to 3.7c).
+It has no terminal, and outlives the process that started it. The kernel reports when the job's first process ends;
+tmux, or a recent Linux, reports how. No mark can follow the last output: tmux closes the terminal at once (3.2a to
+3.7c).
 """
 
 from __future__ import annotations
@@ -54,15 +55,15 @@ class Adopted(Command):
 
     def signal_all(self, number: int) -> None:
         super().signal_all(number)
-        # A shell that a person types into ignores SIGTERM; by SIGHUP it ends and keeps its history.
+        # An interactive shell ignores SIGTERM; on SIGHUP it ends and saves its history.
         if number == signal.SIGTERM and not self.gone and ignores(self.pid, number):
             send(self.pid, self.adopted["start"], signal.SIGHUP)
 
     def members(self) -> dict[int, Process]:
-        """{pid: facts} of the first process, all below it, in its session, and younger ones with its pane's mark.
+        """{pid: facts} of the first process, its descendants, its session, and newer processes with its pane's mark.
 
-        No orphan comes to us. One that had left the tree before the adoption is a person's own, and so is what they
-        start anew in the pane once the first process has ended.
+        Orphans do not become our children. A process that left the tree before the adoption is the person's own, and so
+        is what they start in the pane once the first process has ended.
         """
         table = all_processes()
         table.pop(os.getpid(), None)
@@ -94,10 +95,10 @@ class Adopted(Command):
 
 
 class AdoptedLog(RunnerLog):
-    """tmux closes the terminal with the first process: no mark comes after the output, which may not be whole."""
+    """A log without an end mark: tmux closes the terminal with the first process, so it may be incomplete."""
 
     def send_mark(self) -> bool:
-        """The recorder is asked instead; it has all that tmux has read."""
+        """Ask the recorder to end instead; it has all that tmux has read."""
         self.recorder.signal(signal.SIGUSR1)
         return True
 
@@ -139,7 +140,7 @@ class Adopter(Runner):
         write_in_room(self.folder, "run", self.run)
 
     def take_back(self) -> None:
-        """Leave the window as it was, but for its name, which who asked gives back."""
+        """Leave the window as it was, except for its name, which the caller restores."""
         pane = ["-t", self.recorder.pane]
         names = [*WINDOW, *(f"@tmuxjobs_{name}" for name in ("state", "at", "adopted", "end"))]
         unset = [["set-option", "-wu", *pane, name] for name in names]
@@ -148,7 +149,7 @@ class Adopter(Runner):
             self.recorder.tmux(["pipe-pane", *pane], *marks, *unset)
 
     def close_window(self) -> None:
-        """Never: it is the person's, and what runs in it as well."""
+        """Do nothing: the window is the person's, and so is what runs in it."""
 
     # While it runs
 
@@ -172,13 +173,13 @@ class Adopter(Runner):
         return not is_alive(self.command.pid, self.adopted["start"])
 
     def over(self) -> bool:
-        """With its first process its terminal is gone, and nobody who outlives it can write into the log."""
+        """Whether the job is over: its terminal ends with its first process, and no survivor can write into the log."""
         if self.command.stop and time.monotonic() > self.command.stop.give_up:
             return True
         return self.command.gone and not (self.command.stop and self.command.members())
 
     def learn_status(self) -> None:
-        """How it ended; None when nobody knows. Returns when tmux has handed all that it read to the recorder."""
+        """Learn how the first process ended, if possible; returns once tmux has handed its output to the recorder."""
         self.log.give_up_at = time.monotonic() + TELL_S
         while self.log.waits_for_tmux():
             self.command.status = self.kernel_status() if self.command.status is None else self.command.status
@@ -187,21 +188,21 @@ class Adopter(Runner):
                 self.hang_up()
                 return
             if facts and facts[0] == "1":
-                # A pane is dead when its terminal is closed, and tmux may hear of the process a moment later.
+                # A pane is dead when its terminal is closed; tmux may learn of the process's end a moment later.
                 self.command.status = wait_status(*facts[1:]) if self.command.status is None else self.command.status
                 if self.command.status is not None:
                     return
             time.sleep(0.02)
 
     def kernel_status(self) -> int | None:
-        """From proc_pid_stat(5) while tmux has not reaped it, later from its pidfd where Linux reports it."""
+        """How it ended: from proc_pid_stat(5) until tmux reaps it, later from its pidfd where Linux reports it."""
         if not LINUX:
             return None
         with contextlib.suppress(OSError):
             with contextlib.suppress(FileNotFoundError):
                 os.readlink(
                     f"/proc/{self.command.pid}/cwd"
-                )  # a zombie has none; who may not know its end may not ask either
+                )  # a zombie has none; without permission here, `stat` would hide the exit code too
             with open(f"/proc/{self.command.pid}/stat", "rb") as file:
                 fields = file.read().rsplit(b")", 1)[1].split()
             if fields[0] == b"Z" and fields[19].decode() == self.adopted["start"]:
@@ -214,7 +215,7 @@ class Adopter(Runner):
         return None
 
     def ask_tmux(self) -> list[str] | None:
-        """Of our pane: whether it is dead, its exit code, its signal; [] when it was closed, None without an answer."""
+        """[whether dead, exit code, signal] of our pane; [] when it was closed, None when tmux does not answer."""
         command = ["list-panes", "-a", "-F", "#{pane_id}:#{pane_dead}:#{pane_dead_status}:#{pane_dead_signal}"]
         try:
             said = self.recorder.tmux(command, bound_s=ASK_S).decode(errors="replace")
@@ -224,7 +225,7 @@ class Adopter(Runner):
         return next((facts for pane, *facts in panes if pane == self.recorder.pane), [])
 
     def hang_up(self) -> None:
-        """The window was closed, or tmux ended: so does the job."""
+        """End the job, because its window was closed or tmux ended."""
         self.closed = True
         self.command.stop = self.command.stop or Stop("hangup", signal.SIGHUP, 1.0)
         self.command.signal_all(signal.SIGHUP)
@@ -244,15 +245,15 @@ class Adopter(Runner):
         self.last_line = line  # no terminal any more: `stay` makes another
 
     def stay(self) -> None:
-        """A new process in the dead pane shows again what it showed, how it ended, and takes the keys."""
+        """Start a process in the dead pane that shows its last screen and how the job ended, and takes the keys."""
         facts = self.ask_tmux()
         if facts and facts[0] == "0":
-            self.take_back()  # someone has started another process in the window: that one is no job
+            self.take_back()  # someone has started another process in the window: that one is not a job
             return
         pane, path = ["-t", self.recorder.pane], self.path("screen")
         try:
             shown = self.recorder.tmux(["capture-pane", "-p", "-e", *pane]).rstrip().split(b"\n")
-            # tmux scrolls it by a line and writes into the last one that the pane is dead, once it knows how.
+            # Once tmux knows how it ended, it scrolls by a line and writes into the last one that the pane is dead.
             text = b"\n".join(shown[:-1] if facts and any(facts[1:]) else shown).rstrip()
             with open(files.opened(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
                 file.write(b"\r\n".join([*text.split(b"\n"), self.last_line.encode()]))
@@ -263,7 +264,7 @@ class Adopter(Runner):
                 time.sleep(0.02)
         except (Refused, OSError, files.Odd):  # it was closed meanwhile
             pass
-        with contextlib.suppress(OSError):  # who shows it has taken it
+        with contextlib.suppress(OSError):  # the process that shows it has removed it
             os.unlink(path)
 
 
@@ -273,7 +274,7 @@ def ticks() -> int:
 
 
 def descendants(table: dict[int, Process], pids: set[int]) -> dict[int, Process]:
-    """Those of `pids`, and all below them."""
+    """{pid: facts} of `pids` and all their descendants."""
     found: dict[int, Process] = {}
     while pids:
         found.update({pid: table[pid] for pid in pids})
@@ -282,7 +283,7 @@ def descendants(table: dict[int, Process], pids: set[int]) -> dict[int, Process]
 
 
 def wait_status(code: str, name: str) -> int | None:
-    """What tmux reports, as wait(2) does; 3.2a knows no signals."""
+    """What tmux reports, as a status of wait(2); tmux 3.2a does not report signals."""
     if code:
         return int(code) << 8
     number = int(name) if name.isdigit() else getattr(signal, f"SIG{name.upper()}", None)
@@ -290,7 +291,7 @@ def wait_status(code: str, name: str) -> int | None:
 
 
 def ignores(pid: int, number: int) -> bool:
-    """Whether it ignores a signal, proc_pid_status(5); False where that cannot be known."""
+    """Whether a process ignores a signal, proc_pid_status(5); False where that cannot be known."""
     with contextlib.suppress(OSError), open(f"/proc/{pid}/status") as file:
         for line in file:
             if line.startswith("SigIgn:"):
@@ -299,7 +300,7 @@ def ignores(pid: int, number: int) -> bool:
 
 
 def detached(folder: str) -> None:
-    """Run apart from who started us: its end, its terminal's end or its job's end are not ours."""
+    """Run the adopter so that it survives the process that started it, with its terminal and its job."""
     if os.fork():
         os._exit(0)
     os.setsid()

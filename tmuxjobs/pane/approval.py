@@ -1,7 +1,7 @@
-"""The window of a job that a person must approve before it runs: shows what is asked, and takes the answer.
+"""The window of a job that a person must approve before it runs: shows the request, and takes the answer.
 
-The answer is a file, which whoever answers first puts there: a key here, `tmuxjobs approve` or `refuse`, or a client's
-question. Without one it is refused in time. Nothing here needs a server.
+The answer is a file, written by the first to answer: a key here, `tmuxjobs approve` or `refuse`, or a client's
+question. Without an answer the job is refused after a bound. Nothing here needs a server.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tmuxjobs.pane.recorder_link import RecorderLink
 
 ANSWER_CHECK_S = 1.0
-"""Between two looks for an answer whose signal did not come."""
+"""Seconds between checks for an answer whose signal did not come."""
 FACT_CHARS = 240
 ENDS = {
     signal.SIGHUP: "its window, or tmux, was closed before a person approved it",
@@ -60,12 +60,12 @@ class Approval:
         self.path = os.path.join(folder, "approval.json")
         self.deadline: float = job["created_monotonic"] + job["ask_s"]
         self.first = self.shown = 0
-        """Of the command's rows: the first on the screen, and how many a person can have read."""
+        """The first of the command's rows on the screen, and how many rows a person can have read."""
         self.said = ""
         self.always = False
 
     def ask(self) -> None:
-        """Come back once a person has said yes, which is in `run.json` then; raises NotApproved and Refused."""
+        """Return once the job is approved and `run.json` says so; raises NotApproved and Refused."""
         settings = self.take_terminal()
         try:
             self.tell()
@@ -82,12 +82,12 @@ class Approval:
         if not answer["approved"]:
             raise NotApproved(answer["how"] + (f": {answer['why']}" if answer["why"] else ""))
         self.run["approved"] = answer["how"]
-        # Before the command starts: what has run is never taken for waiting.
+        # Before the command starts, so that a job that has run is never taken for one that waits.
         write_json(os.path.join(self.folder, "run.json"), self.run)
         self.recorder.since = str(int(time.time()))
 
     def note(self, answer: dict[str, Any]) -> None:
-        """Into the history, whoever answered and wherever."""
+        """Add the answer to the history, wherever it was given."""
         why = answer["how"] + (f": {answer['why']}" if answer["why"] else "")
         deed = {"at": now(), "caller": answer["by"], "job_id": self.job["job_id"], "why": why}
         with contextlib.suppress(OSError, files.Odd):  # a full disk
@@ -95,7 +95,7 @@ class Approval:
             files.append(path, {**deed, "verdict": "approved" if answer["approved"] else "refused"})
 
     def take_terminal(self) -> list[Any]:
-        """Take keys one by one from now on, and none that was pressed before; the settings until now."""
+        """Read keys one by one, dropping those pressed before; returns the terminal's previous settings."""
         signal.signal(signal.SIGWINCH, lambda *_: None)
         try:
             settings = termios.tcgetattr(0)
@@ -109,7 +109,7 @@ class Approval:
         return settings
 
     def tell(self) -> None:
-        """Tell people, in the list of windows and by a notice and a bell."""
+        """Notify people, in the list of windows and by a notice and a bell."""
         session = ["set-option", "-t", f"={self.job.get('session') or 'mcp-jobs'}:"]
         notice = [[*session, "@tmuxjobs_notice_at", str(int(time.time()))]]
         notice += [[*session, "@tmuxjobs_notice", f"{self.job['job_id']} waits for approval"]]
@@ -120,7 +120,7 @@ class Approval:
             write("\a")
 
     def answer(self) -> dict[str, Any]:
-        """The first one that is given, within the bound."""
+        """Wait for the first answer and return it; after the bound it is a refusal."""
         while True:
             with contextlib.suppress(OSError, files.Odd):
                 return files.record(self.path, files.APPROVAL)
@@ -143,7 +143,7 @@ class Approval:
                 self.give(approved=False, how=ENDS[signal.SIGHUP])
 
     def give(self, *, approved: bool, how: str, by: str = "tmuxjobs") -> None:
-        """Answer, unless somebody has."""
+        """Answer, unless there is an answer; raises NotApproved when it cannot be written down."""
         value = {"format": FORMAT, "approved": approved, "how": how, "why": "", "by": by}
         try:
             write_once(self.path, value)
@@ -157,7 +157,7 @@ class Approval:
                 self.give(approved=False, how=how)
 
     def take_key(self) -> None:
-        """One key by itself: several at once were typed or pasted for another program. Those that scroll may repeat."""
+        """Act on a single key; several at once were typed or pasted for another program, unless all of them scroll."""
         keys = split_keys(os.read(0, 4096).decode(errors="replace"))
         if all(key in UP + DOWN for key in keys):
             for key in keys:
@@ -191,7 +191,7 @@ class Approval:
             self.always = True
 
     def add_rule(self) -> None:
-        """By our command: it knows how policies are written, and answers as any other does."""
+        """Add the rule and approve the job with our command, which knows how policies are written."""
         state_dir = os.path.dirname(os.path.dirname(self.folder))
         place = Place(tmux=self.job["tmux"], session=self.job.get("session") or "mcp-jobs", state_dir=state_dir)
         _, error = place.command("approve", "--always", self.job["job_id"])
@@ -208,7 +208,7 @@ class Approval:
             bottom += [row for rule in self.job["ask_rules"] for row in wrapped("   always  ", visible(rule), columns)]
             bottom += ["", " \x1b[1my\x1b[m add it, and run the command   any other key goes back"]
         else:
-            always = "   \x1b[1ma\x1b[m always, after a look at the rule" if self.job.get("ask_rules") else ""
+            always = "   \x1b[1ma\x1b[m always, once you have seen the rule" if self.job.get("ask_rules") else ""
             bottom += [f" \x1b[1my\x1b[m run it   \x1b[1mn\x1b[m refuse it{always}"]
             bottom += [f" \x1b[7m {visible(self.said)} \x1b[m" if self.said else f" {self.bound()}"]
         rows = self.rows()
@@ -228,7 +228,7 @@ class Approval:
         return " ".join(str(caller.get(name) or "") for name in ("client", "version")).strip()[:60] or "An agent"
 
     def rows(self) -> list[str]:
-        """The command, all of it, as rows of the screen: `$` and `>` begin its own lines."""
+        """The whole command as rows of the screen; `$` or `>` begins each of its lines."""
         columns, _ = os.get_terminal_size(0)
         lines = self.job["command"].split("\n")
         return [
@@ -249,7 +249,7 @@ class Approval:
 
 
 def wrapped(start: str, text: str, columns: int) -> list[str]:
-    """Rows of the screen with all of the text, the first behind `start`."""
+    """All of the text as rows of the screen, the first after `start`."""
     room = max(1, columns - len(start) - 1)
     rows, row, width = [], "", 0
     for char in text:

@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 FIRST_S, MOST_S = 1.0, 60.0
-"""The pause before the second attempt; it doubles with each further one, up to the most."""
+"""Seconds before the second attempt; the pause doubles with each further one, up to MOST_S."""
 STEADY_S = 60.0
-"""Under a policy, an attempt that ran for so long begins the count of attempts and the pauses anew."""
+"""Under a restart policy, an attempt that ran this long (s) resets the count of attempts and the pauses."""
 KEPT = 100
-"""So many of the newest attempts are listed."""
+"""How many of the newest attempts are listed."""
 OURS, STDOUT = 3, 1
 TELL_S = 5.0
 
@@ -66,7 +66,7 @@ class Repeating(Runner):
             self.readiness = Readiness(self.folder, self.job, self.watch)
 
     def watch(self, link: RecorderLink, runner: int) -> None:
-        """In a process of its own."""
+        """Watch for readiness; runs in a separate process."""
         from tmuxjobs.pane.watcher import Watcher  # what it imports would hold up the start
 
         Watcher(self.folder, self.job, self.env, link, runner).run()
@@ -86,7 +86,7 @@ class Repeating(Runner):
             self.readiness.begin(self.number, places["begin"], places["stderr_begin"])
 
     def begin(self) -> None:
-        """Run the command once more; one that cannot be started has failed."""
+        """Run the command again; an attempt that cannot be started has failed."""
         self.next_at, self.error = None, ""
         self.number += 1
         self.command.again()
@@ -114,7 +114,7 @@ class Repeating(Runner):
             return self.command.stop is not None
         ended = self.command.status is not None
         if ended and self.command.stop is None and self.goes_on() and (self.has_failed() or super().over()):
-            # What an attempt left behind would hold its port against the next one.
+            # What an attempt leaves running could keep the port that the next one needs.
             super().end("attempt", signal.SIGTERM, self.job["grace_s"])
             self.command.stop = self.command.stop or Stop("attempt", signal.SIGTERM, 0.0)
         if not super().over():
@@ -134,7 +134,7 @@ class Repeating(Runner):
         return bool(self.job.get("restart_policy")) and ran >= STEADY_S
 
     def goes_on(self) -> bool:
-        """Whether another attempt follows the one whose command has ended. Ctrl-C in its window ends them all."""
+        """Whether another attempt follows the one whose command has ended; Ctrl-C in its window ends the job."""
         stop, status = self.command.stop, self.command.status
         if self.closed or status is None or (stop and stop.reason not in ("timeout", "attempt")):
             return False
@@ -155,7 +155,7 @@ class Repeating(Runner):
         super().end(reason, number, grace_s)
 
     def rest(self) -> None:
-        """The attempt is over with all that it started: note it, say so in the window, and wait for the next."""
+        """Note that the attempt and all that it started have ended, say so in the window, and schedule the next."""
         self.in_a_row = 1 if self.is_steady() else self.in_a_row + 1
         pause_s = min(MOST_S, FIRST_S * 2 ** min(self.in_a_row - 1, 10))
         self.note_end()
@@ -205,7 +205,7 @@ class Repeating(Runner):
             self.note_places({"output.log": self.log.size()})
 
     def note_places(self, sizes: dict[str, Any]) -> None:
-        """How long the logs are at the end of the attempt."""
+        """Note how long the logs are at the end of the attempt."""
         self.listed[-1].update(end=sizes["output.log"], stderr_end=sizes.get("stderr.log", 0))
         self.write_list()
 
@@ -238,7 +238,7 @@ class Repeating(Runner):
             self.begin()
 
     def send(self) -> None:
-        """Write our line as far as the terminal takes it; tmux may be stopped, and then nothing can begin anyway."""
+        """Write as much of our line as the terminal takes; if tmux is stopped, nothing can begin anyway."""
         with suppress(OSError):  # the window was closed: its signal is on its way
             fd = os.open(self.tty, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
             try:

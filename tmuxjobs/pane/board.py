@@ -1,6 +1,6 @@
-"""The jobs as the welcome page has them: how each stands, and which wait for input.
+"""The jobs as the welcome page shows them: the state of each, and which wait for input.
 
-It looks at the job folders, and at each running job once a tick; nothing here is asked for the truth about a job.
+It reads the job folders, and checks each running job once a tick; no other part relies on what it finds.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 QUIET_S = 1.0
 COST, NOTICE_COST = 400, 20
-"""CPU budget: 1/400 of a core for looks at who reads a terminal, 1/20 for runs of `verbs/prompts.py`."""
+"""CPU budget: 1/400 of a core for checking who reads a terminal, 1/20 for runs of `verbs/prompts.py`."""
 
 
 @contextlib.contextmanager
 def apart(job: Job) -> Iterator[None]:
-    """A fault with one job, a bug too, is shown in its row; the page lives on and shows the others."""
+    """Show a fault with one job, even a bug, in its row; the page survives and shows the others."""
     try:
         yield
     except Exception as error:  # noqa: BLE001 - see above
@@ -69,7 +69,7 @@ class Job:
         self.open_line = False
 
     def derive(self, here: Here) -> None:
-        """Learn whether it has ended; nothing is read again once it has."""
+        """Update the job's state; nothing is read again once it has ended."""
         if self.state not in OPEN:
             return
         self.state = "running"
@@ -86,7 +86,7 @@ class Job:
             self.run = read_record(self.folder, "run.json", files.RUN) or self.run
             self.needs_approval &= not (self.run or {}).get("approved")
         if self.run is not None:
-            # One that was adopted has run since before.
+            # An adopted job began to run before it was adopted.
             self.since = self.run.get("started_monotonic") or self.since
         if self.run is not None and self.run.get("paused"):
             self.state = "paused"
@@ -102,7 +102,7 @@ class Job:
         )
         self.is_elsewhere = stands == "other-machine"
         if stands not in ("other-machine", "starting", "running"):
-            # Its runner's last act is the exit record, which may have come between the two looks.
+            # Its runner's last act is the exit record, which may have come between the two checks.
             if read_record(self.folder, "exit.json", files.EXIT) is None:
                 self.state, self.detail = "lost", "end not known"
             else:
@@ -131,19 +131,19 @@ class Job:
         if self.run is not None and self.run.get("again_at") is not None:
             return f"runs again ({self.run.get('attempt') or 1})"
         word = "running" if self.ready is None else "ready" if self.ready["ready"] else "not ready"
-        # The page must not be written anew for a second of an hour.
+        # Coarse: an hour that grows by a second must not redraw the page.
         return f"{word} {seconds(time.monotonic() - self.since, coarse=True)}"
 
     def order(self) -> tuple[int, bool, int]:
-        """Those that wait for a person first, then what runs, what waits for its turn, and what has ended.
+        """The sort key: jobs that wait for a person first, then running, paused, queued and ended ones.
 
-        Of each the newest first, but of those that wait for their turn the oldest.
+        Within each group the newest comes first, but among queued jobs the oldest.
         """
         place = OPEN.index(self.state) if self.state in OPEN else len(OPEN)
         return place, not self.waits, self.number if self.state == "queued" else -self.number
 
     def is_quiet(self) -> bool:
-        """Whether it runs and has printed nothing for a while; learns how much it has, and whether a line is open."""
+        """Whether it runs and has printed nothing for QUIET_S; notes the logs' size, and whether a line is open."""
         if self.state != "running" or self.run is None or self.is_elsewhere or self.needs_approval:
             return False
         self.size, self.open_line, written = 0, False, 0.0
@@ -159,11 +159,11 @@ class Job:
 
 
 PAGE_JOBS = 200
-"""Jobs that have ended stay on the page as long as it has no more than so many."""
+"""Jobs that have ended stay on the page while it has no more than this many."""
 
 
 class Board:
-    """The jobs of a state directory, kept fresh with one `stat` of it and one look at each running job."""
+    """The jobs of a state directory, kept up to date with one `stat` of it and one check of each running job."""
 
     def __init__(self, state_dir: str) -> None:
         self.state_dir = state_dir
@@ -172,10 +172,10 @@ class Board:
         self.changed = -1
         self.jobs: dict[str, Job] = {}
         self.older: set[str] = set()
-        """Jobs that have ended and are not shown any more."""
+        """Jobs that have ended and are no longer shown."""
 
     def refresh(self) -> list[Job]:
-        """In the order of the page."""
+        """Update the jobs and return them in the order of the page."""
         with contextlib.suppress(OSError):  # removed by hand: what was known is shown
             changed = os.stat(self.folder).st_mtime_ns
             if changed != self.changed:
@@ -184,7 +184,7 @@ class Board:
                 self.jobs = {name: job for name, job in self.jobs.items() if name in there}
                 self.older &= there
                 unread = [name for name in names if not self.knows(name) and not self.add(name)]
-                # A folder without a record is one in the making: look again.
+                # A folder without a record is still being made: read it again.
                 self.changed = -1 if unread and time.time_ns() - changed < 60e9 else changed
         waiting = queue.ids(self.state_dir)
         for job in self.jobs.values():
@@ -213,9 +213,9 @@ class Board:
 
 
 class Ear:
-    """Notices which jobs wait for input. One that is silent and has its terminal read is worth an exact look.
+    """Notices which jobs wait for input: a silent job whose terminal is being read gets a closer check.
 
-    That look is another process, once for each piece of output, and marks the windows as a server does.
+    That check is another process, run once for each piece of output, which marks the windows as a server does.
     """
 
     def __init__(self, place: Place) -> None:
@@ -257,7 +257,7 @@ class Ear:
         runners = {tty: int(job.run["pid"]) for tty, job in quiet.items() if job.run is not None}
         for tty, front in terminals.fronts(runners, pause_s=0).items():
             settings = terminals.terminal(front.tty)
-            # Worth an exact look by `verbs/prompts.py`: one that polls asks behind an open line, or draws what it asks.
+            # Worth a closer check by `verbs/prompts.py`: one that polls asks at an open line, or draws its question.
             if (
                 front.attention == "reads"
                 or (front.attention == "polls" and (quiet[tty].open_line or (settings and not settings.cooked)))

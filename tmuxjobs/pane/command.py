@@ -1,4 +1,4 @@
-"""The command of a job and all that came from it: how it starts, who belongs to it, and how all of it is signalled."""
+"""A job's command and all that comes from it: how it starts, which processes belong to it, how all are signalled."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 LOOKS = 5
 KILL_S = 5.0
 PAUSE_S = 2.0
-"""For all of a job to be stopped: one that waits for a disk is stopped later."""
+"""Seconds for all of a job to stop: a process that waits for a disk stops later."""
 PRESSED_S = 10.0
 INTERRUPTS = {int(signal.SIGINT): "C-c", int(signal.SIGQUIT): "C-\\"}
 
 
 class Stop:
-    """A wish to end the job: why, by which signal, and when patience ends (monotonic s)."""
+    """A request to end the job: why, with which signal, and its deadlines (monotonic s)."""
 
     def __init__(self, reason: str, number: int, grace_s: float) -> None:
         self.reason = reason
@@ -39,7 +39,7 @@ class Stop:
 
 
 class Server:
-    """The server that a job ends with, if it does; `end` tells of its end, by a kill too, where the system can."""
+    """The server that a job ends with, if any; `end` is readable once it has ended or was killed, -1 if unsupported."""
 
     def __init__(self, job: dict[str, Any], namespace: str) -> None:
         self.facts = job.get("ends_with")
@@ -58,7 +58,7 @@ class Server:
         return self.facts is not None and self.end < 0
 
     def gone(self, events: dict[int, int]) -> bool:
-        """Whether it has ended; said once."""
+        """Whether it has ended; True only once."""
         polled = self.is_polled and not processes.is_alive(self.facts["pid"], self.facts["start"])  # type: ignore[index]
         if polled or self.end in events:
             self.facts, self.end = None, -1
@@ -67,7 +67,7 @@ class Server:
 
 
 class Command:
-    """The command's process and its descendants; `stop` once they are to end, `status` once the command has ended."""
+    """The command's process and its descendants; `stop` is set once they are to end, `status` once the command has."""
 
     def __init__(self, job: dict[str, Any], tty: str) -> None:
         self.job = job
@@ -81,17 +81,17 @@ class Command:
         self.cpu_user_s = self.cpu_system_s = 0.0
         self.max_rss_bytes = 0
         self.unmet = False
-        """Whether somebody of it lives whom no look at the process table meets."""
+        """Whether a process of the job lives that no reading of the process table shows."""
         self.hunting = 0
         self.oom_kills = processes.oom_kills()
 
     def again(self) -> None:
-        """Forget how it ended: it is launched once more. What was used is added up."""
+        """Forget how it ended, before it is launched again; the resource usage is added up."""
         self.pid = self.hunting = 0
         self.stderr = self.status = self.ended_at = self.ended_monotonic = None
 
     def launch(self, env: dict[bytes, bytes], recorder: RecorderLink) -> None:
-        """Start the command in a foreground process group of its own; raises Refused when it cannot be."""
+        """Start the command in its own foreground process group; raises Refused when it cannot be started."""
         self.stderr = Stderr(recorder, self.tty) if self.job["separate_stderr"] else None
         failure, tell = os.pipe()
         gate, go = os.pipe()
@@ -108,7 +108,7 @@ class Command:
                 os.write(tell, f"{error.strerror}: {os.fsdecode(error.filename or self.job['shell'])}".encode())
             finally:
                 os._exit(127)
-        with suppress(OSError):  # the child does the same: whoever comes first
+        with suppress(OSError):  # the child does the same: either may come first
             os.setpgid(self.pid, self.pid)
         for fd in (tell, gate):
             os.close(fd)
@@ -139,7 +139,7 @@ class Command:
         os.chdir(self.job["cwd"])
         env[b"PWD"] = os.fsencode(self.job["cwd"])
         if "GPG_TTY" not in self.job.get("env_names", ()):
-            env[b"GPG_TTY"] = os.fsencode(self.tty)  # an inherited one names the terminal of somebody else
+            env[b"GPG_TTY"] = os.fsencode(self.tty)  # an inherited one names another terminal
         os.umask(self.job["umask"])
         os.execve(*self.program(), env)
 
@@ -149,7 +149,7 @@ class Command:
         return shell, [os.path.basename(shell), *options, "-c", self.job["command"]]
 
     def reap(self) -> dict[int, processes.Process]:
-        """Take in who has ended or stopped; on Linux {pid: facts} of those that have ended."""
+        """Handle children that have ended or stopped; on Linux returns {pid: facts} of those that have ended."""
         ended: dict[int, processes.Process] = {}
         while True:
             try:
@@ -162,9 +162,9 @@ class Command:
             if pid == 0 and wanted == -1:
                 return ended
             if pid == 0:
-                continue  # it had stopped and goes on
+                continue  # it had stopped and has continued
             if os.WIFSTOPPED(status):
-                # Ctrl-Z: no shell is above the job that could bring it back.
+                # Ctrl-Z: there is no shell above the job that could continue it.
                 if pid == self.pid and os.WSTOPSIG(status) == signal.SIGTSTP:
                     os.killpg(pid, signal.SIGCONT)
                 continue
@@ -178,8 +178,8 @@ class Command:
     def next_to_reap(self, ended: dict[int, processes.Process]) -> int:
         """A child that has ended or stopped, 0 when there is none; adds its facts to `ended`.
 
-        Until it is reaped its pid and the number of its process group are given to nobody else: what is hunted is
-        signalled by that group, at once and all together.
+        Until it is reaped, its pid and the number of its process group are not used again: while hunting, that whole
+        group is signalled at once.
         """
         child = os.waitid(os.P_ALL, 0, os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT)
         if child is None:
@@ -195,7 +195,7 @@ class Command:
         return child.si_pid
 
     def note(self, code: int | None, pressed_path: str) -> str:
-        """What is known of who sent a signal that was none of ours."""
+        """What is known about the sender of a signal that was not ours."""
         ends = code is not None and (code > 0 or -code in INTERRUPTS)
         with suppress(OSError, files.Odd):
             pressed = files.record(pressed_path, files.PRESSED)
@@ -210,18 +210,18 @@ class Command:
 
     def signal_all(self, number: int) -> None:
         for pid, facts in self.members().items():
-            processes.send(pid, facts.start, number)  # one of another user's is named as a survivor later
+            processes.send(pid, facts.start, number)  # another user's process is named as a survivor later
         if number != signal.SIGCONT and (self.unmet or number == signal.SIGKILL):
             self.hunting = number
             self.hunt()
 
     def pause(self, *, on: bool) -> None:
-        """Stop all of it, those too that it starts meanwhile, or let it go on; back once the kernel has done so."""
+        """Stop the whole job, with what it starts meanwhile, or continue it; returns once the kernel has done so."""
         deadline = time.monotonic() + PAUSE_S
         looks = 0
         while time.monotonic() < deadline:
             late = {pid: facts for pid, facts in self.members().items() if (facts.state == "T") != on}
-            # The first look may miss what one of them started just before it stopped.
+            # The first pass may miss what one of them started just before it stopped.
             looks = 0 if late else looks + 1
             if looks == 2 or (looks and not on):
                 return
@@ -230,18 +230,18 @@ class Command:
             time.sleep(0.002)
 
     def hunt(self) -> None:
-        """Signal those that no look at the process table meets: a chain of forks, each of which ends at once."""
+        """Signal a chain of forks, each of which ends at once, so that no reading of the process table shows it."""
         for pid in processes.children():
             with suppress(OSError):  # another user's
-                os.kill(pid, self.hunting)  # we alone reap it, so its pid is its own
+                os.kill(pid, self.hunting)  # only we reap it, so its pid is not used again
         self.reap()
 
     def members(self) -> dict[int, processes.Process]:
         """{pid: facts} of every live process that came from the job, whatever it did to get away.
 
-        A look at the process table misses one that ends meanwhile. On Linux all orphans come to us, so that when
-        nobody is met somebody of theirs has ended as our child, or there was nobody. Those of a chain of forks are
-        named by a link that has ended (`unmet`).
+        Reading the process table misses a process that ends meanwhile. On Linux all orphans become our children: if
+        the table shows none, one of them has ended as our child, or there was none. A chain of forks is named by a
+        link that has ended (`unmet`).
         """
         self.unmet = False
         for _ in range(LOOKS):
@@ -268,13 +268,13 @@ class Command:
             ours = os.path.basename(self.tty)
             own = os.getpid()
             found.update({p: f for p, f in table.items() if f.tty and ours.endswith(f.tty) and p != own})
-        # A zombie is dead, but whom it leaves behind may still name it as parent.
+        # A zombie is dead, but its children may still name it as their parent.
         return {pid: facts for pid, facts in found.items() if facts.state not in "ZX"}
 
     def holders(self) -> dict[int, processes.Process]:
         """Those of `members` that still have the job's terminal or stderr, and so may still write into its logs."""
         members = self.members()
-        # Of those that are not met nobody knows.
+        # For a process that the table does not show, this is not known.
         return {pid: facts for pid, facts in members.items() if self.unmet or self.holds_terminal(pid, facts)}
 
     def holds_terminal(self, pid: int, facts: processes.Process) -> bool:

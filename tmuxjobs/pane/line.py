@@ -1,4 +1,4 @@
-"""The jobs that wait, as one look shows them: their order, why each waits, and whose turn it is. Stdlib only."""
+"""The waiting jobs at one moment: their order, why each waits, and whose turn it is. Stdlib only."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from typing import Any
 
 LINE_CHECK_S = 1.0
-"""Between two looks while jobs run before those that wait: a runner that is killed tells nobody."""
+"""Seconds between checks while jobs wait for running ones: a runner that is killed notifies nobody."""
 RETRY_S = 2.0
-"""Until a turn is tried again that came to nothing; longer from time to time, up to LAUNCH_S."""
+"""Seconds until a turn that came to nothing is tried again; doubles each time, up to LAUNCH_S."""
 
 
 class Failed(Exception):
-    """A job that it comes after ended in a way that lets its turn never come."""
+    """A job that it comes after ended in such a way that its turn can never come."""
 
 
 def groups(state: str) -> dict[str, dict[str, Any]]:
@@ -40,10 +40,10 @@ def run(count: int) -> str:
 
 
 class Line:
-    """The waiting jobs in their order, and what runs, as one look shows them."""
+    """The waiting jobs in their order, and what runs, at one moment."""
 
     def __init__(self, state: str, *, anew: bool = False) -> None:
-        """What is to be done is decided on a look `anew`, under the lock."""
+        """With `anew` the entries are read again: what to do is decided only with it, under the lock."""
         self.state = state
         self.now = time.time()
         self.here = processes.here()
@@ -57,15 +57,15 @@ class Line:
         self.running = 0
         self.taken: set[str] = set()
         self.passed: set[str] = set()
-        """Those that could not be given the turn that they might have had."""
+        """Ids of jobs that could not be given their turn."""
         self.known: dict[str, str | Failed] = {}
         self.look_s = math.inf
-        """Until the clock alone, or the death of a runner, which tells nobody, may let another start."""
+        """Seconds until another job may start unannounced: by the clock, or after the death of a runner."""
         if self.entries:
             self.count()
 
     def count(self) -> None:
-        """Count who has a slot: jobs that run or are about to, by their records and processes, not by a counter."""
+        """Count the jobs that have a slot, running or about to, by their records and processes, not by a counter."""
         marks = os.path.join(self.state, "open", self.here.machine)
         for job_id in os.listdir(marks) if os.path.isdir(marks) else ():
             folder = queue.folder_of(self.state, job_id)
@@ -101,14 +101,14 @@ class Line:
             self.members[group] = self.members.get(group, 0) + 1
 
     def before(self, entry: queue.Entry) -> str:
-        """The jobs it comes after that it still waits for; raises Failed."""
+        """The job it comes after and still waits for, in words, empty if none; raises Failed."""
         if not entry.befores:
             return ""
         said = [self.came(one) for one in queue.befores(self.state, entry)]
         return next(filter(None, said), "")
 
     def came(self, one: str) -> str:
-        """Empty once the other job has come to what is needed; raises Failed when it cannot any more."""
+        """Empty once the other job has reached what is needed, else why not; raises Failed when it no longer can."""
         if one not in self.known:
             try:
                 self.known[one] = self.looked(*one.partition(":")[::2])
@@ -122,7 +122,7 @@ class Line:
     def looked(self, job_id: str, need: str) -> str:
         folder = queue.folder_of(self.state, job_id)
         job = queue.record(folder, "job.json", files.JOB)
-        # Its life first: what it wrote until its end is read after that.
+        # Check first whether it lives, so that all that it wrote before its end is read after that.
         stands = self.stands(folder, job) if job is not None else ""
         ready = (queue.record(folder, "ready.json", files.READY) or {}) if need == "ready" else {}
         if ready.get("ready"):
@@ -145,17 +145,17 @@ class Line:
         raise Failed(f"{job_id} was {'lost' if job is not None else 'removed, so nobody knows how it ended'}")
 
     def may_start(self, entry: queue.Entry) -> bool:
-        """Whether it may start when there is room."""
+        """Whether it may start once there is room."""
         if entry.not_before > self.now:
             self.look_s = min(self.look_s, entry.not_before - self.now)
             return False
         try:
             return not self.before(entry)
-        except Failed:  # it is skipped with the next look
+        except Failed:  # it is skipped by the next pass
             return False
 
     def full(self, entry: queue.Entry) -> str:
-        """Why no job with its limits may start now."""
+        """Why no job with its limits may start now; empty if one may."""
         group = self.groups.get(entry.group, {})
         if group.get("paused"):
             return f"group {entry.group} is paused"
@@ -169,7 +169,7 @@ class Line:
         return ""
 
     def gave_back(self, entry: queue.Entry) -> str:
-        """Why its last turn failed, until it is tried again."""
+        """Why its last turn failed; empty once it may be tried again."""
         turn = queue.record(queue.folder_of(self.state, entry.job_id), "turn.json", files.TURN)
         if turn is None or not turn.get("why"):
             return ""
@@ -191,9 +191,9 @@ class Line:
             return str(failed)
 
     def skip_failed(self) -> list[str]:
-        """End those whose turn can never come, and so on those behind them: their ids. Call it under the lock."""
+        """End jobs whose turn can never come, and those after them; returns their ids. Call it under the lock."""
         skipped = []
-        # Nobody comes after a later job, so that one pass is enough.
+        # No job comes after one with a higher number, so one pass is enough.
         for entry in sorted((one for one in self.entries if one.befores), key=lambda one: one.number):
             try:
                 self.before(entry)
@@ -204,12 +204,12 @@ class Line:
         return skipped
 
     def places(self) -> dict[str, tuple[int, queue.Entry]]:
-        """{id: (place, entry)} of those that wait, from 1 on and in their order."""
+        """{id: (place, entry)} of the jobs that wait, in their order; places count from 1."""
         waiting = (one for one in self.entries if one.job_id not in self.taken)
         return {entry.job_id: (place, entry) for place, entry in enumerate(waiting, 1)}
 
     def asks_for_a_move(self) -> bool:
-        """Whether one may start, or never may: to be looked at again under the lock."""
+        """Whether a job may start, or never may; to be checked again under the lock."""
         try:
             for entry in self.entries:
                 self.before(entry)
@@ -222,8 +222,9 @@ class Line:
         return False
 
     def first(self) -> queue.Entry | None:
-        """Whose turn it is by what their entries say: priority first, then the project of which least runs, then the
-        number. Call it after `skip_failed`.
+        """The next one by what the entries say: priority, then the project with the fewest running jobs, then number.
+
+        Call it after `skip_failed`.
         """
         firsts: list[queue.Entry | None] = []
         for of_kind in filter(None, self.kinds.values()):
@@ -243,7 +244,7 @@ class Line:
             job = queue.record(folder, "job.json", files.JOB)
             if job is None or not job.get("queue") or queue.is_over(folder):
                 self.drop(entry)
-            elif queue.entry_name(job) != entry.name:  # one who changed it was killed
+            elif queue.entry_name(job) != entry.name:  # the process that changed it was killed
                 queue.enter(self.state, job)
                 self.drop(entry)
                 self.add(queue.Entry(queue.entry_name(job)))
@@ -265,9 +266,9 @@ class Line:
 
 
 def claim(folder: str, run: dict[str, Any]) -> bool:
-    """The runner's: write `run.json` where nobody has claimed or ended the job; the job is ours if it is True.
+    """For the runner: write `run.json` unless the job has been claimed or has ended; True when the job is ours.
 
-    Whoever opened our window may have been killed since, and another job may have got the room that ours had.
+    The process that opened our window may have been killed since, and another job may have taken our room.
     """
     state, job_id = os.path.dirname(os.path.dirname(folder)), os.path.basename(folder)
     with suppress(OSError), queue.Locked(state):

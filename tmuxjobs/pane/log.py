@@ -1,10 +1,10 @@
 """One log of a job, as its recorder writes it: bounded, and text at every moment. Stdlib only.
 
-A log that lacks nothing is one file, `output.log`, where an offset is the offset in the stream. With its first gap the
-stream moves on to `output.raw`, a file with holes, where offsets stay what they are. `output.log` is then a new file of
-what comes, begun anew from time to time, so that it is small, and text, and `tail -f` follows it. Meanwhile the first
-part becomes text in `output.first.log`; at the end that gets all that is kept, a line in each gap's place, and becomes
-`output.log`. `output.gaps` lists what is gone, and how much of the stream is in that text.
+A log without gaps is one file, `output.log`, whose offsets are those of the stream. At the first gap the stream moves
+to `output.raw`, a file with holes, which keeps the offsets. `output.log` is then a new file with the newest output,
+restarted from time to time, so that it stays small, is text, and `tail -f` can follow it. Meanwhile the first part is
+moved as text to `output.first.log`; at the end that receives all that is kept, with a line in place of each gap, and
+becomes `output.log`. `output.gaps` lists what is gone, and how much of the stream is in that text.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ READ_BACK_S = 30.0
 GATHER_S = 20.0
 WINDOW_BYTES = 64 << 20
 FOLLOW_BYTES_S = 1 << 30
-# So much of the disk stays free, but for the first bytes of each log: who looks for room needs answers.
+# This much of the disk stays free, except for the first bytes of each log: a person who makes room needs output.
 FREE_BYTES = 1 << 30
 FREE_PART = 20
 FIRST_BYTES = 1 << 16
@@ -54,11 +54,11 @@ class Log:
         self.sum = 0
         self.gaps.is_split = self.gaps.moved > 0 or os.path.lexists(self.raw_path)
         if self.gaps.moved and not os.path.lexists(self.first_path):
-            give_name(self.path, self.first_path)  # a recorder before us has gathered it all
+            give_name(self.path, self.first_path)  # an earlier recorder has gathered it all
         self.fd = opened(self.file)
-        # As we leave it: another size is somebody else's doing.
+        # As we leave it: any other size means that another program changed the file.
         self.size = os.fstat(self.fd).st_size
-        # A recorder before us may have dropped more than the file is long.
+        # An earlier recorder may have dropped bytes beyond the end of the file.
         self.at = self.begun_at = max(self.size, self.gaps.end)
         if self.gaps.is_split:
             self.stretch(self.at)
@@ -76,7 +76,7 @@ class Log:
             self.notes.append(text)
 
     def verify(self) -> None:
-        """When somebody has removed, replaced or cut the log, count the loss and go on in the file of its name."""
+        """If somebody has removed, replaced or cut the log, count the loss and continue in the file of that name."""
         if self.is_astray:
             return
         name = os.path.basename(self.file)
@@ -115,7 +115,7 @@ class Log:
         self.gaps.write()
 
     def stretch(self, end: int) -> None:
-        """A file with holes has the stream's size, also where its end is one; where there are none it would fill up."""
+        """Give a file with holes the stream's size, even if it ends in one; without holes it would fill up."""
         with suppress(OSError):
             size = max(end, os.fstat(self.fd).st_size)
             if self.gaps.is_split:
@@ -134,7 +134,7 @@ class Log:
             if self.gaps.all:
                 self.split()
             try:
-                # In pieces: what is read at once may be more than a small log may take.
+                # In pieces: one read may be more than a small log may take.
                 done = os.pwrite(self.fd, view[: self.limit // 16] if self.limit else view, self.at)
             except OSError as error:
                 is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -152,15 +152,15 @@ class Log:
         return None
 
     def skip(self, size: int, why: str) -> None:
-        """What comes next, so many bytes, is not kept."""
+        """Count the next `size` bytes of the stream as not kept."""
         begins = not self.gaps.all or self.gaps.all[-1].end < self.at
         self.drop(self.at, self.at + size, why)
         self.at += size
         if begins and self.gaps.is_split:
-            self.show(memoryview(f"\n[tmuxjobs: what comes now is not kept: {why}]\n".encode()))
+            self.show(memoryview(f"\n[tmuxjobs: output from here on is not kept: {why}]\n".encode()))
 
     def has_room(self, size: int) -> bool:
-        """Whether the disk has room for more than it must keep free; it is asked again after a part of that."""
+        """Whether the disk has more free than it must keep; asked again after 1/16 of the rest or FREE_CHECK_S."""
         if self.at + size <= FIRST_BYTES:
             return True
         self.free -= size
@@ -176,7 +176,7 @@ class Log:
         if not self.limit:
             return
         start, kept_from = self.head, self.gaps.kept_from(self.head)
-        # Less a block for a line, one for what is begun, and what `write` writes or `move` has twice before this looks.
+        # Less a block for a line, one partly filled, and what `write` adds or `move` duplicates before the next check.
         room = self.limit - self.head - 2 * BLOCK_BYTES - self.limit // 16
         until = (self.at - (room - self.window) * 7 // 8) // BLOCK_BYTES * BLOCK_BYTES
         if until <= kept_from or self.at - kept_from <= room - (self.window if self.gaps.is_split else 0):
@@ -195,7 +195,7 @@ class Log:
     # As text
 
     def split(self) -> None:
-        """Leave the name to a new file of what comes: after a gap this one would be no text."""
+        """Give the name to a new file for what comes: after a gap this file would no longer be text."""
         if self.gaps.is_split or not has_name(self.fd, self.path):
             return
         try:
@@ -207,14 +207,14 @@ class Log:
         self.show(memoryview(b""))
 
     def show(self, data: memoryview) -> None:
-        """Add to the file that people follow, or begin it anew. What it lacks is only missing there, until the end."""
+        """Append to the file that people follow, or restart it; what cannot be written is missing only there."""
         with suppress(OSError):
             if not has_name(self.live_fd, self.path):
                 if not self.may_replace():
                     return
                 self.begin_live()
             elif self.live_size + len(data) > self.window:
-                # Who follows it has a moment to read its end.
+                # Leave `tail -f` a moment to read its end.
                 time.sleep(min(0.1, self.window / FOLLOW_BYTES_S))
                 self.begin_live_anew(self.preface(len(data)))
                 data = data[continued(bytes(data[:3])) :]
@@ -222,7 +222,7 @@ class Log:
             while data:
                 data = data[os.write(self.live_fd, data) :]
             return
-        self.live_size = self.window  # begun anew once there is room
+        self.live_size = self.window  # restarted once there is room
 
     def begin_live(self) -> None:
         with suppress(FileNotFoundError):
@@ -237,7 +237,7 @@ class Log:
             raise
 
     def begin_live_anew(self, preface: bytes) -> None:
-        """The same file again. At no moment does it not begin with the line that says it is ours."""
+        """Restart the same file; at every moment it begins with the line that says it is ours."""
         fd = opened(self.path)
         try:
             self.live_size = os.pwrite(fd, preface, 0)
@@ -246,7 +246,7 @@ class Log:
             os.close(fd)
 
     def go_on_live(self) -> None:
-        """Add to the file that people follow a recorder before us."""
+        """Continue the file that people follow, if an earlier recorder left one."""
         with suppress(OSError):  # a new one is made
             if not os.path.lexists(self.path) or self.may_replace():
                 return
@@ -254,10 +254,10 @@ class Log:
             if os.pread(fd, len(OURS), 0) in (b"", OURS.encode()):
                 self.live_fd, self.live_size = fd, os.fstat(fd).st_size
             else:
-                os.close(fd)  # somebody's own
+                os.close(fd)  # another program's
 
     def preface(self, size: int) -> bytes:
-        """The first line of that file, which goes on with the last `size` bytes."""
+        """The first line of that file, which continues with the last `size` bytes."""
         gone = ", ".join(f"{lost:,} are gone: {why}" for why, lost in self.gaps.lost().items()) or "none are gone"
         return (
             f"{OURS}the newest output; {self.at - size:,} bytes came before it, of which {gone}. The first are in "
@@ -265,7 +265,7 @@ class Log:
         ).encode()
 
     def first(self) -> int:
-        """The file with the text so far; what somebody else has done to it is counted as lost."""
+        """The descriptor of the text so far; if another program cut or removed that, the text counts as lost."""
         if not has_name(self.first_fd, self.first_path):
             self.first_fd = replaced(self.first_fd, opened(self.first_path))
         size = self.gaps.place(self.gaps.moved)
@@ -276,11 +276,11 @@ class Log:
             self.gaps.mark(0, gone, CHANGED)
             self.gaps.write()
         if os.fstat(self.first_fd).st_size > size:
-            os.ftruncate(self.first_fd, size)  # what was begun when a recorder before us was killed
+            os.ftruncate(self.first_fd, size)  # left unfinished by a recorder that was killed
         return self.first_fd
 
     def move(self, most: int, *, final: bool = False) -> bool:
-        """Move up to `most` bytes of the first part, at the end of all, into the text; False when there is no more."""
+        """Move up to `most` bytes of the first part (with `final`: of all) into the text; False when none are left."""
         end = self.at if final else min(self.head, self.at)
         gap = next((gap for gap in self.gaps.all if gap.end > self.gaps.moved), None)
         is_in_gap = gap is not None and gap.start <= self.gaps.moved
@@ -294,17 +294,17 @@ class Log:
         until = min(end, gap.start if gap else end, begun + min(most, MOVE_BYTES, self.limit // 16 or MOVE_BYTES))
         data = os.pread(self.fd, until - begun, begun)
         if not data:
-            return False  # cut by somebody else: `look` says so
+            return False  # cut by another program: `verify` reports it
         self.gaps.moved += os.pwrite(fd, data, self.gaps.place(begun))
         self.gaps.write()
         start, until = begun // BLOCK_BYTES * BLOCK_BYTES, self.gaps.moved // BLOCK_BYTES * BLOCK_BYTES
         if self.gaps.is_listed and start < until:
-            with suppress(OSError):  # no holes on this file system: it is there twice until the end
+            with suppress(OSError):  # no holes on this file system: these bytes are there twice until the end
                 punch(self.fd, start, until)
         return self.gaps.is_listed
 
     def move_gap(self, fd: int, gap: Gap) -> None:
-        """Write its line. A character that it cuts is gone with it: `grep` would take the text for binary."""
+        """Write the gap's line, and drop characters that the gap cuts: `grep` would take the text for binary."""
         size = self.gaps.place(self.gaps.moved)
         tail = os.pread(fd, min(4, size), max(0, size - 4))
         cut = cut_character(tail)
@@ -317,13 +317,13 @@ class Log:
         os.ftruncate(fd, size - cut)
         with suppress(OSError):
             gap.line = os.pwrite(fd, line, size - cut)
-        if gap.line < len(line):  # a full disk: the list alone says it
+        if gap.line < len(line):  # a full disk: only the list says it
             os.ftruncate(fd, size - cut)
             gap.line = 0
         self.gaps.moved = gap.end
 
     def gather(self) -> None:
-        """Make the log one text again; where that takes too long or the disk is full it stays as it is."""
+        """Make the log one text again; it stays as it is if that takes over GATHER_S or the disk is full."""
         if not self.gaps.is_split or self.is_astray or not self.may_replace():
             return None
         deadline = time.monotonic() + GATHER_S
@@ -339,7 +339,7 @@ class Log:
         return None
 
     def close_with_line(self) -> None:
-        """What is kept stands at the beginning of the file, which is text but for the line."""
+        """Finish a log of which only the beginning is kept: with the gaps' lines appended, the file is the text."""
         self.gaps.moved = self.gaps.all[0].start
         try:
             for gap in self.gaps.all:
@@ -358,7 +358,7 @@ class Log:
         self.gaps.write()
 
     def may_replace(self) -> bool:
-        """Whether nobody else has put a file in the place of the one that people follow."""
+        """Whether no other program has put a file in the place of the one that people follow."""
         with suppress(OSError):
             there = os.lstat(self.path)
             for ours in (self.file, self.first_path):
@@ -371,9 +371,9 @@ class Log:
     # Its end
 
     def report(self, *, ended: bool) -> dict[str, object]:
-        """What the runner hears: `why` says what somebody else did to the log, `doubt` what is not known of it.
+        """The report to the runner: `why` says what another program did to the log, `doubt` what is not known of it.
 
-        A log that lacks its end or has gaps is not whole anyway: it is not read back.
+        A log that lacks its end or has gaps is incomplete anyway and is not read back.
         """
         self.verify()
         self.gather()
@@ -408,7 +408,7 @@ class Log:
 
 
 def give_name(path: str, name: str) -> None:
-    """Let the file have that name too; where there are no links, instead."""
+    """Give the file that name too; where hard links do not work, rename it."""
     try:
         os.link(path, name)
     except OSError:
@@ -416,7 +416,7 @@ def give_name(path: str, name: str) -> None:
 
 
 def continued(data: bytes) -> int:
-    """How many bytes at the start belong to a character that began before."""
+    """How many bytes at the start belong to a character that began earlier."""
     return len(data) - len(data.lstrip(bytes(range(0x80, 0xC0))))
 
 

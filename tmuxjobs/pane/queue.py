@@ -1,9 +1,9 @@
-"""Jobs that wait for their turn: what is on disk of each until a runner has claimed it. Stdlib only.
+"""Jobs that wait for their turn, as they are on disk until a runner has claimed them. Stdlib only.
 
-A waiting job is its folder like any other, without a window. A file in `queue/MACHINE/` is its entry, whose name says
-all that its place depends on, and which holds the jobs that it comes after. It is made before the folder has its name,
-and goes once a runner has claimed the job or the job has ended. `line.py` says whose turn it is, `turns.py` what
-becomes of it.
+A waiting job has a folder like any other, but no window. Its entry is a file in `queue/MACHINE/`: the name holds all
+that its place depends on, the content lists the jobs that it comes after. The entry is made before the folder gets its
+name, and removed once a runner has claimed the job or the job has ended. `line.py` decides whose turn it is, `turns.py`
+carries that out.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 LOCK_S = 10.0
 COMMAS = 9
-"""In the name of an entry."""
+"""How many commas are in the name of an entry."""
 SETTLED_NS = 50_000_000
-"""A folder that was changed so long before a look has another time at its next change."""
+"""A folder last changed this long before it is read gets a different time at its next change."""
 
 
 class Entry:
-    """What the name of an entry says: all on which the place of a waiting job depends. It never changes.
+    """What the name of an entry says, which never changes: all that the place of a waiting job depends on.
 
-    `most`, `total` and `limit` bound the jobs that run of its project, in all, and of its group (0: none); `befores`
-    is the number of jobs that it comes after.
+    `most`, `total` and `limit` bound the running jobs of its project, in total, and of its group (0: no bound);
+    `befores` is the number of jobs that it comes after.
     """
 
     def __init__(self, name: str) -> None:
@@ -46,12 +46,12 @@ class Entry:
         self.project, self.group, self.job_id = parts[7:]
         self.order = -self.priority, self.number
         self.kind = -self.priority, self.project, self.group, self.most, self.total, self.limit
-        """Those of a kind have room at the same time."""
+        """Entries of one kind have room at the same time."""
         self.after: list[str] = []
 
 
 class Listed:
-    """The entries as this process has read them, each once; `changed` is when the folder was, -1 for just now."""
+    """The entries as this process has read them, each once; `changed` is the folder's time (ns), -1 for just now."""
 
     def __init__(self, state: str, changed: int, found: Iterable[str], known: dict[str, Entry]) -> None:
         self.state = state
@@ -75,7 +75,7 @@ def entry_name(job: dict[str, Any]) -> str:
 
 
 def project_of(job: dict[str, Any]) -> str:
-    """What tells the job's project from others."""
+    """A short name that distinguishes the job's project from others."""
     import zlib
 
     return f"{zlib.crc32(os.fsencode((job.get('caller') or {}).get('project') or '')):08x}"
@@ -86,7 +86,7 @@ def place(state: str) -> str:
 
 
 def names(state: str) -> list[str]:
-    """Of the entries of this machine, in no order; each ends in `,` and the job's id."""
+    """The names of this machine's entries, in no order; each ends in `,` and the job's id."""
     try:
         return [name for name in os.listdir(place(state)) if name.count(",") == COMMAS]
     except FileNotFoundError:  # none has ever waited
@@ -94,14 +94,14 @@ def names(state: str) -> list[str]:
 
 
 def ids(state: str) -> set[str]:
-    """Of the jobs that wait on this machine."""
+    """The ids of the jobs that wait on this machine."""
     return {entry.job_id for entry in waiting(state)}
 
 
 def waiting(state: str, *, anew: bool = False) -> list[Entry]:
-    """The entries of this machine, in their order. What is none of ours is passed over.
+    """This machine's entries, in their order, without files that are not entries.
 
-    The folder is listed once for each of its changes, or `anew`: its time may stand still for two of them.
+    The folder is listed once for each of its changes, or always with `anew`: two changes may have the same time.
     """
     global _listed
     changed = now = 0
@@ -115,7 +115,7 @@ def waiting(state: str, *, anew: bool = False) -> list[Entry]:
 
 
 def enter(state: str, job: dict[str, Any]) -> None:
-    """Lay down the entry of a job that is about to be made; raises OSError."""
+    """Write the entry of a job that is about to be made; raises OSError."""
     folder = place(state)
     os.makedirs(folder, mode=0o700, exist_ok=True)
     fd = os.open(os.path.join(folder, entry_name(job)), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -124,7 +124,7 @@ def enter(state: str, job: dict[str, Any]) -> None:
 
 
 def leave(state: str, job_id: str) -> None:
-    """Take away the entry of a job that does not wait any more."""
+    """Remove the entry of a job that no longer waits."""
     for name in names(state):
         if name.endswith(f",{job_id}"):
             remove(state, name)
@@ -140,7 +140,7 @@ def folder_of(state: str, job_id: str) -> str:
 
 
 def befores(state: str, entry: Entry) -> list[str]:
-    """The jobs that it comes after, each with what of it is needed, its end where nothing is said: `db-1a2b:ready`."""
+    """The jobs that it comes after, each with what is needed of it (`db-1a2b:ready`); by default, success."""
     if entry.befores and len(entry.after) != entry.befores:
         with suppress(OSError, files.Odd):
             entry.after = files.read(os.path.join(place(state), entry.name)).decode(errors="replace").split()
@@ -153,7 +153,7 @@ def needed(state: str) -> set[str]:
 
 
 class Locked:
-    """Within it the lock of the state directory is held; raises TimeoutError after LOCK_S. `contextlib` takes 3 ms."""
+    """Holds the lock of the state directory; raises TimeoutError after LOCK_S. A class: `contextlib` takes 3 ms."""
 
     def __init__(self, state: str) -> None:
         self.path = os.path.join(state, "lock")
@@ -177,7 +177,7 @@ class Locked:
 
 
 def record(folder: str, name: str, shape: files.Shape) -> dict[str, Any] | None:
-    """None where there is none; raises OSError where nobody can know, for then nothing may be started."""
+    """The record, None if there is none; raises OSError if that cannot be known: then nothing may be started."""
     try:
         return files.record(os.path.join(folder, name), shape)
     except (FileNotFoundError, NotADirectoryError, files.Odd):  # `list` names a damaged one
@@ -185,7 +185,7 @@ def record(folder: str, name: str, shape: files.Shape) -> dict[str, Any] | None:
 
 
 def is_over(folder: str) -> bool:
-    """Whether the job waits no more: a runner has claimed it, or it has ended."""
+    """Whether the job no longer waits: a runner has claimed it, or it has ended."""
     return any(os.path.lexists(os.path.join(folder, name)) for name in ("run.json", "exit.json"))
 
 
@@ -194,7 +194,7 @@ def is_fresh(turn: dict[str, Any], most_s: float) -> bool:
 
 
 def has_turn(folder: str) -> bool:
-    """Whether somebody opens the window of that job now."""
+    """Whether a process is opening the window of that job now."""
     turn = record(folder, "turn.json", files.TURN)
     if turn is None or turn.get("why") or not is_fresh(turn, LAUNCH_S):
         return False
@@ -210,14 +210,14 @@ def has_turn(folder: str) -> bool:
 
 
 def begins(folder: str) -> bool:
-    """As `has_turn`, for one who only tells it; a turn that nobody holds any more came to nothing."""
-    with suppress(OSError):  # who moves the queue on says it
+    """As `has_turn`, for callers that only report it: False when that cannot be known."""
+    with suppress(OSError):  # the process that moves the queue on reports it
         return has_turn(folder)
     return False
 
 
 def end(state: str, job_id: str, reason: str, *, error: str | None = None, note: str = "") -> bool:
-    """Write that a job ended without having run; False when it has been claimed. Call it under the lock."""
+    """Record that a job ended without having run; False if it was claimed or has ended. Call it under the lock."""
     folder = folder_of(state, job_id)
     job = record(folder, "job.json", files.JOB)
     if job is None or is_over(folder):
@@ -233,7 +233,7 @@ def end(state: str, job_id: str, reason: str, *, error: str | None = None, note:
 
 
 def report_change(state: str) -> None:
-    """Wake those who watch the state directory: the line has changed."""
+    """Wake the processes that watch the state directory: the line has changed."""
     with suppress(OSError, files.Odd):
         fd = files.opened(os.path.join(state, "moved"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.write(fd, b"moved\n")

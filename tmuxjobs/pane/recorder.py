@@ -1,8 +1,8 @@
 """The process behind `pipe-pane`: copies one pane's output into the job's log files.
 
-Stdlib only, a role of `__main__.py`. It drains its input whatever happens to the disk, because tmux puts no
-bound on what it keeps for a reader that does not read (3 to 77 MB seen for 67 MB). What it does not keep is counted. At
-the end it reads back what it wrote: others may write into the log, cut it or take it away.
+Stdlib only, a role of `__main__.py`. It drains its input whatever happens to the disk, because tmux buffers without
+bound for a reader that does not read (3 to 77 MB seen for 67 MB). It counts what it does not keep. At the end it reads
+back what it wrote: other programs may write into the log, cut it or remove it.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ QUEUE_BYTES = 64 << 20
 ORPHANED_QUIET_MS = 3000
 FLOOD_BYTES, FLOOD_S = 1 << 14, 0.01
 GATHER_BYTES, GATHER_S = 1 << 18, 0.01
-"""Of a flood, more than FLOOD_BYTES in FLOOD_S, so much is read at once, or what comes in GATHER_S; see `Input`."""
+"""In a flood (more than FLOOD_BYTES in FLOOD_S) one read takes this many bytes or what comes in this time (s)."""
 FIRST_S = 5.0
 PRINTS_S = 20.0
-"""So often the runner is told that something is printed: meanwhile it looks whether somebody has stopped us."""
+"""Seconds between reports to the runner that output comes; while it does, the runner checks that we are not stopped."""
 
 
 class Splitter:
-    """Finds our marks in the stream: where stderr begins and ends, and the end. A mark never reaches a log.
+    """Finds our marks in the stream, which never reach a log: where stderr begins and ends, and the end.
 
-    Marks hold digits and punctuation only, which no terminal setting rewrites on the way out.
+    Marks hold only digits and punctuation, which no terminal setting rewrites on output.
     """
 
     STDOUT, STDERR, END, OURS = b"1", b"2", b"0", b"3"
@@ -49,7 +49,7 @@ class Splitter:
         self.kind = self.STDOUT
 
     def feed(self, data: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Yield (kind, bytes); END comes last and what follows it is not looked at. OURS comes once without bytes."""
+        """Yield (kind, bytes), END last: what follows it is ignored. OURS comes once without bytes, where it begins."""
         data = self.held + data
         self.held = b""
         while data:
@@ -72,7 +72,7 @@ class Splitter:
                 return
 
     def partial(self, data: bytes) -> int:
-        """Where a mark may have begun at the end of the data; its length if none did."""
+        """The offset at which a mark may begin at the end of the data; the data's length if none does."""
         at = data.find(b"\x1b", max(0, len(data) - len(self.prefix) + 1))
         while at >= 0:
             if self.prefix.startswith(data[at:]):
@@ -82,12 +82,12 @@ class Splitter:
 
 
 class Queue:
-    """What was read and is not yet written, up to QUEUE_BYTES; what does not fit is counted, never waited for."""
+    """What was read and is not yet written, up to QUEUE_BYTES; the rest is counted, without waiting for room."""
 
     def __init__(self) -> None:
         self.lock = _thread.allocate_lock()
         self.changed = _thread.allocate_lock()
-        """Held until there is something to take, by whoever has taken all: `threading` takes 4 ms."""
+        """Locked while the writer waits for something to take: importing `threading` would take 4 ms."""
         self.items: list[tuple[bytes, bytes]] = []
         self.dropped: dict[bytes, int] = {}
         self.bytes = 0
@@ -103,7 +103,7 @@ class Queue:
                 self.items.append((kind, data))
                 self.bytes += len(data)
             else:
-                # All that follows a drop is dropped until the writer comes: a gap is behind what was queued.
+                # After one drop all is dropped until the writer has taken the queue: a gap follows what was queued.
                 self.dropped[kind] = self.dropped.get(kind, 0) + len(data)
             self.tell()
 
@@ -145,11 +145,11 @@ def write_all(queue: Queue, logs: dict[bytes, Log], fifo: int) -> None:
             if is_place:
                 tell_place(logs, fifo)
     finally:
-        os._exit(1)  # a bug: the runner hears of it and attaches another
+        os._exit(1)  # a bug: the runner notices and attaches another
 
 
 def tell_place(logs: dict[bytes, Log], fifo: int) -> None:
-    """Tell the runner how long its logs are where an attempt has ended."""
+    """Report to the runner how long its logs are where an attempt has ended."""
     report = {"why": "attempt", "bytes": {log.name: log.at for log in logs.values()}}
     with suppress(OSError):  # it may be gone
         os.write(fifo, dumps(report).encode() + b"\n")
@@ -165,13 +165,13 @@ def tell_prints(fifo: int) -> None:
 
 def leave(logs: dict[bytes, Log], fifo: int, why: str) -> NoReturn:
     report = {"why": why, "logs": {log.name: log.report(ended=why == "end") for log in logs.values()}}
-    with suppress(OSError):  # the runner may be gone; the logs are whole all the same
+    with suppress(OSError):  # the runner may be gone; the logs are complete all the same
         os.write(fifo, dumps(report).encode() + b"\n")
     os._exit(0)
 
 
 def note_gone(folder: str) -> None:
-    """Write down when the runner went: nobody else was there, and how long a lost job ran is asked later."""
+    """Record when the runner died: only we see it, and it tells later how long a lost job ran."""
     from tmuxjobs import files
 
     with suppress(OSError, files.Odd):
@@ -182,8 +182,8 @@ def note_gone(folder: str) -> None:
 class Input:
     """Our input, which tmux passes on 4 KB at a time.
 
-    Of a flood the kernel gathers the pieces, MSG_WAITALL in recv(2), and takes each in as it comes: with a look at each
-    we would take the processor from those that print, and while we slept tmux would wait, for little fits in between.
+    In a flood the kernel gathers the pieces (MSG_WAITALL, recv(2)) and takes in each as it comes. If we read each
+    piece, we would take the processor from the programs that print; if we slept, tmux would wait: the buffer is small.
     """
 
     def __init__(self) -> None:
@@ -193,7 +193,7 @@ class Input:
 
     def read(self, now: float) -> bytes:
         if now - self.since > FLOOD_S:
-            # What comes after a pause is no flood, and must not wait for more.
+            # What comes after a pause is not a flood, and must not wait for more.
             self.floods = self.come > FLOOD_BYTES and now - self.since < 5 * FLOOD_S
             self.since, self.come = now, 0
         data = b""
@@ -215,9 +215,9 @@ class Input:
 
 
 def drain(queue: Queue, splitter: Splitter, fifo: int, asked: int, folder: str) -> str:
-    """Read until the input ends: "eof"; or, once asked to end, until it is empty: "end".
+    """Read until the input ends ("eof") or, once asked to end, until it is empty ("end").
 
-    With the runner gone, until nothing has come for ORPHANED_QUIET_MS.
+    Once the runner is gone, read until nothing has come for ORPHANED_QUIET_MS.
     """
     poll = select.poll()
     poll.register(0, select.POLLIN)
@@ -243,7 +243,7 @@ def drain(queue: Queue, splitter: Splitter, fifo: int, asked: int, folder: str) 
             data = source.read(now)
             if not data:
                 return "eof"
-            # Here and not where it is written: a mark must be seen though the queue is full.
+            # Here and not in the writer: a mark must be seen even when the queue is full.
             for kind, part in splitter.feed(data):
                 queue.put(kind, part)
             if now - told_at > PRINTS_S:
@@ -252,7 +252,7 @@ def drain(queue: Queue, splitter: Splitter, fifo: int, asked: int, folder: str) 
 
 
 def catch_request() -> int:
-    """A descriptor that is readable after SIGUSR1, by which one who can print no end mark asks us to end."""
+    """A descriptor that is readable after SIGUSR1, with which a runner that cannot print an end mark asks us to end."""
     asked, write = os.pipe()
     os.set_blocking(write, False)
     signal.set_wakeup_fd(write)
@@ -261,7 +261,7 @@ def catch_request() -> int:
 
 
 def is_awaited(fifo: int, gate: str) -> bool:
-    """Whether the runner listens. One that starts along with it may come first."""
+    """Whether the runner listens; with the gate FIRST it starts along with us, so wait for it up to FIRST_S."""
     poll = select.poll()
     poll.register(fifo, 0)
     deadline = time.monotonic() + (FIRST_S if gate == FIRST else 0.0)
@@ -282,7 +282,7 @@ def main(folder: str, nonce: str, limit: str, separate: str, gate: str = "record
         sys.exit(1)
     os.set_blocking(fifo, True)
     if fifo != SHELL_FD:
-        # With the shell's own open, which reads too, the end of the runner would never be seen.
+        # The shell's descriptor reads too: while it is open, the end of the runner would never be seen.
         with suppress(OSError):
             os.close(SHELL_FD)
     if not is_awaited(fifo, gate):

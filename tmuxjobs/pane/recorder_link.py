@@ -1,7 +1,7 @@
-"""The runner's end of the recorder: starts it by `pipe-pane`, hears its reports, keeps it going. Stdlib only.
+"""The runner's end of the recorder: starts it with `pipe-pane`, reads its reports, keeps it running. Stdlib only.
 
-One FIFO is between the two: the command starts once the recorder has opened it, end of file means that it died.
-A separate stderr comes to the recorder through the terminal too, between marks.
+One FIFO connects the two: the command starts once the recorder has reported there; end of file means that it died.
+A separate stderr reaches the recorder through the terminal too, between marks.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 RECORDER_S = 30.0
 TMUX_S = 30.0
-# Between two looks at the recorder. A stopped one makes tmux grow by up to 15 MB/s; on macOS a look takes a process.
+# Between two checks of the recorder. A stopped one makes tmux grow by up to 15 MB/s; on macOS a check needs a process.
 RECORDER_CHECK_S = 2.0 if LINUX else 20.0
-# While nothing is printed. The recorder says when something is; one that was stopped before cannot.
+# The same while nothing is printed. The recorder reports when something is, unless it was stopped before.
 QUIET_CHECK_S = 30.0
 SHELL_S = 1.0
-# For a recorder that starts at the same time as we do.
+# The first wait for a recorder that starts at the same time as we do.
 FIRST_S = 0.5
 STDERR_BYTES = 32768
 
@@ -41,11 +41,11 @@ class Refused(Exception):
 
 
 class NotApproved(Refused):
-    """The job must not run; the text says who says so, and why."""
+    """The job must not run; the text says who refused it, and why."""
 
 
 class RecorderGone(Refused):
-    """The recorder ended before it was ready; another may do better."""
+    """The recorder ended before it was ready; another may succeed."""
 
 
 class RecorderLink:
@@ -73,12 +73,12 @@ class RecorderLink:
         self.since = str(int(time.time()))
 
     def listen(self) -> None:
-        """Let the recorder that was asked for along with our window, if there is one, see that we are there."""
+        """Open the FIFO of the recorder that was requested along with our window, if any, so that it sees us."""
         with suppress(OSError):
             self.fd = os.open(os.path.join(self.folder, FIRST), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
     def start_first(self) -> None:
-        """Wait until that one is ready; without it, or when it has died, attach one. Raises as `attach`."""
+        """Wait until that recorder is ready, or attach one if there is none or it has died; raises as `attach` does."""
         with suppress(RecorderGone):
             report = self.report(FIRST_S) if self.fd >= 0 else None
             if self.fd < 0:
@@ -106,7 +106,7 @@ class RecorderLink:
         self.begin(self.first_report())
 
     def begin(self, report: dict[str, Any] | None) -> None:
-        """Go on with the recorder of that first report; raises Refused when it is none to go on with."""
+        """Continue with the recorder that sent this first report; raises Refused when it is not usable."""
         if report is None:
             raise Refused(f"the recorder of its output did not start within {RECORDER_S:.0f} s")
         if report["why"] == "gone":
@@ -119,13 +119,16 @@ class RecorderLink:
             self.start = start_of(self.pid)
 
     def marks(self, state: str) -> list[list[str]]:
-        """The commands by which the window says whose it is, and how its job stands."""
+        """The tmux commands that name the window and mark it with its job and the job's state."""
         job_id, root = self.job["job_id"], mark_of(os.path.dirname(os.path.dirname(self.folder)))
         marks = marks_of(self.pane, job_id, root, state=state, at=self.since)
         return [*marks, ["rename-window", "-t", self.pane, job_id]]
 
     def first_report(self) -> dict[str, Any] | None:
-        """As `report`. Of a shell that died before it opened the FIFO tmux alone knows, once it has written to it."""
+        """The first report, as `report` returns it; None after RECORDER_S.
+
+        Only tmux notices that a shell died before it opened the FIFO, and only once tmux writes to it: so print a mark.
+        """
         deadline = time.monotonic() + RECORDER_S
         while time.monotonic() < deadline:
             report = self.report(SHELL_S)
@@ -146,7 +149,7 @@ class RecorderLink:
         return self.tmux(["display-message", "-p", "-t", self.pane, "#{pane_pipe}"]).strip() == b"1"
 
     def mark(self, kind: int) -> bytes:
-        """What the recorder takes out of the output: 0 ends it; 1 begins stdout, 2 stderr, 3 what is ours."""
+        """A mark, which the recorder removes from the output: 0 ends it; 1 begins stdout, 2 stderr, 3 our own text."""
         return b"\x1b]7717;%b;%d\x07" % (self.job["nonce"].encode(), kind)
 
     def carry_on(self, tty: str) -> None:
@@ -166,7 +169,10 @@ class RecorderLink:
             send(self.pid, self.start, number)
 
     def tmux(self, *commands: list[str], bound_s: float = TMUX_S) -> bytes:
-        """What tmux answers; raises Refused. Another server on the same socket has other panes by our pane's name."""
+        """Run tmux commands and return what they print; raises Refused.
+
+        Another server on the same socket is not asked: our pane's id names another pane there.
+        """
         if not self.server_lives():
             raise Refused("the tmux server ended")
         argv = [self.job["tmux"], "-S", self.socket]
@@ -195,7 +201,7 @@ class RecorderLink:
         return said
 
     def server_lives(self) -> bool:
-        """Whether the tmux server that opened our window does, and not another process with its pid."""
+        """Whether the tmux server that opened our window is alive, not merely another process with its pid."""
         return is_alive(self.server_pid, self.server_start)
 
     def report(self, bound_s: float) -> dict[str, Any] | None:
@@ -218,9 +224,9 @@ class RecorderLink:
 
 
 class Stderr:
-    """A stderr that is kept apart: a pipe that a thread of the runner shows in the window, between two marks.
+    """A separate stderr: a pipe that a thread of the runner copies to the window, between two marks.
 
-    A thread, because a process of its own could be killed or stopped without the runner's knowledge.
+    A thread, because a separate process could be killed or stopped without the runner's knowledge.
     """
 
     def __init__(self, recorder: RecorderLink, tty: str) -> None:
@@ -234,7 +240,7 @@ class Stderr:
         self.torn_at: int | None = None
 
     def start(self) -> None:
-        """Begin to copy; raises RuntimeError where no thread can be started. Fork the job first."""
+        """Start to copy, once the job has been forked; raises RuntimeError when no thread can be started."""
         # A signal would cut its writes short.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
@@ -244,8 +250,8 @@ class Stderr:
 
     def _copy(self) -> None:
         tty = -1
-        with suppress(OSError):  # a closed window: what comes is counted all the same
-            # Of our own: a job may set its terminal not to block, and then a write can be cut short.
+        with suppress(OSError):  # a closed window: what comes is still counted
+            # Opened by us: a job may make its own descriptor non-blocking, and then a write can be cut short.
             tty = os.open(self.tty, os.O_WRONLY | os.O_NOCTTY)
         while True:
             data = os.read(self.fd, STDERR_BYTES)
@@ -260,7 +266,7 @@ class Stderr:
         os.close(self._end)
 
     def close(self) -> None:
-        """Once it has ended and been looked at."""
+        """Close the descriptors; call this once the copy has ended and has been checked."""
         for fd in (self.fd, self.ended):
             os.close(fd)
 
@@ -269,31 +275,31 @@ class Stderr:
         whole = self.marks[0] + data + self.marks[1]
         done = os.write(tty, whole)
         if done < len(whole):
-            # SIGSTOP alone does that, and from here on the job's own output may come in between.
+            # Only SIGSTOP does that, and from here on the job's own output may come in between.
             self.torn_at = self.shown if self.torn_at is None else self.torn_at
             write_fully(tty, whole[done:])
 
     def unshown(self) -> int:
-        """Bytes that were written into the pipe and are not in the terminal."""
+        """How many bytes were written into the pipe and are not in the terminal."""
         waiting = fcntl.ioctl(self.fd, termios.FIONREAD, bytes(4))
         return self.taken - self.shown + int.from_bytes(waiting, sys.byteorder)
 
 
 def readable(fd: int, deadline: float) -> bool:
-    """Wait until `fd` is readable or hung up, or the deadline (monotonic s) has passed: then False."""
+    """Wait until `fd` is readable or hung up; False when the deadline (monotonic s) has passed."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
 
 
 def write_fully(fd: int, data: bytes, deadline: float | None = None) -> bool:
-    """Write all of it, though the job may have set its terminal not to block; False when `deadline` has passed."""
+    """Write all of it, even to a terminal that the job has made non-blocking; False when `deadline` has passed."""
     while data:
         try:
             data = data[os.write(fd, data) :]
         except BlockingIOError:
             if deadline is not None and time.monotonic() >= deadline:
-                return False  # asked here too: macOS does not poll a terminal, poll(2)
+                return False  # checked here too: macOS cannot poll a terminal, poll(2)
             poll = select.poll()
             poll.register(fd, select.POLLOUT)
             if not poll.poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000):

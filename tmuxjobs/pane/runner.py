@@ -1,8 +1,8 @@
-"""The process in the pane: runs one job's command and is the one place that ends it and writes how it ended.
+"""The process in the pane: it runs one job's command, and it alone ends the job and records how it ended.
 
-Stdlib only, a role of `__main__.py`, so that the truth about a job depends on no server being alive. It reads
-`job.json` and `env` in the job's folder and writes `run.json` and, when the log is whole or it knows why not,
-`exit.json`. CONTRIBUTING.md has the order of acts.
+Stdlib only, a role of `__main__.py`, so that no server has to be alive for a job's record to be true. It reads
+`job.json` and `env` in the job's folder and writes `run.json` and, once the log is complete or it knows why not,
+`exit.json`. CONTRIBUTING.md lists the steps in order.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Runner:
             if not os.path.lexists(self.path("run.json")) and not os.path.lexists(self.path("exit.json")):
                 self.close_window()  # it waits for another turn
                 return 1
-            # Our line is not the job's: the log must not get it.
+            # The line printed next is ours, not the job's: keep it out of the log.
             self.recorder.tmux(["pipe-pane", "-t", self.recorder.pane])
         print(f"Job {self.job['job_id']} has already run; `tmuxjobs restart {self.job['job_id']}` runs it again.")
         return 1
@@ -113,7 +113,7 @@ class Runner:
             signal.signal(number, signal.SIG_IGN)
 
     def claim(self) -> bool:
-        """Say who runs the job, before anything else can fail; False where another was first."""
+        """Record who runs the job, before anything else can fail; False when it is not ours to run."""
         self.run.update(
             format=FORMAT,
             pid=os.getpid(),
@@ -160,7 +160,7 @@ class Runner:
         write_in_room(self.folder, "run", self.run)
         if self.job["timeout_s"] is not None:
             self.deadline = self.run["started_monotonic"] + self.job["timeout_s"]
-        import resource  # noqa: F401 - `wait4` does at its first call, when somebody waits for the end
+        import resource  # noqa: F401 - `wait4` imports it at its first call, when somebody waits for the end
 
     def take_environment(self) -> None:
         items = files.read(self.path("env"), ENV_BYTES).split(b"\0")
@@ -174,7 +174,7 @@ class Runner:
             raise Refused(f"its window opened more than {LAUNCH_S:.0f} s after it was asked for")
 
     def await_turn(self) -> None:
-        """Of a job that replaces another: that one is ended when we have all that is needed, and not before."""
+        """If the job replaces another: report that we have all that is needed, and wait until the other has ended."""
         ready = self.path("env.ready")
         with suppress(FileNotFoundError):  # it replaces none
             os.rename(self.path("env.held"), ready)
@@ -200,11 +200,11 @@ class Runner:
             return True
         self.tell_background()
         if self.command.unmet:
-            time.sleep(CHAIN_S)  # each of its links wakes us
+            time.sleep(CHAIN_S)  # each link of the chain wakes us
         return False
 
     def tell_background(self) -> None:
-        """Say once that the command itself has ended and the job runs on in the background."""
+        """Record once that the command itself has ended while the job runs on in the background."""
         if "command_ended" not in self.run and self.command.status is not None:
             self.run["command_ended"] = processes.ending_of(self.command.status)
             with suppress(OSError):  # a full disk: the exit record says it
@@ -246,12 +246,12 @@ class Runner:
             self.end("terminated", signal.SIGTERM, self.job["grace_s"])
 
     def patience(self) -> float:
-        """Seconds until the clock alone asks for a look."""
+        """Seconds until the next check that no event triggers."""
         if self.command.stop:
             return 0.05
         waits = [self.recorder.look_at - time.monotonic() if self.run.get("recording", True) else QUIET_CHECK_S]
         if self.command.status is not None:
-            # Something that still has the terminal: it may let go of it without ending, which nothing tells.
+            # Something still holds the terminal. It may let go of it without ending, which no event reports.
             self.look_s = min(1.0, self.look_s * 2)
             waits.append(self.look_s)
         if self.server.is_polled:
@@ -261,7 +261,7 @@ class Runner:
         return max(0.0, min(waits))
 
     def asked(self) -> None:
-        """A request to stop, or to pause, lies in `stop.json`: {signal, grace_s}; on a full disk there is none."""
+        """Act on the request to stop or pause in `stop.json`: {signal, grace_s}; on a full disk there is no file."""
         request = {"signal": "SIGTERM", "grace_s": self.job["grace_s"]}
         with suppress(OSError, files.Odd):
             request = files.record(self.path("stop.json"), files.STOP)
@@ -274,7 +274,7 @@ class Runner:
         self.end("kill", number, max(0.0, min(request["grace_s"], STOP_GRACE_MAX_S)))
 
     def pause(self, *, on: bool) -> None:
-        """Stop the job, or let it go on; the time between does not count for its timeout."""
+        """Stop the job, or let it continue; the time in between does not count towards its timeout."""
         self.command.pause(on=on)
         if on and self.deadline is not None:
             self.left_s, self.deadline = self.deadline - time.monotonic(), None
@@ -309,7 +309,7 @@ class Runner:
         self.log.recorder_gone(report, closed=self.closed)
 
     def asked_to_end(self) -> bool:
-        """Whether a signal for it has just come."""
+        """Whether a signal to end the job has just come."""
         with suppress(BlockingIOError):
             numbers = os.read(self.wakeup, 4096)
             return signal.SIGUSR1 in numbers or signal.SIGTERM in numbers
@@ -359,7 +359,7 @@ class Runner:
         }
 
     def reason(self, signaled: bool) -> str:
-        """Why it ended: exit, signal, kill, timeout, terminated, window-closed, tmux-ended, or unknown: adopted."""
+        """Why it ended: exit, signal, kill, timeout, terminated, disconnected, window-closed, tmux-ended or unknown."""
         if not self.command.stop:
             return "signal" if signaled else "unknown" if self.command.status is None else "exit"
         hung_up = self.command.stop.reason == "hangup"
@@ -372,19 +372,19 @@ class Runner:
             with suppress(OSError):
                 os.unlink(self.path(name))
         state = os.path.dirname(os.path.dirname(self.folder))
-        if os.path.exists(os.path.join(state, "queue")):  # a job has waited here
+        if os.path.exists(os.path.join(state, "queue")):  # jobs have waited for their turn here
             from tmuxjobs.pane import turns
 
             turns.go_on(state)
 
     def tell_end(self, record: dict[str, Any]) -> None:
-        """Tell the window, the list of windows and the hook; the record is there, so nobody waits for this."""
+        """Announce the end in the window, the list of windows and the hook; the record exists, so nobody waits."""
         end = outcome.End(record)
         speak = announce.speaks(self.job, end)
         self.show_end(end.line() + "\a" * speak)
         if speak and self.job.get("on_end"):
             announce.run_hook(self.job["on_end"], announce.hook_environment(self.folder, record, end))
-        # The kernel hangs up the command and us at once: our signal may come after the command's end.
+        # The kernel hangs up the command and us together: our signal may come after the command's end.
         if readable(self.wakeup, time.monotonic()):
             self.closed = self.closed or signal.SIGHUP in os.read(self.wakeup, 4096)
         if self.closed:
@@ -394,7 +394,7 @@ class Runner:
         if speak:
             # Last: the person may have renamed the session.
             commands += announce.notice(self.job, f"{self.job['job_id']}: {end.words}")
-        with suppress(Refused, OSError):  # the window or the session went meanwhile
+        with suppress(Refused, OSError):  # the window or the session is gone
             self.recorder.tmux(*commands, bound_s=TMUX_END_S)
 
     def show_end(self, line: str) -> None:
@@ -406,21 +406,21 @@ class Runner:
         if processes.LINUX:
             processes.become_subreaper(on=False)  # nobody would reap the orphans of what was left running
         with suppress(OSError):  # no Python any more: tmux reports the window as dead
-            # In the job's own environment, which is kept nowhere else: there it is run again.
+            # With the job's own environment, which is kept nowhere else and is needed to run it again.
             os.execve(argv[0], argv, {**self.env, os.fsencode(IN_OURS): os.fsencode(self.job["job_id"])})
 
     def take_back(self) -> None:
-        """What the start has begun."""
+        """Undo what the start has begun."""
         self.command.signal_all(signal.SIGKILL)
 
     def keeper(self) -> list[str]:
         return in_pane(sys.executable, PANE, "finished")
 
     def reject(self, why: str) -> int:
-        """A person did not let it run: say so as of any end."""
+        """Record and announce that the job was not approved, as for any other end."""
         record = {"format": FORMAT, "ended_at": now(), "reason": "refused", "error": why}
         record.update(job=self.job, run=self.run)
-        with suppress(OSError, files.Odd):  # its finished window has to do without
+        with suppress(OSError, files.Odd):  # its finished window does without the environment
             self.take_environment()
         with suppress(OSError):  # a person removed its folder
             self.write_exit(record)
@@ -431,18 +431,18 @@ class Runner:
         return 126
 
     def refuse(self, why: str) -> int:
-        """The command never ran: say so on disk and in the window."""
+        """Record that the command never ran, and say so in the window."""
         self.take_back()
         if self.recorder.ready:
             self.log.end()
         record = {"format": FORMAT, "ended_at": now(), "reason": "not-started", "error": why}
-        with suppress(OSError):  # a full disk: who started it sees that nobody runs it
+        with suppress(OSError):  # a full disk: the caller sees that no process runs it
             self.write_exit({**record, "job": self.job, "run": self.run or None})
         from tmuxjobs.visible import visible  # its patterns take 4 ms
 
         with suppress(OSError, Refused):
             os.write(1, f"[{self.job['job_id']} did not start: {visible(why)}]\r\n".encode())
-            if not os.path.lexists(self.path("job.json")):  # who asked for it has given it up, and closes no window
+            if not os.path.lexists(self.path("job.json")):  # the caller has given up and closes no window
                 self.close_window()
         return 126
 

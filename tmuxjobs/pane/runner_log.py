@@ -1,4 +1,4 @@
-"""A job's log as its runner sees it: a recorder attached and replaced, and the end of the output waited for."""
+"""A job's log as its runner sees it: attaches and replaces the recorder, and waits for the end of the output."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RECORDER_RESTARTS = 20
 
 
 class RunnerLog:
-    """The log of one job; `run` is the runner's record, and `asked_to_end` whether a signal for it has just come."""
+    """The log of one job; `run` is the runner's record, `asked_to_end` tells whether a signal to end has just come."""
 
     def __init__(
         self,
@@ -66,12 +66,12 @@ class RunnerLog:
             write_json(os.path.join(self.folder, "run.json"), self.run)
 
     def end_here(self, report: dict[str, Any]) -> None:
-        """The window has gone with the recorder, whose report is the last."""
+        """Keep this report of the recorder as the last one: the window is gone as well."""
         self.last_report = report
         self.watch_no_recorder()
 
     def attach_another(self) -> None:
-        """As long as it may be tried; raises Refused and OSError of the last try."""
+        """Attach a recorder, and another if that dies, RECORDER_RESTARTS in all; raises Refused and OSError."""
         while True:
             self.recorder.restarts += 1
             self.run["recorder_restarts"] = self.recorder.restarts
@@ -81,13 +81,13 @@ class RunnerLog:
                 return self.recorder.attach()
 
     def watch_no_recorder(self) -> None:
-        """Poll a pipe that never speaks in place of the FIFO that hangs up forever."""
+        """Poll a pipe that stays silent in place of the FIFO, on which every poll would report a hang-up."""
         os.close(self.recorder.fd)
         self.recorder.fd, self.silent = os.pipe()
         self.recorder.pid = 0
 
     def size(self) -> int:
-        for name in ("output.raw", "output.log"):  # as `log.py` has it, an offset in the first there is
+        for name in ("output.raw", "output.log"):  # as in `log.py`: offsets are those of the first that exists
             with suppress(OSError):
                 return os.path.getsize(os.path.join(self.folder, name))
         return 0
@@ -95,7 +95,7 @@ class RunnerLog:
     # Its end
 
     def end_stderr(self) -> None:
-        """Wait until the terminal has all of a separate stderr; note what it does not have."""
+        """Wait until the terminal has all of a separate stderr; note what is missing."""
         if self.command.stderr is None:
             return
         self.give_up_at = time.monotonic() + MARK_S
@@ -112,17 +112,17 @@ class RunnerLog:
             self.notes.append("a process outside the job still has its stderr open; what it writes is not recorded")
         if self.command.stderr.torn_at is not None:
             at = self.command.stderr.torn_at
-            self.doubts.append(f"its runner was stopped, and from byte {at} of stderr on the two may be mixed")
+            self.doubts.append(f"its runner was stopped, and from byte {at} of stderr on stdout may be mixed into it")
 
     def let_flow(self) -> None:
-        """Undo a person's Ctrl-S: nothing would come out of the terminal."""
+        """Undo a person's Ctrl-S, after which nothing comes out of the terminal."""
         with suppress(OSError, termios.error):  # a closed window
             fd = os.open(self.command.tty, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
             termios.tcflow(fd, termios.TCOON)
             os.close(fd)
 
     def end(self) -> dict[str, Any]:
-        """Send the end mark after the last output and wait until the recorder has it; what is known of the log."""
+        """Send the end mark after the last output, wait until the recorder has it, return what is known of the log."""
         report = self.last_report
         if report is None and self.run.get("recording", True):
             self.give_up_at = time.monotonic() + MARK_S
@@ -181,9 +181,9 @@ class RunnerLog:
         return report
 
     def waits_for_tmux(self) -> bool:
-        """Whether to wait on for the end of the log: MARK_S, but of a stopped tmux until it goes on.
+        """Whether to keep waiting for the end of the log: for MARK_S, not counting the time that tmux is stopped.
 
-        It has the output and hands it over then. Waiting is safe: whoever waits for this job can ask it to stop.
+        A stopped tmux hands over its output when it continues. Waiting is safe: a caller can still ask the job to stop.
         """
         if self.recorder.look_s > RECORDER_CHECK_S:
             self.recorder.look_at, self.recorder.look_s = 0.0, RECORDER_CHECK_S
@@ -195,14 +195,14 @@ class RunnerLog:
         return time.monotonic() < self.give_up_at
 
     def tell_awaited(self) -> None:
-        """Say once that the command has ended and the end of its log has not come."""
+        """Record once that the command has ended but the end of its log has not come."""
         if "awaits_tmux" not in self.run and self.command.status is not None:
             self.run.update(command_ended=processes.ending_of(self.command.status), awaits_tmux=True)
             with suppress(OSError):  # a full disk, or a folder that a person removed
                 write_json(os.path.join(self.folder, "run.json"), self.run)
 
     def who_closed(self) -> str:
-        """Whether the terminal went with its window or with all of tmux; a look of 0.5 s at the most, once."""
+        """Whether only the window was closed or all of tmux ended; takes up to 0.5 s, once."""
         self.closer = self.closer or ("tmux-ended" if self.server_ends() else "window-closed")
         return self.closer
 

@@ -1,12 +1,12 @@
-"""The runner of a job in Slurm: its command is `srun --pty`, whose own messages come by a pipe and not into the log.
+"""The runner of a job in Slurm: its command is `srun --pty`, whose own messages go to a pipe and not into the log.
 
-srun passes keys on only once it has set its terminal raw, so that a Ctrl-C before that takes the request back. SIGTERM
-makes it do that too, or end its step at once; `scancel --signal` reaches the programs themselves. Its exit code is no
-proof of how the job ended: after `scancel`, a time limit or the failure of a node it may be 0. Slurm's own word counts.
+srun passes keys on only once it has set its terminal raw; before that, Ctrl-C withdraws the request. SIGTERM does that
+too, or ends srun's step at once; `scancel --signal` reaches the programs themselves. Its exit code does not prove how
+the job ended: after `scancel`, a time limit or the failure of a node it may be 0. What Slurm itself reports counts.
 
-Of a job that `sbatch` runs Slurm writes the log, and it goes on whoever here is killed. Its runner hands it to Slurm,
-shows what it prints, passes on signals and writes how it ended. When that one is gone, `hosts/local.py` asks Slurm, or
-reads what the job's own script has left as its exit code.
+Slurm writes the log of a job that `sbatch` runs, and the job survives any process here. Its runner hands it to Slurm,
+shows what it prints, passes on signals and records how it ended. If the runner is gone, `hosts/local.py` asks Slurm, or
+reads the exit code that the job's own script has left.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 ACCEPT_S = 10.0
 QUEUED_CHECK_S, QUEUED_CHECK_MOST_S = 1.0, 30.0
-"""Between two checks of a job that is queued, at first and at most: srun says when it gets its resources."""
+"""Seconds between checks of a queued job, at first and at most: srun reports when it gets its resources."""
 FORCE_S = 2.0
 SETTLE_S = 10.0
-"""For Slurm to have ended all of a job whose srun has ended: its KillWait is 30 s by default, and said then."""
+"""Seconds for Slurm to end all of a job whose srun has ended. KillWait is 30 s by default: the note says so then."""
 RELEASE_S = 1.0
 SAID_BYTES = 1 << 14
 BROKEN = (b"abort", b"cancel", b"Cancel", b"CANCEL", b"ailure", b"orce")
-"""Words by which srun says that its exit code is not the command's."""
+"""Words in srun's messages that mean its exit code is not the command's."""
 
 
 class SlurmCommand(Command):
@@ -65,7 +65,7 @@ class SlurmCommand(Command):
         return self.allocation is not None and self.allocation.node != "" and not self.allocation.queued
 
     def launch(self, env: dict[bytes, bytes], recorder: RecorderLink) -> None:
-        """As of any command; raises Refused when Slurm does not take the job, too."""
+        """Start srun and wait until Slurm has taken the job; raises Refused also when Slurm does not take it."""
         self.environ = env
         super().launch(env, recorder)
         self.forked()
@@ -78,7 +78,7 @@ class SlurmCommand(Command):
                 self.hear()
             ended = self.fd < 0
             self.refresh()
-            # One that can never run, Slurm takes and ends at once.
+            # Slurm takes a job that can never run, and ends it at once.
             if (self.allocation is not None and (self.allocation.open or self.allocation.node)) or (
                 ended and self.doubt
             ):
@@ -96,7 +96,7 @@ class SlurmCommand(Command):
         return self.srun, [*self.job["slurm"], f"--job-name={self.name}", "--pty", shell, *argv[1:]]
 
     def hear(self) -> None:
-        """What srun says; of its resources at once, without a look at Slurm meanwhile."""
+        """Read what srun says; Slurm is asked again at once, as it may be about the job's resources."""
         more = os.read(self.fd, SAID_BYTES)
         if not more:
             os.close(self.fd)
@@ -105,7 +105,7 @@ class SlurmCommand(Command):
         self.look_at = 0.0
 
     def refresh(self) -> None:
-        """Ask Slurm, and keep what it says for others."""
+        """Ask Slurm, and write what it says to a file for other processes."""
         try:
             self.allocation = slurm.find(self.srun, self.name, self.environ) or self.allocation
             self.doubt = ""
@@ -127,7 +127,7 @@ class SlurmCommand(Command):
         self.look_s = min(2 * self.look_s, QUEUED_CHECK_MOST_S)
 
     def signal_all(self, number: int) -> None:
-        """Let Slurm signal what the job runs; one that is queued, and what does not obey, is taken back by srun."""
+        """Let Slurm signal what the job runs; srun withdraws a queued job, or one that does not obey."""
         if number == signal.SIGKILL and self.forced_at and time.monotonic() > self.forced_at + FORCE_S:
             super().signal_all(signal.SIGKILL)
         elif number == signal.SIGKILL or not self.begun:
@@ -144,7 +144,7 @@ class SlurmCommand(Command):
         self.signal_all(signal.SIGSTOP if on else signal.SIGCONT)
 
     def settled(self) -> slurm.Allocation | None:
-        """How the job stands once Slurm has ended it, or SETTLE_S after its srun; one left behind is cancelled."""
+        """The state of the job once Slurm has ended it, or after SETTLE_S; a job that is left over is cancelled."""
         began, pause_s = time.monotonic(), 0.05
         cancelled = False
         while True:
@@ -186,7 +186,7 @@ class SlurmRunner(Runner):
         self.begin_to_count()
 
     def mark(self, state: str) -> None:
-        """Say in the list of windows how it stands."""
+        """Show the job's state in the list of windows."""
         with suppress(Refused, OSError):  # the window was closed
             self.recorder.tmux(["set-option", "-w", "-t", self.recorder.pane, "@tmuxjobs_state", state])
 
@@ -222,7 +222,7 @@ class SlurmRunner(Runner):
     ) -> dict[str, Any]:
         record = super().exit_record(log, survivors, left)
         allocation = self.slurm.settled()
-        # srun's own.
+        # What was measured is srun's own.
         record.update(cpu_user_s=0.0, cpu_system_s=0.0, max_rss_bytes=0)
         if allocation is None or self.slurm.doubt:
             record["note"] = self.slurm.doubt or "Slurm does not know how it ended"
@@ -248,19 +248,19 @@ code=$?
 echo $code > {end}.new && mv {end}.new {end}
 exit $code
 """
-"""What Slurm and this shell say is not in the log: dash says "Terminated" to where a simple command's errors go, so
-that one is in parentheses. The traps are for the shell alone: what it runs has the signals as they were."""
+"""The log has no messages of Slurm or of this shell: dash prints "Terminated" to the stderr of a simple command, so
+the command is in parentheses. The traps are for the shell only: what it runs has the signals as they were."""
 BATCH_CHECK_S = 1.0
-"""Between two looks at the log and the end, which another machine writes: no kernel tells of these."""
+"""Seconds between checks of the log and the end, which another machine writes: the kernel does not report that."""
 AGAIN_S = 0.3
-"""Between two looks at Slurm while the job ends."""
+"""Seconds between queries to Slurm while the job ends."""
 COPY_BYTES = 1 << 16
 SERVER_S = 0.5
-"""For a tmux server that closes all windows to have ended."""
+"""Seconds within which a tmux server that closes all windows has ended."""
 
 
 class NoRecorder(RecorderLink):
-    """Slurm writes the log; the rest of the link are the calls of tmux."""
+    """A link without a recorder, because Slurm writes the log: only the calls of tmux remain."""
 
     def listen(self) -> None:
         self.fd, self.silent = os.pipe()
@@ -326,7 +326,7 @@ class BatchCommand(SlurmCommand):
         return any(os.path.exists(os.path.join(self.folder, name)) for name in names)
 
     def show(self) -> None:
-        """Into the window, what of the log is new."""
+        """Write what is new in the log into the window."""
         with suppress(OSError):  # the window was closed, or takes no more now
             log = os.open(os.path.join(self.folder, "output.log"), os.O_RDONLY | os.O_NOFOLLOW)
             try:
@@ -340,7 +340,7 @@ class BatchCommand(SlurmCommand):
                 os.close(log)
 
     def signal_all(self, number: int) -> None:
-        """Through Slurm; one that is queued, and what does not obey, is cancelled there."""
+        """Signal the job through Slurm; a queued job, or one that does not obey, is cancelled there."""
         if not self.begun:
             self.refresh()
         if number != signal.SIGKILL and self.begun:
@@ -357,7 +357,7 @@ class BatchCommand(SlurmCommand):
 
 
 class BatchRunner(SlurmRunner):
-    """When tmux ends, the job goes on; when a person closes its window, it ends like any other."""
+    """A runner whose job survives the end of tmux; if a person closes its window, it ends like any other."""
 
     left = False
 

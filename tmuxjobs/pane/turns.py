@@ -1,8 +1,9 @@
-"""How the queue is moved on, by any process that comes by: a job gets its turn, its window and its runner. Stdlib only.
+"""Moves the queue on, in any process of ours: a job gets its turn, its window and its runner. Stdlib only.
 
-A turn is `turn.json` in the job's folder, made under the lock of the state directory. Whoever opens the window holds a
-lock on that file until the runner has claimed the job, under the lock of the state directory too: where nobody holds it
-and nobody has claimed, the mover was killed, and the turn is given anew. So none is lost and none runs twice.
+A turn is `turn.json` in the job's folder, made under the lock of the state directory. The process that opens the window
+holds a lock on that file until the runner has claimed the job, also under the lock of the state directory. If the file
+is not locked and the job not claimed, that process was killed, and the turn is given again. So no job is lost, and none
+runs twice.
 """
 
 from __future__ import annotations
@@ -28,18 +29,18 @@ if TYPE_CHECKING:
 
 TMUX_S = 10.0
 CLAIM_S = 20.0
-"""For a runner to claim its job once its window is open."""
+"""Seconds for a runner to claim its job once its window is open."""
 MOVE_S = 60.0
-"""The most for a process that does nothing else."""
+"""Seconds after which a process that only moves the queue on is ended."""
 DEATHS = 5
-"""So many runners of one job may be killed before they claim it."""
+"""A job is ended as not started once this many of its runners were killed before they claimed it."""
 ROOM_BYTES = 16384
 
 
 def take(line: Line, wanted: str = "") -> list[tuple[dict[str, Any], int]]:
-    """Give turns to all that may start: (job, turn) of each; call it under the lock, after `skip_failed`.
+    """Give turns to all jobs that may start; returns (job, turn) of each. Call it under the lock, after `skip_failed`.
 
-    With `wanted` only that one gets its turn, if it is the first. A turn is a descriptor that is kept until the runner
+    With `wanted` only that job gets its turn, if it is the first. A turn is a descriptor, kept open until the runner
     has claimed the job.
     """
     turns = []
@@ -53,7 +54,7 @@ def take(line: Line, wanted: str = "") -> list[tuple[dict[str, Any], int]]:
 
 
 def give(state: str, job: dict[str, Any]) -> int:
-    """Its runner writes into room that is taken now: the disk may be full then. Raises OSError."""
+    """Give a job its turn, with disk space for its runner's records, as the disk may be full later; raises OSError."""
     folder = queue.folder_of(state, job["job_id"])
     marks = os.path.join(state, "open", processes.machine_id())
     os.makedirs(marks, mode=0o700, exist_ok=True)
@@ -68,7 +69,7 @@ def give(state: str, job: dict[str, Any]) -> int:
     with suppress(FileNotFoundError):
         os.unlink(f"{path}.new")
     fd = files.opened(f"{path}.new", os.O_RDWR | os.O_CREAT | os.O_EXCL)
-    fcntl.flock(fd, fcntl.LOCK_EX)  # before it has its name: nobody else can hold it up then
+    fcntl.flock(fd, fcntl.LOCK_EX)  # before it has its name, so that no other process can lock it first
     os.write(
         fd, dumps({"format": FORMAT, "boot": processes.boot_id(), "monotonic": time.monotonic(), **facts}).encode()
     )
@@ -77,7 +78,7 @@ def give(state: str, job: dict[str, Any]) -> int:
 
 
 def release(state: str, job_id: str, turn: int) -> None:
-    """Its window has been seen to, well or not."""
+    """Give up the turn, whether the job was started or not."""
     if queue.is_over(queue.folder_of(state, job_id)):
         queue.leave(state, job_id)
     os.close(turn)
@@ -85,10 +86,10 @@ def release(state: str, job_id: str, turn: int) -> None:
 
 
 def move(state: str, make_session: Callable[[str, str], None] | None = None) -> Line | None:
-    """Start all that may start, and end what never may: the line that is left, None where nothing waits.
+    """Start all jobs that may start, and end those that never may; returns the line that is left, None if empty.
 
-    `make_session` makes a session (socket, name) that is gone. Raises OSError, of which TimeoutError says that another
-    holds the lock. That is taken only where there is something to do.
+    `make_session` makes a session (socket, name) that is gone. Raises OSError; TimeoutError means that another process
+    holds the lock, which is taken only when there is something to do.
     """
     while queue.waiting(state):
         line = Line(state)
@@ -109,7 +110,7 @@ def move(state: str, make_session: Callable[[str, str], None] | None = None) -> 
 
 
 def announced(state: str, ended: Sequence[str]) -> None:
-    """Tell people of jobs that ended before their turn, as a runner does at its end; a process of its own does it."""
+    """Announce jobs that ended before their turn, as a runner does at its end, from a separate process."""
     job = queue.record(queue.folder_of(state, ended[-1]), "job.json", files.JOB) if ended else None
     if job is not None:
         argv = in_pane(job["python"], job["pane"], "announce")
@@ -117,7 +118,7 @@ def announced(state: str, ended: Sequence[str]) -> None:
 
 
 def announce_all(state: str, ended: Sequence[str]) -> None:
-    """That process: a hook for each, one after the other, and one notice and one bell for all."""
+    """In that process: one notice and one bell for all, then the hook of each, one after the other."""
     null = os.open(os.devnull, os.O_RDWR)
     if os.fork():
         os._exit(0)
@@ -164,7 +165,7 @@ class Start:
             self.open()
 
     def open(self) -> None:
-        """Along with its recorder: they start at the same time. Before a person has approved it nothing is recorded."""
+        """Open its window; its recorder starts at the same time, unless a person must first approve the job."""
         job, line = self.job, None
         if not job.get("ask_why"):
             fifo = os.path.join(self.folder, FIRST)
@@ -178,7 +179,7 @@ class Start:
         argv += new_window(job["session"], job["job_id"], root, runner, token, line)
         env = {name: value for name, value in os.environ.items() if name not in ("TMUX", "TMUX_PANE", IN_OURS)}
         said, error = processes.called(argv, env, bound_s=TMUX_S)
-        # What a person's hook says against it comes after the window is there.
+        # Errors of a person's hook come after the window is there.
         first = said.split("\n", 1)[0]
         self.pid = int(first) if first.isdecimal() else 0
         error = error or f"tmux did not answer within {TMUX_S:.0f} s"
@@ -202,7 +203,7 @@ class Start:
         release(self.state, self.job["job_id"], self.turn)
 
     def give_back(self) -> None:
-        """Call it under the lock."""
+        """Note why the turn came to nothing, or end the job after DEATHS; call it under the lock."""
         turn = queue.record(self.folder, "turn.json", files.TURN)
         if queue.is_over(self.folder) or turn is None:
             return
@@ -233,7 +234,7 @@ def cancel(state: str, job_id: str) -> bool:
 
 
 def change(state: str, job: dict[str, Any]) -> bool:
-    """Put that record in the place of the one of a job that waits; False when it has begun. Raises OSError."""
+    """Replace the record of a job that waits; False when it has begun. Raises OSError."""
     job_id = job["job_id"]
     folder = queue.folder_of(state, job_id)
     with queue.Locked(state):
@@ -250,7 +251,7 @@ def change(state: str, job: dict[str, Any]) -> bool:
 
 
 def change_group(state: str, name: str, changes: dict[str, Any]) -> None:
-    """What a person sets of a group; raises OSError."""
+    """Change what a person has set for a group; raises OSError."""
     with queue.Locked(state):
         found = groups(state)
         found[name] = {**found.get(name, {}), **changes}
@@ -258,15 +259,15 @@ def change_group(state: str, name: str, changes: dict[str, Any]) -> None:
 
 
 def places(state: str, job_ids: list[str], line: Line | None = None) -> dict[str, tuple[int, int, str]]:
-    """{id: place in the line, of how many, why it waits} of those of the jobs that wait; raises OSError."""
+    """{id: (place in the line, of how many, why it waits)} of those jobs that wait; raises OSError."""
     line = line or Line(state)
     found = line.places()
     return {job_id: (found[job_id][0], len(found), line.why(found[job_id][1])) for job_id in job_ids if job_id in found}
 
 
 def go_on(state: str) -> None:
-    """Let a process of its own move the queue on, while we do what else there is to do."""
-    with suppress(OSError):  # the machine is out of processes: who comes by next does it
+    """Move the queue on in a separate process, without waiting for it."""
+    with suppress(OSError):  # the machine is out of processes: the next of ours to check does it
         if not queue.names(state) or os.fork():
             return
         try:

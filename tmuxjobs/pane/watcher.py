@@ -1,6 +1,6 @@
-"""The process that looks whether a job is ready, in a fork of its runner; see `attempts.py`. Stdlib only.
+"""The process that checks whether a job is ready, a fork of its runner; see `attempts.py`. Stdlib only.
 
-It reads the log's new lines, who of the job's tree listens where, and whether a URL is answered.
+It reads the log's new lines, finds which process of the job listens on a port, requests a URL, or runs a command.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ if TYPE_CHECKING:
 TMUX_S = 5.0
 FIRST_S, GROWTH = 0.05, 1.5
 MOST_S = {"pattern": 0.5, "port": 0.5, "url": 2.0, "command": 5.0}
-"""Between two looks of a job that is not ready: the pause grows up to so much."""
+"""The longest pause (s) between checks of a job that is not ready: the pause grows up to it."""
 KEEP_S = {"port": 2.0, "url": 30.0, "command": 15.0}
-"""Between two looks of one that is: a server logs each request. What a log has said stays said."""
+"""Seconds between checks of a job that is ready: a server logs each request. A match in the log stays valid."""
 LATE_S = 5.0
-"""Between two looks of one that was not ready in its time."""
+"""Seconds between checks of a job that was not ready in time."""
 MISSES = 2
-"""So many looks in a row must fail before a job is not ready any more."""
+"""How many checks in a row must fail before a job is no longer ready."""
 COMMAND_S = 10.0
 PATTERN_S = 5.0
 """Of a pattern, for the lines of one look."""
 READ_BYTES = 1 << 20
 LINE_BYTES = 1 << 16
 STANDS_S = 0.5
-"""A line without an end counts after standing there for so long."""
+"""Seconds after which an unfinished line counts as a line."""
 ESCAPES = re.compile(
     r"\x1b[\]PX^_].*?(?:\x07|\x1b\\)|\x1b\[[0-?]*[ -/]*[@-~]|\x1b[ -/]*[0-~]|[\x00-\x07\x0b\x0c\x0e-\x1a\x7f]"
 )
 
 
 class Watcher:
-    """The process that looks. Its stdin has the runner's orders; its stdout tells of a pattern that took too long."""
+    """The process that checks: stdin has the runner's orders, stdout reports a pattern that took too long."""
 
     def __init__(
         self, folder: str, job: dict[str, Any], env: dict[bytes, bytes], link: RecorderLink, runner: int
@@ -69,7 +69,7 @@ class Watcher:
         self.said: tuple[bool, bool, str] | None = None
 
     def run(self) -> None:
-        """Until the runner ends."""
+        """Check until the runner ends."""
         while self.take_orders(self.patience()):
             if self.watches:
                 self.look()
@@ -84,7 +84,7 @@ class Watcher:
         return max(0.0, min(self.pause_s, self.deadline - time.monotonic()))
 
     def take_orders(self, bound_s: float | None) -> bool:
-        """Wait so long for orders and follow them; False once the runner has ended."""
+        """Wait up to `bound_s` seconds for orders and follow them; False once the runner has ended."""
         poll = select.poll()
         poll.register(0, select.POLLIN)
         if not poll.poll(None if bound_s is None else bound_s * 1000):
@@ -138,7 +138,7 @@ class Watcher:
             return
         try:
             write(self.folder, ready=self.ready, failed=self.failed, why=why, attempt=self.attempt)
-        except OSError:  # a full disk: it is said at the next look
+        except OSError:  # a full disk: it is written at the next check
             return
         is_news = self.said is None or said[:2] != self.said[:2]
         self.said = said
@@ -146,11 +146,11 @@ class Watcher:
         with contextlib.suppress(Refused, OSError):  # the window was closed
             self.link.tmux(["set-option", "-w", "-t", self.link.pane, "@tmuxjobs_ready", words], bound_s=TMUX_S)
         if is_news and (self.ready or self.failed):
-            with contextlib.suppress(OSError, files.Odd):  # whoever comes by next moves them on
+            with contextlib.suppress(OSError, files.Odd):  # the next process of ours to check the queue does it
                 turns.move(os.path.dirname(os.path.dirname(self.folder)))  # those that come after this job
 
     def why_not(self) -> str | None:
-        """Empty when the job is ready now, None when an order came first."""
+        """Why the job is not ready; empty when it is, None when an order came first."""
         if self.kind == "port":
             port = int(self.what)
             return "" if any(listeners(self.runner, port).values()) else f"it does not listen on port {port}"
@@ -162,7 +162,7 @@ class Watcher:
         lines = [line for log in self.logs for line in log.more()]
         if lines:
             self.pause_s = FIRST_S
-            import faulthandler  # its clock runs on while `re` holds the interpreter
+            import faulthandler  # its timer runs on while `re` holds the interpreter
 
             faulthandler.dump_traceback_later(PATTERN_S, exit=True, file=1)
             found = any(re.search(self.what, line) for line in lines)
@@ -172,7 +172,7 @@ class Watcher:
         return "nothing that it printed matches"
 
     def why_refused(self) -> str | None:
-        """Run the command in the job's folder and environment, for COMMAND_S at the most or until the runner ends."""
+        """Run the command in the job's folder and environment, for up to COMMAND_S or until an order comes."""
         pid = os.fork()
         if pid == 0:
             try:
@@ -208,7 +208,7 @@ class Watcher:
 
 
 class Lines:
-    """The settled lines of a log from a place on, without escapes and as they were last drawn."""
+    """The settled lines of a log from an offset on, without escapes and as they were last drawn."""
 
     def __init__(self, path: str, at: int) -> None:
         self.path = path
@@ -219,7 +219,7 @@ class Lines:
     def more(self) -> list[str]:
         data = b""
         with contextlib.suppress(OSError, files.Odd):
-            raw = os.path.splitext(self.path)[0] + ".raw"  # as `log.py` has it
+            raw = os.path.splitext(self.path)[0] + ".raw"  # as in `log.py`
             fd = files.opened(raw if os.path.lexists(raw) else self.path)
             try:
                 data = os.pread(fd, READ_BYTES, self.at)
@@ -249,16 +249,16 @@ LISTEN = b"0A"
 REQUEST_S = 5.0
 ADDRESSES_MAX = 4
 ANYONE = ("0.0.0.0", "::")
-"""The second takes in IPv4 too."""
+"""The second includes IPv4."""
 
 
 def listeners(runner: int, port: int) -> dict[str, bool]:
-    """{address: whether a process below that runner listens there} of all that listen on the port."""
+    """{address: whether a descendant of the runner listens there} of all addresses with a listener on the port."""
     return _of_kernel(runner, port) if processes.LINUX else _of_lsof(runner, port)
 
 
 def _of_kernel(runner: int, port: int) -> dict[str, bool]:
-    """From proc_net_tcp(5): a cheap look, and a dear one at each process of the tree only where somebody listens."""
+    """From proc_net_tcp(5), which is cheap; each process of the tree is read only if something listens."""
     found: dict[str, list[str]] = {}
     for name in ("tcp", "tcp6"):
         with contextlib.suppress(OSError), open(f"/proc/{runner}/net/{name}", "rb") as file:
@@ -274,7 +274,7 @@ def _of_kernel(runner: int, port: int) -> dict[str, bool]:
 
 
 def _address(text: bytes) -> str:
-    """As text; the kernel writes words of four bytes in the order of the machine."""
+    """The address as text; the kernel writes words of four bytes in the machine's byte order."""
     import socket  # takes 3 ms
 
     data = bytes.fromhex(text.decode())
@@ -316,9 +316,9 @@ def _open(pid: int) -> list[str]:
 
 
 def why_no_answer(runner: int, url: str) -> str:
-    """Empty when a process below that runner answers at the URL, with a status below 500; redirects are not followed.
+    """Empty when a descendant of the runner answers at the URL with a status below 500, else why not.
 
-    At an address of another machine nobody can tell whose process answers.
+    Redirects are not followed. At an address of another machine any answer counts: its process cannot be known.
     """
     import socket
     from urllib.parse import urlsplit
@@ -329,7 +329,7 @@ def why_no_answer(runner: int, url: str) -> str:
     try:
         known = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        return f"nobody knows the host of {url}"
+        return f"the host of {url} is not known"
     there = listeners(runner, port)
     for address in list(dict.fromkeys(str(one[4][0]) for one in known))[:ADDRESSES_MAX]:
         names = (address, "::" if ":" in address else ANYONE[0], "::")
@@ -349,7 +349,7 @@ def why_no_answer(runner: int, url: str) -> str:
 
 
 def _is_here(address: str) -> bool:
-    """Whether it is an address of this machine: only such a one can be bound."""
+    """Whether the address is this machine's: only such an address can be bound."""
     import socket
 
     with contextlib.suppress(OSError):
@@ -369,7 +369,7 @@ def _status(scheme: str, host: str, address: str, port: int, path: str) -> int |
         if scheme == "https":
             import ssl
 
-            # A local server signs its own certificate, and nothing of the answer is used.
+            # A local server signs its own certificate, and the answer itself is not used.
             context = ssl._create_unverified_context()
             connection.sock = context.wrap_socket(connection.sock, server_hostname=host)
         connection.request("GET", path)

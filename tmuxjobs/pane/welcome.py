@@ -1,8 +1,8 @@
-"""The welcome page: what this session is, its jobs, and the keys to go about.
+"""The welcome page: what this session is, its jobs, and the keys.
 
-It looks at the job folders when the kernel reports a change, and every TICK_S while a job runs, and writes only what
-changed. It moves the queue on, and notices who waits for input when no server does; nothing here is asked for the truth
-about a job.
+It reads the job folders when the kernel reports a change, and every TICK_S while a job runs, and redraws only after a
+change. It moves the queue on, and notices which jobs wait for input when no server does; no other part relies on what
+it finds.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from tmuxjobs.visible import visible
 
 TICK_S = 2.0
 BREATH_S = 0.25
-"""Between two looks though more changes are reported."""
+"""The least time (s) between two refreshes, even when more changes are reported."""
 PLACE_CHARS = 24
-"""Of the end of a project's path, which stands in each row where there is more than one project."""
+"""How much of the end of a project's path each row shows, when there is more than one project."""
 RING = "\a"
 """Ctrl-G, sent to this pane to ring the bell for a notice. See `Tmux.mark_prompts`."""
 SHOWN = "\f"
@@ -35,14 +35,14 @@ TOP = "\x14"
 
 
 COMING = {"session-window-changed": "C-l", "client-attached": "C-t", "client-session-changed": "C-t"}
-"""{hook of our session: the key by which this page hears of it}."""
+"""{hook of our session: the key that reports it to this page}."""
 
 
 KEYS = {
     "↑↓": ("choose", "choose a job; so do k and j, PageUp and PageDown, Home and End"),
     "Enter": ("go to it", "go to its window, where you can look, scroll and type"),
     "h": ("hold", "keep the agent from typing into it or ending it; again: release it"),
-    "r": ("run again", "run the command of a job that has ended again"),
+    "r": ("run again", "run the command of an ended job again"),
     "x": ("end", "end it with all that it started, after a question; or close its window"),
     "q": ("leave", "leave; the jobs keep running"),
     "?": ("help", "this; any key goes back"),
@@ -102,13 +102,13 @@ class Welcome:
                 self.act(key)
 
     def pause(self, *, watched: bool) -> float | None:
-        """Seconds until the next look when nothing is reported; None where that is not to be waited for."""
+        """Seconds until the next refresh when nothing is reported; None when only a report can bring news."""
         lives = not watched or any(job.state in OPEN and job.state != "queued" for job in self.jobs)
         pause_s = min(TICK_S if lives else math.inf, self.line.look_s if self.line is not None else math.inf)
         return pause_s if pause_s < math.inf else None
 
     def move_on(self) -> None:
-        """Start jobs whose turn has come, by the clock too, and of which no one else has heard; tell how many wait."""
+        """Start jobs whose turn has come, even if only by the clock or unnoticed by others; show how many wait."""
         with contextlib.suppress(OSError, files.Odd):
             self.line = turns.move(self.place.state_dir)
         self.places = self.line.places() if self.line is not None else {}
@@ -119,7 +119,7 @@ class Welcome:
             self.place.tmux("set-option", "-t", session, "@tmuxjobs_queued", str(waiting or ""))
 
     def mark_lost(self) -> None:
-        """An adopted window outlives who watched over it, and then goes on saying that its job runs."""
+        """Mark lost adopted jobs: the window outlives its adopter, and would still say that its job runs."""
         for job in self.jobs:
             if not job.is_adopted or job.state != "lost" or job.is_marked_lost:
                 continue
@@ -129,7 +129,7 @@ class Welcome:
                     self.place.tmux("set-option", "-w", "-t", job.run["pane"], "@tmuxjobs_state", "lost")
 
     def own_keys(self) -> str:
-        """The person's own keys for going about, from tmux; shown in the status line too."""
+        """The person's own keys for moving about, from tmux; shown in the status line too."""
         prefix = self.place.tmux("show-options", "-A", "-v", "-t", f"={self.place.session}:", "prefix")[0]
         found: dict[str, str] = {}
         for line in self.place.tmux("list-keys", "-T", "prefix")[0].splitlines():
@@ -149,25 +149,25 @@ class Welcome:
         text = "  ".join(f"{key} {what}" for key, what in keys)
         short = "  ".join(f"{key} {what}" for key, what in keys if what in ("jobs", "leave"))
         hold = next((f"{key} h" for key, what in keys if what == "jobs"), "")
-        # Drawn by tmux as a format: no key may be taken for one.
+        # tmux draws it as a format: a `#` in a key must not begin one.
         shown = (("", text), ("_short", short), ("_hold", hold))
         marks = [(f"@tmuxjobs_keys{kind}", of.replace("#", "##")) for kind, of in shown]
         for name, value in marks:
             self.place.tmux("set-option", "-t", f"={self.place.session}:", name, value)
-        # As of the jobs' windows: a person's own watch over output would tell every time this page is drawn anew.
+        # As for the jobs' windows: a person's own watch over output would report each time this page is redrawn.
         self.place.tmux("set-option", "-w", "-t", self.place.pane, "monitor-activity", "off")
         self.ask_for_notices()
         return text
 
     def ask_for_notices(self) -> None:
-        """Have a key pressed here when somebody comes, by a hook of our session, unless there is a hook for all."""
+        """Set hooks of our session that press a key here when somebody comes, unless there is a global hook."""
         for hook, key in COMING.items():
             if self.place.tmux("show-hooks", "-g", hook)[0] in ("", hook):
                 here = f"if-shell -F '#{{==:#{{pane_id}},{self.place.pane}}}' 'send-keys -t {self.place.pane} {key}'"
                 self.place.tmux("set-hook", "-t", f"={self.place.session}:", hook, here)
 
     def choose_last(self) -> None:
-        """The job whose window the person has come from: its keys are the next they press."""
+        """Choose the job whose window the person has come from: the next keys are for that job."""
         windows = ("list-windows", "-t", f"={self.place.session}:", "-f", "#{window_last_flag}")
         root, _, last = self.place.tmux(*windows, "-F", "#{@tmuxjobs_root} #{@tmuxjobs_job}")[0].rpartition(" ")
         if last and root in ("", mark_of(self.place.state_dir)):
@@ -275,7 +275,7 @@ class Welcome:
         if key in ("\r", "\n"):
             self.said = self.place.show(job.job_id)
         elif key == "r":
-            self.said = self.place.run_again(job.job_id) if job.state not in OPEN else f"It {job.summary()}."
+            self.said = self.place.run_again(job.job_id) if job.state not in OPEN else f"{job.job_id}: {job.summary()}"
         elif key == "h":
             said, error = self.place.command("hold", "--toggle", job.job_id)
             self.said = without_name(error) or said

@@ -1,4 +1,4 @@
-"""What our own processes in a window share: the terminal, calls of tmux and of tmuxjobs; and the finished window."""
+"""What our processes in windows share (the terminal, calls of tmux and of tmuxjobs), and the finished window."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 ALONE_S = 0.05
-NONE = "this machine has no tmuxjobs of its own: do it by `tmuxjobs` on the one that started the job"
+NONE = "tmuxjobs is not installed on this machine: use it on the one that started the job"
 AGENT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "far", "__main__.py")
-"""Where no tmuxjobs is installed it was sent along, and can start a job."""
+"""Sent along to machines where tmuxjobs is not installed; it can start a job there."""
 GONE = "tmuxjobs was moved or removed: install it, run `tmuxjobs list`, press again"
 UP, DOWN = ("\x1b[A", "\x1bOA", "k"), ("\x1b[B", "\x1bOB", "j")
 
@@ -52,7 +52,7 @@ class Terminal:
         return columns, lines
 
     def keys(self, bound_s: float | None) -> list[str]:
-        """The next keys; none for a new size, by `wake`, or when the bound has passed; exits with the terminal."""
+        """The next keys; none after a resize, after `wake`, or once the bound has passed; exits with the terminal."""
         poll = select.poll()
         poll.register(0, select.POLLIN)
         poll.register(self.wakeup, select.POLLIN)
@@ -64,9 +64,9 @@ class Terminal:
         return split_keys(self.read()) if 0 in events else []
 
     def key_alone(self) -> str:
-        """The next key, empty for a new size and for more than one at once.
+        """The next key; empty after a resize, and for several keys at once.
 
-        What comes with more behind it was typed or pasted for a program that has ended, as `interact` does.
+        Several at once were typed or pasted for a program that has ended, as `interact` does.
         """
         keys = self.keys(None)
         more = select.poll()
@@ -122,9 +122,9 @@ class Place:
         return called([self.binary, "-u", "-S", self.socket, *arguments])
 
     def command(self, *arguments: str, kind: str = "command") -> tuple[str, str]:
-        """What `tmuxjobs ARGUMENTS` says over these very jobs, or another program of the installed package.
+        """(stdout, stderr) of `tmuxjobs ARGUMENTS` for these jobs, or of another program of the installed package.
 
-        It is the installation that was used last: ours may have been upgraded, moved or removed since.
+        It runs the installation that was used last: ours may have been upgraded, moved or removed since.
         """
         installed = read_record(os.path.join(self.state_dir, "pane"), "installed.json", files.INSTALLED)
         if installed is None:
@@ -137,7 +137,7 @@ class Place:
         return called([*installed[kind], *arguments], {**env, **ours})
 
     def pane_of(self, job_id: str) -> tuple[str, str]:
-        """The job's pane, empty when there is none; and then why."""
+        """(the job's pane, ""), or ("", why there is none)."""
         facts = "#{@tmuxjobs_job} #{@tmuxjobs_root} #{pane_id}"
         listed, error = self.tmux("list-panes", "-s", "-t", f"={self.session}:", "-F", facts)
         for line in listed.splitlines():
@@ -147,18 +147,18 @@ class Place:
         return "", error or f"its window is closed: `tmuxjobs output {job_id}` shows what it printed"
 
     def show(self, job_id: str) -> str:
-        """Bring the job's window to the front; what is in the way, if anything."""
+        """Bring the job's window to the front; returns what prevents it, if anything."""
         pane, why = self.pane_of(job_id)
         return self.tmux("select-window", "-t", pane)[1] if pane else why
 
     def close(self, job_id: str) -> str:
-        """Close the window of a job that has ended; what is in the way, if anything."""
+        """Close the window of a job that has ended; returns what prevents it, if anything."""
         pane, why = self.pane_of(job_id)
         over = "#{||:#{pane_dead},#{!=:#{@tmuxjobs_end},}}"
         return self.tmux("if-shell", "-F", "-t", pane, over, f"kill-pane -t {pane}")[1] if pane else why
 
     def leave(self) -> str:
-        """Let the person go who pressed a key here last: back to where they came from, or off tmux."""
+        """Send the person who last pressed a key here back to the session they came from, or detach them."""
         facts = "#{client_activity}\t#{pane_id}\t#{client_last_session}\t#{client_name}"
         listed, error = self.tmux("list-clients", "-t", f"={self.session}:", "-F", facts)
         clients = sorted(line.split("\t", 3) for line in listed.splitlines())
@@ -171,7 +171,7 @@ class Place:
         return self.tmux("detach-client", "-t", name)[1]
 
     def run_again(self, job_id: str) -> str:
-        """Start it anew and show the new window; what is in the way, if anything."""
+        """Start the job again and show the new window; returns what prevents it, if anything."""
         started, error = self.command("restart", "--json", job_id)
         if error == NONE and os.path.exists(AGENT):
             started, error = called([sys.executable, "-I", "-S", "-X", "utf8", AGENT, "again", job_id])
@@ -188,7 +188,7 @@ def without_name(error: str) -> str:
 
 
 def read_record(folder: str, name: str, shape: files.Shape) -> dict[str, Any] | None:
-    """The record, None when there is none; `list` names a damaged one, which hides no other here."""
+    """The record, None when there is none or it is damaged; `list` names a damaged one."""
     try:
         return files.record(os.path.join(folder, name), shape)
     except (OSError, files.Odd):
@@ -208,7 +208,7 @@ def ended(folder: str) -> None:
     place = Place(tmux=job["tmux"], session=job.get("session") or "mcp-jobs", state_dir=state_dir)
     terminal = Terminal()
     with suppress(OSError, files.Odd):
-        # Of an adopted window: its own process had the terminal, and tmux has closed that.
+        # For an adopted window: its own process had the terminal, and tmux has closed that.
         screen = files.read(os.path.join(folder, "screen"))
         os.unlink(os.path.join(folder, "screen"))
         write(screen.decode(errors="replace"))

@@ -23,13 +23,13 @@ T = TypeVar("T")
 MARKER = "tmuxjobs.json"
 """Says that a state directory is one, and in which format."""
 REMOVED = "removed.json"
-"""A job's record once its removal has begun: it is not a job any more, and what is beside it is ours."""
+"""A job's record once its removal has begun: it is no longer a job, and what is beside it is ours."""
 HELD = "held"
-"""The file in the folder of a job that a person holds, or has held; whether it still is, its window says."""
+"""The file in the folder of a job that a person holds, or has held; its window tells whether it still is held."""
 ASIDE = re.compile(r"\.(?:new|removed)-(.+)")
-"""A job's folder before it is complete, and when nothing is left in it."""
+"""The name of a job's folder before it is complete, and once nothing is left in it."""
 BESIDE = r"(\.\d+\.[0-9a-f]{8})?"
-"""What the name of a file ends in until it is whole and gets its own."""
+"""What the name of a file ends in until it is complete and gets its own name."""
 IN_ROOT = re.compile(
     rf"lock|moved|http-token\.new|history(\.1)?|(journal|sequence|indexed|salt|callers|starts|groups\.json|http-token|{re.escape(MARKER)}){BESIDE}",
     re.ASCII,
@@ -40,7 +40,7 @@ IN_JOB = re.compile(
     r"|(output|stderr)\.(log|gaps|raw|new|first\.log)|typed\.jsonl|screen|told|held|recorder(\.first)?|batch\.sh|code(\.new)?",
     re.ASCII,
 )
-"""Names of all files that we make, beside `jobs/` and in a job's folder. All are regular, but for FIFOS."""
+"""Names of all files that we make, beside `jobs/` and in a job's folder; all are regular, except FIFOS."""
 FIFOS = ("recorder", FIRST)
 BUG = re.compile(r"bug-\d+(-[0-9a-f]{6})?\.txt", re.ASCII)
 """A traceback, which `bugs.py` writes beside `jobs/` for a person, who removes it."""
@@ -54,9 +54,9 @@ IN_RUN = re.compile(rf"({'|'.join(map(re.escape, TRANSIENT))}){BESIDE}|job\.json
 
 
 class Unchanged(Generic[T]):
-    """What was read from files, for as long as their names lead to the same ones and these do not change.
+    """What was read from files, as long as their names lead to the same, unchanged files.
 
-    A file that has not changed for `settled_s` cannot change again within the same tick of the clock of its times.
+    If a file has not changed for `settled_s`, its next change gives it another timestamp.
     """
 
     def __init__(self, most: int, *, settled_s: float = 0.1) -> None:
@@ -65,7 +65,7 @@ class Unchanged(Generic[T]):
         self._known: dict[str, tuple[tuple[int, ...], T]] = {}
 
     def get(self, path: str, load: Callable[[], T | None]) -> T | None:
-        """As `load` gives it, which is called only when the file is not known; None when there is none."""
+        """What `load` returns, called only for a file that is new or has changed; None when there is no file."""
         try:
             facts = os.lstat(path)
         except FileNotFoundError:
@@ -153,7 +153,7 @@ def is_newer(data: bytes) -> bool:
 
 
 def is_own_folder(path: str | Path) -> bool:
-    """A link in its place would lead out of the state directory."""
+    """Whether it is a folder of ours, and not a link, which would lead out of the state directory."""
     try:
         facts = os.lstat(path)
     except OSError as error:
@@ -197,7 +197,7 @@ def _proof(folder: Path) -> str | None:
 def discard(root: Path, path: Path) -> None:
     """Remove a file or a job's folder, as far as they are ours; what cannot be removed now stays for later.
 
-    Killed at any point, what is left is seen by `Store.half_made`.
+    If we are killed at any point, `Store.half_made` finds what is left.
     """
     if not is_own_folder(path):
         if is_ours(root, path):
@@ -206,14 +206,14 @@ def discard(root: Path, path: Path) -> None:
     proof = _proof(path)
     with contextlib.suppress(OSError):
         if proof in ("exit.json", "job.json"):
-            # An exit record alone holds all facts of a job. With this one's new name it is not a job any more.
+            # An exit record alone holds all facts of a job. With this record's new name it is no longer a job.
             if proof == "exit.json" and is_ours(root, path / "job.json"):
                 unlink(path / "job.json")
             os.rename(path / proof, path / REMOVED)
         others = [inside for inside in path.iterdir() if inside.name != REMOVED]
         left = [inside for inside in others if not (is_ours(root, inside) and unlink(inside))]
         if not left and not ASIDE.fullmatch(path.name):
-            # Without its record nothing but its name says that an empty folder is ours.
+            # Without its record only its name says that an empty folder is ours.
             path = path.rename(path.with_name(f".removed-{path.name}"))
         if is_ours(root, path / REMOVED) and not any(is_ours(root, one) for one in left):
             unlink(path / REMOVED)
@@ -262,18 +262,18 @@ def is_state_directory(root: Path) -> bool:
 
 
 def lay_marker(root: Path, is_half_made: Callable[[Path], bool]) -> None:
-    """Lay down the marker in an empty folder, or in one of 0.1.0, which had none; raises StateError for any other.
+    """Write the marker into an empty folder, or into one of 0.1.0, which had none; raises StateError for any other.
 
     `is_half_made` says whether a folder is what a killed tmuxjobs leaves of a job.
     """
     names = os.listdir(root)
-    # Another process may be about to do the same, or have been killed at it.
+    # Another process may be doing the same, or have been killed while it did.
     begun = all(name.startswith(f"{MARKER}.") and is_ours(root, root / name) for name in names)
     if begun or _is_older(root, is_half_made):
         fields = {"tmuxjobs": "state directory", "format": FORMAT}
-        # To the disk: after a power cut an empty marker would refuse all jobs.
+        # Synced to the disk: with an empty marker after a power cut, all jobs would be refused.
         replace(root, root / MARKER, json.dumps(fields).encode() + b"\n", sync=True)
-    elif not is_state_directory(root):  # another has made it since the first look
+    elif not is_state_directory(root):  # another process has made it since the first check
         raise StateError(
             f"'{root}' holds files and is not a state directory of tmuxjobs; nothing was changed there. Set "
             "TMUXJOBS_STATE_DIR to a new or an empty folder."

@@ -1,11 +1,11 @@
-"""Ids and numbers of jobs, and which jobs have not ended, without a look at those that have.
+"""Ids and numbers of jobs, and which jobs have not ended, without reading those that have.
 
 An id is a short name and a suffix that is never given twice: it encodes the job's number, with a salt.
 
 `open/MACHINE/JOB` is an empty file for each job without an exit record, in a folder for each machine that uses the
-state directory. A mark is made before its job's folder gets its name and goes when an exit record has been seen, so
-there may be one too many, and never one too few. `indexed` holds the number of the last job that was marked: when
-`sequence` has another one, an older tmuxjobs has started jobs here, and the marks are not to be relied on.
+state directory. A mark is made before its job's folder gets its name and removed once an exit record has been seen, so
+there may be one too many, but never one too few. `indexed` holds the number of the last job that was marked: if
+`sequence` has another one, an older tmuxjobs has started jobs here, and the marks are not reliable.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def number_of(suffix: str, salt: int = 0) -> int:
 
 
 def _rounds(salt: int, length: int) -> tuple[int, int, int, int]:
-    """What is added in two rounds; by how much is shifted between, half the bits so that it undoes itself; the bits."""
+    """What two rounds add, the shift between them (half the bits, so it undoes itself), and the mask of the bits."""
     return (salt & 0xFFFFFFFF) or 0x5BD1, salt >> 32, (5 * length + 1) // 2, 32**length - 1
 
 
@@ -89,7 +89,7 @@ SALT = re.compile(rb"([0-9a-f]{16}) ([0-9]{1,15})\n")
 
 
 class Index:
-    """The index of one state directory. Call what writes under the lock."""
+    """The index of one state directory; hold the lock for methods that write."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -119,17 +119,17 @@ class Index:
         return int(text)
 
     def suffix(self, number: int) -> str:
-        """What the id of that job ends in."""
+        """The suffix of the id of the job with that number."""
         salt, first = self._salted() or (0, number + 1)
         return suffix(number, salt if number >= first else 0)
 
     def newest(self, job_ids: Iterable[str]) -> list[str]:
-        """The same ids, the newest first, by their numbers; last what is not an id that we gave."""
+        """The same ids, the newest first, by their numbers; ids that we did not give come last."""
         salt, first = self._salted() or (0, 1)
         return sorted(job_ids, key=lambda job_id: _number(job_id, salt, first), reverse=True)
 
     def forget_salt(self) -> None:
-        """Read the salt anew: another process has written it."""
+        """Read the salt again at its next use: another process has written it."""
         self._salt = None
 
     def _salted(self) -> tuple[int, int] | None:
@@ -176,7 +176,7 @@ class Index:
             raise disk.unusable(self.root, error) from None
 
     def unmark(self, job_id: str) -> None:
-        """Remove the mark of a job that has an exit record, or is none any more."""
+        """Remove the mark of a job that has an exit record, or no longer exists."""
         for folder in self.folders():
             with contextlib.suppress(OSError):
                 os.unlink(os.path.join(folder, job_id))
@@ -191,7 +191,7 @@ class Index:
         return list(dict.fromkeys(found))
 
     def is_elsewhere(self, job_id: str) -> bool:
-        """Whether another machine makes that job, runs it or was killed over it."""
+        """Whether another machine makes or runs that job, or was interrupted while it did."""
         theirs = [folder for folder in self.folders() if os.path.basename(folder) != processes.machine_id()]
         return any(disk.is_there(folder, job_id) for folder in theirs)
 

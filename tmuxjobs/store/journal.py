@@ -2,12 +2,12 @@
 
 Bounded files of lines, read by pydantic: the index, which runs on other hosts too, is elsewhere.
 
-The journal is numbered, and never rewritten but as a whole. Whoever looks writes down the ends there are, from the
-jobs' own records: no end is lost with the one who saw it first. The history is only ever appended to.
+The journal is numbered, and is rewritten only as a whole. Every process that checks jobs writes down the ends that it
+finds in their own records: no end is lost with the process that saw it first. The history is only ever appended to.
 
-What we typed is kept so that whoever looks for a pattern does not take the echo for output: `typed.jsonl` in the job's
-folder says where the log stood and, for each line, its length and a salted hash. They are enough to know an echo, and
-what was typed cannot be read there. What is hidden as it is typed is not in it at all.
+What we typed is noted so that a search for a pattern does not take the echo for output: `typed.jsonl` in the job's
+folder says where the log stood and, for each line, its length and a salted hash. They are enough to recognize an echo,
+but what was typed cannot be read there. What is hidden as it is typed is not in it at all.
 """
 
 import contextlib
@@ -30,14 +30,14 @@ from tmuxjobs.store import disk
 
 JOURNAL_BYTES = 1 << 18
 HISTORY_BYTES = 1 << 20
-"""Beyond it the file becomes the older one of the two; that is about 4,000 calls."""
+"""Beyond this size the file becomes the older of the two: after about 4,000 calls."""
 READ_BYTES = 1 << 24
-"""More than any of ours; what is larger is something else."""
+"""More than any file of ours has: a larger one is something else."""
 TAIL_BYTES = 4096
 KEPT = 500
-"""How many of the newest entries stay when the file is made small again, beside the starts of jobs that run."""
+"""How many of the newest entries stay when the file is shrunk, besides the starts of running jobs."""
 CALLERS = 100_000
-"""So many jobs' callers are kept in memory, each caller once: about 15 MB."""
+"""How many jobs' callers are kept in memory, each caller once: about 15 MB."""
 SPARE = 1000
 
 
@@ -50,7 +50,7 @@ def queued(root: Path) -> set[str]:
 
 
 class Journal:
-    """The file; what was read is not read again. Writers hold the store's lock."""
+    """The journal's file; what was read is not read again, and writers hold the store's lock."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -80,7 +80,7 @@ class Journal:
             if inode != facts.st_ino or facts.st_size < size:
                 size, entries = 0, ()
             file.seek(size)
-            # A line in the making is read when it is whole.
+            # A line that is being written is read once it is complete.
             data = file.read()
             whole = data[: data.rfind(b"\n") + 1]
             if whole:
@@ -89,7 +89,7 @@ class Journal:
         return entries
 
     def open_jobs(self) -> dict[str, bool]:
-        """{started or queued, and not ended: whether it has not started}."""
+        """{id of a job that was started or queued, and has not ended: whether it has not started}."""
         entries = self.read()
         if entries is self._open[0]:
             return self._open[1]
@@ -103,7 +103,7 @@ class Journal:
         return found
 
     def last(self) -> int:
-        """The number of the newest entry; all of the file is read only when its end does not tell it."""
+        """The number of the newest entry; the whole file is read only if its end does not show that."""
         if not self._read[2]:
             with contextlib.suppress(OSError, Odd), open(files.opened(self.path), "rb") as file:
                 file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
@@ -114,7 +114,7 @@ class Journal:
         return entries[-1].n if entries else 0
 
     def append(self, entries: Sequence[Entry]) -> None:
-        """Number and write them; call it under the lock. Their own numbers do not count."""
+        """Number the entries, whatever numbers they have, and write them; call it under the lock."""
         number = self.last()
         numbered = [entry.model_copy(update={"n": number + at}) for at, entry in enumerate(entries, 1)]
         data = b"".join(entry.model_dump_json(exclude_none=True).encode() + b"\n" for entry in numbered)
@@ -158,7 +158,7 @@ def _entry(line: bytes) -> Entry | None:
 
 
 class History:
-    """`history`, and the older half in `history.1`. A line is one write: the processes in the panes append too."""
+    """`history`, and the older half in `history.1`; a line is one write, as processes in the panes append too."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -168,7 +168,7 @@ class History:
         """Write one line; raises StateError."""
         try:
             if self.path.exists() and self.path.lstat().st_size > HISTORY_BYTES:
-                # Two that do this at once: the second finds a small file, or moves nothing.
+                # If two processes do this at once, the second finds a small file, or moves nothing.
                 with contextlib.suppress(FileNotFoundError):
                     os.replace(self.path, self.older)
             files.append(str(self.path), deed.model_dump(mode="json", exclude_defaults=True))
@@ -203,7 +203,7 @@ SALT_BYTES = 16
 
 @dataclass(frozen=True)
 class Typed:
-    """A line that was typed: its echo begins at or before offset `at` of the log, behind a prompt or not."""
+    """A line that was typed: its echo begins at or before offset `at` of the log, after a prompt or not."""
 
     at: int
     length: int
@@ -222,7 +222,7 @@ def note_typed(folder: Path, at: int, text: str) -> None:
     for line in filter(None, text[:LINE_BYTES].split("\n")):
         if wanted := line.rstrip():
             lines.append([at, len(wanted), _digest(wanted, salt)])
-        # Each line is echoed with its end, and behind a prompt of its own at the most.
+        # Each line is echoed with its line end, and after at most a prompt of its own.
         at += 2 * len(line.encode(errors="replace")) + 2
     path = folder / "typed.jsonl"
     record = json.dumps({"salt": salt.hex(), "typed": lines}).encode() + b"\n"
@@ -256,7 +256,7 @@ def is_echo(folder: Path, start: int, line: str) -> bool:
     shown = line.strip("…").rstrip()
     is_cut = shown != line.rstrip()
     for one in typed(folder):
-        # The end of the line is behind the place where the log stood: what was printed earlier is not an echo.
+        # The line ends after the place where the log stood: what was printed earlier is not an echo.
         if start <= one.at <= start + 4 * len(line.encode()) + 256 and (
             one.is_end_of(shown) or (is_cut and one.length >= len(shown))
         ):

@@ -1,7 +1,7 @@
 """One folder per job: its records, ids, the lock, removal. Knows files, not tmux and not processes.
 
-Files are opened without following links and only when regular; folders are 0700, files 0600. What is removed or changed
-here has a name and a kind that we make, in a state directory that says by its marker that it is one.
+Files are opened without following links and only when regular; folders are 0700, files 0600. Only files of a name and a
+kind that we make are removed or changed, and only in a state directory that has its marker.
 """
 
 import contextlib
@@ -34,14 +34,14 @@ from tmuxjobs.system import processes
 ROOM_BYTES = 16384
 LOCK_S = 10.0
 MAKING_S = 60.0
-"""A file that was begun this long ago and has not got its name never will: seconds."""
+"""Seconds after which a file that has not got its final name never will."""
 CACHED = 1000
 """Records of ended jobs that are kept in memory: about 5 MB."""
 M = TypeVar("M", bound=Model)
 
 
 class Store:
-    """The state directory. Only records are cached, of jobs that have ended and of files that are as they were read."""
+    """The state directory; only records are cached, of jobs that have ended and of files that have not changed."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -54,9 +54,9 @@ class Store:
         self._listing: disk.Unchanged[list[str]] = disk.Unchanged(1)
 
     def prepare(self) -> None:
-        """Make the folders, private. Raises StateError, and then nothing was changed.
+        """Make the folders, private; raises StateError, and then nothing was changed.
 
-        That is when they cannot be made, and when the folder belongs to another user or holds files of someone else.
+        It does so if they cannot be made, or if the folder is another user's or holds files of someone else.
         """
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ class Store:
     def lock(self) -> Iterator[None]:
         """Hold the one lock over starts and removals; the kernel frees it with its holder. Bounded by LOCK_S.
 
-        flock(2) holds between machines on NFS too: Linux makes of it a lock of the server's since 2.6.12, which needs
+        flock(2) holds between machines on NFS too: since 2.6.12 Linux turns it into a lock on the server, which needs
         NFS version 4, or `rpc.statd`, and no `local_lock=flock` or `nolock` among the mount's options. A file that is
         opened under the lock is as the last holder left it (close-to-open consistency).
         """
@@ -125,7 +125,7 @@ class Store:
             self.index.complete((name, self._machine_of(name)) for name in unknown if not self._enters(name))
 
     def _enters(self, job_id: str) -> bool:
-        """Whether it is a job that waits for its turn, which has its entry now."""
+        """Write the entry of a job that waits for its turn; False for any other job."""
         with contextlib.suppress(StateError, OSError):
             record = self.look(job_id)
             if record is not None and record.job.queue is not None and record.run is None:
@@ -134,7 +134,7 @@ class Store:
         return False
 
     def _machine_of(self, job_id: str) -> str:
-        with contextlib.suppress(StateError):  # damaged: ours as good as anyone's
+        with contextlib.suppress(StateError):  # damaged: it may as well be ours
             return record.job.machine if (record := self.look(job_id)) is not None else ""
         return ""
 
@@ -144,7 +144,7 @@ class Store:
     def create(self, spec: JobSpec, env: Mapping[str, str], *, held: bool = False) -> Path:
         """The job's folder with `job.json` and `env` in it, complete or not there at all; call it under the lock.
 
-        With `held` the runner takes all that the job needs and waits with the command until `let_go`.
+        With `held` the runner prepares all that the job needs, and starts the command only after `let_go`.
         """
         folder = self.folder(spec.job_id)
         making = self.jobs / f".new-{spec.job_id}"
@@ -163,7 +163,7 @@ class Store:
                 b"\0".join(os.fsencode(f"{key}={value}") for key, value in env.items()),
             )
             data = spec.model_dump_json().encode()
-            # What the runner writes later has its room now: the disk may be full then.
+            # Space for what the runner writes later is taken now: the disk may be full then.
             for name in () if spec.queue is not None else ("run.room", "exit.room"):
                 self._write(making / name, b" " * (len(data) + ROOM_BYTES))
             self._write(making / "job.json", data)
@@ -182,7 +182,7 @@ class Store:
 
     def _clear_marks(self) -> None:
         """Finish what killed processes of this machine left undone; under the lock no other makes or removes a job."""
-        # Another machine may see a newer listing of the folder of its marks: NFS caches them for a minute.
+        # Not another machine's: we may see an old listing of its marks, as NFS caches them for a minute.
         for name in self.index.marked(processes.machine_id()):
             folder = self.jobs / name
             if not disk.is_there(str(folder), "job.json") and not disk.is_there(str(folder), "exit.json"):
@@ -190,7 +190,7 @@ class Store:
                 self.index.unmark(name)
 
     def await_recorder(self, job_id: str) -> Path:
-        """The FIFO of a recorder that starts along with the runner, made now."""
+        """Make the FIFO of a recorder that starts along with the runner, and return its path."""
         path = self.folder(job_id) / FIRST
         with contextlib.suppress(OSError):  # the runner says what cannot be made here
             os.mkfifo(path, 0o600)
@@ -240,7 +240,7 @@ class Store:
     def unfinished(self) -> list[Record]:
         """Jobs without an exit record: starting, running or lost, but not those that wait for their turn.
 
-        A damaged record hides no other: `list` names it.
+        A damaged record does not hide others: `list` names it.
         """
         found = []
         for name in self.unfinished_ids():
@@ -276,7 +276,7 @@ class Store:
         begins = job is not None and job.queue is not None and queue.begins(folder)
         turn = self.load(f"{folder}/turn.json", TurnRecord) if begins else None
         run = self.load(f"{folder}/run.json", RunRecord)
-        # It may have ended between the looks.
+        # It may have ended between these reads.
         ended = self.load(f"{folder}/exit.json", ExitRecord)
         if job is None:
             return None
@@ -284,7 +284,7 @@ class Store:
         return Record(job, run, ended, turn)
 
     def _remember(self, record: Record) -> Record:
-        """Keep the record of an ended job as the last used one, and forget the one that was used longest ago."""
+        """Keep the record of an ended job as the most recently used one, and forget the least recently used."""
         self._ended[record.job.job_id] = record
         while len(self._ended) > CACHED:
             with contextlib.suppress(KeyError):  # another thread was first
@@ -323,7 +323,7 @@ class Store:
         try:
             self._write(self.folder(job_id) / "stop.json", request.encode())
         except StateError:
-            # A full disk is when a job must be ended. An older request must not be taken for this one.
+            # On a full disk a job must still be ended. An older request must not be taken for this one.
             disk.unlink(self.folder(job_id) / "stop.json")
 
     def note_pressed(self, job_id: str, key: str) -> None:
@@ -341,7 +341,7 @@ class Store:
         disk.unlink(self.folder(job_id) / "stop.json")  # unless the runner has taken it, or the job was removed
 
     def remove(self, *job_ids: str) -> None:
-        """Remove what we made of these jobs' folders; call it under the lock, and only when no job of them runs.
+        """Remove what we made of these jobs' folders; call it under the lock, and only when none of them runs.
 
         A file that someone else has put there stays, and the folder with it.
         """
@@ -365,7 +365,7 @@ class Store:
                 disk.discard(self.root, path)
 
     def half_made(self) -> list[Path]:
-        """What a killed process left half made or half removed; call it under the lock, for that is done under it."""
+        """What a killed process left half made or half removed; call it under the lock, as makers hold it too."""
         before = time.time() - MAKING_S
         beside = [path for path in self.root.iterdir() if re.search(rf"[a-z]{disk.BESIDE[:-1]}$", path.name)]
         beside = [path for path in beside if disk.is_ours(self.root, path) and disk.mtime(path) < before]
@@ -385,7 +385,7 @@ class Store:
             return False
         if disk.owns(folder):
             return True
-        # Without a record: what came before it, or is left when it is gone, and nothing else.
+        # Without a record: only what is made before it, or left after it.
         inside = list(folder.iterdir())
         private = not any(map(disk.is_exposed, (folder, *inside))) and all(
             disk.is_ours(self.root, path) for path in inside
@@ -400,7 +400,7 @@ class Store:
             disk.discard(self.root, path)
 
     def exposed(self) -> list[Path]:
-        """Our files and folders that others on this machine may look into."""
+        """Our files and folders that others on this machine may read."""
         ours = partial(disk.is_ours, self.root)
         found = [self.root, self.jobs, *units.content(self.pane), *filter(ours, self.root.iterdir())]
         for job_id in self.ids():
@@ -412,7 +412,7 @@ class Store:
     def mark_reported(self, job_id: str) -> None:
         """Record that an agent has just been answered about the job."""
         folder = self.folder(job_id)
-        with contextlib.suppress(OSError):  # a full disk, or it was removed: the agent hears of it once more
+        with contextlib.suppress(OSError):  # a full disk, or it was removed: the agent is notified once more
             if disk.is_own_folder(folder):
                 os.close(os.open(folder / "told", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
                 os.utime(folder / "told", follow_symlinks=False)

@@ -39,7 +39,7 @@ UNIT = re.compile(r"[0-9a-f]{16}", re.ASCII)
 MAKING = re.compile(r"\.new-[0-9a-f]{16}", re.ASCII)
 IN_UNIT = re.compile(rf"({re.escape(PROGRAM)}|\w+\.py|\w+\.[\w-]+\.pyc)(\.[\w.]+)?", re.ASCII)
 FOLDERS = {"tmuxjobs", "far", "pane", "store", "system", "__pycache__"}
-"""Names of all that we make in a unit, until it is whole too."""
+"""Names of all that we make in a unit, also while it is incomplete."""
 INSTALLED = "installed.json"
 """Which installation runs `tmuxjobs` for the keys of our windows: the one that was used last."""
 MAKING_S = 60.0
@@ -48,7 +48,7 @@ UNUSED_S = 30 * 86400.0
 
 @dataclass(frozen=True)
 class Unit:
-    """A copy of the pane's programs: `python` runs them, `main` is their entrance."""
+    """A copy of the pane's programs: `python` runs them, `main` is their entry point."""
 
     folder: str
     python: str
@@ -58,7 +58,7 @@ class Unit:
         return in_pane(self.python, self.main, role, *arguments)
 
     def use(self) -> bool:
-        """Whether it is still there, and its interpreter too; `unused` counts from now on."""
+        """Whether it is still there, and its interpreter too; `unused` counts from now."""
         try:
             os.utime(self.folder)
         except OSError:
@@ -75,7 +75,7 @@ def prepare(folder: Path) -> Unit:
             _make(unit_folder, sources, python)
     except OSError as error:
         where = f"'{error.filename or folder}'"
-        raise StateError(f"{where} cannot be copied for jobs ({error.strerror}); see to it and try again.") from None
+        raise StateError(f"{where} cannot be copied for jobs ({error.strerror}); fix that and try again.") from None
     unit = Unit(str(unit_folder), str(unit_folder / PROGRAM), main_of(unit_folder))
     unit.use()
     return unit
@@ -112,13 +112,13 @@ def _is_whole(folder: Path, sources: Mapping[str, bytes], python: str) -> bool:
 
 
 def _make(folder: Path, sources: Mapping[str, bytes], python: str) -> None:
-    """Made beside and renamed; where a damaged one is in use already, its files are replaced one by one."""
+    """Make the unit beside its place and rename it; if a damaged one is in use already, replace that one's files."""
     making = folder.with_name(f".new-{secrets.token_hex(8)}")
     folder.parent.mkdir(mode=0o700, exist_ok=True)
     making.mkdir(mode=0o700)
     fd = os.open(making, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)  # for `half_made`, and gone with us
+        fcntl.flock(fd, fcntl.LOCK_EX)  # for `half_made`, and released when we end
         _fill(making, folder, sources, python)
         try:
             os.rename(making, folder)
@@ -137,7 +137,7 @@ def _fill(folder: Path, final: Path, sources: Mapping[str, bytes], python: str) 
             parent.mkdir(mode=0o700, exist_ok=True)
         replace(path, data)
         compiled = path.parent / "__pycache__" / f"{path.stem}.{sys.implementation.cache_tag}.pyc"
-        # By its content, which the unit's name stands for: a time stamp is lost with a backup.
+        # Not checked: the unit's name stands for its content, and a backup may lose time stamps.
         mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
         py_compile.compile(str(path), str(compiled), str(final / "tmuxjobs" / name), invalidation_mode=mode)
     link = folder / f"{PROGRAM}.{secrets.token_hex(4)}"
@@ -159,7 +159,7 @@ def replace(path: Path, data: bytes) -> None:
 
 
 def tell_installed(folder: Path, command: Sequence[str], notice: Sequence[str]) -> None:
-    """Say which installation runs `tmuxjobs` now, for the keys of windows that may be older than it."""
+    """Record which installation runs `tmuxjobs` now, for the keys of windows that may be older than it."""
     needs = [sys.executable, str(PACKAGE / "__init__.py")]
     data = json.dumps({"command": command, "notice": notice, "needs": needs}).encode()
     with contextlib.suppress(OSError):  # a full disk: the keys say so
@@ -171,11 +171,11 @@ def tell_installed(folder: Path, command: Sequence[str], notice: Sequence[str]) 
         replace(folder / INSTALLED, data)
 
 
-# What of it goes
+# What is removed
 
 
 def half_made(folder: Path) -> list[Path]:
-    """What killed processes have left half made."""
+    """Units and files that killed processes have left half made."""
     beside = re.compile(rf"{re.escape(INSTALLED)}\.\d+\.[0-9a-f]{{8}}", re.ASCII)
     before = time.time() - MAKING_S
     # The wall clock may have jumped.
@@ -195,14 +195,14 @@ def _is_held(path: Path) -> bool:
 
 
 def unused(folder: Path) -> list[Path]:
-    """Units that nothing has used for UNUSED_S. One that a record names must stay all the same."""
+    """Units that nothing has used for UNUSED_S; one that a record names must stay all the same."""
     before = time.time() - UNUSED_S
     return [path for path in _ours(folder, UNIT) if _used_at(path) < before]
 
 
 def _ours(folder: Path, *names: re.Pattern[str]) -> Iterator[Path]:
     found: list[os.DirEntry[str]] = []
-    with contextlib.suppress(FileNotFoundError):  # somebody has removed it: the next job makes it anew
+    with contextlib.suppress(FileNotFoundError):  # somebody has removed it: the next job makes it again
         found = [entry for entry in os.scandir(folder) if any(name.fullmatch(entry.name) for name in names)]
     for entry in found:
         with contextlib.suppress(FileNotFoundError):  # it has got its name meanwhile
@@ -229,7 +229,7 @@ def remove(path: Path) -> None:
 
 
 def content(folder: Path) -> list[Path]:
-    """Every file and folder of ours there, links aside: they have no mode."""
+    """Every file and folder of ours there, except links, which have no mode."""
     found = list(_ours(folder, UNIT, MAKING, re.compile(re.escape(INSTALLED))))
     inside = [path for unit in found for path in _inside(unit)]
     return [path for path in (folder, *found, *inside) if not path.is_symlink()]

@@ -1,4 +1,4 @@
-"""What the process table says: who lives, and what belongs to a job."""
+"""What the process table says: which processes live, and which belong to a job."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 else:
 
     class Late:
-        """Imported when it is used: that takes 10 ms, and few looks need it. On another host there is none."""
+        """psutil, imported on first use, as that takes 10 ms; `proc.py` where there is none, as on another host."""
 
         def __getattr__(self, name: str) -> Any:
             try:
@@ -43,7 +43,7 @@ LINUX = sys.platform.startswith("linux")
 def start_of(pid: int) -> str | None:
     """What distinguishes a process from a later one with its pid, as `runner.py` records it; None if there is none.
 
-    A zombie has ended: pid 1 may leave one forever.
+    A zombie counts as ended: pid 1 may leave one forever.
     """
     if not LINUX:
         return _output_of("/bin/ps", "-o", "lstart=", "-p", str(pid)) or None
@@ -52,7 +52,7 @@ def start_of(pid: int) -> str | None:
     except (FileNotFoundError, ProcessLookupError, PermissionError, IndexError, ValueError):
         return None
     except OSError as error:
-        # Out of file descriptors: a job whose runner cannot be looked at is not lost.
+        # Out of file descriptors: a job whose runner cannot be checked is not lost.
         raise StateError(f"The process table cannot be read ({error.strerror}); try again.") from None
     return None if facts.state in "ZX" else facts.start
 
@@ -63,7 +63,7 @@ def alive(pid: int, start: str) -> bool:
 
 
 def as_now(named: ProcessRecord) -> ProcessRecord | None:
-    """That very process with its name of now, which a program that it has started since may have changed."""
+    """That very process with its present name, which a program that it has become since may have changed."""
     if named.start is None or start_of(named.pid) != named.start:
         return None
     with contextlib.suppress(psutil.Error):
@@ -78,7 +78,7 @@ def _output_of(*argv: str) -> str:
 
 @dataclass(frozen=True)
 class Look:
-    """A live process that may be looked at; `start` is as `start_of` tells it."""
+    """A live process that may be inspected; `start` is as `start_of` returns it."""
 
     argv: tuple[str, ...]
     cwd: str
@@ -127,7 +127,7 @@ def free_terminals() -> int | None:
 
 
 def free_processes(pid: int) -> int | None:
-    """How many more may be started below that process, by its control groups and its user's limit.
+    """How many more processes may be started below that one, by its control groups and its user's limit.
 
     None where there is no limit or it cannot be known. Threads count as processes.
     """
@@ -145,7 +145,7 @@ def free_processes(pid: int) -> int | None:
 
 
 def _room_in_groups(pid: int) -> Iterator[int]:
-    """Of each control group around the process that has a limit of processes, how many more it may hold."""
+    """How many more processes each control group around the process may hold, if it has a limit."""
     with contextlib.suppress(OSError, ValueError):
         for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
             _, controllers, place = line.split(":", 2)
@@ -162,7 +162,7 @@ def _room_in_groups(pid: int) -> Iterator[int]:
 
 @dataclass(frozen=True)
 class Trace:
-    """What a job whose runner is gone left to know its processes by: `mark` is in their environment, if not empty.
+    """What identifies the processes of a job whose runner is gone: `mark`, if not empty, is in their environment.
 
     `runner`, the leader of their session, and `command` are pids with their starts.
     """
@@ -174,10 +174,10 @@ class Trace:
 
 @dataclass(frozen=True)
 class PaneTrace:
-    """What an adopted window whose adopter is gone left to know its processes by.
+    """What identifies the processes of an adopted window whose adopter is gone.
 
     `leader` is its first process, `server` its tmux server, each with its start. `environment` is what tmux sets in
-    the pane: `TMUX_PANE`, and the beginning of `TMUX`. What left the tree before `since` is a person's own.
+    the pane: `TMUX_PANE`, and the beginning of `TMUX`. What left the tree before `since` is the person's own.
     """
 
     environment: tuple[str, str]
@@ -190,7 +190,7 @@ class PaneTrace:
 class Left:
     """Live processes of a job whose runner is gone.
 
-    `ours` are proved to have come from it. Of those in `doubt` nobody can know: never signal them.
+    `ours` are proven to come from it. For those in `doubt` that cannot be known: never signal them.
     """
 
     ours: tuple[ProcessRecord, ...] = ()
@@ -199,7 +199,7 @@ class Left:
 
 @dataclass(frozen=True)
 class Process:
-    """A live process as one look at all shows it; its `start` is as `start_of` tells it."""
+    """A live process, from one reading of the process table; its `start` is as `start_of` returns it."""
 
     name: str
     parent: int
@@ -215,10 +215,10 @@ class Process:
 
 
 def of_jobs(traces: Mapping[str, Trace]) -> dict[str, Left]:
-    """{job id: what lives of it} by one look at all; jobs of which nothing lives are left out.
+    """{job id: its live processes} from one reading of the process table; jobs without any are left out.
 
-    A session's number is not given to another while one of its members lives, and after that it may be: it proves
-    nothing unless the leader or a member is proved.
+    A session's number is not used again while one of its members lives, but after that it may be: it proves nothing
+    unless the leader or a member is proven.
     """
     living = _living() if traces else {}
     found = {}
@@ -242,7 +242,7 @@ def of_jobs(traces: Mapping[str, Trace]) -> dict[str, Left]:
 
 
 def of_pane(trace: PaneTrace) -> Left:
-    """What lives of an adopted window whose adopter is gone.
+    """The live processes of an adopted window whose adopter is gone.
 
     While its first process and the tmux server live, the pane is the same one; later it may be another's.
     """
@@ -260,7 +260,7 @@ def of_pane(trace: PaneTrace) -> Left:
         and not _is_older(one.start, trace.since)
     }
     if serving == server_start:
-        # What a person has started anew in the pane is a child of tmux.
+        # What a person has started in the pane since is a child of tmux.
         marked -= _with_descendants(living, {pid for pid in marked - ours if living[pid].parent == server})
         ours |= marked if same else set()
     elif serving:
@@ -269,7 +269,7 @@ def of_pane(trace: PaneTrace) -> Left:
 
 
 def below(root: int, *, itself: bool = False) -> list[ProcessRecord]:
-    """Live processes that descend from that one, each behind its parent; *itself* counts the root too."""
+    """Live processes that descend from that one, each after its parent; with `itself`, the root too."""
     found = []
     with contextlib.suppress(psutil.Error):
         top = psutil.Process(root)
@@ -281,10 +281,10 @@ def below(root: int, *, itself: bool = False) -> list[ProcessRecord]:
 
 
 def handlers(root: int, number: int, *, itself: bool = False) -> list[ProcessRecord]:
-    """Whom below that process a signal is meant for: the first on each branch that handles it.
+    """The processes below that one for which a signal is meant: the first on each branch that handles it.
 
-    Those in front of the terminal go first: an interactive shell handles most signals, and they are not meant for it.
-    Where it is not known who has a handler, the first in front.
+    Those in the terminal's foreground go first: an interactive shell handles most signals, but they are not meant for
+    it. Where handlers are not known, it is the first in the foreground.
     """
     found: list[ProcessRecord] = []
     with contextlib.suppress(psutil.Error, OSError):
@@ -315,7 +315,7 @@ def _topmost(handling: list[tuple[psutil.Process, int]]) -> list[psutil.Process]
 
 
 def _front(pid: int) -> int:
-    """The process group in front of that process's terminal, proc_pid_stat(5); 0 when there is none."""
+    """The foreground process group of that process's terminal, proc_pid_stat(5); 0 when there is none."""
     if not LINUX:
         return int(_output_of("/bin/ps", "-o", "tpgid=", "-p", str(pid)) or 0)
     return int(Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()[5])
@@ -335,7 +335,7 @@ def _with_descendants(living: Mapping[int, Process], pids: set[int]) -> set[int]
 
 
 def _living() -> dict[int, Process]:
-    """{pid: facts} of every live process but ourselves that may be looked at; raises StateError."""
+    """{pid: facts} of every live process that may be inspected, except ourselves; raises StateError."""
     found = {}
     for pid in psutil.pids():
         start = start_of(pid)
@@ -349,7 +349,7 @@ def _living() -> dict[int, Process]:
 
 
 def _environment_of(pid: int) -> frozenset[bytes]:
-    """What it was started with; nothing of another user's."""
+    """The environment that it was started with; empty for another user's process."""
     with contextlib.suppress(OSError, psutil.Error):
         if LINUX:
             return frozenset(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
@@ -362,7 +362,7 @@ def _is_marked(process: Process) -> bool:
 
 
 def _start_or_zombie(pid: int) -> str | None:
-    """As `start_of`, of a process that has ended and was not reaped too: its pid is still its own."""
+    """As `start_of`, but also for a process that has ended and was not reaped: its pid is not used again yet."""
     with contextlib.suppress(OSError):
         return processes.start_of(pid) or None
     return None
@@ -373,7 +373,7 @@ def _is_older(start: str, since: str) -> bool:
 
 
 def usage(roots: Mapping[int, bool]) -> dict[int, tuple[float, int]]:
-    """{root: (processor seconds, resident bytes) of what lives below it}, by one look at all.
+    """{root: (processor seconds, resident bytes) of what lives below it}, from one reading of the process table.
 
     `roots` says of each whether it counts itself: a job's runner does not.
     """
@@ -404,7 +404,7 @@ def _usage_of(process: psutil.Process) -> tuple[float, int]:
 
 
 def _children_s(pid: int) -> float:
-    """Processor seconds of the children that have ended; 0 where the system does not tell (macOS)."""
+    """Processor seconds of the children that have ended; 0 where the system does not report them (macOS)."""
     try:
         times = psutil.Process(pid).cpu_times()
     except psutil.Error:
@@ -413,7 +413,7 @@ def _children_s(pid: int) -> float:
 
 
 def runners(jobs: Path) -> dict[str, tuple[int, str]]:
-    """{job id: (pid, start)} of this user's live runners of jobs in that folder, by what we started them with."""
+    """{job id: (pid, start)} of this user's live runners of jobs in that folder, by arguments and environment."""
     found = {}
     for pid in psutil.pids():
         with contextlib.suppress(OSError, psutil.Error):  # it ended, or is another user's
@@ -427,11 +427,11 @@ def runners(jobs: Path) -> dict[str, tuple[int, str]]:
 
 
 TOKEN = re.compile("([0-9a-f]{16})?")
-"""By which tmux knows a runner's pane, behind its role, where its recorder is started along with it."""
+"""The argument after the role, by which tmux finds a runner's pane if its recorder starts along with it."""
 
 
 def _run_by(process: psutil.Process, jobs: Path) -> str:
-    """Which job of that folder the process is the runner of, empty when it is none."""
+    """The job of that folder whose runner the process is; empty when it is not a runner."""
     argv = process.cmdline()
     if argv[1:5] != ["-I", "-S", "-X", "utf8"] or len(argv) < 7 or not TOKEN.fullmatch("".join(argv[7:])):
         return ""

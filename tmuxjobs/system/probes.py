@@ -1,4 +1,4 @@
-"""What this machine has: ports that a tree of processes listens on, who answers at a URL, a locale. Knows no jobs."""
+"""What this machine has: ports that a process tree listens on, what answers at a URL, a locale. Knows no jobs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ REQUEST_S = 1.0
 LISTEN = b"0A"
 ADDRESSES_MAX = 4
 LOCALES = ("C.UTF-8", "en_US.UTF-8")
-"""Of these the first that there is: macOS has no C.UTF-8."""
+"""The first of these that exists is used: macOS has no C.UTF-8."""
 
 
 @functools.lru_cache(maxsize=None)  # noqa: UP033 - Python 3.8 has no other
 def usual_locale() -> str:
-    """What jobs get where no locale is set, for without one programs garble what is not ASCII; empty for none."""
+    """The locale of jobs if none is set, as without one programs garble what is not ASCII; empty if there is none."""
     import ctypes
 
     libc = ctypes.CDLL(None)
@@ -56,7 +56,7 @@ def _of_tree(root: int, port: int) -> Iterator[tuple[str, int, str]]:
 
 
 def _anyone_listens(pid: int, port: int) -> bool:
-    """A cheap look at the sockets of the process's network before a dear one at each process, proc_net_tcp(5)."""
+    """Whether anything in the process's network listens, proc_net_tcp(5): cheap, before each process is inspected."""
     wanted = b":%04X" % port if port else b""
     for name in ("tcp", "tcp6"):
         with contextlib.suppress(OSError):
@@ -68,7 +68,7 @@ def _anyone_listens(pid: int, port: int) -> bool:
 
 
 def is_address(url: str) -> bool:
-    """Whether it is an http or https address that names a host, and no port that there is not."""
+    """Whether it is an http or https address that names a host, and no port that cannot exist."""
     try:
         parts = urlsplit(url)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -78,7 +78,7 @@ def is_address(url: str) -> bool:
 
 @dataclass(frozen=True)
 class Stranger:
-    """Who listens at an address, when it is none of a job's: its name for people, and its pid with its ancestors'."""
+    """A process that listens at an address and is not the job's: its name for people, its pid and its ancestors'."""
 
     name: str
     line: tuple[int, ...]
@@ -86,7 +86,7 @@ class Stranger:
 
 @dataclass(frozen=True)
 class Answered:
-    """The HTTP status that a URL answers with; `stranger` is who answers, when that is not who should."""
+    """The HTTP status that a URL answers with; `stranger` is the process that answers, if it is not the job's."""
 
     code: int
     stranger: Stranger | None = None
@@ -95,13 +95,13 @@ class Answered:
 def answers(url: str, root: int | None) -> Answered | None:
     """What answers at the URL; None when nothing does within REQUEST_S. Redirects are not followed.
 
-    At an address of this machine the process `root` or a descendant should listen. Of all addresses that the name has,
-    one where it does comes first.
+    At an address of this machine the process `root` or a descendant should listen. Among the addresses of the name, one
+    where it does comes first.
     """
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     found: Answered | None = None
-    with contextlib.suppress(OSError, UnicodeError):  # nobody knows the name
+    with contextlib.suppress(OSError, UnicodeError):  # the name is not known
         known = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
         for address in dict.fromkeys(str(one[4][0]) for one in known[:ADDRESSES_MAX]):
             code = _status(parts, address, port)
@@ -122,7 +122,7 @@ def _status(parts: SplitResult, address: str, port: int) -> int | None:
     try:
         connection.sock = socket.create_connection((address, port), timeout=REQUEST_S)
         if parts.scheme == "https":
-            # A local server signs its own certificate, and nothing of the answer is used.
+            # A local server signs its own certificate, and the answer itself is not used.
             context = ssl._create_unverified_context()
             connection.sock = context.wrap_socket(connection.sock, server_hostname=parts.hostname)
         connection.request("GET", f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}")
@@ -142,15 +142,15 @@ def _is_here(address: str) -> bool:
 
 
 def _stranger(root: int | None, address: str, port: int) -> Stranger | None:
-    """Who listens there, when it is not `root` nor a descendant. One that listens at that very address goes first."""
+    """The process that listens there, unless it is `root` or a descendant; one at that very address goes first."""
     anyone = "::" if ":" in address else "0.0.0.0"
-    wild = {anyone, "::"}  # which takes in IPv4 too
+    wild = {anyone, "::"}  # which includes IPv4
     tree = _listeners(root, port) if root is not None else {}
     if address in tree:
         return None
     try:
         everyone = [one for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
-    except psutil.Error:  # macOS shows them to root alone
+    except psutil.Error:  # macOS shows them only to root
         return None if wild & tree.keys() else Stranger("another process", ())
     there = {one.laddr.ip: one.pid for one in everyone if one.laddr and one.laddr.port == port}
     if address not in there and wild & tree.keys():

@@ -1,4 +1,4 @@
-"""As much of psutil as is used, by proc(5) alone: for a Linux host where psutil is not installed."""
+"""The part of psutil that is used, from proc(5) alone, for a Linux host where psutil is not installed."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Process:
         return found
 
     def net_connections(self, kind: str) -> list[SimpleNamespace]:
-        """Those that listen."""
+        """The connections on which the process listens."""
         inodes = set()
         with contextlib.suppress(OSError):
             for fd in os.listdir(f"/proc/{self.pid}/fd"):
@@ -122,7 +122,7 @@ def process_iter(attributes: list[str]) -> Iterator[Process]:
 
 
 def net_connections(kind: str) -> list[SimpleNamespace]:
-    """Those that listen, with the pid of who does."""
+    """The connections that listen, each with the pid of its process."""
     found = []
     for pid in pids():
         with contextlib.suppress(Error):
@@ -133,12 +133,12 @@ def net_connections(kind: str) -> list[SimpleNamespace]:
 
 
 def net_if_addrs() -> dict[str, list[SimpleNamespace]]:
-    """Nothing: only loopback counts as an address of this machine."""
+    """Always empty: only loopback counts as an address of this machine."""
     return {}
 
 
 def _listening(pid: int) -> Iterator[SimpleNamespace]:
-    """What listens in the network of that process, proc_net_tcp(5)."""
+    """The connections that listen in the network of that process, proc_net_tcp(5)."""
     for name, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]:

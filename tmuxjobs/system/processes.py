@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from typing import Any
 
 _known: dict[str, str] = {}
-"""What does not change while this process lives; `functools` takes 2 ms."""
+"""Values that do not change while this process lives; importing `functools` would take 2 ms."""
 _queues: list[Any] = []
-"""They are closed with their last reference."""
+"""The queues of `end_of`: each would be closed with its last reference."""
 LINUX = sys.platform.startswith("linux")
 CALL_S = 20.0
 WHOLE_BYTES = 2048
-"""The kernel gives up to a page of a list at a time: what is shorter than this has no more behind it."""
+"""The kernel returns up to a page of a list at a time: a piece shorter than this is the last."""
 PF_EXITING = 4  # a flag of proc_pid_stat(5), from the kernel's sched.h
 
 
@@ -66,7 +66,7 @@ def start_of(pid: int) -> str:
 
 
 def pid_namespace() -> str:
-    """Which pids the numbers here are, pid_namespaces(7); a container that was restarted may have the same again."""
+    """The namespace of our pids, pid_namespaces(7); a container that was restarted may get the same one again."""
     if "namespace" not in _known:
         _known["namespace"] = ""
         with suppress(OSError):
@@ -75,14 +75,14 @@ def pid_namespace() -> str:
 
 
 def here() -> Here:
-    """This machine, as it is known to processes that look from here."""
+    """This machine, as this process sees it."""
     return Here(machine=machine_id(), boot=boot_id(), namespace=pid_namespace())
 
 
 def send(pid: int, start: str, number: int) -> bool:
     """Signal that very process, not a later one with its pid; False when it has ended or is another user's.
 
-    An empty `start` stands for a process that a look has just shown (macOS).
+    An empty `start` stands for a process that was just seen in the process table (macOS).
     """
     fd = -1
     with suppress(AttributeError, OSError):  # Python 3.8, macOS, Linux before 5.3, or out of files
@@ -115,9 +115,9 @@ def is_alive(pid: int, start: str) -> bool:
 
 
 def end_of(pid: int, start: str) -> int:
-    """A descriptor that polls as readable once that very process has ended; -1 where the system gives none.
+    """A descriptor that polls as readable once that very process has ended; -1 where the system has none.
 
-    Raises ProcessLookupError when it has ended already, whoever has its pid by now.
+    Raises ProcessLookupError when it has ended already, even if another process has its pid by now.
     """
     fd = -1
     try:
@@ -139,14 +139,14 @@ def end_of(pid: int, start: str) -> int:
 
 
 def output_of(argv: list[str]) -> str:
-    import shlex  # takes 5 ms; on Linux nobody comes here
+    import shlex  # takes 5 ms; not called on Linux
 
     with os.popen("TZ=UTC LC_ALL=C " + shlex.join(argv)) as pipe:
         return pipe.read()
 
 
 def content(path: str) -> bytes:
-    """Of a file of the process table; raises OSError. Python's own files take twice as long for it."""
+    """The content of a file in /proc; raises OSError. Python's file objects take twice as long."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         data = piece = os.read(fd, 1 << 16)
@@ -159,7 +159,7 @@ def content(path: str) -> bytes:
 
 
 class Process:
-    """What is known of a live process; `tty` is for macOS, which does not tell what has a default but that."""
+    """What is known of a live process; of the fields with a default, macOS sets only `tty`, and Linux all others."""
 
     def __init__(
         self, *, name: str, state: str, ppid: int, session: int = 0, tty: str = "", start: str = "", threads: int = 0
@@ -174,13 +174,13 @@ class Process:
 
 
 def stat_of(pid: int) -> Process:
-    """From /proc/PID/stat; raises OSError when there is no such process."""
+    """A process's facts, from /proc/PID/stat; raises OSError when there is no such process."""
     text = content(f"/proc/{pid}/stat")
     name, rest = text[text.index(b"(") + 1 :].rsplit(b")", 1)
     fields = rest.split()
     return Process(
         name=name.decode(errors="replace"),
-        # A zombie with threads is a process whose first one has ended, and it lives.
+        # A zombie with threads is a live process whose first thread has ended.
         state="S" if fields[0] == b"Z" and int(fields[17]) > 1 else fields[0].decode(),
         ppid=int(fields[1]),
         session=int(fields[3]),
@@ -226,7 +226,7 @@ def handles(pid: int, number: int) -> bool | None:
 
 
 def all_processes() -> dict[int, Process]:
-    """{pid: facts} of every process, zombies among them."""
+    """{pid: facts} of every process, zombies included."""
     table = {}
     if not LINUX:
         for line in output_of(["/bin/ps", "-axo", "pid=,ppid=,tty=,stat=,comm="]).splitlines():
@@ -235,13 +235,13 @@ def all_processes() -> dict[int, Process]:
     else:
         for entry in os.listdir("/proc"):
             if entry.isdigit():
-                with suppress(OSError):  # it ended between the listing and the look
+                with suppress(OSError):  # it has ended since the listing
                     table[int(entry)] = stat_of(int(entry))
     return table
 
 
 def called(argv: list[str], env: dict[str, str] | None = None, *, bound_s: float = CALL_S) -> tuple[str, str]:
-    """What a program said on stdout and on stderr; a bound ends it."""
+    """What a program prints to stdout and to stderr; it is killed after `bound_s` seconds."""
     read, out = os.pipe()
     read_err, err = os.pipe()
     actions = (
@@ -282,13 +282,13 @@ def called(argv: list[str], env: dict[str, str] | None = None, *, bound_s: float
 
 
 def become_subreaper(*, on: bool = True) -> None:
-    """Orphans of the job become our children, so that none of them can get away: prctl(2), PR_SET_CHILD_SUBREAPER."""
+    """Make orphans of the job our children, so that none can get away: prctl(2), PR_SET_CHILD_SUBREAPER."""
     try:
         import _ctypes
 
         prctl = _ctypes.dlsym(_ctypes.dlopen(None, os.RTLD_NOW), "prctl")  # type: ignore[arg-type]
         _ctypes.call_cdeclfunction(prctl, (36, int(on), 0, 0, 0))
-    except AttributeError:  # another Python's ctypes, which takes 3 ms
+    except AttributeError:  # a Python with another `_ctypes`; `ctypes` takes 3 ms
         import ctypes
 
         ctypes.CDLL(None).prctl(36, int(on), 0, 0, 0)
@@ -308,14 +308,14 @@ def has_open(pid: int, path: str) -> bool:
 
 
 def is_ending(folder: str) -> bool:
-    """Whether the thread of that folder in /proc has begun to end: it has no files any more, and may have had some."""
+    """Whether the thread of that folder in /proc has begun to end: it no longer has files, but may have had some."""
     with open(f"{folder}/stat", "rb") as file:
         fields = file.read().rsplit(b")", 1)[1].split()
     return fields[0] in (b"Z", b"X") or bool(int(fields[6]) & PF_EXITING)
 
 
 def oom_kills() -> int:
-    """How many processes the kernel has ended on this machine for lack of memory; 0 where it does not tell."""
+    """How many processes the kernel has ended on this machine for lack of memory; 0 where it does not report that."""
     with suppress(OSError, ValueError), open("/proc/vmstat", "rb") as file:
         found = file.read().partition(b"\noom_kill ")[2]
         return int(found.split(b"\n")[0] or 0)
@@ -336,9 +336,9 @@ def tells_children() -> bool:
 
 
 def children(parent: int = 0, *, threads: int = 0) -> list[int]:
-    """Children now, ours or of that process, zombies too; none where the kernel does not tell.
+    """The present children of a process, by default ours, zombies too; none where the kernel does not list them.
 
-    With one of `threads`, where that is known, nobody looks for more.
+    If `threads` is known to be 1, no other threads are listed.
     """
     parent = parent or os.getpid()
     found = []

@@ -1,7 +1,7 @@
-"""Slurm's own commands, each asked within a bound: how a job stands there, signals, cancellation. Stdlib only.
+"""Slurm's own commands, each run within a time limit: how a job stands there, signals, cancellation. Stdlib only.
 
 A job's name in Slurm is its id, so it is found by its name, too. Measured with Slurm 22.05 on one node: an answer takes
-20 to 40 ms, and 9 s where slurmctld is away.
+20 to 40 ms, and 9 s when slurmctld is down.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FIELDS = "JobID:|,State:|,NodeList:|,exit_code:|,Reason:|,TimeUsed:|"
 KEPT = "JobIDRaw,State,NodeList,ExitCode,Reason,ElapsedRaw"
 """What is asked of Slurm's accounting, where there is one."""
 QUEUED = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD")
-"""Nothing of it runs yet."""
+"""States of a job of which nothing runs yet."""
 OPEN = (*QUEUED, "RUNNING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "COMPLETING")
 
 
@@ -41,11 +41,11 @@ class Silent(Exception):
 
 
 class Allocation:
-    """How a job stands in Slurm: `state` and `reason` in its words, `status` as of wait(2); `used_s` it has run."""
+    """How a job stands in Slurm: `state`, `reason` in its words, `status` as of wait(2), `used_s` that it has run."""
 
     used_s = 0.0
     by = ""
-    """Who cancelled it, where Slurm's accounting says so: the number of a user."""
+    """The number of the user who cancelled it, if Slurm's accounting has that."""
 
     def __init__(self, number: str, state: str, node: str, status: int, reason: str) -> None:
         self.number = number
@@ -65,12 +65,12 @@ class Allocation:
 
     @property
     def words(self) -> str:
-        """As a person says it."""
+        """The state in words for people."""
         return f"job {self.number}, {self.state}" + (f" on {self.node}" if self.node else "")
 
 
 def find(srun: str, name: str, environ: Mapping[Name, Name], bound_s: float = ASK_S) -> Allocation | None:
-    """How the job of that name stands; None when Slurm knows of none, or of none any more. Raises Silent."""
+    """How the job of that name stands; None when Slurm does not know it, or no longer does. Raises Silent."""
     asked = ["--noheader", "--me", "--states=all", f"--name={name}", "-O", FIELDS]
     lines = ask(beside(srun, "squeue"), asked, environ, bound_s).splitlines()
     for line in reversed(lines):
@@ -84,7 +84,7 @@ def find(srun: str, name: str, environ: Mapping[Name, Name], bound_s: float = AS
 
 
 def used(text: str) -> float:
-    """Seconds, of `D-HH:MM:SS`."""
+    """The seconds in `D-HH:MM:SS`."""
     days, _, rest = text.rpartition("-")
     seconds = 0
     for part in rest.split(":"):
@@ -93,7 +93,7 @@ def used(text: str) -> float:
 
 
 def kept(srun: str, number: str, environ: Mapping[Name, Name]) -> Allocation | None:
-    """As `look`, by Slurm's accounting, which keeps jobs that it has forgotten; None where there is none."""
+    """As `find`, from Slurm's accounting, which keeps jobs that Slurm has forgotten; None if it has no entry."""
     asked = ["--noheader", "--parsable2", "--allocations", f"--jobs={number}", f"--format={KEPT}"]
     try:
         lines = ask(beside(srun, "sacct"), asked, environ, ASK_S).splitlines()
@@ -112,19 +112,19 @@ def kept(srun: str, number: str, environ: Mapping[Name, Name]) -> Allocation | N
 
 
 def submit(srun: str, name: str, script: str, options: list[str], environ: Mapping[Name, Name]) -> str:
-    """Give that script to Slurm, which runs it whoever lives; its number. Raises Silent."""
+    """Submit that script to Slurm, which runs it without us, and return its number; raises Silent."""
     fixed: list[str] = ["--parsable", "--no-requeue", f"--job-name={name}", "--output=/dev/null"]
     said = ask(beside(srun, "sbatch"), [*fixed, *options, script], environ, SUBMIT_S)
     number = said.strip().splitlines()[-1].partition(";")[0] if said.strip() else ""
     if not number.isdecimal():
-        raise Silent(f"sbatch did not say a number: {last_line(said.encode())}")
+        raise Silent(f"sbatch did not report a number: {last_line(said.encode())}")
     return number
 
 
 def tell_end(record: dict[str, Any], allocation: Allocation, *, asked: bool) -> None:
-    """Put into an exit record what Slurm says of the end; the reason stays where the job was `asked` to end."""
+    """Put what Slurm says of the end into an exit record; the reason stays if the job was `asked` to end."""
     if allocation.open:
-        record["note"] = f"Slurm still ends it ({allocation.words}); `kill` cancels it"
+        record["note"] = f"Slurm is still ending it ({allocation.words}); `kill` cancels it"
     if os.WIFSIGNALED(allocation.status):
         record.update(exit_code=None, signal=signal_name(os.WTERMSIG(allocation.status)))
     by_slurm = allocation.state in BY_SLURM
@@ -139,12 +139,12 @@ def tell_end(record: dict[str, Any], allocation: Allocation, *, asked: bool) -> 
 
 
 def send(srun: str, number: str, wanted: int, environ: Mapping[Name, Name], *, batch: bool = False) -> None:
-    """Send a signal to what the job runs, with `batch` of its script; its allocation does not end. Raises Silent."""
+    """Send a signal to what the job runs, with `batch` to its script's; its allocation does not end. Raises Silent."""
     ask(beside(srun, "scancel"), [f"--signal={wanted}", *(["--full"] if batch else []), number], environ, ASK_S)
 
 
 def cancel(srun: str, name: str, environ: Mapping[Name, Name]) -> None:
-    """Raises Silent."""
+    """Cancel the job of that name; raises Silent."""
     ask(beside(srun, "scancel"), ["--me", f"--name={name}"], environ, ASK_S)
 
 
@@ -153,7 +153,7 @@ def beside(srun: str, command: str) -> str:
 
 
 def outside(environ: Mapping[Name, Name]) -> dict[Name, Name]:
-    """Without what says that we are inside of another Slurm job: srun would start a step of that one."""
+    """Without the variables of another Slurm job that we run in: srun would start a step of that one."""
     names = {os.fsdecode(name): name for name in environ}
     inside = {"SLURM_JOB_ID", "SLURM_JOBID"} & names.keys()
     drop = {name for name in names if inside and name.startswith("SLURM_") and name != "SLURM_CONF"}
@@ -161,7 +161,7 @@ def outside(environ: Mapping[Name, Name]) -> dict[Name, Name]:
 
 
 def ask(program: str, arguments: list[str], environ: Mapping[Name, Name], bound_s: float) -> str:
-    """What the command prints. Raises Silent."""
+    """Run the command and return what it prints; raises Silent."""
     env = {k: v for k, v in outside(environ).items() if not os.fsdecode(k).startswith(("SQUEUE_", "SCANCEL_"))}
     name = os.path.basename(program)
     read, write = os.pipe()
@@ -193,6 +193,6 @@ def ask(program: str, arguments: list[str], environ: Mapping[Name, Name], bound_
 
 
 def last_line(said: bytes) -> str:
-    """The last that a command of Slurm said, without its own name."""
+    """The last line that a command of Slurm printed, without its own name."""
     lines = [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]
     return lines[-1].split("error: ", 1)[-1].split("srun: ", 1)[-1] if lines else ""

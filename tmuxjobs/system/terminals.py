@@ -1,8 +1,8 @@
-"""Terminals and who reads them: their settings, and what the processes in front sleep in. Knows pids, not records.
+"""Terminals and what reads them: their settings, and what the foreground sleeps in. Knows pids, not records.
 
-Linux tells exactly: proc_pid_syscall(5) has the call a thread sleeps in and the files it waits for. Where that may not
-be looked at (another user's process, or Yama), wchan and the open files tell it when they leave one answer only.
-Elsewhere nothing is known, and nothing is said.
+Linux shows it exactly: proc_pid_syscall(5) has the call a thread sleeps in and the files it waits for. Where that may
+not be read (another user's process, or Yama), wchan and the open files decide if they leave only one answer. On other
+systems nothing is known, and nothing is reported.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from tmuxjobs.system.table import Table, links, stat
 
 LINUX = sys.platform.startswith("linux")
 IDLE_S = 0.02
-"""Between two samples of a process that polls; CPU use in between means that it is not waiting."""
+"""Seconds between two samples of a process that polls; CPU use in between means that it is not waiting."""
 Attention = Literal["reads", "polls", "unknown", "none"]
-"""What the processes in front do about their terminal: wait for it alone, or among others, cannot be looked at."""
+"""What foreground processes do about their terminal: wait only for it, wait among others, not readable, nothing."""
 READS, POLLS, SELECTS, EPOLLS, LOCKS = range(5)
 CALLS: dict[str, dict[int, int]] = {
     "x86_64": {0: READS, 19: READS, 7: POLLS, 271: POLLS, 23: SELECTS, 270: SELECTS, 232: EPOLLS, 281: EPOLLS},
@@ -36,7 +36,7 @@ CALLS["x86_64"][441] = CALLS["aarch64"][441] = EPOLLS
 CALLS["x86_64"][202] = CALLS["aarch64"][98] = LOCKS
 CALLS["riscv64"] = CALLS["aarch64"]
 MILLISECONDS = {7, 232, 281, 22}
-"""Calls with a timeout in ms; all others have a timespec, but for select(2), 23 of x86_64, with a timeval."""
+"""Calls with a timeout in ms; all others have a timespec, except select(2), 23 on x86_64, with a timeval."""
 POLLIN = 0x0041
 """POLLIN | POLLRDNORM, poll(2); EPOLLIN and EPOLLRDNORM are the same bits."""
 DESCRIPTORS_MAX = 4096
@@ -44,14 +44,14 @@ WCHAN_READS = {"n_tty_read", "wait_woken"}
 WCHAN_POLLS = {"poll_schedule_timeout", "do_select", "do_sys_poll", "do_poll"}
 WCHAN_EPOLLS = {"ep_poll", "do_epoll_wait"}
 OWN = {"anon_inode:[eventfd]", "anon_inode:[signalfd]"}
-"""Files by which nobody but the process itself, or a signal, wakes it."""
+"""Files by which only the process itself, or a signal, wakes it."""
 
 
 @dataclass(frozen=True)
 class Terminal:
     """A terminal's settings that matter for input: `cooked` takes whole lines, `echo` off hides what is typed.
 
-    `bare` has nothing done to what goes in and out: so it is set by who passes all of it on to another terminal.
+    `bare` leaves input and output as they are: it is set by programs that pass all of it on to another terminal.
     """
 
     cooked: bool
@@ -68,10 +68,10 @@ class Terminal:
 
 @dataclass(frozen=True)
 class Front:
-    """What the processes in front of a terminal do about input; `tty` is where it arrives: see `_front`.
+    """What the foreground processes of a terminal do about input; `tty` is where it arrives: see `_front`.
 
-    With `alone` nothing but the terminal, a signal or the clock wakes who polls; `every_s` is after how long the clock
-    does, 0 for never, None when that is not known. `is_guest` says that one reads who is not of the terminal's
+    With `alone` only the terminal, a signal or the clock wakes a process that polls; `every_s` is after how long the
+    clock does, 0 for never, None when that is not known. `is_guest` says that the reader is not of the terminal's
     session, such as gpg's pinentry.
     """
 
@@ -89,7 +89,7 @@ class Front:
 
     @property
     def rank(self) -> int:
-        """Whose word counts where several are in front, the lowest first."""
+        """Which one counts if there are several in the foreground: the lowest."""
         order: tuple[Attention, ...] = ("reads", "polls", "unknown", "none")
         return 2 * order.index(self.attention) - self.alone
 
@@ -112,7 +112,7 @@ def terminal(tty: str) -> Terminal | None:
 
 
 def unread(tty: str) -> int:
-    """How many bytes were typed that nobody has read yet, tty_ioctl(4); 0 when the terminal is closed or not ours."""
+    """How many typed bytes have not been read yet, tty_ioctl(4); 0 when the terminal is closed or not ours."""
     try:
         fd = os.open(tty, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
     except OSError:
@@ -126,9 +126,9 @@ def unread(tty: str) -> int:
 
 
 def fronts(runners: Mapping[str, int], *, pause_s: float = IDLE_S) -> dict[str, Front]:
-    """{terminal: what those in front do about it}; who reads or polls is looked at twice.
+    """{terminal: what its foreground processes do about it}; those that read or poll are checked twice.
 
-    Asked for by the pid of each terminal's runner, 0 where that is not known.
+    `runners` has the pid of each terminal's runner, 0 where that is not known.
     """
     if not LINUX or not runners:
         return {}
@@ -146,7 +146,7 @@ def fronts(runners: Mapping[str, int], *, pause_s: float = IDLE_S) -> dict[str, 
 
 
 def asking(runners: Mapping[str, int]) -> dict[str, tuple[Front, Terminal | None]]:
-    """As `fronts`, each with the settings of the terminal where its input arrives; None where nobody waits for any."""
+    """As `fronts`, each with the settings of the terminal where its input arrives; None if no process waits for it."""
     return {
         tty: (front, terminal(front.tty) if front.attention != "none" else None)
         for tty, front in fronts(runners).items()
@@ -154,9 +154,9 @@ def asking(runners: Mapping[str, int]) -> dict[str, tuple[Front, Terminal | None
 
 
 def reader(tty: str, runner: int) -> int | None:
-    """The pid of who waits for nothing but this terminal, when nobody else in front could print before it is read.
+    """The pid of the process that waits only for this terminal, if no other could print before the input is read.
 
-    None too where that is not known: of another user's process, of one with threads, of one that passes input on.
+    None also where that is not known: for another user's process, one with threads, or one that passes input on.
     """
     number = _number(tty) if LINUX else None
     if number is None:
@@ -181,9 +181,9 @@ def reader(tty: str, runner: int) -> int | None:
 
 
 def _front(tty: str, table: Table, *, depth: int = 3) -> Front | None:
-    """What those in front do; where they only pass input on to a terminal of their own, what those in front there do.
+    """What the foreground processes do; if they only pass input on to a terminal of their own, what those there do.
 
-    So sudo, script, expect and rlwrap do. None when the terminal is gone.
+    sudo, script, expect and rlwrap pass it on. None when the terminal is gone.
     """
     number = _number(tty)
     if number is None:
@@ -193,7 +193,7 @@ def _front(tty: str, table: Table, *, depth: int = 3) -> Front | None:
     if inner:
         beyond = filter(None, (_front(one, table, depth=depth - 1) for one in inner))
         return min(beyond, key=lambda one: one.rank, default=Front(inner[0]))
-    # Who reads keys or what is hidden has set the terminal so: it is worth a search.
+    # A program that reads keys or hidden input has set the terminal so: it is worth a search.
     if (
         front.attention == "none"
         and (settings := terminal(tty)) is not None
@@ -205,7 +205,7 @@ def _front(tty: str, table: Table, *, depth: int = 3) -> Front | None:
 
 
 def _number(tty: str) -> int | None:
-    """Of the device, as proc_pid_stat(5) has it in tty_nr."""
+    """The number of the device, as in tty_nr of proc_pid_stat(5)."""
     try:
         device = os.stat(tty).st_rdev
     except OSError:
@@ -215,7 +215,7 @@ def _number(tty: str) -> int | None:
 
 
 def _inner(front: Front, number: int, table: Table) -> list[str]:
-    """Terminals that these processes have made: by their open files or, of another user's, by who runs in them."""
+    """Terminals that these processes have made: by their open files or, for another user's, by what runs in them."""
     found = []
     for pid in front.pids:
         try:
@@ -229,7 +229,7 @@ def _inner(front: Front, number: int, table: Table) -> list[str]:
 
 
 def _of_group(pids: Iterable[int], tty: str) -> Front:
-    """The best of them, with the pids of all that pay attention."""
+    """The one of lowest rank, with the pids of all that pay attention."""
     each = {pid: _of_process(pid, tty) for pid in pids}
     best = min(each.values(), key=lambda front: front.rank, default=Front(tty))
     return replace(best, pids=tuple(pid for pid, front in each.items() if front.attention != "none"))
@@ -264,14 +264,14 @@ def _of_process(pid: int, tty: str) -> Front:
         if thread == pid:
             is_main_idle = len(threads) > 1 and one.attention == "none" and _waits_for_a_thread(folder)
         elif one.attention in ("reads", "polls") and not is_main_idle:
-            # A console beside the work of others is like a poll: it is there all the time.
+            # A console beside other threads that work is like a poll: it is there all the time.
             one = replace(one, attention="polls", alone=False)
         said = min(said, one, key=lambda front: front.rank)
     return said
 
 
 def _waits_for_a_thread(folder: str) -> bool:
-    """Whether a thread waits, without a bound, for another one of its process."""
+    """Whether a thread waits, without a time limit, for another one of its process."""
     try:
         call = _sleeps_in(folder)
     except OSError:
@@ -302,7 +302,7 @@ def _kind(call: list[int]) -> int | None:
 
 
 def _of_call(pid: int, call: list[int], tty: str) -> Front:
-    """From the exact call; raises OSError when its arguments may not be looked at."""
+    """The answer from the exact call; raises OSError when its arguments may not be read."""
     kind = _kind(call) if call else None
     if kind == READS:
         return Front(tty, "reads" if _is_terminal(pid, call[1], tty) else "none", alone=True, every_s=0.0)
@@ -323,13 +323,13 @@ def _of_call(pid: int, call: list[int], tty: str) -> Front:
         return Front(tty)
     alone = _are_own(pid, waits, tty)
     every_s = _timeout(pid, call[0], timeout)
-    # An event loop has its terminal there all the time: what that says depends on the terminal's settings.
+    # An event loop polls its terminal all the time: what that means depends on the terminal's settings.
     reads = alone and every_s == 0 and kind != EPOLLS
     return Front(tty, "reads" if reads else "polls", alone=alone, every_s=every_s)
 
 
 def _timeout(pid: int, number: int, value: int) -> float:
-    """In s, of a call that polls: from its argument, which is ms or an address; 0 for none."""
+    """The timeout (s) of a call that polls, from its argument, which is ms or an address; 0 for none."""
     if number in MILLISECONDS:
         ms = struct.unpack("i", struct.pack("I", value & 0xFFFFFFFF))[0]
         return max(0.0, ms / 1000) or (0.0 if ms < 0 else 0.001)
@@ -344,7 +344,7 @@ def _memory(pid: int, address: int, size: int) -> bytes:
         try:
             return os.pread(file.fileno(), size, address)
         except OSError as error:
-            if error.errno == errno.EIO:  # it has gone on
+            if error.errno == errno.EIO:  # the process has continued
                 raise FileNotFoundError from None
             raise
 
@@ -356,7 +356,7 @@ def _in_epoll(pid: int, fd: int) -> list[int]:
 
 
 def _are_own(pid: int, fds: list[int], tty: str) -> bool:
-    """Whether, but for the terminal, nobody else can write to these: they are for the process to wake itself."""
+    """Whether only the process can write to these files, except the terminal, so that they serve to wake itself."""
     open_on = links(pid)
     names = list(open_on.values())
     sockets = _unix_sockets(pid) if any(open_on.get(fd, "").startswith("socket:") for fd in fds) else set()
@@ -383,7 +383,7 @@ def _is_terminal(pid: int, fd: int, tty: str) -> bool:
 
 
 def _of_wchan(pid: int, folder: str, tty: str) -> Attention:
-    """From the kernel function a thread sleeps in and the files it could be waiting for; unknown when several could."""
+    """The answer from the kernel function a thread sleeps in and the files it may wait for; unknown if several fit."""
     try:
         wchan = Path(folder, "wchan").read_text().partition(".")[0]  # the compiler's `.constprop.0`
         files = links(pid)
@@ -405,5 +405,5 @@ def _of_wchan(pid: int, folder: str, tty: str) -> Attention:
         # Sockets, inotify and the other end of a terminal are read in the same function.
         return "unknown" if others & {"socket", "anon_inode", "/dev/ptmx"} else "reads"
     keys = (settings := terminal(tty)) is not None and not settings.cooked
-    # With pipes open it takes a terminal set for single keys, as line editors do only while they read.
+    # With pipes open, only a terminal set for single keys proves it: line editors set it only while they read.
     return "unknown" if others & {"socket", "/dev/ptmx"} or ("pipe" in others and not keys) else "polls"

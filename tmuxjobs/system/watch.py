@@ -1,6 +1,6 @@
 """Watches job folders for changes and runners for their end: inotify and pidfd on Linux, kqueue on macOS.
 
-One thread in each process watches for all who wait. It knows folders and pids, and nothing of what is in them.
+One thread in each process watches for all that wait. It knows folders and pids, and nothing of what is in them.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 BREATH_S = 0.004
-"""Between two rounds of events while they follow each other: a flood of output must not keep this thread busy."""
+"""Seconds between rounds of events that follow each other: a flood of output must not keep this thread busy."""
 SHORT_BREATH_S = 0.0005
-"""After a pause: the end of a job comes some ms after its last output."""
+"""The same after a pause: the end of a job comes some ms after its last output."""
 LOGS = ("output.log", "stderr.log")
 JOURNAL = "journal"
-"""In the state directory; like a log it only grows, but that is an event of its own."""
+"""A file in the state directory; like a log it only grows, but its growth counts as a change."""
 # inotify(7)
 _MODIFY, _MOVED_TO, _CREATE, _DELETE_SELF = 0x2, 0x80, 0x100, 0x400
 _EVENT = struct.Struct("iIII")
@@ -31,11 +31,11 @@ _EVENT = struct.Struct("iIII")
 
 @dataclass(eq=False)
 class Watch:
-    """One who waits. `call` comes from the watching thread and must not block."""
+    """One watch; `call` is called in the watching thread and must not block."""
 
     call: Callable[[], None]
     logs: bool = True
-    """Whether growth of the log wakes it; set it anew at any time."""
+    """Whether growth of the log counts as a change; may be set at any time."""
     active: bool = True
     """False when no watch could be set: the caller must poll."""
 
@@ -52,7 +52,7 @@ class _Folder:
 
 @contextlib.contextmanager
 def watching(folder: Path, pid: int | None, call: Callable[[], None], *, logs: bool = True) -> Iterator[Watch]:
-    """Within it, `call` comes after each change: a record renamed into place, a log grown, process `pid` ended."""
+    """Within it, each change calls `call`: a record renamed into place, a log grown, process `pid` ended."""
     watch = Watch(call, logs=logs)
     watcher = shared()
     watch.active = watcher is not None and watcher.add(folder, pid, watch)
@@ -68,21 +68,21 @@ _own: tuple[int, Watcher | None] = (0, None)
 
 
 def shared() -> Watcher | None:
-    """This process's own; None when the kernel gives none."""
+    """This process's watcher; None when the kernel does not provide one."""
     global _own
     with _lock:
         pid, watcher = _own
         if pid != os.getpid():
             try:
                 watcher = Watcher(_Source())
-            except (OSError, AttributeError):  # the limit of instances is reached, or there is no such thing here
+            except (OSError, AttributeError):  # the limit of instances is reached, or the system has none
                 watcher = None
             _own = os.getpid(), watcher
         return watcher
 
 
 class Watcher:
-    """The thread, and who waits for which folder."""
+    """The watching thread, and the watches of each folder."""
 
     def __init__(self, source: _Source) -> None:
         self._source = source
@@ -127,7 +127,7 @@ class Watcher:
                     folder = self._by_handle.get(handle)
                     for watch in folder.watches if folder else ():
                         if watch.logs or not is_log:
-                            with contextlib.suppress(RuntimeError):  # the event loop of one who waited is closed
+                            with contextlib.suppress(RuntimeError):  # the event loop that waited is closed
                                 watch.call()
             time.sleep(breath_s)
 
@@ -166,7 +166,7 @@ if sys.platform == "linux":
                 os.close(fd)
 
         def events(self) -> list[tuple[int, bool]]:
-            """Blocks until there are some: (handle, whether only a log has grown), each once."""
+            """Block until there are events: (handle, whether only a log has grown), each once."""
             found: dict[tuple[int, bool], None] = {}
             for fd, _ in self._poll.poll():
                 if fd != self._fd:
@@ -188,7 +188,7 @@ if sys.platform == "linux":
 else:
 
     class _Source:
-        """Handles are file descriptors doubled, plus one for a log; a process goes by its folder's handle."""
+        """Handles are file descriptors doubled, plus one for a log; a process has its folder's handle."""
 
         def __init__(self) -> None:
             self._queue = select.kqueue()
@@ -221,6 +221,6 @@ else:
                 os.close(fd)
 
         def events(self) -> list[tuple[int, bool]]:
-            """Blocks until there are some: (handle, whether only a log has grown), each once."""
+            """Block until there are events: (handle, whether only a log has grown), each once."""
             found = {(event.udata, bool(event.udata % 2)): None for event in self._queue.control(None, 64)}
             return list(found)
