@@ -341,7 +341,7 @@ def test_window_is_the_one_we_are_in_or_the_only_one(jobs: Jobs, tmux: Tmux) -> 
     assert jobs.adopt().job_id.startswith("one-")
     pane = opened(tmux, name="two")
     opened(tmux, name="three")
-    with pytest.raises(InvalidInput, match="Which window\\? window 2 'two', window 3 'three' are no jobs"):
+    with pytest.raises(InvalidInput, match="Which window\\? window 2 'two', window 3 'three' are not jobs"):
         jobs.adopt()
     jobs.host.environ |= {"TMUX": tmux("display-message", "-p", "#{socket_path},#{pid},0").strip(), "TMUX_PANE": pane}
     assert jobs.adopt().job_id.startswith("two-")

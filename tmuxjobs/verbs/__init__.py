@@ -1,6 +1,6 @@
-"""One file a verb, named for it: functions over a `Host`. They import each other downward; `Jobs` is their face.
+"""One module per verb, named after it: functions over a `Host`. They import each other downward; `Jobs` calls them.
 
-Each is imported when it is first used: all of them take longer to import than one needs to answer.
+Each is imported when it is first used: importing all of them takes longer than one needs to answer.
 """
 
 from importlib import import_module
