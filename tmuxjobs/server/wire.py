@@ -1,4 +1,4 @@
-"""How answers and errors of the verbs reach a client: text and fields, schemas, one line for what went wrong."""
+"""How answers and errors of the verbs reach a client: text and fields, schemas, one line for each error."""
 
 import asyncio
 import functools
@@ -52,7 +52,7 @@ def _argument_error(error: PydanticValidationError) -> str:
     for fault in faults:
         where = ".".join(map(str, fault["loc"]))
         name, *kind = fault["loc"]
-        if kind and kind[0] in ("str", "list[str]"):  # of a parameter that takes either, one is enough
+        if kind and kind[0] in ("str", "list[str]"):  # one fault is enough for a parameter that takes either
             where = str(name)
             if where in of_choices:
                 continue
@@ -65,7 +65,7 @@ def _argument_error(error: PydanticValidationError) -> str:
 def as_tool(verb: Verb) -> Callable[..., Awaitable[ToolResult]]:
     """The verb as a tool: its answer as text and fields, our errors as one line each, a bug with its file.
 
-    One that is not `async` runs in a thread.
+    A verb that is not `async` runs in a thread.
     """
 
     @functools.wraps(verb)
@@ -93,7 +93,7 @@ def as_tool(verb: Verb) -> Callable[..., Awaitable[ToolResult]]:
 
 
 def result_of(answer: Answer) -> ToolResult:
-    """Its text and its fields; beside fields Codex drops a picture."""
+    """The answer's text and fields; no fields beside a picture, which Codex would drop."""
     pictured = isinstance(answer, Screen) and answer.png is not None
     return ToolResult(content=content(answer), structured_content=None if pictured else answer.fields())
 
@@ -110,7 +110,7 @@ def with_short_rulers(answer: M) -> M:
 
 
 def brief(parameters: dict[str, Any]) -> dict[str, Any]:
-    """A tool's input schema without what is taken but goes without saying: that an option may be null, or is false."""
+    """A tool's input schema without the obvious: that an option may be null, or that its default is null or false."""
     properties = {}
     for name, part in parameters["properties"].items():
         choices = [one for one in part.pop("anyOf", ()) if one != {"type": "null"}]
@@ -125,14 +125,14 @@ def brief(parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 class Tool(FunctionTool):
-    """Without FastMCP's own remarks about it and a title that is its name: every client's context would hold them."""
+    """A tool without FastMCP's remarks and a title that repeats its name, which every client's context would hold."""
 
     def to_mcp_tool(self, **overrides: Any) -> MCPTool:
         return super().to_mcp_tool(**{"_meta": None, "title": None} | overrides)
 
 
 def content(answer: Answer) -> list_of[TextContent | ImageContent]:
-    """The answer's text, and behind it its picture."""
+    """The answer's text, and then its picture."""
     parts: list_of[TextContent | ImageContent] = [TextContent(type="text", text=answer.text())]
     if isinstance(answer, Screen) and answer.png is not None:
         parts.append(Image(data=answer.png, format="png").to_image_content())
