@@ -134,7 +134,7 @@ def test_end_that_nobody_tells_is_lost_and_a_new_process_there_is_no_job(
     typed(tmux, pane, "exit 0")
     end = ended(jobs, job_id)
     assert (end.status, end.reason, end.exit_code) == ("lost", "unknown", None)
-    assert "did not tell its exit code" in end.text()
+    assert "did not report its exit code" in end.text()
     look = "#{pane_dead} #{@tmuxjobs_job}#{@tmuxjobs_end}"
     wait_until(lambda: tmux("display-message", "-p", "-t", pane, look), lambda text: text == "0 \n")
     assert jobs.events(0)[-1].status == "lost"
