@@ -239,7 +239,7 @@ class Ran(Waited, Started):
         return shown
 
     def text(self) -> str:
-        """As the text of `wait`, and where to watch while the job runs on."""
+        """The text of `wait`, and where to watch while the job runs on."""
         again = f"\n{self.restarted} was started again as {self.job_id}." if self.restarted else ""
         again += f"\n{self.job_id} had not ended, so nothing was started." if self.reused else ""
         more = f"\nwatch: {visible(self.attach)}" if self.status in OPEN else ""
@@ -275,7 +275,7 @@ class Found(Answer):
     note: Line = ""
 
     def fields(self) -> dict[str, Any]:
-        """Without the stream of a match in stdout, and without the cursor when nothing more can come."""
+        """The fields, without the stream of a match in stdout, and without the cursor when nothing more can come."""
         shown = super().fields()
         if self.status not in OPEN and not self.more:
             shown.pop("cursor", None)
@@ -337,7 +337,7 @@ class Screen(Answer):
     png: bytes | None = Field(default=None, exclude=True, repr=False)
 
     def fields(self) -> dict[str, Any]:
-        """With a note if the screen is empty, as no other field says so."""
+        """The fields, with a note if the screen is empty, as no other field says so."""
         return super().fields() | ({} if self.screen else {"note": "nothing is on the screen"})
 
     def text(self) -> str:

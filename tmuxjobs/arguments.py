@@ -68,7 +68,7 @@ class Engine(TypedDict, total=False):
 
 
 class Lifecycle(TypedDict, total=False):
-    """How often a job's command may run, which codes are success, and what tells that it is ready."""
+    """How often a job's command may run, which codes are success, and what shows that it is ready."""
 
     retry: int | None
     """How often it runs again after a failure; with a restart policy, how often in a row."""

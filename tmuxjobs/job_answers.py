@@ -163,7 +163,7 @@ class JobStatus(JobSummary):
         return self.status in ("running", "paused") or (self.status == "queued" and self.slurm != "")
 
     def fields(self) -> dict[str, Any]:
-        """With the window and the pid only while it runs, and with the log's state only if something is wrong."""
+        """The fields: window and pid only while the job runs, the log's state only if something is wrong."""
         shown = super().fields()
         if self.log in ("recording", "complete"):
             del shown["log"]

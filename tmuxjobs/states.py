@@ -68,7 +68,7 @@ class InSlurmQueue(Running):
 
 @dataclass(frozen=True)
 class Elsewhere(Running):
-    """It has no exit record and belongs to another machine with this state directory: only that one knows more."""
+    """It has no exit record and belongs to another machine with this state directory: only that machine knows more."""
 
     host: str = ""
 

@@ -37,7 +37,7 @@ def list(
     status
         Only jobs in this state.
     limit
-        How many at the most.
+        How many at most.
     name
         Only jobs with this in their id or command.
     scope
@@ -150,7 +150,7 @@ def search(
     context
         Lines to show around each match.
     limit
-        How many matches at the most.
+        How many matches at most.
     cursor
         Only what comes after this offset, from an earlier answer.
     stderr_cursor
@@ -258,7 +258,7 @@ def history(
     Parameters
     ----------
     limit
-        How many at the most.
+        How many at most.
     """
     deeds = Jobs.open().history(job_id, limit=limit)
     if json:

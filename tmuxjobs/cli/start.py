@@ -189,7 +189,7 @@ def execute(
     success_codes
         Exit codes that mean success; 0 by default.
     ready_when
-        What tells that it is ready: "port 3000", "url http://localhost:3000", "pattern REGEX" or "command LINE".
+        What shows that it is ready: "port 3000", "url http://localhost:3000", "pattern REGEX" or "command LINE".
     ready_timeout
         Seconds after which it counts as never ready; 300 by default.
     """

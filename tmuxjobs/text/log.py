@@ -126,7 +126,7 @@ class Log:
         return self._reader is not None
 
     def allow(self, seconds: float) -> None:
-        """From now on, be `late` after so many processor seconds of this thread, or CROWDED times as long in all."""
+        """From now on, be `late` after so many processor seconds of this thread, or CROWDED times that by the clock."""
         self._until = time.thread_time() + seconds, time.monotonic() + CROWDED * seconds
 
     @property

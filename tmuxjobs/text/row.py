@@ -21,7 +21,7 @@ NARROW: Final = re.compile("[ -~\xa0-\xac\xae-\u02ff\u2500-\u25fc\u2800-\u28ff]*
 
 @dataclass(eq=False, slots=True)
 class Row:
-    """One row: plain `text` as long as it was only appended to, else `cells`, one a column ("" goes on a wide one).
+    """One row: plain `text` as long as it was only appended to, else `cells`, one a column ("" continues a wide one).
 
     `paid` counts the characters of the stream spent on the row, including its newline. Cells that were never written
     are shown as blanks only as far as this pays for them, so that text never outgrows its stream.

@@ -120,7 +120,7 @@ def type_text(
 ) -> None:
     """Type the text, as a keyboard would: every newline is Enter. Any length, exact.
 
-    `hidden` text is shown to nobody: every user can see the arguments of `send-keys`. `by_line` means a program that
+    `hidden` text must not be seen: every user can see the arguments of `send-keys`. `by_line` means a program that
     takes no bracketed paste. With *before_enter* the last Enter comes separately, after calling it.
     """
     text = text.replace("\r\n", "\r").replace("\n", "\r")

@@ -160,7 +160,7 @@ class Tmux:
         for attempt in range(5):
             answer = self.server.cmd(*look)
             if answer.returncode:
-                # If another process made it first, the next look finds it; a server that is just ending is tried again.
+                # If another process made it first, the next check finds it; a server that is ending is tried again.
                 made = self.server.cmd(*make, *welcome, *keep, *facts)
                 answer = made if made.returncode == 0 else answer
             if answer.returncode == 0:

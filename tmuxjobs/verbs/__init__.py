@@ -72,5 +72,5 @@ def __getattr__(name: str) -> ModuleType:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
     try:
         return import_module(f"{__name__}.{name}")
-    except OSError as error:  # out of files, for one
+    except OSError as error:  # such as no more files
         raise StateError(f"A part of tmuxjobs cannot be loaded ({error.strerror}); try again.") from None

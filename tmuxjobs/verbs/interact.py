@@ -380,7 +380,7 @@ def without_echo(text: str, typed: str, *, by_kernel: bool = False) -> str:
     """The text without the lines that only echo what was typed, with or without a prompt before it.
 
     A line editor may redraw its line below, break it at the edge of the screen and put a prompt to its right. What the
-    terminal itself echoes (`by_kernel`) is on one line, and may come late and right behind what a program printed.
+    terminal itself echoes (`by_kernel`) is on one line, and may come late and right after what a program printed.
     """
     lines, wanted = text.split("\n"), typed.removesuffix("\n").split("\n")
     if wanted[0] and not lines[0]:

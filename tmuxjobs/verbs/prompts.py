@@ -48,7 +48,7 @@ WORDS = (
 )
 WORDS += r"|(?:api|access|secret)[ _-](?:key|token)|\btoken\b)"
 SECRET = re.compile(WORDS + r"(?:[^\n:>$#%]|:(?! )){0,80}[:?\u203a\u2023\xbb]?\s*$", re.IGNORECASE)
-"""A question for a password: little stands between the word and what is typed, such as for whom it is."""
+"""A question for a password: little comes between the word and what is typed, such as for whom it is."""
 HINT = re.compile(WORDS, re.IGNORECASE)
 HINT_BYTES = 1 << 14
 CONTROL = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[()][0-9A-Z]|\x1b[ -/]*[0-~]")

@@ -223,7 +223,7 @@ def waiting(host: Host) -> list[queue.Entry]:
 
 @dataclass(frozen=True)
 class QueuePlace:
-    """Where a job stands in the line, from 1 on, of how many, and why it waits."""
+    """A job's place in the line, from 1 on, of how many, and why it waits."""
 
     number: int
     of: int
