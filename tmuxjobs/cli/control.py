@@ -230,7 +230,7 @@ def group(
 
 @app.command(group=CONTROL)
 def pause(job_id: RunningId, *, json: Json = False) -> None:
-    """Stop a job with all that it started, until `resume`; the time between does not count for its timeout."""
+    """Stop a job with all that it started, until `resume`; the time between counts for no timeout."""
     show(Jobs.open().pause(job_id), as_json=json)
 
 

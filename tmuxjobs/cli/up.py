@@ -300,7 +300,7 @@ def up(
 
 @app.command(group=CONTROL)
 def down(*names: str, json: Json = False) -> None:
-    """End the running jobs of this project's tmuxjobs.toml or Procfile, in reverse order.
+    """End the jobs of this project's tmuxjobs.toml or Procfile that run, those that come last first.
 
     Parameters
     ----------
