@@ -46,7 +46,7 @@ class EndsTold(Middleware):
             self._news(())
 
     def seen_by(self, context: Context | None) -> Seen:
-        """What this client was given of the jobs; a client that looks like others is always new."""
+        """What this client was given of the jobs; one that cannot be distinguished from others is always new."""
         key = client_of(context)
         return Seen() if key is None else self._seen(key)
 

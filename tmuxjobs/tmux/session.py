@@ -192,9 +192,9 @@ class Tmux:
         return opening
 
     def panes(self, *, timeout: float | None = None) -> dict[str, Pane]:
-        """{job id: pane} of every pane with the mark of a job of ours, in any session; empty without a server.
+        """{job id: pane} of every pane with the mark of a job of ours; empty without a server or a session.
 
-        A pane of another state directory may have the same id; a pane of 0.1.0 names no directory.
+        It may be in any session. A pane of another state directory may have the same id; one of 0.1.0 names none.
         """
         for last in (False, False, True):
             call = self.server.cmd("list-panes", "-a", "-f", f"#{{{MARK}}}", "-F", FORMAT, timeout=timeout)

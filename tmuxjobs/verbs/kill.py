@@ -235,7 +235,7 @@ def note_pause(host: Host, before: Job, *, paused: bool) -> None:
 
 
 def by_runner(host: Host, job: Job, *, paused: bool) -> bool:
-    """Have the job's runner do it, and wait until it has; False if an older runner or none can. Raises TmuxError."""
+    """Have the job's runner do it, and wait until it has; False if it cannot (an older one). Raises TmuxError."""
     if job.run is None or job.run.paused is None or job.spec.adopted is not None:
         return False
     host.store.request_stop(job.id, signal="SIGSTOP" if paused else "SIGCONT", grace_s=0.0)

@@ -14,7 +14,7 @@ from tmuxjobs.verbs import output
 LIMIT = 20
 LIMIT_MAX = 1000
 CHARS = 12_000
-"""The limit of all lines of one answer together; the first match is always given."""
+"""How many characters the lines of one answer may take together; the first match is always given."""
 
 
 def search(
