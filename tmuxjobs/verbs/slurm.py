@@ -54,7 +54,7 @@ def checked(host: Host, given: Engine, job: Mapping[str, Any], path: str) -> tup
     if job["separate_stderr"]:
         raise InvalidInput("A job in Slurm has one terminal, so its stderr cannot be kept apart.")
     if job["retry"] or job["ready_when"]:
-        raise InvalidInput("A job in Slurm runs once and is not checked for readiness: leave out retries and ready_when.")
+        raise InvalidInput("A job in Slurm runs once and has no readiness check: leave out retries and ready_when.")
     if job["detached"] and job.get("max_output_given"):
         raise InvalidInput("The log of a job with detach is Slurm's own, so max_output_size cannot bound it.")
     options = {name: option(name, str(value)) for name, value in resources.items() if name != DETACH}
