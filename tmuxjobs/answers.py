@@ -1,8 +1,8 @@
-"""The answers of the verbs, and the text of each: many clients show a model the text alone, so it stands by itself.
+"""The answers of the verbs, and the text of each: many clients show a model only the text, so it is complete by itself.
 
-What comes from jobs and callers is made visible (`visible.py`) in the fields as in the text, but for paths, which are
-to be used, and for raw output, which was asked for. Lines of ours that stand behind or among a job's output begin with
-`== ` or come after a line `==`; a line of output that begins like that is shown with a backslash before it.
+What comes from jobs and callers is made visible (`visible.py`) in the fields and in the text, except paths, which are
+to be used, and raw output, which was asked for. Our lines after or among a job's output begin with `== ` or come after
+a line `==`; a line of output that begins like that is shown with a backslash before it.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Output(Answer):
 
     The text is clean and what it hides is made visible; raw output is as the job printed it.
     `stderr` is empty unless the job keeps the two apart. `more` says that bytes after `cursor` are already there.
-    After typing, `waits_for`, `exit_code` and `full_screen` (the output ends with the screen) say what came of it.
+    After typing, `waits_for`, `exit_code` and `full_screen` (the output ends with the screen) say what resulted.
     """
 
     gives_output: ClassVar[bool] = True
@@ -130,7 +130,7 @@ class Output(Answer):
 
 
 class WaitedJob(Model):
-    """One of several that were waited for; `reason` is empty while its wait is not over, the output as in `output`."""
+    """One of several jobs of a wait; `reason` is empty while its wait is not over, the output is as in `output`."""
 
     job_id: str
     reason: str | None
@@ -142,7 +142,7 @@ class WaitedJob(Model):
     cursor: int
 
     def parts(self) -> list[str]:
-        """One line with id, status, what of the wait, and the cursor; then the output."""
+        """One line with id, status, how its wait ended, and the cursor; then the output."""
         code = f" {self.exit_code}" if self.exit_code is not None else ""
         how = f"{self.status}{code}, {self.reason or 'still waited for'}, cursor {self.cursor}"
         return [f"{FENCE} {self.job_id}: {how}", *printed(self.stdout, self.stderr)]
@@ -151,7 +151,7 @@ class WaitedJob(Model):
 class Waited(Answer):
     """The answer of `wait`: `reason` says what ended it, the rest is as in `output`.
 
-    Of several jobs `job_id` is the one that ended the wait, or failed; `jobs` has each, within the same budget.
+    For several jobs `job_id` is the one that ended the wait, or failed; `jobs` has each, within the same budget.
     """
 
     job_id: str
@@ -169,7 +169,7 @@ class Waited(Answer):
     failed: tuple[str, ...] = ()
 
     def fields(self) -> dict[str, Any]:
-        """Each of several jobs has its own, but for the reason; note and `prompt` say only what no other field does."""
+        """Several jobs each have their own, except the reason; note and `prompt` say only what no other field does."""
         shown = super().fields()
         if self.jobs or (self.status in OPEN and self.reason != "timeout"):
             shown.pop("runtime", None)
@@ -197,7 +197,7 @@ class Waited(Answer):
         return part == f"exit code {self.exit_code}" or part.startswith(counts)
 
     def without_prompt(self, note: str) -> str:
-        """The note where the fields say for what a job waits, and after which prompt, or the caller which URL."""
+        """The note without what the fields say, what a job waits for and its prompt, and without the caller's URL."""
         if self.reason == "url":
             return re.sub(r"^https?://\S+ (?=answers)", "", note)
         if self.waits_for not in ("input", "password"):
@@ -208,27 +208,27 @@ class Waited(Answer):
         return "; ".join(part for part in note.split("; ") if part not in WAITS["input"])
 
     def text(self) -> str:
-        """The output, of several jobs that of each, then one line with why the wait is over."""
+        """The output, for several jobs that of each, then one line with why the wait is over."""
         parts = [part for job in self.jobs for part in job.parts()] or printed(self.stdout, self.stderr)
         note = f": {self.note}" if self.note else ""
         facts = f"{self.job_id} {self.status}, {seconds(self.runtime)}, cursor {self.cursor}"
         if self.reason in ("pattern", "fail_pattern"):
-            # The note has the line that matched, which is the job's: nothing of ours comes behind it.
+            # The note has the line that matched, which is the job's: nothing of ours may follow it.
             return fenced(parts, f"[{self.reason}; {facts}{note}]")
         return fenced(parts, f"[{self.reason}{note}; {facts}]")
 
 
 class Ran(Waited, Started):
-    """The answer of `execute` with `wait`: what `wait` answers, and what `execute` does.
+    """The answer of `execute` with `wait`: the fields of both answers.
 
-    `restarted` is the job that was ended for it, where it is one that was started again.
+    `restarted` is the job that it replaces, if this is the answer of `restart`.
     """
 
     restarted: str = ""
     asked_to_wait: bool = Field(default=True, exclude=True)
 
     def fields(self) -> dict[str, Any]:
-        """Says where to look only while the job runs, or when no wait was asked for: else the output is here."""
+        """Says where the log and window are only while the job runs, or without a wait: else the output is here."""
         shown = super().fields()
         if self.asked_to_wait:
             shown.pop("log_path", None)
@@ -239,7 +239,7 @@ class Ran(Waited, Started):
         return shown
 
     def text(self) -> str:
-        """As of `wait`, and where to watch while it runs on."""
+        """The text of `wait`, and where to watch while the job runs on."""
         again = f"\n{self.restarted} was started again as {self.job_id}." if self.restarted else ""
         again += f"\n{self.job_id} had not ended, so nothing was started." if self.reused else ""
         more = f"\nwatch: {visible(self.attach)}" if self.status in OPEN else ""
@@ -249,7 +249,7 @@ class Ran(Waited, Started):
 class FoundLine(Model):
     """A line that matches; `cursor` is where it begins in its stream, its raw offset.
 
-    After bytes that are gone `line` counts the lines on disk alone, and `line_is_exact` is false.
+    After bytes that are gone `line` counts only the lines on disk, and `line_is_exact` is false.
     """
 
     stream: str
@@ -275,7 +275,7 @@ class Found(Answer):
     note: Line = ""
 
     def fields(self) -> dict[str, Any]:
-        """Without the stream of a match where there is only one, and without cursors where nothing more can come."""
+        """The fields, without the stream of a match in stdout, and without the cursor when nothing more can come."""
         shown = super().fields()
         if self.status not in OPEN and not self.more:
             shown.pop("cursor", None)
@@ -340,7 +340,7 @@ class Screen(Answer):
     png: bytes | None = Field(default=None, exclude=True, repr=False)
 
     def fields(self) -> dict[str, Any]:
-        """An empty screen is said to be that: no field would tell."""
+        """The fields, with a note if the screen is empty, as no other field says so."""
         return super().fields() | ({} if self.screen else {"note": "nothing is on the screen"})
 
     def text(self) -> str:
@@ -394,7 +394,7 @@ class Kill(Answer):
         return shown
 
     def text(self) -> str:
-        """The answer, who outlived it, and who may be of the job and was not signalled."""
+        """The answer, the processes that survived, and those that may be the job's and were not signalled."""
         lives = f" Could not be ended: {name_processes(self.survivors)}." if self.survivors else ""
         how = self.detail if self.detail.startswith(self.status) else f"{self.status}: {self.detail}"
         doubt = f" {in_doubt(self.not_touched)}" if self.not_touched else ""
@@ -407,11 +407,11 @@ class Kills(Answer):
     jobs: tuple[Kill, ...]
 
     def fields(self) -> dict[str, Any]:
-        """As of each alone."""
+        """The fields of each."""
         return {"jobs": [one.fields() for one in self.jobs]}
 
     def text(self) -> str:
-        """A line a job."""
+        """One line per job."""
         return "\n".join(one.text() for one in self.jobs)
 
 
@@ -431,7 +431,7 @@ class Diagnosis(Answer):
     fixed: tuple[Line, ...] = ()
 
     def text(self) -> str:
-        """A line a check, and what was removed."""
+        """What was removed, and one line per check."""
         lines = [f"{'ok   ' if one.ok else 'WRONG'} {one.name}: {one.text}" for one in self.checks]
         return "\n".join([*(f"removed {what}" for what in self.fixed), *lines])
 

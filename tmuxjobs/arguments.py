@@ -20,19 +20,19 @@ Scope = Literal["project", "mine", "all"]
 WAIT_S = 50.0
 """The default of a wait, and the most for a call over MCP: many clients cut a call off after 60 s."""
 CHARS = 1_400
-"""How much output the answer of a wait has."""
+"""How many characters of output the answer of a wait has."""
 OUTPUT_CHARS = 20_000
 
 
 class Conditions(TypedDict, total=False):
-    """What ends a wait before the job's end; every one that is given counts."""
+    """What ends a wait before the job's end; each one that is given counts."""
 
     until: Until | None
     pattern: str | None
     fail_pattern: str | None
     literal: bool
     redraws: bool
-    """Whether the patterns count in what a program draws over, too."""
+    """Whether the patterns also count in what a program draws over."""
     idle: float | None
     """Seconds without output."""
     port: int | None
@@ -41,10 +41,10 @@ class Conditions(TypedDict, total=False):
 
 
 class Turn(TypedDict, total=False):
-    """What is asked of a job's turn; what is given beside `queue` and `priority` lets it wait, too."""
+    """What is asked of a job's turn; a group, priority, time or job to come after lets it wait, like `queue`."""
 
     queue: bool | None
-    """Whether it waits where there is no room; as it is configured by default."""
+    """Whether it waits if there is no room; as configured by default."""
     group: str | None
     """Jobs that share a limit."""
     priority: int | None
@@ -53,7 +53,7 @@ class Turn(TypedDict, total=False):
     delay: float | None
     at: str | None
     reuse: bool
-    """Start none where one of this name and project has not ended: the answer is about that one."""
+    """Start nothing if a job of this name and project has not ended: the answer is about that one."""
 
 
 class Engine(TypedDict, total=False):
@@ -62,16 +62,16 @@ class Engine(TypedDict, total=False):
     engine: Literal["slurm", "local"] | None
     """The configured one by default."""
     resources: Mapping[str, object] | None
-    """Of Slurm: cpus, memory, gpus, time, partition, detach."""
+    """For Slurm: cpus, memory, gpus, time, partition, detach."""
     sync: str | None
-    """A folder here, of which the other host has a copy that is brought up to date first; the job runs in that."""
+    """A folder here whose copy on the other host is brought up to date first; the job runs in the copy."""
 
 
 class Lifecycle(TypedDict, total=False):
-    """How often a job's command may run, which codes are success, and what tells that it is ready."""
+    """How often a job's command may run, which codes are success, and what shows that it is ready."""
 
     retry: int | None
-    """How often it runs again after a failure; under a policy how often in a row."""
+    """How often it runs again after a failure; with a restart policy, how often in a row."""
     restart_policy: RestartPolicy | None
     success_codes: Sequence[int] | None
     ready_when: str | None
@@ -80,7 +80,7 @@ class Lifecycle(TypedDict, total=False):
 
 
 class Asked(Conditions, Turn, Engine, Lifecycle, total=False):
-    """What `execute` takes of each."""
+    """All of these, as `execute` takes them."""
 
 
 UNIT_S = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}

@@ -1,4 +1,4 @@
-"""What can go wrong and is ours to tell, each with a message that says what to do next.
+"""The errors that tmuxjobs reports, each with a message that says what to do next.
 
 TmuxjobsError
 ├── InvalidInput      an argument that cannot be used
@@ -6,7 +6,7 @@ TmuxjobsError
 ├── StateError        the state directory cannot be used
 ├── TmuxError         tmux is missing, too old, refuses or does not answer
 │   └── HostError     another host cannot be reached, or lacks what jobs need there
-├── JobNotFound       no job of that id
+├── JobNotFound       no job has that id
 ├── JobEnded          the job is not running any more
 ├── OtherHost         another machine with this state directory runs the job
 ├── Held              a person has taken the job over
@@ -44,11 +44,11 @@ RAN_OUT = {
     "fork failed: Device not configured": TERMINALS,
     "fork failed: Too many open files": FILES,
 }
-"""What the system and tmux say when something is used up, and what that means to a person."""
+"""{what the system or tmux says when something is used up: what that means to a person}."""
 
 
 class TmuxjobsError(Exception):
-    """Base of all: its text is one sentence for a person or a model, and one more when the machine has run out.
+    """Base of all: its text is one sentence for a person or a model, and one more when something is used up.
 
     It quotes what callers gave and what other programs said, so all of it is made visible.
     """
@@ -82,7 +82,7 @@ class HostError(TmuxError):
 
 
 class JobNotFound(TmuxjobsError):
-    """No job of that id; names the nearest ids there are."""
+    """No job has that id; the text names the nearest ids."""
 
     def __init__(self, job_id: str, nearest: Iterable[str] = ()) -> None:
         self.job_id = job_id
@@ -104,7 +104,7 @@ class OtherHost(TmuxjobsError):
 
 
 class Held(TmuxjobsError):
-    """A person has taken the job over: an agent keeps its hands off."""
+    """A person has taken the job over: an agent may not act on it."""
 
     def __init__(self, job_id: str, *, since: datetime, for_s: float) -> None:
         self.job_id = job_id
@@ -146,10 +146,10 @@ class InstallError(TmuxjobsError):
 
 @contextlib.contextmanager
 def apart(job_id: str, faults: list[str]) -> Iterator[None]:
-    """What goes wrong within with one job is named in *faults*, a bug too, and hides no other job.
+    """Within it, what goes wrong with one job, also a bug, is named in *faults* and hides no other job.
 
-    Without an id it is a bug in what concerns all jobs. Of a job that is gone by now nothing is said; what tmux refuses
-    is raised.
+    Without an id it is a bug that concerns all jobs. A job that is gone by now is not named; other TmuxjobsErrors, such
+    as of tmux, are raised.
     """
     try:
         yield
@@ -167,7 +167,7 @@ def apart(job_id: str, faults: list[str]) -> Iterator[None]:
 
 
 def raised(work: Callable[[list[str]], T]) -> T:
-    """What the work gives; raises StateError for the faults that it has named."""
+    """The result of the work; raises StateError for the faults that it has named."""
     faults: list[str] = []
     done = work(faults)
     if faults:

@@ -1,8 +1,8 @@
-"""The one reader of files that may have been replaced by anything: bounded, never blocking, checked; and how the pane's
-processes write theirs. Stdlib only.
+"""The only reader of files that may have been replaced by anything: bounded, never blocking, checked; and how the
+pane's processes write theirs. Stdlib only.
 
-In the place of a file of ours may be a FIFO, a device, a folder, a link, another user's file, or a text of any size and
-shape. Each is `Odd`. The processes in the panes check a record's fields by a `Shape`, the package by its models.
+Instead of a file of ours there may be a FIFO, a device, a folder, a link, another user's file, or a text of any size
+and shape. Each is `Odd`. The processes in the panes check a record's fields by a `Shape`, the package by its models.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ RECORD_BYTES = 1 << 20
 
 
 class Odd(Exception):
-    """What is there is not such a file. The text goes behind its path: "is a FIFO"."""
+    """The file is not as it should be. The text is meant to follow its path: "is a FIFO"."""
 
 
 def why(error: Odd | OSError) -> str:
-    """Behind `cannot be read: `."""
+    """The words to follow `cannot be read: `."""
     return f"it {error}" if isinstance(error, Odd) else error.strerror or str(error)
 
 
@@ -88,7 +88,7 @@ def read(path: str | os.PathLike[str], most: int = RECORD_BYTES, *, follow: bool
 
 
 def fields_of(data: bytes) -> dict[str, Any]:
-    """The object that is written there as JSON; raises Odd, and Newer when its format is a later one."""
+    """The JSON object in the data; raises Odd, and Newer when its format is a later one."""
     try:
         value = loads(data)
     except (ValueError, RecursionError):
@@ -101,7 +101,7 @@ def fields_of(data: bytes) -> dict[str, Any]:
 
 
 def record(path: str, shape: Shape) -> dict[str, Any]:
-    """The record in that file, whose fields are as `shape` has them; raises as `read`, and Odd."""
+    """The record in that file, whose fields fit `shape`; raises as `read`, and Odd."""
     fields = fields_of(read(path))
     for name, fits in shape.items():
         if not fits(fields.get(name)):
@@ -110,7 +110,7 @@ def record(path: str, shape: Shape) -> dict[str, Any]:
 
 
 def is_text(value: Any) -> bool:
-    """Text that may be an argument of a program."""
+    """Whether it is text that may be an argument of a program."""
     if not isinstance(value, str) or "\0" in value:
         return False
     try:
@@ -129,7 +129,7 @@ def is_pid(value: Any) -> bool:
 
 
 def is_seconds(value: Any) -> bool:
-    """A finite number."""
+    """Whether it is a finite number."""
     return type(value) in (int, float) and -1e300 < value < 1e300
 
 
@@ -233,7 +233,7 @@ def is_argv(value: Any) -> bool:
 
 
 INSTALLED: Shape = {"command": is_argv, "notice": is_argv, "needs": is_argv}
-"""Of `pane/installed.json`: what runs `tmuxjobs` and a look for prompts, and the files without which neither does."""
+"""Of `pane/installed.json`: the commands of `tmuxjobs` and of a check for prompts, and the files that both need."""
 
 
 PRESSED: Shape = {"key": is_text, "monotonic": is_seconds}
@@ -254,11 +254,11 @@ APPROVAL: Shape = {
 
 
 TURN: Shape = {"boot": is_text, "monotonic": is_seconds, "why": is_text}
-"""Of `turn.json`: when somebody began to open the window of a job that waited; `why` it came to nothing."""
+"""Of `turn.json`: when a process began to open the window of a job that waited; `why` that failed."""
 
 
 READY: Shape = {"ready": is_flag, "failed": is_flag, "why": is_text, "monotonic": is_seconds}
-"""Of `ready.json`: whether a job is ready now, since when, and whether it did not become so in its time."""
+"""Of `ready.json`: whether a job is ready now, since when, and whether it did not become ready in time."""
 
 
 GROUPS: Shape = {"groups": is_object}
@@ -266,7 +266,7 @@ GROUPS: Shape = {"groups": is_object}
 
 
 SLURM: Shape = {"number": is_text, "state": is_text, "node": is_text, "reason": is_text, "doubt": is_text}
-"""Of `slurm.json`: how a job stands in Slurm; `doubt` says since when that is not known."""
+"""Of `slurm.json`: a job's state in Slurm; `doubt` says since when that is not known."""
 
 
 STOP: Shape = {"signal": is_text, "grace_s": is_seconds}
@@ -285,7 +285,7 @@ def now() -> str:
 
 
 def toml(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
-    """The text of a person's file, which may be a link into their dotfiles, and what it says.
+    """The text of a person's file, which may be a link into their dotfiles, and its parsed content.
 
     Raises Odd for what is not TOML, and as `read`.
     """
@@ -301,7 +301,7 @@ def toml(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
 
 
 def replace_text(path: str | os.PathLike[str], text: str) -> None:
-    """Replace a person's file by one that holds the text, with the rights that it had, else 0600. Raises OSError."""
+    """Replace a person's file by one that holds the text, with the mode that it had, else 0600. Raises OSError."""
     folder, name = os.path.split(os.fspath(path))
     beside = os.path.join(folder, f".{name}.{os.urandom(4).hex()}")
     try:
@@ -333,7 +333,7 @@ def write_json(path: str, value: dict[str, Any]) -> None:
 
 
 def write_once(path: str, value: dict[str, Any]) -> bool:
-    """Put a file with `value` there, whole, unless there is one: of several who do this the first one counts."""
+    """Create a complete file with `value`, unless there is one; of several processes only the first gets True."""
     beside = f"{path}.{os.getpid()}.{os.urandom(4).hex()}"
     try:
         with open(opened(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "w") as file:
@@ -348,7 +348,7 @@ def write_once(path: str, value: dict[str, Any]) -> bool:
 
 
 def append(path: str, value: dict[str, Any]) -> None:
-    """Add a line with `value`, in one write: others append too. Behind a line that was cut off it begins a new one."""
+    """Add a line with `value` in one write, as others append too; after a line that was cut off, begin a new one."""
     fd = opened(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
     try:
         size = os.fstat(fd).st_size
@@ -359,12 +359,12 @@ def append(path: str, value: dict[str, Any]) -> None:
 
 
 def write_in_room(folder: str, name: str, record: dict[str, Any]) -> None:
-    """Into the room taken at the start, then under its name: neither needs a free block."""
+    """Write the record into the room taken at the start, then rename that: neither needs a free block."""
     data = dumps(record).encode() + b"\n"
     room, path = (os.path.join(folder, f"{name}.{kind}") for kind in ("room", "json"))
     try:
         fd = opened(room, os.O_WRONLY | os.O_CREAT)
-    except Odd:  # someone has put another thing there
+    except Odd:  # someone has put something else there
         write_json(path, record)
         return
     os.pwrite(fd, data, 0)

@@ -1,4 +1,4 @@
-"""Answers about how jobs stand: what every answer has, a line of `list`, and `status`."""
+"""Answers about the state of jobs: what every answer has, a line of `list`, and `status`."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from tmuxjobs.outcome import seconds, waiting
 from tmuxjobs.visible import visible, visible_lines
 
 Line = Annotated[str, AfterValidator(visible)]
-"""Of a job or a caller, on one line."""
+"""Text of a job or a caller, on one line."""
 Lines = Annotated[str, AfterValidator(visible_lines)]
 
 
 class Answer(Model):
-    """What a verb answers."""
+    """The answer of a verb."""
 
     def text(self) -> str:
-        """The answer for a reader of text alone."""
+        """The answer for a reader of only the text."""
         raise NotImplementedError
 
     def fields(self) -> dict[str, Any]:
-        """The answer for a reader of fields alone: what says something; times to 1 s, durations to 0.1 s."""
+        """The answer for a reader of only the fields, without empty ones; times to 1 s, durations to 0.1 s."""
         return said(self.model_dump(exclude_defaults=True))
 
 
 class JobSummary(Answer):
-    """One line of `list`. Times are UTC, `runtime` is in seconds, of a lost job perhaps at the least."""
+    """One line of `list`. Times are UTC, `runtime` is in seconds, for a lost job possibly only the least."""
 
     job_id: str
     status: Status
@@ -96,7 +96,7 @@ class JobSummary(Answer):
 class JobList(Answer):
     """The answer of `list`: newest first; `total` counts beyond the limit, `damaged` says what is not readable.
 
-    Jobs of several projects each have theirs; `other_projects` counts those that were left out for theirs.
+    If there are jobs of several projects, each names its own; `other_projects` counts those left out for theirs.
     """
 
     jobs: tuple[JobSummary, ...]
@@ -105,7 +105,7 @@ class JobList(Answer):
     damaged: tuple[Line, ...] = ()
 
     def fields(self) -> dict[str, Any]:
-        """Of each job what identifies it and how it stands, its start to the minute."""
+        """What identifies each job and its state, with its start to the minute."""
         jobs = [one.fields() | {"command": shortened(one.command)} for one in self.jobs]
         for one, job in zip(jobs, self.jobs, strict=True):
             one["started"] = f"{job.started.astimezone(UTC):%Y-%m-%dT%H:%MZ}"
@@ -117,7 +117,7 @@ class JobList(Answer):
         return super().fields() | {"jobs": jobs}
 
     def text(self) -> str:
-        """A line a job, and how many are not shown."""
+        """One line per job, and how many are not shown."""
         lines = [job.text() for job in self.jobs]
         if self.total > len(self.jobs):
             lines.append(f"{len(self.jobs)} of {self.total} jobs, newest first; a larger `limit` shows more.")
@@ -159,11 +159,11 @@ class JobStatus(JobSummary):
 
     @property
     def has_window(self) -> bool:
-        """Whether a person can look at it now, and type into it."""
+        """Whether a person can view it now, and type into it."""
         return self.status in ("running", "paused") or (self.status == "queued" and self.slurm != "")
 
     def fields(self) -> dict[str, Any]:
-        """A window to attach to is of use while it runs, its pid too, and of the log is said what is not right."""
+        """The fields: window and pid only while the job runs, the log's state only if something is wrong."""
         shown = super().fields()
         if self.log in ("recording", "complete"):
             del shown["log"]
@@ -175,16 +175,16 @@ class JobStatus(JobSummary):
         if not shown.get("cpu"):
             shown.pop("cpu", None)
         if self.detail == self.status or self.signal or self.exit_code is not None:
-            shown.pop("detail", None)  # it is said by the others
+            shown.pop("detail", None)  # other fields say it
         if self.project == self.cwd:
             shown.pop("project", None)
         return shown
 
     def text(self) -> str:
-        """How it stands, what it is, where its log and window are, and what needs someone's attention."""
+        """Its state, what it is, where its log and window are, and what needs someone's attention."""
         how = self.detail if self.detail.startswith(self.status) else f"{self.status} ({self.detail})"
         lines = [f"{self.job_id}: {how}, {seconds(self.runtime, exact=self.runtime_is_exact)}"]
-        # Its further lines are set in, for none of ours is.
+        # Its further lines are indented, as none of ours is.
         lines.append("command: " + self.command.replace("\n", "\n  "))
         pid = f"pid {self.pid}, " if self.pid is not None else ""
         began = "queued" if self.status == "queued" and self.place else "started"
@@ -227,7 +227,7 @@ class JobStatus(JobSummary):
 
 
 class Group(Answer):
-    """The answer of `group`; `limit` 0 is none, `paused_jobs` are those that its pause has stopped."""
+    """The answer of `group`; a `limit` of 0 is none, `paused_jobs` are those that its pause has stopped."""
 
     group: str
     limit: int
@@ -237,7 +237,7 @@ class Group(Answer):
     paused_jobs: tuple[str, ...] = ()
 
     def text(self) -> str:
-        """How it stands."""
+        """The state of the group."""
         limit = f"{self.limit} may run at once" if self.limit else "no limit of its own"
         held = ", paused: none of those that wait starts" if self.paused else ""
         jobs = f", paused with it: {', '.join(self.paused_jobs)}" if self.paused_jobs else ""
@@ -245,7 +245,7 @@ class Group(Answer):
 
 
 class Edited(Answer):
-    """The answer of `queue`, `pause` and `resume`: how the job stands now."""
+    """The answer of `queue`, `pause` and `resume`: the job's state now."""
 
     job_id: str
     status: Status
@@ -257,13 +257,13 @@ class Edited(Answer):
 
 
 def shortened(command: str) -> str:
-    """On one line, of 80 characters."""
+    """The command on one line of at most 80 characters."""
     command = " ".join(command.split())
     return command if len(command) <= 80 else command[:79] + "…"
 
 
 def said(value: dict[str, Any]) -> dict[str, Any]:
-    """As JSON, without what is null or empty."""
+    """The value as for JSON, without what is null or empty."""
     brief = {name: _brief(part) for name, part in value.items()}
     return {name: part for name, part in brief.items() if part not in (None, "", [], {})}
 
@@ -292,11 +292,11 @@ def name_processes(processes: tuple[ProcessRecord, ...]) -> str:
 
 
 FILES = 50
-"""So many names are given."""
+"""The most names that are given."""
 
 
 class Fetched(Answer):
-    """The answer of `fetch`: what was not here, or was another, by its names in `to`; `note` has what was left out."""
+    """The answer of `fetch`: what was missing or different here, by its names in `to`; `note` has what was left out."""
 
     job_id: str
     to: str

@@ -1,7 +1,7 @@
 """Class Jobs: the verbs for one caller, an agent or a person.
 
-What a caller may do is decided here: to a job that a person holds, that is another project's or that another machine
-has, by the rules in `policy/callers.py`; and which commands they may start, by the policies that bind them.
+It decides what a caller may do: with a job that a person holds, or that belongs to another project or machine, by the
+rules in `policy/callers.py`; and which commands they may start, by the policies that bind them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Named:
-    """A verb by the names that lead to it, which is not imported yet."""
+    """A verb that is not imported yet, by the names that lead to it."""
 
     def __init__(self, *names: str) -> None:
         self.names = names
@@ -105,7 +105,7 @@ def _named(args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
 
 @_late
 def _asked(function: Callable[Concatenate[Host, Caller, P], R]) -> Callable[Concatenate[Jobs, P], R]:
-    """A verb for which it matters who asks."""
+    """A verb that depends on who asks."""
 
     @functools.wraps(function)
     def method(self: Jobs, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -141,9 +141,9 @@ def _task(function: Callable[Concatenate[Tasks, P], R]) -> Callable[Concatenate[
 
 @_late
 def _start(function: Callable[Concatenate[Host, Caller, P], R]) -> Callable[Concatenate[Jobs, P], R]:
-    """A verb that starts the command it is given: refused (NotAllowed) where a policy of this caller denies it.
+    """A verb that starts the command it is given: refused (NotAllowed) if a policy of this caller denies it.
 
-    Where one asks, the job waits until a person approves it.
+    If a policy says ask, the job waits until a person approves it.
     """
 
     @functools.wraps(function)
@@ -202,8 +202,8 @@ def _here(verb: str, function: Callable[Concatenate[Host, P], R]) -> Callable[Co
 def _act(verb: str, function: Callable[Concatenate[Host, P], R]) -> Callable[Concatenate[Jobs, P], R]:
     """A verb that acts on the job it names first: refused (OtherHost) for a job of another machine.
 
-    An agent's is refused (OtherProject, Held, NotAllowed) for a job of another project, while a person holds that job,
-    and where a policy does not allow it.
+    For an agent it is refused (OtherProject, Held, NotAllowed) for a job of another project, while a person holds that
+    job, and if a policy does not allow it.
     """
 
     @functools.wraps(function)
@@ -217,7 +217,7 @@ def _act(verb: str, function: Callable[Concatenate[Host, P], R]) -> Callable[Con
 
 @_late
 def _act_asked(verb: str, function: Callable[Concatenate[Host, Caller, P], R]) -> Callable[Concatenate[Jobs, P], R]:
-    """As `_act`, where it matters who asks."""
+    """As `_act`, for a verb that depends on who asks."""
 
     @functools.wraps(function)
     def method(self: Jobs, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -317,7 +317,7 @@ class Jobs:
         *,
         caller: Literal["agent", "person"] | Callable[[], Caller] = "person",
     ) -> Self:
-        """The jobs of these settings for that caller; a function says at each call who asks.
+        """The jobs of these settings for that caller, which may be a function that says at each call who asks.
 
         Raises SettingsError or StateError. tmux is called only when a verb needs it.
         """
@@ -333,11 +333,11 @@ class Jobs:
         return (self._having(job_id) if job_id else self._host).attach_argv(job_id)
 
     def _having(self, job_id: str) -> Host:
-        """The host that has the job; this machine where none has, or none that this caller may use."""
+        """The host that has the job; this machine if none has it that this caller may use."""
         return self._hosts.having(job_id, self._caller)
 
     def _client(self) -> AbstractContextManager[Seen]:
-        """Within it verbs know what the caller has seen: the client that a server answers, else these `Jobs`."""
+        """Within it, verbs know what the caller has seen: the client that a server answers, else these `Jobs`."""
         return (asking.get() or self._seen).asks()
 
     @functools.cached_property
@@ -350,10 +350,10 @@ class Jobs:
 
     @property
     def _policies(self) -> builtins.list[Policy]:
-        """Those that bind this caller, read anew when the person has changed theirs; raises SettingsError."""
+        """The policies that bind this caller, read again when the person has changed theirs; raises SettingsError."""
         settings, read = self._host.settings, self._read
         changed_at = settings.policy_changed_at if settings.policy is not None else 0
-        # Where the agent may write, a change need not be the person's.
+        # If the agent may write to the file, a change need not be the person's.
         within = read is not None and any(policy.covers(settings.policy_file) for policy in read[1])
         if read is None or (read[0] != changed_at and not within):
             self._read = read = changed_at, settings.policies(self._host.cwd, agent=self._caller.kind == "agent")
@@ -367,7 +367,7 @@ class Jobs:
     def _checked(
         self, host: Host, verb: str, given: Mapping[str, Any], job_id: str
     ) -> Iterator[Mapping[str, Any] | None]:
-        """Within it this caller acts on that job; gives what a person must be asked first, if anything.
+        """Within it, this caller acts on that job; yields what a person must be asked first, if anything.
 
         Raises OtherHost, NotAllowed, and for an agent OtherProject and Held.
         """
@@ -379,7 +379,7 @@ class Jobs:
                 with contextlib.suppress(JobNotFound):  # `kill` ends a job whose folder was removed
                     callers.refuse_other_project(caller, host.store.read(job_id).job, self._host.settings.scope)
                 verbs.hold.refuse_if_held(host, job_id)
-            if verb != "kill" or given.get("end") is False:  # it ends a start as well
+            if verb != "kill" or given.get("end") is False:  # `kill` ends a start as well
                 verbs.launch.await_start(host, job_id)
             if self._policies and given.get("command"):
                 spec = host.look(job_id).spec
@@ -417,7 +417,7 @@ class Jobs:
         return self._question(verdict)
 
     def _question(self, verdict: Verdict) -> Mapping[str, Any] | None:
-        """What the record says of a job that a person must approve first; None when nobody must."""
+        """The fields of the record of a job that a person must approve first; None when nobody must."""
         if verdict.kind != "ask":
             return None
         from tmuxjobs.policy.load import rules_for
@@ -429,20 +429,20 @@ class Jobs:
     def check(
         self, command: str, *, cwd: str | None = None, shell: str | None = None, env: Mapping[str, str] | None = None
     ) -> Verdict:
-        """What the policies of this caller say of starting that; `allow` where there is none. Raises InvalidInput."""
+        """What the policies of this caller say about starting that; `allow` without any. Raises InvalidInput."""
         return self._check(self._host, command, cwd=cwd, shell=shell, env=env or {})
 
     def _check(
         self, host: Host, command: str, *, cwd: str | None, shell: str | None, env: Mapping[str, str]
     ) -> Verdict:
-        from tmuxjobs.policy.rules import Asked, verdict_on  # its parser is nobody's who has no policy
+        from tmuxjobs.policy.rules import Asked, verdict_on  # its parser is needed only with a policy
 
         environment = verbs.execute.environment_of(host, env)
         what = verbs.execute.checked(host, command, cwd, shell, environment)
         return verdict_on(self._policies, Asked(what["command"], Path(what["cwd"]), what["shell"], env))
 
     def _given(self, args: tuple[object, ...], named: Mapping[str, object], answer: R) -> R:
-        """The answer; notes how far it gives the output of the job that the arguments name first."""
+        """Return the answer, and note how far it gives the output of the job that the arguments name first."""
         if getattr(answer, "gives_output", False):  # its module takes 6 ms to import, and `list` needs none of it
             output, seen = cast("Output", answer), asking.get() or self._seen
             seen.note(_named(args, named), output.cursor, output.stderr_cursor)

@@ -1,7 +1,7 @@
 """What a job is: the records on disk; also lines of the journal and the history, waits that a client polls, and what a
 client has seen. They are pydantic models, because files cross a boundary.
 
-`states.py` has what they mean.
+`states.py` says what they mean.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from tmuxjobs.contract import FORMAT
 from tmuxjobs.named import ProcessRecord as ProcessRecord
 
 Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
-"""What may be an argument of a program."""
+"""Text that may be an argument of a program."""
 Pid = Annotated[int, Field(gt=0, lt=1 << 31)]
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 Moment = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 2, tzinfo=UTC), lt=datetime(9999, 1, 1, tzinfo=UTC))]
@@ -42,7 +42,7 @@ class Model(BaseModel):
 class AdoptedRecord(Model):
     """The process of a window that a person opened; it is a child of tmux, and has run since before the job's start.
 
-    `start` distinguishes it from a later one with its pid.
+    `start` distinguishes it from a later process with its pid.
     """
 
     pid: Pid
@@ -74,10 +74,10 @@ class Caller(Model):
 
 
 class QueueRecord(Model):
-    """Of a job that may wait for its turn: what `pane/queue.py` decides by.
+    """What `pane/queue.py` decides by, for a job that may wait for its turn.
 
     `most`, `total` and `limit` are how many may run of its project, in all, and of its group (0: any number), as they
-    were set for who asked. `after` names jobs, each with what of it is needed: `ID` its success, `ID:any` its end,
+    were set for its caller. `after` names jobs, each with what it must reach: `ID` success, `ID:any` its end,
     `ID:ready`.
     """
 
@@ -90,11 +90,11 @@ class QueueRecord(Model):
     """In s since the epoch."""
     after: tuple[Text, ...] = ()
     socket: Text
-    """Of the tmux server that its window is opened on."""
+    """The socket of the tmux server on which its window is opened."""
 
 
 class TurnRecord(Model):
-    """`turn.json`: when the window of a job that waited was begun to be opened, and `why` that came to nothing."""
+    """`turn.json`: when a process began to open the window of a job that waited, and `why` that failed."""
 
     format: int = FORMAT
     boot: Text
@@ -118,50 +118,50 @@ class JobSpec(Model):
     grace_s: float
     separate_stderr: bool
     max_output_bytes: Count
-    max_output_given: bool = False  # for this job; else it is what was configured
+    max_output_given: bool = False  # for this job; else it is the configured value
     umask: Annotated[int, Field(ge=0, le=0o777)]
     created_at: Moment
     created_monotonic: float
     boot: Text
     machine: Text = ""
-    """The one it belongs to, see `processes.machine_id`; 0.1.0 did not record it."""
+    """The machine it belongs to, see `processes.machine_id`; 0.1.0 did not record it."""
     host: Text = ""
     """The name of that machine."""
     nonce: Text
     mark: Text = ""
-    """Random, and in the environment of what the job starts: whoever carries it came from this job and no other."""
+    """Random, and in the environment of what the job starts: a process that has it came from this job and no other."""
     tmux: Text
     python: Text
     recorder: Text = ""
-    """As `pane`, for a server of 0.1.0 that still runs: it takes a record without this field for damaged."""
+    """As `pane`, for a server of 0.1.0 that still runs: it takes a record without this field as damaged."""
     pane: Text = ""
-    """The program of the pane's processes, which stays while a record names it; 0.1.0 had none."""
+    """The program of the pane's processes, which is kept while a record names it; 0.1.0 had none."""
     session: Text = "mcp-jobs"
     notify: Notify = "always"
     on_end: Text | None = None
     env_names: tuple[str, ...] = ()
-    """Variables that were given; their values are kept nowhere."""
+    """Variables that were given; their values are not kept anywhere."""
     adopted: AdoptedRecord | None = None
     caller: Caller = Caller()
     """Who started it; jobs of 0.1.0 count as a person's, of no known project."""
     ends_with: ProcessRecord | None = None
-    """The server that started it, when it is to end with that; `namespace` says of which pids."""
+    """The server that started it, if it is to end with that; `namespace` is that of its pid."""
     namespace: Text = ""
     slurm: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None
-    """Of a job in Slurm: the path of srun, and its options."""
+    """For a job in Slurm: the path of srun, and its options."""
     detached: bool = False
-    """Of a job in Slurm: `sbatch` runs it, whoever lives here."""
+    """For a job in Slurm: `sbatch` runs it, independently of any process here."""
     sync: Text = ""
-    """Of a job on another host: the folder here whose copy there was brought up to date before its start."""
+    """For a job on another host: the folder here whose copy there was brought up to date before its start."""
     ask_why: Text = ""
     """Why a person must approve it before it runs; empty when nobody must."""
     ask_s: float = 0.0
     ask_rules: tuple[Text, ...] = ()
-    """Those by which it would be allowed, for `ask_file`, the policy."""
+    """Rules that would allow it, for `ask_file`, the policy."""
     ask_file: Text = ""
     queue: QueueRecord | None = None
-    """Of one that may wait for its turn; without it there must be room at once."""
-    retry: Count = 0  # so often it runs again, under a policy in a row
+    """For a job that may wait for its turn; without it there must be room at once."""
+    retry: Count = 0  # how often it runs again, with a restart policy in a row
     restart_policy: Literal["on-failure", "always"] | None = None
     success_codes: tuple[Count, ...] = (0,)
     ready_when: Text = ""
@@ -169,7 +169,7 @@ class JobSpec(Model):
 
 
 class RunRecord(Model):
-    """`run.json`: who runs it; `command_pid` and what follows it are there once the command has started."""
+    """`run.json`: what runs it; `command_pid` and what goes with it is set once the command has started."""
 
     format: int = FORMAT
     pid: Pid
@@ -181,9 +181,9 @@ class RunRecord(Model):
     server_start: Text = ""
     tty: Text
     namespace: Text = ""
-    """Of pids; empty where there is none or it was not recorded."""
+    """The namespace of the pids; empty if there is none or it was not recorded."""
     srun_pid: Pid | None = None
-    """Of a job in Slurm, before that has taken it: the process that is its command's then."""
+    """For a job that Slurm has not taken yet: the process that becomes the command's when it has."""
     command_pid: Pid | None = None
     command_start: Start | None = None
     started_at: Moment | None = None
@@ -193,12 +193,12 @@ class RunRecord(Model):
     command_ended: str | None = None
     awaits_tmux: bool = False
     paused: bool | None = None
-    """None where the runner is an older one, which cannot do it."""
+    """None if the runner is an older one, which cannot pause."""
     approved: Text | None = None
     """How a person approved it; empty while they are asked."""
     attempt: Count = 1
     loop: Count = 0
-    """The attempt with which those began that failed one soon after the other."""
+    """The first of the attempts that failed in quick succession."""
     last_end: Text = ""
     again_at: float | None = None
     """When the next attempt begins, by CLOCK_MONOTONIC of its boot, while none runs after `last_end`."""
@@ -207,7 +207,7 @@ class RunRecord(Model):
 class LogRecord(Model):
     """What the runner knows of the log: `why` says what is missing when it is not complete.
 
-    `complete` is None when nobody can know.
+    `complete` is None when it cannot be known.
     """
 
     complete: bool | None
@@ -221,7 +221,7 @@ class LogRecord(Model):
 class ExitRecord(Model):
     """`exit.json`: how it ended; it holds the other two records, so that one file has all facts of a finished job.
 
-    `runtime_s` is by CLOCK_MONOTONIC: neither a wall clock that jumps nor, on Linux, a suspended machine counts in it.
+    `runtime_s` is by CLOCK_MONOTONIC: jumps of the wall clock and, on Linux, suspended time do not count in it.
     """
 
     format: int = FORMAT
@@ -255,7 +255,7 @@ class Record:
 
     @property
     def boot(self) -> str:
-        """Which start of the machine its clock and its pids are of: a job may wait for its turn across one."""
+        """The boot of the machine that its clock and pids belong to: a job may wait for its turn across a reboot."""
         return self.run.boot if self.run else self.turn.boot if self.turn else self.job.boot
 
     @property
@@ -269,12 +269,12 @@ class Record:
 
     @property
     def root(self) -> int | None:
-        """The process below which the job lives: its runner; of an adopted job its own first one."""
+        """The process below which the job lives: its runner; for an adopted job, its first process."""
         return self.job.adopted.pid if self.job.adopted else self.run.pid if self.run else None
 
 
 class Entry(Model):
-    """A line of the journal; `log_bytes` tells a prompt from the next. A removed job's status is not known any more."""
+    """A line of the journal; `log_bytes` distinguishes prompts. A removed job's status is not known any more."""
 
     n: Count
     event: Literal[
@@ -293,7 +293,7 @@ class Entry(Model):
 
 
 class AttemptRecord(Model):
-    """One run of a job's command: how it ended, and from where to where its output is in the logs."""
+    """One run of a job's command: how it ended, and the range of its output in the logs."""
 
     attempt: Count
     started_at: Moment
@@ -316,7 +316,7 @@ class AttemptsRecord(Model):
 
 
 class ReadyRecord(Model):
-    """`ready.json`: whether the job is ready, since when; `failed`: it was not within its time, and is not since."""
+    """`ready.json`: whether the job is ready, and since when; `failed`: it was not ready in time, and still is not."""
 
     format: int = FORMAT
     ready: bool
@@ -330,7 +330,7 @@ class ReadyRecord(Model):
 class Deed(Model):
     """A line of the history: who called which verb on which job, the verdict, and the rule or reason behind it.
 
-    Never what was typed, nor the value of a variable.
+    It never holds what was typed, nor the value of a variable.
     """
 
     at: Moment
@@ -370,9 +370,9 @@ class TaskRecord(Model):
 
 
 class Seen:
-    """What one client was given: of each job how far its output and stderr, and what is said only once; and which ends.
+    """What one client was given: how far each job's output and stderr, what is said only once, and which ends.
 
-    `asking` is the one whose call is being answered.
+    `asking` is the client whose call is being answered.
     """
 
     def __init__(self) -> None:
@@ -380,7 +380,7 @@ class Seen:
         self._told: set[tuple[str, str]] = set()
         self.lock = threading.Lock()
         self.reported: int | None = None
-        """Number of the last entry of the journal that was reported; None before the first look."""
+        """Number of the last entry of the journal that was reported; None before the first call."""
         self.known: set[str] = set()
         """Jobs whose end another answer reported."""
         self.waited_for: set[str] = set()
@@ -401,7 +401,7 @@ class Seen:
 
     @contextlib.contextmanager
     def asks(self) -> Iterator[Self]:
-        """Within it the calls are this client's."""
+        """Within it, the calls are this client's."""
         token = asking.set(self)
         try:
             yield self

@@ -1,4 +1,4 @@
-"""How a job without an exit record stands; how one ended and what it waits for, in words. Stdlib only."""
+"""The state of a job without an exit record; how a job ended and what it waits for, in words. Stdlib only."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Here:
 
 
 def standing(here: Here, *, machine: str, boot: str, namespace: str | None, age_s: float, runner_alive: bool) -> str:
-    """How a job stands that has no exit record: what became of its runner.
+    """The state of a job that has no exit record: what happened to its runner.
 
     `machine` and `boot` are those of its start, `namespace` its runner's (None before there is one), `age_s` the time
-    since it was asked for. "other-machine": it belongs to a machine that may run now, and another container is another
-    machine: whether one that cannot be seen from here lives is not known. It is this one when we see its pids all the
-    same: its id, or the host name in place of one, was changed while the job ran.
+    since it was asked for. "other-machine": it belongs to a machine that may run now, where another container is
+    another machine: whether a job that cannot be seen from here lives is not known. It is this machine if we see its
+    pids all the same: its id, or the host name used instead, was changed while the job ran.
     """
     if machine not in ("", here.machine) and (boot != here.boot or (namespace or "") not in ("", here.namespace)):
         return "other-machine"
@@ -71,7 +71,7 @@ SENT = {
     "SIGQUIT": "as Ctrl-\\ in its window sends it",
     "SIGKILL": "sent by the job itself, by another program, or by the kernel",
 }
-"""Who may have sent a signal that we did not send; the kernel names nobody to the parent of a process."""
+"""What may have sent a signal that we did not send; the kernel does not tell the parent of a process."""
 KILLED_BY = {
     "kill": "on request",
     "timeout": "by its timeout",
@@ -99,14 +99,14 @@ SHELLS = {"sh", "bash", "dash", "ash", "zsh", "ksh", "mksh", "busybox"}
 
 
 def by_signal(name: str) -> str:
-    """Words behind the name of a signal that ended a job and was not ours."""
+    """Words to follow the name of a signal that ended a job and was not ours."""
     if name in CRASHES:
         return f" ({CRASHES[name]}), which the kernel sends to a program that crashes"
     return f", {SENT.get(name, 'sent by the job itself or by another program')}"
 
 
 def exit_words(code: int) -> str:
-    """An exit code, with what it means when it is a shell's."""
+    """An exit code in words, with what it means when it is a shell's."""
     says = SHELL_SAYS.get(code, f"for signal {code - 128}" if 128 < code < 160 else "")
     return f"exit code {code}" + (f" (a shell says so {says})" if says else "")
 
@@ -119,7 +119,7 @@ ENDS = ("&&", "||", ";", "&")
 def is_of_pipeline(command: str, shell: str, options: Sequence[str] = ()) -> bool:
     """Whether the exit code is that of the last command of a pipeline, so that the others' are not known.
 
-    Only for what is plain to see: of here documents, `[[` and compound commands it says no.
+    Only in clear cases: False for here documents, `[[` and compound commands.
     """
     if os.path.basename(shell) not in SHELLS or "pipefail" in " ".join((command, *options)):
         return False
@@ -142,21 +142,21 @@ def is_of_pipeline(command: str, shell: str, options: Sequence[str] = ()) -> boo
 
 
 def between(attempt: int, ended: str, again_at: float | None, monotonic: float) -> str:
-    """How a job stands between two attempts; empty while one runs."""
+    """A job's state between two attempts, in words; empty while one runs."""
     if again_at is None:
         return ""
     return f"attempt {attempt} ended with {ended}; attempt {attempt + 1} begins in {seconds(again_at - monotonic)}"
 
 
 def is_success(code: int, job: dict[str, Any]) -> bool:
-    """Whether a job whose command ended with that exit code did what it was to do."""
+    """Whether a job whose command ended with that exit code succeeded."""
     return code in (job.get("success_codes") or (0,))
 
 
 class End:
-    """How a job ended, for people: `state` is its mark, `short` and `detail` stand beside it, `words` is the whole.
+    """How a job ended, for people: `state` names its mark, `short` and `detail` go beside it, `words` is the whole.
 
-    `said` goes behind its name, of one that did not succeed.
+    `said` follows the name of a job that did not succeed.
     """
 
     def __init__(self, record: dict[str, Any]) -> None:
@@ -217,7 +217,7 @@ class End:
 
 
 def seconds(value: float, *, coarse: bool = False, exact: bool = True) -> str:
-    """A duration as a person says it: `0.4s`, `12s`, `3m05s`, `2h04m`, `3d02h`; `0s` and `3m` where it is coarse."""
+    """A duration as a person says it: `0.4s`, `12s`, `3m05s`, `2h04m`, `3d02h`; `0s` and `3m` if *coarse*."""
     if not exact:
         return f"at least {seconds(value, coarse=coarse)}"
     whole = max(0, int(value))

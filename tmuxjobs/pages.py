@@ -1,4 +1,4 @@
-"""For jobs that 0.1.0 started: `pages.py ended FOLDER` is what its runners become when the job has ended."""
+"""For jobs that 0.1.0 started: its runners become `pages.py ended FOLDER` when the job has ended."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""A screen as an image, for models and people that look: PNG by Pillow, colours by rich."""
+"""Draws a screen as an image, for models and people: PNG by Pillow, colours by rich."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ SIZE = 15
 CELL = (9, 20)
 BASELINE = 16
 FONTS = ("mono", "symbol2", "notos", "cjk")
-"""Where a character is looked for: JetBrains Mono, then Noto Sans Symbols 2, Noto Sans and Noto Sans CJK."""
+"""The fonts searched for a character: JetBrains Mono, then Noto Sans Symbols 2, Noto Sans and Noto Sans CJK."""
 NO_CHARACTER = "\U0010ffff"
 ALIKE = {"\u2705": "\u2714", "\u274c": "\u2716", "\u274e": "\u2718"}
-"""Marks that only fonts of coloured pictures have."""
+"""{mark that only fonts of coloured pictures have: a similar one}."""
 DIM = 0.6
 THEME = TerminalTheme(
     (16, 16, 16),
@@ -41,16 +41,16 @@ THEME = TerminalTheme(
         *((140, 185, 255), (235, 150, 245), (110, 225, 240), (255, 255, 255)),
     ],
 )
-"""Each but the first can be read on black, the first on each; and no two are alike."""
+"""Each colour but the first is readable on black, and the first on each; no two are alike."""
 UNDERLINE = re.compile(r"(?P<line>\x1b\[(?:0;)?4)(?::[0-9])(?=m)|\x1b\[58[;:][0-9;:]*m")
-"""Its kind and colour, which rich takes for other attributes."""
+"""The kind and colour of an underline, which rich takes as other attributes."""
 Rgb = tuple[int, int, int]
 
 
 def png(screen: Screen) -> bytes | None:
-    """The screen in its colours with the cursor as a block, less what is empty below and to the right.
+    """The screen in its colours with the cursor as a block, without what is empty below and to the right.
 
-    None where nothing is on it.
+    None if nothing is on it.
     """
     console = Console(width=screen.columns, color_system="truecolor", file=io.StringIO(), legacy_windows=False)
     lines = [seen([*line.render(console)]) for line in styled_lines(screen)]
@@ -85,7 +85,7 @@ def png(screen: Screen) -> bytes | None:
 
 
 def styled_lines(screen: Screen) -> list[Text]:
-    """The lines in their colours, which tmux names where they change: in an earlier line, maybe."""
+    """The lines in their colours, which tmux names where they change, possibly in an earlier line."""
     decoder = AnsiDecoder()
     lines = [decoder.decode_line(UNDERLINE.sub(lambda found: found["line"] or "", line)) for line in screen.styled]
     for line in lines:
@@ -94,7 +94,7 @@ def styled_lines(screen: Screen) -> list[Text]:
 
 
 def seen(parts: list[Segment]) -> list[Segment]:
-    """Without what shows nothing at the end."""
+    """The parts of a line, without what shows nothing at its end."""
     while parts:
         text, style = parts.pop()[:2]
         if style is not None and (style.bgcolor or style.reverse or style.underline):
@@ -105,7 +105,7 @@ def seen(parts: list[Segment]) -> list[Segment]:
 
 
 def draw_cursor(image: Image.Image, screen: Screen) -> None:
-    """Inverts the cell, as terminals do."""
+    """Invert the cell, as terminals do."""
     wide, high = CELL
     left, top = (screen.cursor_column - 1) * wide, (screen.cursor_row - 1) * high
     box = (left, top, left + wide, top + high)
@@ -123,7 +123,7 @@ def colours(style: Style) -> tuple[Rgb, Rgb]:
 
 
 def draw_character(draw: ImageDraw.ImageDraw, character: str, column: int, row: int, front: Rgb, *, bold: bool) -> None:
-    """In the middle of its cells, by the first font that has it, at a size that fits."""
+    """Draw it in the middle of its cells, in the first font that has it, at a size that fits."""
     wide, high = CELL
     room = cell_len(character) * wide
     character = ALIKE.get(character, character)
@@ -138,14 +138,14 @@ def draw_character(draw: ImageDraw.ImageDraw, character: str, column: int, row: 
 
 
 def ink(font: ImageFont.FreeTypeFont, character: str) -> tuple[int, int]:
-    """From where to where it is black."""
+    """The left and right edge of what is drawn of it."""
     left, _, right, _ = font.getbbox(character, anchor="ls")
     return round(left), round(right)
 
 
 @cache
 def font_for(character: str, size: int, *, bold: bool) -> ImageFont.FreeTypeFont:
-    """The first that has the character, else the first of all, which draws a box for it."""
+    """The first font that has the character, else the first of all, which draws a box for it."""
     for name in FONTS:
         found = font(name, size, bold=bold)
         if bytes(found.getmask(character)) != bytes(found.getmask(NO_CHARACTER)):

@@ -1,4 +1,4 @@
-"""For jobs that 0.1.0 started: `recorder.py FOLDER NONCE LIMIT SEPARATE` is what runs when their recorder has died."""
+"""For jobs that 0.1.0 started: `recorder.py FOLDER NONCE LIMIT SEPARATE` runs when their recorder has died."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Every setting, path and default. A wrong value stops the start with one line; nothing falls back."""
+"""Every setting, path and default. A wrong value stops the start with one line; there are no fallbacks."""
 
 import contextlib
 import os
@@ -34,7 +34,7 @@ SEED = {
 
 
 HOST = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.@-]{0,99}")
-"""A name of ssh's that is no option and no path."""
+"""A host name for ssh that is neither an option nor a path."""
 BRACKETS = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -54,7 +54,7 @@ def parse_duration(value: object) -> object:
 
 
 def split_patterns(text: str) -> list[str]:
-    """The parts between commas; one inside of brackets belongs to its pattern: `^make -j[0-9]{1,2}$`."""
+    """The parts between commas; a comma inside brackets belongs to its pattern: `^make -j[0-9]{1,2}$`."""
     parts = [""]
     inside: list[str] = []
     for piece in re.findall(r"\\.|.", text, re.DOTALL):
@@ -90,7 +90,7 @@ def parse_policy(value: object) -> object:
 
 
 def parse_hosts(value: object) -> object:
-    """Host names and addresses from a comma-separated text. No wildcards: one would end the check."""
+    """Host names and addresses from a comma-separated text. No wildcards: one would disable the check."""
     if parse_none(value) is None:
         return None
     hosts = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
@@ -146,7 +146,7 @@ class HostSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     state_dir: str = ""
-    """Where tmuxjobs has its state there; empty for its usual place."""
+    """Where tmuxjobs keeps its state there; empty for the usual place."""
 
 
 class Settings(BaseModel):
@@ -190,7 +190,7 @@ class Settings(BaseModel):
 
     @property
     def total_jobs(self) -> int:
-        """How many may run at once on this machine, whoever started them."""
+        """How many jobs may run at once on this machine, of all callers."""
         return self.max_jobs_total or max(TOTAL_JOBS, self.max_jobs)
 
     @model_validator(mode="before")
@@ -200,7 +200,7 @@ class Settings(BaseModel):
 
     @property
     def total_size_given(self) -> bool:
-        """Whether somebody has set the size of all logs together: then each start keeps it."""
+        """Whether the size of all logs together was set: then each start enforces it."""
         return self.max_total_size is not None and "max_total_size" in self.model_fields_set
 
     @classmethod
@@ -234,17 +234,17 @@ class Settings(BaseModel):
 
     @property
     def policy_changed_at(self) -> int:
-        """When that file was written last, in ns; a rule may have been added to it since."""
+        """When that file was last written, in ns; a rule may have been added to it."""
         with contextlib.suppress(OSError):
             return self.policy_file.stat().st_mtime_ns
         return 0
 
     def policies(self, folder: Path, *, agent: bool) -> "list[Policy]":
-        """What binds a caller who works in that folder; a person only the list of patterns. Raises SettingsError."""
+        """The policies for a caller in that folder; for a person only the list of patterns. Raises SettingsError."""
         in_projects = project_files(folder) if agent else []
         if self.allowed_commands is None and not in_projects and not (agent and self.policy is not None):
             return []
-        from tmuxjobs.policy.load import Table, pattern_policy, policy_of, table_in  # nobody else pays for it
+        from tmuxjobs.policy.load import Table, pattern_policy, policy_of, table_in  # needed only here
 
         project = Path(project_of(folder))
         tables: list[Table | None] = []
@@ -279,8 +279,8 @@ def everywhere(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fitting(found: dict[str, Any]) -> dict[str, Any]:
-    """With a smaller limit for one log, where the limit for all logs is small and none was set for one."""
-    with contextlib.suppress(ValueError):  # pydantic says it better
+    """The settings, with a smaller limit for one log if the limit for all logs is small and none was set for one."""
+    with contextlib.suppress(ValueError):  # pydantic reports it better
         total = parse_size(found.get("max_total_size"))
         if isinstance(total, int) and "max_output_size" not in found and total < 2 << 30:
             return found | {"max_output_size": max(LOG_BYTES, total // 2)}
@@ -292,7 +292,7 @@ def config_file() -> Path:
 
 
 def in_file() -> dict[str, Any]:
-    """What the person's file sets; a file that cannot be read must not be a restriction that silently is none."""
+    """What the person's file sets; raises SettingsError if it cannot be read: no restriction may silently be lost."""
     try:
         return files.toml(config_file())[1]
     except (FileNotFoundError, NotADirectoryError):
@@ -317,9 +317,9 @@ def refusal(name: str, given: Mapping[str, Any], said: str) -> SettingsError:
 
 
 def why(error: ErrorDetails, given: object) -> str:
-    """What is wrong with a value, which is named; never all of a long one."""
+    """What is wrong with a value, which is quoted, shortened if it is long."""
     limits = error.get("ctx", {})
-    shown = f"{given:#x}" if isinstance(given, int) and abs(given) >= 1 << 64 else str(given)  # str() has a bound
+    shown = f"{given:#x}" if isinstance(given, int) and abs(given) >= 1 << 64 else str(given)  # str() has a limit
     value = f"'{shown if len(shown) <= SHOWN else shown[:SHOWN] + '...'}'"
     match error["type"]:
         case "extra_forbidden":
@@ -346,12 +346,12 @@ def why(error: ErrorDetails, given: object) -> str:
 
 
 def near(name: str) -> str:
-    """The setting whose name is nearest, or nothing."""
+    """The setting whose name is nearest, or an empty text."""
     return "".join(get_close_matches(name.lower(), Settings.model_fields, n=1))
 
 
 def refuse_unknown(environ: Mapping[str, str]) -> None:
-    """A misspelt variable must not be a restriction that silently is none."""
+    """Raises SettingsError for an unknown variable: a misspelt restriction must not silently be lost."""
     known = {ours(name) for name in Settings.model_fields}
     for name in sorted(environ):
         if name.startswith("TMUXJOBS_") and name not in known | IN_HOOKS | {IN_JOBS, IN_OURS, MARK_IN_JOBS}:

@@ -1,4 +1,4 @@
-"""How a job stands: the states, the one pure function that derives one from the records, and each in words.
+"""The state of a job: the states, the one pure function that derives one from the records, and each in words.
 
 A state is a type whose fields exist only when they are true.
 """
@@ -20,12 +20,12 @@ FORGETTABLE = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Starting:
-    """Asked for, and its runner has not yet said that it is there."""
+    """It was asked for, and its runner has not yet recorded itself."""
 
 
 @dataclass(frozen=True)
 class AwaitsApproval(Starting):
-    """A person is asked whether it may run, in its window; nothing has run."""
+    """A person is asked in its window whether it may run; nothing has run."""
 
     why: str
 
@@ -45,7 +45,7 @@ class Running:
     command_ended: str | None = None
     awaits_tmux: bool = False
     between: str = ""
-    """While no attempt runs: how the one ended, and when the other begins."""
+    """While no attempt runs: how the last one ended, and when the next one begins."""
 
     @property
     def code(self) -> int | None:
@@ -61,21 +61,21 @@ class Paused(Running):
 
 @dataclass(frozen=True)
 class InSlurmQueue(Running):
-    """Its runner lives, and Slurm has not let the job run: nothing of it has."""
+    """Its runner lives, and Slurm has not let the job run yet: nothing of it has run."""
 
     why: str = ""
 
 
 @dataclass(frozen=True)
 class Elsewhere(Running):
-    """It has no exit record and belongs to another machine with this state directory: only that one knows more."""
+    """It has no exit record and belongs to another machine with this state directory: only that machine knows more."""
 
     host: str = ""
 
 
 @dataclass(frozen=True)
 class Unreachable(Running):
-    """It had not ended when its host was reached last; nobody here can know more until it is again."""
+    """It had not ended when its host was last reached; no more can be known here until it is reached again."""
 
     host: str = ""
     since: datetime = EPOCH
@@ -92,7 +92,7 @@ class Exited:
 
 @dataclass(frozen=True)
 class Killed:
-    """Ended by a signal, a person, a timeout: `reason` says which. A code is there if it answered with one."""
+    """Ended by a signal, a person, a timeout: `reason` says which. `code` is set if it then exited with one."""
 
     reason: str
     signal: str | None
@@ -109,14 +109,14 @@ class NotStarted:
 
 @dataclass(frozen=True)
 class Skipped:
-    """Its turn could not come any more: a job that it was to come after failed."""
+    """Its turn can no longer come: a job that it was to come after failed."""
 
     why: str
 
 
 @dataclass(frozen=True)
 class Lost:
-    """Nobody can know how it ended."""
+    """How it ended cannot be known."""
 
     reason: str
     detail: str
@@ -126,7 +126,7 @@ State = Queued | Starting | Running | Exited | Killed | NotStarted | Skipped | L
 
 
 def derive_state(record: Record, here: Here, *, runner_alive: bool, monotonic: float) -> State:
-    """The state of a job from its records and facts of now: its runner's life, the clock in s."""
+    """The state of a job from its records and the present: whether its runner lives, and the clock in s."""
     if record.exit is not None:
         return _ended(record.exit)
     waits = record.job.queue is not None and record.run is None
@@ -162,7 +162,7 @@ def _ended(record: ExitRecord) -> State:
     if record.reason == "exit" and record.exit_code is not None:
         return Exited(record.exit_code, record.note, record.job.success_codes)
     if record.reason == "unknown":
-        detail = "it has ended, and tmux, whose child it was, did not tell its exit code"
+        detail = "it has ended, and tmux, whose child it was, did not report its exit code"
         return Lost("unknown", record.note if record.job.slurm else detail)
     return Killed(record.reason, record.signal, record.exit_code, record.note)
 
@@ -193,7 +193,7 @@ def status_of(state: State) -> Status:
 
 
 def describe(state: State) -> str:
-    """How it stands, in words that fit behind the status."""
+    """The state in words that fit after the status."""
     match state:
         case Queued():
             return "waits for its turn"
@@ -241,7 +241,7 @@ def describe(state: State) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """A job as it stood at one look: its records, its state, and the folder of its files."""
+    """A job as it was when it was read: its records, its state, and the folder of its files."""
 
     record: Record
     state: State
@@ -291,7 +291,7 @@ class Job:
 
     @property
     def detail(self) -> str:
-        """How it stands, in words."""
+        """Its state in words."""
         of = self.spec
         others = isinstance(self.state, Exited) and is_of_pipeline(of.command, of.shell, of.shell_options)
         return describe(self.state) + (", of the last command of the pipeline" if others else "")

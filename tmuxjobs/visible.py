@@ -6,11 +6,11 @@ A backslash of the text itself stays as it is: the result is for reading, not fo
 
 Made visible are the controls C0, DEL and C1; lone surrogates; line and paragraph separators; and what Unicode calls
 format or default-ignorable characters: bidirectional controls, tags, zero width spaces, fillers, the byte order mark.
-Kept are the few that ordinary text needs, where they can hide nothing: the zero width joiner and non-joiner right
-behind a character from U+0600 on (emoji, Persian, Indic scripts), and one of the two variation selectors that choose
-between text and emoji behind a character that can be either. Within a word of Latin letters all are made visible. The
-price is the few flags that are spelled with tags, such as England's. Only what stands before a character decides, so a
-text may come in pieces.
+Kept are the few that ordinary text needs, where they can hide nothing: the zero width joiner and non-joiner directly
+after a character from U+0600 on (emoji, Persian, Indic scripts), and one of the two variation selectors that choose
+between text and emoji after a character that can be either. Within a word of Latin letters all are made visible. The
+price is the few flags that are spelled with tags, such as England's. Only what precedes a character decides, so a text
+may come in pieces.
 
 Stdlib only, also for the processes in the panes. Ranges: Unicode 16, DerivedCoreProperties.txt, Default_Ignorable.
 """
@@ -43,7 +43,7 @@ def visible(text: str, *, lines: bool = False) -> str:
     """The text with every hidden character spelled out; with `lines` newlines and tabs stay as they are."""
     if text.isascii() and text.isprintable():
         return text
-    # Compiled, and kept by `re`, only when there is something to show: a job's start waits for the import of this.
+    # Compiled, and cached by `re`, only when it is needed: a job's start waits for the import of this module.
     return re.sub(IN_LINES if lines else HIDDEN, lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
@@ -70,28 +70,28 @@ def escape_json(found: re.Match[str]) -> str:
 
 FENCE = "=="
 FORGED = re.compile(rf"(?:^|(?<=\r))(?=\\*{FENCE}(?:[\s\u2800]|$))", re.MULTILINE)
-"""Where a line of output begins like ours, whatever kind of blank it has, or like one that has been quoted."""
+"""The start of a line of output that begins like ours, with any kind of blank, or like one that has been quoted."""
 REPEATS = 4
 
 
 def printed(stdout: str, stderr: str) -> list[str]:
-    """Both as text, apart; the fields of an answer have every line."""
+    """Both streams as text, separately; only the fields of an answer have every line."""
     parts = [folded(stdout)] if stdout else []
     return [*parts, f"{FENCE} stderr\n{folded(stderr)}"] if stderr else parts
 
 
 def quoted(output: str) -> str:
-    """With a backslash before each line that could be taken for one of ours."""
+    """The output with a backslash before each line that could be mistaken for one of ours."""
     return FORGED.sub(r"\\", output)
 
 
 def fenced(parts: list[str], ours: str) -> str:
-    """What a job printed, `==`, and what we say of it; without output there is no `==`."""
+    """What a job printed, `==`, and what we say about it; without output there is no `==`."""
     return "\n".join([*parts, *([FENCE] if parts else []), ours])
 
 
 def folded(output: str) -> str:
-    """Lines that come many times in a row once, with their number, where that is shorter; quoted."""
+    """The quoted output, with a line that repeats shown once with the number of times, if that is shorter."""
     lines: list[str] = []
     for line, group in groupby(quoted(output.rstrip("\n")).split("\n")):
         times = sum(1 for _ in group)
@@ -107,7 +107,7 @@ RUN = r"([^\w\s]|_)\1{15,}"
 
 
 FILLER = r"(?m)^([^\w\s])\n(?:\1\n){7,}"
-"""Lines of the same one character, as vim shows them behind the end of a file."""
+"""Lines of the same single character, as vim shows them after the end of a file."""
 
 
 def short_rulers(output: str) -> str:

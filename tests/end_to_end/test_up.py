@@ -165,7 +165,7 @@ def test_watch_without_anything_to_watch_is_refused(run: Run, project: Path) -> 
     (project / "tmuxjobs.toml").write_text('[jobs.db]\ncommand = "sleep 1000"\n')
     done = run("up", "--watch")
     assert done.returncode == 2
-    assert "No job of these has `watch`" in done.stderr
+    assert "None of these jobs has `watch`" in done.stderr
 
 
 def test_missing_path_of_watch_keeps_nothing_but_watching(run: Run, project: Path) -> None:

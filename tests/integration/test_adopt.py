@@ -134,7 +134,7 @@ def test_end_that_nobody_tells_is_lost_and_a_new_process_there_is_no_job(
     typed(tmux, pane, "exit 0")
     end = ended(jobs, job_id)
     assert (end.status, end.reason, end.exit_code) == ("lost", "unknown", None)
-    assert "did not tell its exit code" in end.text()
+    assert "did not report its exit code" in end.text()
     look = "#{pane_dead} #{@tmuxjobs_job}#{@tmuxjobs_end}"
     wait_until(lambda: tmux("display-message", "-p", "-t", pane, look), lambda text: text == "0 \n")
     assert jobs.events(0)[-1].status == "lost"
@@ -341,7 +341,7 @@ def test_window_is_the_one_we_are_in_or_the_only_one(jobs: Jobs, tmux: Tmux) -> 
     assert jobs.adopt().job_id.startswith("one-")
     pane = opened(tmux, name="two")
     opened(tmux, name="three")
-    with pytest.raises(InvalidInput, match="Which window\\? window 2 'two', window 3 'three' are no jobs"):
+    with pytest.raises(InvalidInput, match="Which window\\? window 2 'two', window 3 'three' are not jobs"):
         jobs.adopt()
     jobs.host.environ |= {"TMUX": tmux("display-message", "-p", "#{socket_path},#{pid},0").strip(), "TMUX_PANE": pane}
     assert jobs.adopt().job_id.startswith("two-")

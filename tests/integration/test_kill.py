@@ -236,7 +236,7 @@ def test_what_cannot_be_proved_to_be_of_a_lost_job_is_named_and_not_touched(
         assert [one.pid for one in jobs.status(job_id).not_touched] == [sleeper.pid]
         assert words in jobs.kill(job_id, grace=0).text()
         assert (
-            f"sleep ({sleeper.pid}) may be left of lost job {job_id}, but nothing proves it"
+            f"sleep ({sleeper.pid}) may be left over from lost job {job_id}, but nothing proves it"
             in jobs.doctor(fix=True).text()
         )
         assert sleeping(seconds)

@@ -117,7 +117,7 @@ def test_server_there_tells_no_end_of_it(isolated: Path, jobs: Jobs, running: st
 
 def test_doctor_names_what_only_a_person_can_know(running: str, other: Other) -> None:
     _, text = other("doctor")
-    assert f"{running} on '{HERE}'; of a host that is gone for good, remove the folders of its jobs" in text
+    assert f"{running} on '{HERE}'; if a host is gone for good, remove the folders of its jobs" in text
 
 
 def test_each_machine_has_its_own_limit_of_running_jobs(jobs: Jobs, running: str, other: Other) -> None:

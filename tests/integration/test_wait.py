@@ -619,7 +619,7 @@ def test_wait_that_had_no_time_for_all_output_says_how_far_it_came(jobs: Jobs) -
     while answers[-1].reason == "timeout":
         cursor = answers[-1].cursor
         assert f"call `wait` with cursor={cursor} to continue" in answers[-1].note
-        assert f"there was time to look through the output up to byte {cursor}" in answers[-1].note
+        assert f"there was time to search the output up to byte {cursor}" in answers[-1].note
         answers.append(jobs.wait(job_id, pattern="^ready$", cursor=cursor, timeout=0))
         assert answers[-1].cursor > cursor
     assert len(answers) > 2

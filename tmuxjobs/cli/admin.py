@@ -31,7 +31,7 @@ def doctor(*, fix: Annotated[bool, Flag] = False, host: str | None = None, json:
     fix
         Remove what killed processes left behind; running jobs stay as they are.
     host
-        Look at what jobs need on that host instead, by its name for ssh.
+        Check what jobs need on that host instead, by its name for ssh.
     """
     if fix and host:
         raise InvalidInput("--fix removes what was left on this machine; it does not go with --host.")
@@ -49,7 +49,7 @@ def prune(*, forget: str | None = None, json: Json = False, quiet: Quiet = False
     Parameters
     ----------
     forget
-        Drop what is known here of the jobs of this other machine, and remove nothing else; the jobs stay there.
+        Drop what is known here about the jobs of this other machine, and remove nothing else; the jobs stay there.
     """
     faults: builtins.list[str] = []
     settings = Settings.load()
@@ -79,7 +79,7 @@ def serve(*, http: str | None = None, allow_remote: Annotated[bool, Flag] = Fals
     Parameters
     ----------
     http
-        Serve on HOST:PORT or the socket unix:PATH instead, to clients that bring the token that `tmuxjobs token` names.
+        Serve on HOST:PORT or the socket unix:PATH instead, to clients that send the token of `tmuxjobs token`.
     allow_remote
         Let HOST be an address that other machines reach. There is no TLS.
     """
@@ -98,7 +98,7 @@ def serve(*, http: str | None = None, allow_remote: Annotated[bool, Flag] = Fals
 
     listener = listen(http, remote=allow_remote)
 
-    print(visible(f"Serving MCP on {listener.text}; clients bring the bearer token in {path}."), file=sys.stderr)
+    print(visible(f"Serving MCP on {listener.text}; clients send the bearer token in {path}."), file=sys.stderr)
     serve_jobs(settings, listener)
 
 
@@ -120,7 +120,7 @@ def install(
     write
         Do it. All else in the file stays as it is, to the byte; a second time changes nothing.
     uninstall
-        Take it out of the client again.
+        Remove it from the client again.
     force
         Replace or remove an entry named tmuxjobs even if it starts something else.
     alone

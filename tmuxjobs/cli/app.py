@@ -63,33 +63,33 @@ MEANT = {
     "--help": "help",
     "--version": "version",
 }
-"""{what is ours: words of other programs for it}."""
+"""{our command or option: words of other programs for it}."""
 HARMFUL = {"approve", "kill", "prune", "restart"}
-"""Asked about only for a word that can hardly be another's."""
+"""Commands that are suggested only for a word very close to them."""
 
 
 def job_ids(_: object) -> list_of[tuple[str, str]]:
-    """What a shell completes a job id to, newest first, each with its state and command."""
+    """Completions of a job id, newest first, each with its state and command."""
     return offered(None)
 
 
 def running_ids(_: object) -> list_of[tuple[str, str]]:
-    """Likewise, where only a job fits that has not ended."""
+    """Likewise, for jobs that have not ended."""
     return [one for status in STATUSES if status in OPEN for one in offered(status)]
 
 
 def queued_ids(_: object) -> list_of[tuple[str, str]]:
-    """Likewise, where only one fits that waits for its turn."""
+    """Likewise, for jobs that wait for their turn."""
     return offered("queued")
 
 
 def runnable_ids(_: object) -> list_of[tuple[str, str]]:
-    """Likewise, where one fits that can be run again."""
+    """Likewise, for jobs that can be run again."""
     return offered(None, adopted=False)
 
 
 def shown_ids(_: object) -> list_of[tuple[str, str]]:
-    """Likewise, where one fits that has a window."""
+    """Likewise, for jobs that have a window."""
     shown = set(Jobs.open().with_window())
     return [(job_id, words) for job_id, words in offered(None) if job_id in shown]
 
@@ -101,18 +101,18 @@ def offered(status: Status | None, *, adopted: bool = True) -> list_of[tuple[str
 
 
 def group_names(_: object) -> list_of[tuple[str, str]]:
-    """What a shell completes a group to: those of the last jobs, and those with a limit in the settings."""
+    """Completions of a group: those of the newest jobs, and those with a limit in the settings."""
     found = dict.fromkeys(job.group for job in Jobs.open().list(limit=200).jobs if job.group)
     return [(name, "group") for name in found | dict.fromkeys(Settings.load().groups or ())]
 
 
 def windows(_: object) -> list_of[tuple[str, str]]:
-    """What a shell completes a window to that can be adopted."""
+    """Completions of a window: those that can be adopted."""
     return [(visible(window), visible(what)) for window, what in Jobs.open().adoptable()]
 
 
 def whole_id(_: object, tokens: Sequence[Token]) -> str:
-    """The id that was typed, or the one that begins like it."""
+    """The id that was typed, or the only one that begins with it."""
     return Jobs.open().whole_id(tokens[0].value)
 
 

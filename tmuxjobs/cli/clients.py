@@ -1,4 +1,4 @@
-"""Sets tmuxjobs up in an MCP client: what each wants where, and which entry is ours to change."""
+"""Sets tmuxjobs up in an MCP client: what each client needs and where, and which entry is ours to change."""
 
 import contextlib
 import copy
@@ -30,9 +30,9 @@ SECTIONS = {
     "vscode": "servers",
     "zed": "context_servers",
 }
-"""Where a client's servers stand in its file; `mcpServers` in all others."""
+"""The key of the servers in a client's file; `mcpServers` in all others."""
 COMMAND_KEYS = ("command", "args", "cmd")
-"""What says which program is started: of an older entry of ours these change, and what a person added stays."""
+"""The keys that say which program is started: in an older entry of ours these change, and what a person added stays."""
 CODEX_VARIABLES = [
     "TMUX_TMPDIR",
     *(f"XDG_{kind}" for kind in ("STATE_HOME", "CONFIG_HOME", "CACHE_HOME", "DATA_HOME", "RUNTIME_DIR")),
@@ -45,9 +45,9 @@ RUNNERS = {"uvx": [], "uv": ["tool", "run"], "pipx": ["run"]}
 
 
 def server_command() -> list[str]:
-    """The command by which a client starts the server: a full path, because clients often have a PATH of their own.
+    """The command by which a client starts the server, with a full path, because clients often have another PATH.
 
-    Run from the cache of uvx or pipx, it is their command: what is in a cache goes.
+    If it runs from the cache of uvx or pipx, it is their command, as what is in a cache is removed.
     """
     if TEMPORARY.search(f"{sys.prefix}/"):
         runner = "pipx" if "pipx" in sys.prefix else "uvx"
@@ -58,7 +58,7 @@ def server_command() -> list[str]:
 
 
 def _source(runner: str) -> list[str]:
-    """Where uvx or pipx got it, when that was no registry."""
+    """The option that says where uvx or pipx got it, if that was not a registry."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError, ValueError, KeyError, TypeError):
         said = json.loads(importlib.metadata.distribution(NAME).read_text("direct_url.json") or "{}")
         if url := said.get("url"):
@@ -98,11 +98,11 @@ def config_path(client: Client, home: Path, environ: Mapping[str, str]) -> Path 
 
 
 def entry(client: Client, command: Sequence[str]) -> dict[str, Any]:
-    """What stands under our name."""
+    """The entry under our name."""
     first, *rest = command
     match client:
         case "claude-code":
-            # Else its model sees the tools' names alone, and has to look for them.
+            # Without `alwaysLoad` the model sees only the tools' names, and has to search for the tools.
             return {"type": "stdio", "command": first, "args": rest, "alwaysLoad": True}
         case "codex":
             # A server that is not required has 1 s to start, then the first turn begins without its tools.
@@ -130,7 +130,7 @@ def wanted(client: Client, command: Sequence[str]) -> str:
 
 
 def _editor(client: Client) -> ModuleType:
-    """Imported when it is needed: no other command pays for it."""
+    """The editor of the client's file, imported only when it is needed."""
     if client == "codex":
         from tmuxjobs.cli import edit_toml
 
@@ -149,7 +149,7 @@ def _place(client: Client) -> list[str]:
 
 
 def is_ours(there: object) -> bool:
-    """Whether this entry starts tmuxjobs in one of the ways that we and the README have written, wherever it lay."""
+    """Whether this entry starts tmuxjobs in a way that we or the README have written, in whatever place."""
     if not isinstance(there, dict):
         return False
     command = there.get("command", there.get("cmd"))
@@ -166,7 +166,7 @@ def is_ours(there: object) -> bool:
 
 
 def changes(there: object, new: Mapping[str, Any], *, force: bool) -> dict[str, Any] | None:
-    """What of an entry has to be another; None when it is not ours to change, and the whole when that is forced."""
+    """The keys of an entry that must change; None when it is not ours to change, and all of them when forced."""
     if isinstance(there, dict):
         other = {
             key: one for key, one in new.items() if key not in there or (key in COMMAND_KEYS and there[key] != one)
@@ -181,7 +181,7 @@ def write(
 ) -> str:
     """Add it to the client's configuration, once; what was done, in a sentence. Raises InstallError.
 
-    An older entry of ours is brought up to date. One of that name that is not ours stays, unless forced.
+    An older entry of ours is brought up to date. An entry of that name that is not ours stays, unless forced.
     """
     new = entry(client, command)
     by_hand = f"add this by hand:\n{wanted(client, command)}"
@@ -216,9 +216,9 @@ def write(
 
 
 def remove(client: Client, home: Path, environ: Mapping[str, str], *, force: bool) -> str:
-    """Take it out again; what was done, in a sentence. Raises InstallError.
+    """Remove it again; what was done, in a sentence. Raises InstallError.
 
-    One that is not ours stays, unless forced.
+    An entry that is not ours stays, unless forced.
     """
     path = config_path(client, home, environ)
     if path is None:
@@ -242,7 +242,7 @@ def remove(client: Client, home: Path, environ: Mapping[str, str], *, force: boo
 
 @contextlib.contextmanager
 def _file(path: Path, by_hand: str) -> Iterator[tuple[Path, str]]:
-    """Where it really is, and what it says; InstallError for what cannot be read or edited."""
+    """Yields the file's real path, and its text; raises InstallError for what cannot be read or edited."""
     # A link into someone's dotfiles stays a link.
     path = Path(os.path.realpath(path))
     try:
@@ -252,7 +252,7 @@ def _file(path: Path, by_hand: str) -> Iterator[tuple[Path, str]]:
 
 
 def _text_of(path: Path) -> str:
-    """What is there, empty when nothing is; line ends as they are. Raises Odd, OSError and ValueError."""
+    """The file's text, empty when there is none; line ends are kept. Raises Odd, OSError and ValueError."""
     try:
         return files.read(path, CONFIG_BYTES, follow=True).decode()
     except FileNotFoundError:
@@ -269,7 +269,7 @@ def _servers(config: Any, section: str) -> dict[str, Any]:
 
 
 def _check(edited: Any, config: dict[str, Any], place: Sequence[str], expected: dict[str, Any] | None) -> None:
-    """That the file says what it said, but for our entry; raises ValueError when it does not."""
+    """Check that the file says what it said, except for our entry; raises ValueError when it does not."""
     section, name = place
     ours = edited.get(section) or {} if isinstance(edited, dict) else {}
     before = copy.deepcopy(config)
@@ -283,7 +283,7 @@ def _check(edited: Any, config: dict[str, Any], place: Sequence[str], expected: 
 
 
 def _replace(path: Path, text: str, by_hand: str) -> None:
-    """In a folder that is made where it is missing; a secret in the file stays one."""
+    """Replace the file, making its folder if that is missing; its permissions stay, as it may hold a secret."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         files.replace_text(path, text)
@@ -296,7 +296,7 @@ def _claude(verb: str, *words: str) -> list[str]:
 
 
 def _add_by_claude(new: dict[str, Any], home: Path, environ: Mapping[str, str], *, force: bool) -> str:
-    """Claude Code rewrites its file while it runs, so its own command is the one that may change it."""
+    """Add the entry by Claude Code's own command, as Claude Code rewrites its file while it runs."""
     there = _known_to_claude(home, environ)
     change = new if there is None else changes(there, new, force=force)
     if change is None:
@@ -328,7 +328,7 @@ def _remove_by_claude(home: Path, environ: Mapping[str, str], *, force: bool) ->
 
 
 def _known_to_claude(home: Path, environ: Mapping[str, str]) -> Any:
-    """The entry of the person's own scope; None when there is none, or when it cannot be seen."""
+    """The entry in the user scope; None when there is none, or when it cannot be read."""
     path = Path(environ.get("CLAUDE_CONFIG_DIR") or home) / ".claude.json"
     with contextlib.suppress(OSError, ValueError, Odd, RecursionError, AttributeError):
         return json.loads(files.read(path, CONFIG_BYTES * 16, follow=True)).get("mcpServers", {}).get(NAME)

@@ -66,7 +66,7 @@ def wait(
     literal
         The patterns are plain text.
     redraws
-        The patterns count in what a program draws over, too, as in each frame of a progress bar.
+        The patterns also count in what a program draws over, such as each frame of a progress bar.
     idle
         Seconds without output.
     port
@@ -78,7 +78,7 @@ def wait(
     all
         Wait for all of the jobs, not for any one.
     timeout
-        Seconds to wait at the most; by default as long as it takes.
+        Seconds to wait at most; no limit by default.
     max_bytes
         Budget in characters for the output that is shown.
     """
@@ -154,7 +154,7 @@ def interact(
     if secret and input:
         raise InvalidInput("A secret in the arguments could be seen by others: leave the text out with --secret.")
     jobs = Jobs.open()
-    if secret and jobs.status(job_id).status in OPEN:  # nobody is asked for what cannot be typed
+    if secret and jobs.status(job_id).status in OPEN:  # do not ask for what cannot be typed
         input = hidden_line()
     with busy("waiting for the response"):
         answer = jobs.interact(job_id, input, keys=key, enter=not no_enter, wait=wait, pattern=pattern, secret=secret)
@@ -212,17 +212,17 @@ def group(
     Parameters
     ----------
     name
-        As `execute --group` has it.
+        As given to `execute --group`.
     limit
-        How many of it may run at once; 0 for any number.
+        How many of its jobs may run at once; 0 for any number.
     pause
-        Let none start of those that wait.
+        Let none of the waiting jobs start.
     resume
-        Let them start again, and those go on that the pause has stopped.
+        Let them start again, and continue those that the pause has stopped.
     jobs
-        Pause those too that run.
+        Pause the running jobs too.
     host
-        The machine whose group it is.
+        The machine that has the group.
     """
     answer = Jobs.open().group(name, host=host, limit=limit, pause=pause, resume=resume, jobs=jobs)
     show(answer, as_json=json)
@@ -288,7 +288,7 @@ def approve(job_id: RunningId, *, always: Annotated[bool, Flag] = False, json: J
     Parameters
     ----------
     always
-        Add the rule first that its window shows at `a`: such a command is not asked about again.
+        First add the rule that its window shows at `a`: such a command is not asked about again.
     """
     show(Jobs.open().approve(job_id, always=always), as_json=json)
 

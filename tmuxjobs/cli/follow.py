@@ -41,9 +41,9 @@ def follow(
 ) -> int:
     """Print what comes after the cursors until the job ends; its exit code, as a shell would give it.
 
-    A terminal gets it in colour and without what is meant for the job's own (`streams.py`), all else clean text. With
-    `types` this terminal's keys go to the job, which needs no telling. When the reader of a pipe leaves first, the job
-    runs on and the code is that of SIGPIPE.
+    A terminal gets it in colour and without what is meant for the job's terminal (`streams.py`), all else clean text.
+    With `types` this terminal's keys go to the job, so only a full-screen program's prompt is announced. When the
+    reader of a pipe leaves first, the job runs on and the code is that of SIGPIPE.
     """
     show = Shown(colours=sys.stdout.isatty())
     pages = jobs.follow(job_id, cursor=cursor, stderr_cursor=stderr_cursor, raw=show.colours)
@@ -63,7 +63,7 @@ def follow(
 
 
 class Shown:
-    """What was put on the terminal so far, as far as the next piece depends on it."""
+    """Prints pages on the terminal, and remembers what the next one depends on."""
 
     def __init__(self, *, colours: bool) -> None:
         self.colours = colours
@@ -89,7 +89,7 @@ class Shown:
             note(page.note)
 
     def asks(self, status: JobStatus) -> None:
-        """Tell once for each prompt that someone must type: this terminal's input is not the job's."""
+        """Print once for each prompt that someone must type: this terminal's input is not the job's."""
         asked = (status.waits_for, status.prompt) if status.waits_for else None
         if status.waits_for and asked != self.asked:
             prompt = status.prompt or ""
@@ -102,8 +102,8 @@ class Shown:
 class Pressed:
     """Ctrl-C at this terminal. `pass` gives it to the job, `kill` ends the job, a second one leaves it.
 
-    With `leave` it is not caught and thus raises KeyboardInterrupt wherever it comes. Where it was ignored at the
-    start, as in the background of a script, it stays so.
+    With `leave` it is not caught and thus raises KeyboardInterrupt wherever it comes. If it was ignored at the start,
+    as in the background of a script, it stays ignored.
     """
 
     def __init__(self, meaning: CtrlC) -> None:
@@ -150,7 +150,7 @@ def note(text: str) -> None:
 
 
 def exit_code(status: JobStatus) -> int:
-    """The job's, or 128 and the signal's number, as a shell gives it; 1 when nobody knows."""
+    """The job's exit code, or 128 plus the signal's number, as a shell gives it; 1 when it is not known."""
     if status.exit_code is not None:
         return status.exit_code
     number = signal.Signals.__members__.get(status.signal or "")
@@ -160,15 +160,15 @@ def exit_code(status: JobStatus) -> int:
 PIECE_BYTES = 2048
 """Less than a terminal holds, n_tty(4)."""
 BEHIND_S = 0.05
-"""Between two looks whether the job has read the last piece, and whether this terminal is ours again."""
+"""Seconds between two checks whether the job has read the last piece, and whether this terminal is ours again."""
 END = b"\x04"
 
 
 class Typing:
-    """Standard input until the job ends. A terminal shows nothing by itself meanwhile: the job's does.
+    """Passes on standard input until the job ends. This terminal does not echo meanwhile: the job's does.
 
-    Its Ctrl-C and Ctrl-Z stay signals for us. In the background nothing is read, and an empty pipe or /dev/null is no
-    input at all: the person may answer in the job's window.
+    Its Ctrl-C and Ctrl-Z stay signals for us. In the background nothing is read, and an empty pipe or /dev/null is not
+    taken as input: the person may answer in the job's window.
     """
 
     def __init__(self) -> None:
@@ -182,7 +182,7 @@ class Typing:
 
     @contextlib.contextmanager
     def taken(self) -> Iterator[Typing]:
-        """Within it nothing that is typed is echoed here, and nothing of it is left for the shell."""
+        """Within it, what is typed is not echoed here, and none of it is left for the shell."""
         kept = {}
         self.over, self._over = os.pipe()
         try:
@@ -210,7 +210,7 @@ class Typing:
             return False
 
     def unechoed(self) -> None:
-        """As a terminal gives its keys to a program that edits its own line; signals and output stay as they are."""
+        """Set the terminal as for a program that edits its own line; signals and output stay as they are."""
         modes = termios.tcgetattr(self.fd)
         modes[0] &= ~(termios.ICRNL | termios.INLCR | termios.IXON)
         modes[3] &= ~(termios.ICANON | termios.ECHO | termios.IEXTEN)
@@ -218,7 +218,7 @@ class Typing:
         termios.tcsetattr(self.fd, termios.TCSANOW, modes)
 
     def restore(self) -> None:
-        """What was typed for the job and not read is thrown away: the shell would run it."""
+        """Restore the terminal; what was typed for the job and not read is discarded, or the shell would run it."""
         if self.modes is not None and self.is_ours():
             with contextlib.suppress(termios.error):  # hung up
                 termios.tcsetattr(self.fd, termios.TCSAFLUSH, self.modes)
@@ -227,7 +227,7 @@ class Typing:
         sys.exit(128 + number)
 
     def stop(self, number: int, _frame: FrameType | None) -> None:
-        """Ctrl-Z: the shell gets its terminal as it was, and we take it again when we go on in front."""
+        """Ctrl-Z: give the shell its terminal as it was, and take it again when we continue in the foreground."""
         self.restore()
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
@@ -237,7 +237,7 @@ class Typing:
             self.unechoed()
 
     def to(self, jobs: Jobs, job_id: str) -> None:
-        """Hand on all that comes from now on, in a thread of its own."""
+        """Pass on all input from now on, in a separate thread."""
         if self.fd < 0 or (not self.is_terminal and (os.isatty(self.fd) or is_nothing(self.fd))):
             return
         threading.Thread(target=self._hand_on, args=(jobs, job_id), daemon=True).start()
@@ -254,7 +254,7 @@ class Typing:
                     return
                 data = os.read(self.fd, PIECE_BYTES)
                 if not data:
-                    # It ends a line that is open, and then the input.
+                    # END ends an open line, and then the input.
                     data = END if given.endswith(b"\r") else END * 2 if given else b""
                 elif not self.is_terminal:
                     given = data = data.replace(b"\n", b"\r")

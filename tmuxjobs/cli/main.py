@@ -1,6 +1,6 @@
-"""Where the command begins and every error ends: ours one line and 1, usage 2, a bug a traceback in a file and 3.
+"""Runs the command and ends every error: ours in one line and code 1, usage in 2, a bug in a traceback file and 3.
 
-What can be done without the command line's library is, for that takes as long to import as to start Python ten times.
+What does not need the command line's library is done without it: its import takes as long as ten starts of Python.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from tmuxjobs.errors import InvalidInput, TmuxjobsError
 from tmuxjobs.visible import visible
 
 PLUGINS = "PYDANTIC_DISABLE_PLUGINS"
-"""Set, it saves 10 to 40 ms: pydantic reads the metadata of all that is installed to find its plugins."""
+"""Setting it saves 10 to 40 ms: otherwise pydantic reads the metadata of all that is installed to find its plugins."""
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def run() -> int | str | None:
-    """Runs the command; its exit code."""
+    """Run the command and return its exit code."""
     try:
         match sys.argv[1:]:
             case ["--version"]:
@@ -68,7 +68,7 @@ def run() -> int | str | None:
 
 
 def plainly(words: Sequence[str]) -> bool:
-    """Whether this command line was plain enough, and its command has run."""
+    """Whether this command line is plain enough; if so, its command has run."""
     with without_plugins():
         from tmuxjobs.cli import plain
 
@@ -86,7 +86,7 @@ def serve() -> None:
 
 @contextlib.contextmanager
 def without_plugins() -> Iterator[None]:
-    """Nobody's plugins of pydantic are looked for, and jobs do not see it."""
+    """Within it, pydantic does not search for plugins; jobs do not see the variable."""
     given = SET_HERE[PLUGINS] = os.environ.get(PLUGINS)
     os.environ[PLUGINS] = "__all__"
     try:

@@ -37,7 +37,7 @@ def list(
     status
         Only jobs in this state.
     limit
-        How many at the most.
+        How many at most.
     name
         Only jobs with this in their id or command.
     scope
@@ -73,15 +73,15 @@ def output(
     cursor
         Only what is new since this offset, from an earlier answer.
     stderr_cursor
-        Likewise for a stderr of its own.
+        Likewise for a separate stderr.
     max_bytes
-        At most so many characters: the first and the last lines. With --json it is 20,000 unless you say otherwise.
+        At most this many characters: the first and the last lines. With --json it is 20,000 by default.
     raw
         The bytes as they are, with escapes and redraws.
     attempt
-        Only what that attempt of a job printed which has run several times.
+        Only what that attempt printed, if the job has run several times.
     mirror
-        Of a job on another host: keep its log in a file here, byte for byte, until it ends; prints the file's path.
+        For a job on another host: keep its log in a file here, byte for byte, until it ends; prints the file's path.
     """
     jobs = Jobs.open()
     if mirror:
@@ -146,15 +146,15 @@ def search(
     literal
         The pattern is plain text.
     ignore_case
-        Take upper and lower case for the same.
+        Ignore the difference between upper and lower case.
     context
         Lines to show around each match.
     limit
-        How many matches at the most.
+        How many matches at most.
     cursor
         Only what comes after this offset, from an earlier answer.
     stderr_cursor
-        Likewise for a stderr of its own.
+        Likewise for a separate stderr.
     """
     found = Jobs.open().search(
         job_id,
@@ -241,7 +241,7 @@ def log_path(job_id: JobId, *, stderr: Annotated[bool, Flag] = False, json: Json
     Parameters
     ----------
     stderr
-        The log of a stderr of its own instead.
+        The log of a separate stderr instead.
     """
     answer = Jobs.open().status(job_id)
     path = answer.stderr_path if stderr else answer.log_path
@@ -262,7 +262,7 @@ def history(
     Parameters
     ----------
     limit
-        How many at the most.
+        How many at most.
     """
     deeds = Jobs.open().history(job_id, limit=limit)
     if json:

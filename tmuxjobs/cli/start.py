@@ -64,7 +64,7 @@ def fetch(
     paths
         Files and folders, from the job's folder there.
     to
-        The folder that they come into, under the same paths; by default the one that --sync named, else the current.
+        The folder to put them in, under the same paths; by default the one that --sync named, else the current.
     """
     with busy("fetching"):
         fetched = Jobs.open().fetch(job_id, paths, to=to)
@@ -147,49 +147,49 @@ def execute(
     shell
         Shell to run it; bash by default, else sh.
     separate_stderr
-        Keep stderr in a file of its own.
+        Keep stderr in a separate file.
     max_output_size
         Size of its log, such as 5GB; beyond it the first part and the newest are kept.
     host
         Run it on that host, by its name for ssh; here by default.
     sync
-        Copy this folder there first, but for what .gitignore names, by rsync; it runs in the copy, --cwd is in that.
+        Copy this folder there first by rsync, without what .gitignore names; it runs in the copy, and --cwd is in that.
     wait
         Stay until it ends, and exit with its code.
     ctrl_c
         What Ctrl-C does while waiting: pass it on to the job (a second one leaves), leave the job, or kill it.
     notify
-        Which ends to tell by a message, a bell and the on_end command; as configured by default.
+        Which ends to report by a message, a bell and the on_end command; as configured by default.
     queue
-        Let it wait for its turn where as many run as may; as configured by default.
+        Let it wait for its turn if as many jobs run as may; as configured by default.
     group
-        Queue it in this group: `tmuxjobs group NAME --limit 4` says how many of it may run.
+        Queue it in this group: `tmuxjobs group NAME --limit 4` says how many of its jobs may run.
     priority
         Higher goes first; 0 by default.
     after
-        A job that must have succeeded before; of ID:any it is enough that it ended, of ID:ready that it is ready.
+        A job that must have succeeded before; for ID:any it is enough that it ended, for ID:ready that it is ready.
         May be given several times.
     delay
         Seconds until it may start.
     at
         When it may start, like 18:30 or 2026-01-31T18:30.
     reuse
-        Start nothing where a job of this --name and project has not ended: that one is answered.
+        Start nothing if a job of this --name and project has not ended: the answer is about that one.
     engine
-        Who runs it: Slurm, or this machine itself; as configured by default.
+        What runs it: Slurm, or this machine itself; as configured by default.
     resources
-        Of Slurm, NAME=VALUE: cpus, memory (16G), gpus, time (2h), partition; detach=true runs it by sbatch, so that
+        For Slurm, NAME=VALUE: cpus, memory (16G), gpus, time (2h), partition; detach=true runs it by sbatch, so that
         it goes on when this machine does not. May be given several times.
     retry
-        How often to run it again after a failure, or after each timeout: 1 s later, then 2, 4, up to 60. Under a policy
-        it is how often in a row, 10 by default.
+        How often to run it again after a failure, or after each timeout: 1 s later, then 2, 4, up to 60. With a restart
+        policy it is how often in a row, 10 by default.
     restart_policy
-        Run it again after each failure, or always; after 60 s of running the count and the pauses begin anew. `kill`
+        Run it again after each failure, or always; after 60 s of running the count and the pauses start again. `kill`
         ends it for good, and so does Ctrl-C in its window.
     success_codes
         Exit codes that mean success; 0 by default.
     ready_when
-        What tells that it is ready: "port 3000", "url http://localhost:3000", "pattern REGEX" or "command LINE".
+        What shows that it is ready: "port 3000", "url http://localhost:3000", "pattern REGEX" or "command LINE".
     ready_timeout
         Seconds after which it counts as never ready; 300 by default.
     """
@@ -259,7 +259,7 @@ def token(*, new: Annotated[bool, Flag] = False, json: Json = False) -> None:
     Parameters
     ----------
     new
-        Make another one first. Running servers take no other from then on.
+        Make another one first. From then on running servers accept only that one.
     """
     path = str(Jobs.open().token(new=new))
     print(dumps({"token_path": path}) if json else visible(path) if sys.stdout.isatty() else path)

@@ -35,7 +35,7 @@ class Outlet(io.FileIO):
         size = memoryview(data).nbytes
         while self.error is None:
             try:
-                # None: the pipe is full, and whoever shares it has made it non-blocking.
+                # None: the pipe is full, and another process that shares it has made it non-blocking.
                 if (written := super().write(data)) is not None:
                     return written
                 select.select((), (self,), ())
@@ -65,7 +65,7 @@ class Stream(io.TextIOWrapper):
 
     @property
     def unread(self) -> bool:
-        """The reader of this pipe has left."""
+        """Whether the reader of this pipe has left."""
         if self._outlet.error is not None:
             return self._outlet.error.errno == errno.EPIPE
         poll = select.poll()
@@ -89,7 +89,7 @@ def write_all(pieces: Iterable[str | bytes], stream: TextIO, *, paged: bool = Fa
 
 
 def _with_pager(pieces: Iterator[str]) -> Iterator[str]:
-    """Give all of it to $PAGER, or to less; what it cannot have is left."""
+    """Give what does not fit the terminal to $PAGER or less; returns what was not given to it."""
     columns, rows = shutil.get_terminal_size()
     shown = ""
     for piece in pieces:
@@ -103,7 +103,7 @@ def _with_pager(pieces: Iterator[str]) -> Iterator[str]:
     if not words or shutil.which(words[0]) is None or os.environ.get("TERM", "dumb") == "dumb":
         return itertools.chain((shown,), pieces)
     pager = subprocess.Popen(command, shell=True, stdin=subprocess.PIPE, encoding="utf-8", errors="replace")
-    # Ctrl-C is the pager's while it is up.
+    # Ctrl-C is for the pager while it runs.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         assert pager.stdin is not None
@@ -117,7 +117,7 @@ def _with_pager(pieces: Iterator[str]) -> Iterator[str]:
 
 
 def take_over() -> Stream:
-    """Put a `Stream` in the place of standard output and error; answers the one for output."""
+    """Replace standard output and error by a `Stream`; returns the one for output."""
     if sys.stdin is None:
         sys.stdin = open(os.devnull)  # noqa: SIM115
     sys.stdout, sys.stderr = output, _ = Stream(sys.stdout), Stream(sys.stderr)
@@ -126,7 +126,7 @@ def take_over() -> Stream:
 
 @contextlib.contextmanager
 def busy(what: str) -> Iterator[None]:
-    """While it lasts a line on stderr says `what` and for how long, from the first second on; gone afterwards."""
+    """Within it, a line on stderr says `what` and for how long, after the first second; removed afterwards."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield
         return
@@ -153,10 +153,10 @@ def _tell(what: str, over: threading.Event) -> None:
 State = Literal["text", "escape", "intermediate", "sequence", "header", "string", "sixel"]
 PASSED: Final = "\b\t\n\r"
 ABORTS: Final = "\x18\x1a"
-# Its parameters are bounded, for terminals have overflowed on huge ones; a repeat (`b`) would multiply what is printed.
+# Parameters are bounded, as terminals have overflowed on huge ones; a repeat (`b`) would multiply what is printed.
 ALLOWED: Final = re.compile(r"(?:[0-9]{0,5}[;:]){0,32}[0-9]{0,5}m|[0-9]{0,4}[A-GPX@`]|[0-2]?K")
 WHOLE: Final = re.compile(rf"(?:[{PASSED}]|\x1b\[(?:{ALLOWED.pattern}))+")
-"""What passes as it stands: only for speed, the states say the same."""
+"""What passes unchanged: only for speed, as the states give the same result."""
 PARAMETERS: Final = 256
 RUNS: Final[dict[State, re.Pattern[str]]] = {
     "text": re.compile(r"[^\x00-\x1f\x7f-\x9f]+"),
@@ -166,10 +166,10 @@ RUNS: Final[dict[State, re.Pattern[str]]] = {
 
 
 class TerminalFilter:
-    """A piece of the stream in, what may be written out; any split of a stream gives the same in total.
+    """Takes a piece of the stream and returns what may be written; any split of a stream gives the same in total.
 
-    A parser with the states of a VT500 (vt100.net/emu/dec_ansi_parser), so that it takes a sequence to end where the
-    terminal does: a control in its midst is obeyed at once, ESC begins anew, CAN and SUB abort. It differs where tmux
+    A parser with the states of a VT500 (vt100.net/emu/dec_ansi_parser), so that a sequence ends where it does for the
+    terminal: a control within it is obeyed at once, ESC starts a new one, CAN and SUB abort it. It differs where tmux
     and `clean.py` do: C1 controls in their 8-bit form are dropped, not obeyed, and a string ends with its line.
     Text is made visible, see `visible.py`.
     """
@@ -178,7 +178,7 @@ class TerminalFilter:
         self._state: State = "text"
         self._sequence = ""
         self._shown = ""
-        """The last two characters of text, if nothing came since: they decide about a joiner behind them."""
+        """The last two characters of text, if nothing came since: they decide about a joiner after them."""
 
     def __call__(self, piece: str) -> str:
         out: list[str] = []

@@ -1,4 +1,4 @@
-"""The jobs of a project as its file names them, and the commands over all of them: `up` and `down`.
+"""The jobs that a project's file names, and the commands for all of them: `up` and `down`.
 
 The file has `[jobs.NAME]` tables (a `tmuxjobs.toml`), or the lines of a Procfile.
 """
@@ -70,7 +70,7 @@ KEYS = {
 
 @dataclass(frozen=True)
 class Planned:
-    """A job as it is written: `options` are those of `execute`, `after` says what others must be first.
+    """A job as written: `options` are those of `execute`, `after` says what other jobs must reach first.
 
     A change of one of the files and folders in `watch` restarts it under `up --watch`.
     """
@@ -84,7 +84,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """All jobs of a file, each behind those that it comes after, and how many of a group may run at once."""
+    """All jobs of a file, each after those that it comes after, and how many of a group may run at once."""
 
     file: Path
     jobs: Mapping[str, Planned]
@@ -102,7 +102,7 @@ class Plan:
 
     @classmethod
     def of_toml(cls, path: Path) -> Plan | None:
-        """None where it has no jobs."""
+        """The plan of that file; None if it has no jobs."""
         try:
             text, content = files.toml(path)
         except (Odd, OSError) as error:
@@ -133,19 +133,19 @@ class Plan:
             match = LINE.fullmatch(line.strip())
             name = match[1].lower().replace("_", "-") if match else ""
             if match is None or not NAME.fullmatch(name) or name in found:
-                raise SettingsError(f"{path}, line {number}: it is not `name: command` with a name of its own.")
+                raise SettingsError(f"{path}, line {number}: it is not `name: command` with a new name.")
             found[name] = Planned(name, match[2], {"cwd": str(path.parent)})
         return cls(path, found)
 
     def chosen(self, names: Sequence[str]) -> list[Planned]:
-        """The named jobs and all that they come after, in order; without names all. Raises InvalidInput."""
+        """The named jobs and all that they come after, in order; all jobs without names. Raises InvalidInput."""
         wanted = {planned.name for planned in self.named(names)}
         for planned in reversed(list(self.jobs.values())):
             wanted |= set(planned.after) if planned.name in wanted else set()
         return [planned for planned in self.jobs.values() if planned.name in wanted]
 
     def named(self, names: Sequence[str]) -> list[Planned]:
-        """The named jobs alone, in order; without names all. Raises InvalidInput."""
+        """Only the named jobs, in order; all jobs without names. Raises InvalidInput."""
         for name in names:
             if name not in self.jobs:
                 raise InvalidInput(f"{self.file} has no job '{name}'; there are {', '.join(self.jobs)}.")
@@ -158,7 +158,7 @@ class _Source:
     text: str
 
     def refused(self, name: str, near: str, why: str) -> SettingsError:
-        """With the line: that of the key in the job's table, else that of the table."""
+        """The error with its line: that of the key in the job's table, else that of the table."""
         lines = self.text.split("\n")
         table = re.compile(rf"""\s*\[\s*jobs\s*\.\s*["']?{re.escape(name)}["']?\s*(\]|\.)""")
         begin = next((at for at, line in enumerate(lines) if table.match(line)), None)
@@ -199,7 +199,7 @@ def _planned(source: _Source, name: str, table: Any) -> Planned:
 
 
 def _checked(kind: str, value: Any) -> Any:
-    """Raises ValueError."""
+    """The value as `execute` takes it; raises ValueError."""
     whole = type(value) is int
     if kind == SECONDS and isinstance(value, str):
         return duration(value)
@@ -234,7 +234,7 @@ def _ordered(source: _Source, planned: Iterable[Planned]) -> Plan:
 
 
 def _with_needs(one: Planned, jobs: Mapping[str, Planned]) -> Planned:
-    """What is not said of a dependency: that it is ready, where it tells that, else that it ends well."""
+    """Fill in what a dependency must reach, if not given: ready if it has `ready_when`, else success."""
     needs: dict[str, Needs] = {}
     for other, said in one.after.items():
         needs[other] = said or ("ready" if jobs[other].options.get("ready_when") else "ok")
@@ -282,7 +282,7 @@ def up(
     deadline = time.monotonic() + timeout
     chosen = plan.chosen(names)
     if watch and not any(planned.watch for planned in chosen):
-        raise InvalidInput("No job of these has `watch`, the files and folders whose changes restart it.")
+        raise InvalidInput("None of these jobs has `watch`, the files and folders whose changes restart it.")
     for path in {path for planned in chosen for path in planned.watch if watch and not path.exists()}:
         raise InvalidInput(f"'{path}' in watch does not exist; nothing was started.")
     of_chosen = {planned.options.get("group") for planned in chosen}
@@ -325,7 +325,7 @@ def down(*names: str, json: Json = False) -> None:
 
 
 def running(jobs: Jobs) -> dict[str, str]:
-    """{name: id} of the project's jobs that have not ended, of each name the newest."""
+    """{name: id} of the project's jobs that have not ended, the newest of each name."""
     found: dict[str, str] = {}
     for status in get_args(Status):
         if status in OPEN:
@@ -335,7 +335,7 @@ def running(jobs: Jobs) -> dict[str, str]:
 
 
 def start(jobs: Jobs, chosen: list[Planned]) -> dict[str, Row]:
-    """Start what does not run, each behind those that it comes after; one that cannot be started names why."""
+    """Start the jobs that do not run, each after those that it comes after; the rows say why one was not started."""
     there = running(jobs)
     rows: dict[str, Row] = {}
     for planned in chosen:
@@ -359,7 +359,7 @@ def start(jobs: Jobs, chosen: list[Planned]) -> dict[str, Row]:
 
 
 def settle(jobs: Jobs, planned: Planned, row: Row, awaited: bool, deadline: float) -> bool:
-    """Wait until the job is ready or ended, as needed, and fill in its row; whether the time was over first."""
+    """Wait until the job is ready or ended, as needed, and fill in its row; returns whether the time ran out."""
     if not row.job_id:
         return False
     reason = ""
@@ -376,7 +376,7 @@ def settle(jobs: Jobs, planned: Planned, row: Row, awaited: bool, deadline: floa
 
 
 def restart_on_changes(jobs: Jobs, watched: list[Planned]) -> None:
-    """Until Ctrl-C; a line on stderr for each restart. What changes in `.git`, caches and the like does not count."""
+    """Restart jobs until Ctrl-C, with a line on stderr for each; changes in `.git`, caches and such do not count."""
     from watchfiles import watch as changes_of  # takes 40 ms
 
     places = {path for planned in watched for path in planned.watch}
@@ -391,7 +391,7 @@ def restart_on_changes(jobs: Jobs, watched: list[Planned]) -> None:
             if cause is None:
                 continue
             try:
-                # The newest of its name, whoever started it again meanwhile.
+                # The newest of its name, in case something else has restarted it meanwhile.
                 newest = jobs.list(name=planned.name, scope="project", limit=MOST).jobs
                 job_id = next(job.job_id for job in newest if job.job_id.rpartition("-")[0] == planned.name)
                 note(f"{cause.name} has changed: {jobs.restart(job_id).job_id} is {planned.name} now")

@@ -1,1 +1,1 @@
-"""Who may run what: what a shell line would run, the rules that judge it, and where they come from."""
+"""Decides who may run what: what a shell line would run, the rules that judge it, and where they come from."""

@@ -1,4 +1,4 @@
-"""All that a line would run, with what runs other commands unwrapped: `timeout`, `sh -c`, `xargs`, `find -exec`, ..."""
+"""All that a line would run, with commands that run others unwrapped: `timeout`, `sh -c`, `xargs`, `find -exec`, ..."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tmuxjobs.policy.tree import NAME, Unclear, names, shortened
 from tmuxjobs.policy.words import Word
 
 DEPTH = 8
-"""So often may one command wrap another."""
+"""How deep commands may wrap each other."""
 ANYTHING = Word(None, many=True)
 REFUSED = {
     **dict.fromkeys(names("alias unalias"), "changes what names mean"),
@@ -27,27 +27,27 @@ SETTERS = {
     "readarray": "-d -n -O -s -u -c",
     "getopts": "",
 }
-"""Builtins that set the variables they name; options of theirs that take a value."""
+"""{builtin that sets the variables it names: its options that take a value}."""
 BUILTINS = names(
     "command builtin exec eval trap source . cd popd pushd set [ test read mapfile readarray getopts printf"
 )
-"""What is read as the shell's own only where it is written without a folder."""
+"""Names that are read as builtins only where they are written without a folder."""
 FOLDERS = names("/bin /usr/bin /sbin /usr/sbin /usr/local/bin /opt/homebrew/bin")
-"""Where a wrapper is the program of that name; anywhere else it may be any, and needs a rule of its own."""
+"""Where a wrapper is the program of that name; elsewhere it may be any program, and needs its own rule."""
 FED = re.compile(r"(.*/)?(dev|proc)/.*", re.DOTALL)
-"""Scripts that are whatever stands in the input."""
+"""Scripts whose content is the input."""
 SHELLS = names("sh bash dash ash")
 OTHER_SHELLS = names("zsh fish ksh mksh csh tcsh rbash yash nu pwsh elvish xonsh")
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command that would run; `wraps` others, which are commands of their own and need a rule instead of it."""
+    """A command that would run; if it `wraps` others, those are separate commands that need a rule instead of it."""
 
     words: tuple[Word, ...]
     wraps: bool = False
     sharp: tuple[str, ...] = ()
-    """Words of it by which it runs or writes something else: only a rule that names them allows it."""
+    """Its words by which it runs or writes something else: only a rule that names them allows it."""
 
     @property
     def text(self) -> str:
@@ -61,9 +61,9 @@ class Seen:
     commands: list[Command] = field(default_factory=list)
     redirects: list[Redirect] = field(default_factory=list)
     folders: list[Word] = field(default_factory=list)
-    """What it changes into, in order."""
+    """The folders that it changes into, in order."""
     sets: list[str] = field(default_factory=list)
-    """Variables of the shell."""
+    """Shell variables that it sets."""
     exports: list[str] = field(default_factory=list)
     """Variables that the commands would see."""
 
@@ -80,7 +80,7 @@ def seen(line: str, *, bash: bool = True, env: Mapping[str, str] = MappingProxyT
 
 
 def _has(words: tuple[Word, ...], letter: str) -> bool:
-    """Whether that option may be among the words."""
+    """Whether an option with that letter may be among the words."""
     return any(word.may_be_option and (word.text is None or letter in word.text) for word in words[1:])
 
 
@@ -90,7 +90,7 @@ class _Unwrapping:
         self.bash = bash
         self.depth = depth
         self.exported = list(exported)
-        """Variables that what runs may see, with their values."""
+        """Variables that the commands may see, with their values."""
 
     def line(self, line: Line) -> None:
         self.found.sets += [name for name, _ in line.sets]
@@ -107,13 +107,13 @@ class _Unwrapping:
                 self.exported = before
 
     def script(self, text: str, *, bash: bool) -> None:
-        """A shell line that stood in a word."""
+        """Read a shell line that is inside a word."""
         if self.depth >= DEPTH:
             raise Unclear("it is nested too deeply")
         _Unwrapping(self.found, self.exported, bash=bash, depth=self.depth + 1).line(shell.read(text, bash=bash))
 
     def inner(self, words: tuple[Word, ...] | list[Word], looped: bool = False) -> None:
-        """A command that is the end of another one's arguments."""
+        """Read a command that is the end of another command's arguments."""
         if self.depth >= DEPTH:
             raise Unclear("it is nested too deeply")
         self.depth += 1
@@ -125,7 +125,7 @@ class _Unwrapping:
         name = words[0].text
         if name is None or words[0].many or words[0].home or not name:
             raise Unclear(f"only a run could tell which command '{shortened(words[0].raw)}' is")
-        if "=" in name or name in shell.RESERVED:  # behind `time` it is what it would be alone, behind `env` it is set
+        if "=" in name or name in shell.RESERVED:  # after `time` it means the same as alone, after `env` it is set
             raise Unclear(f"'{shortened(words[0].raw)}' is not the name of a command")
         folder, slash, base = name.rpartition("/")
         if slash and base in BUILTINS:
@@ -157,7 +157,7 @@ class _Unwrapping:
         self._add(words)
 
     def _wrapper(self, base: str, words: tuple[Word, ...], rest: tuple[Word, ...], simple: Simple) -> None:
-        """`timeout 5 make`: what it runs must be allowed, and it must not be denied."""
+        """`timeout 5 make`: the inner command must be allowed, and the wrapper must not be denied."""
         if base == "env":
             while rest and re.match(r"[^=]+=", rest[0].raw) and (rest[0].text is None or "=" in rest[0].text):
                 set_here, _, value = (rest[0].text or rest[0].raw).partition("=")
@@ -178,7 +178,7 @@ class _Unwrapping:
 
     @staticmethod
     def _filled(own: tuple[Word, ...], rest: tuple[Word, ...]) -> tuple[Word, ...]:
-        """What `xargs` runs: words from its input stand behind its own, or in the place of -I's mark."""
+        """What `xargs` runs: words from its input follow its own, or replace the mark of -I."""
         if not rest:
             return (Word("echo", raw="echo"), ANYTHING)
         mark = None
@@ -190,7 +190,7 @@ class _Unwrapping:
         return tuple(replace(word, text=None) if mark in (word.text or "") else word for word in rest)
 
     def _shell(self, base: str, words: tuple[Word, ...]) -> None:
-        """`sh -c LINE` is that line; a script is a command as it is written; a shell alone would read anything."""
+        """`sh -c LINE` is that line; a script is a command as written; a shell alone would read anything."""
         at = 1
         while at < len(words) and (words[at].text or "").startswith(("-", "+")):
             option = words[at].text or ""
@@ -230,7 +230,7 @@ class _Unwrapping:
                 self.found.sets.append(word.text)
         self._add(words)
 
-    # Commands with a reading of their own, by name: OWN
+    # Commands that are read in their own way, by name: OWN
 
     def _eval(self, words: tuple[Word, ...], simple: Simple) -> None:
         if not all(word.known for word in words):
@@ -280,7 +280,7 @@ class _Unwrapping:
         self._add(words)
 
     def _find(self, words: tuple[Word, ...], simple: Simple) -> None:
-        """`-exec` runs a command, `-delete` removes, `-fprint` writes; what a run puts in could be any of them."""
+        """`-exec` runs a command, `-delete` removes, `-fprint` writes; an expanded word could be any of these."""
         if any(word.may_be_option and word.text is None for word in words[1:]):
             raise Unclear("`find` is given what only a run could tell")
         self._add(words)
@@ -303,7 +303,7 @@ class _Unwrapping:
                 self.found.redirects.append(Redirect(">", words[number + 1]))
 
     def _git(self, words: tuple[Word, ...], simple: Simple) -> None:
-        """Options before the verb go, so that a rule for `git push` is one for `git --no-pager push` too."""
+        """Drop options before the verb, so that a rule for `git push` also covers `git --no-pager push`."""
         at = 1
         while at < len(words) and (words[at].text or "").startswith("-"):
             if words[at].text == "-C" and at + 1 < len(words):
@@ -316,7 +316,7 @@ class _Unwrapping:
         self._add((words[0], *words[at:]))
 
     def _make(self, words: tuple[Word, ...], simple: Simple) -> None:
-        """Its folder is one that the line changes into; variables reach its recipes from before it, too."""
+        """Its -C folder counts as one that the line changes into; exported variables reach its recipes too."""
         kept = [words[0]]
         rest = list(words[1:])
         while rest:
@@ -347,7 +347,7 @@ class _Unwrapping:
         self._add(words)
 
     def _tar(self, words: tuple[Word, ...], simple: Simple) -> None:
-        """Where it unpacks is a folder that the line changes into."""
+        """The folder of its -C counts as one that the line changes into."""
         first = words[1].text if len(words) > 1 else None
         dashed = (words[0], Word(f"-{first}", raw=first), *words[2:]) if first and first[0] != "-" else words
         for number, word in enumerate(words[1:], 1):

@@ -1,10 +1,10 @@
 """Policies as people write them: `[policy]` tables and lists of patterns. A wrong one stops the start.
 
-Also the rule by which what a person was asked about would be allowed. All else in that file of theirs stays as
-it is, and it is written only when it then means what it meant before and the rule.
+Also adds the rule that allows what a person was asked about. All else in their file stays as it is, and the file is
+written only if it then means what it meant before plus the rule.
 
-And rules that a person has given Claude Code or Codex, as a `[policy]`. One that has no exact counterpart here becomes
-a comment with the reason, so that nothing is widened unseen.
+And translates the rules that a person has given Claude Code or Codex into a `[policy]`. A rule that has no exact
+counterpart here becomes a comment with the reason, so that nothing is allowed unseen.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ KEYS = ("default", "allow", "ask", "deny", "always", "ask_for", "roots", "env", 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A `[policy]` as it is written, and where."""
+    """A `[policy]` as written, and its file."""
 
     content: Mapping[str, Any]
     file: str
     text: str = ""
     folder: Path = Path("/")
-    """What its relative roots are relative to."""
+    """The base of its relative roots."""
 
     def place(self, near: str) -> str:
-        """The file, and the first line of the policy that holds that text; tomllib does not say where a value stood."""
+        """The file, and the first line of the policy that holds that text; tomllib does not say where a value is."""
         lines = self.text.split("\n")
         begins = next((at for at, line in enumerate(lines) if re.match(r"\s*\[?policy\b", line)), 0)
         at = next((at for at in range(begins, len(lines)) if near in lines[at]), begins)
@@ -160,7 +160,7 @@ def _rule(table: Table, kind: Kind, written: Any) -> Rule:
 
 
 def applies(rule: Rule, line: str) -> bool:
-    """Whether the rule is for each command of that line, if it allows, and for any of them, if it restricts."""
+    """Whether the rule matches every command of that line if it allows, or any of them if it restricts."""
     try:
         commands: list[Command] = [one for one in seen(line).commands if not one.wraps]
     except Unclear:
@@ -179,9 +179,9 @@ SPECIAL = re.compile(r"[*{}]")
 
 
 def rules_for(policies: Sequence[Policy], asked: Asked) -> tuple[str, tuple[str, ...]]:
-    """The file and the rules, each for one command word by word; none where they would not do.
+    """The file and the rules, each for one command word by word; none if they would not suffice.
 
-    That is where several policies ask, or one that is in no file of the person's, and where a word is not certain.
+    That is so if several policies ask, or one that is not in a file of the person's, or if a word is not certain.
     """
     asking = [policy for policy in policies if verdict_on([policy], asked).kind == "ask"]
     if len(asking) != 1 or not asking[0].is_persons:
@@ -205,7 +205,7 @@ def _exact(command: Command) -> str:
 
 
 def add(file: str, rules: Sequence[str]) -> None:
-    """Put the rules into `always` of the file's [policy]; raises SettingsError, and then it is as it was."""
+    """Put the rules into `always` of the file's [policy]; raises SettingsError and then leaves the file as it was."""
     path = Path(os.path.realpath(file))  # it may be a link into someone's dotfiles
     by_hand = f"add this to its [policy]: always = [{', '.join(map(quoted, rules))}]"
     try:
@@ -230,7 +230,7 @@ def add(file: str, rules: Sequence[str]) -> None:
 
 
 def _with(text: str, rules: Sequence[str]) -> str:
-    """With the rules at the beginning of `always`, or as a new `always` at the beginning of [policy]."""
+    """The text with the rules at the beginning of `always`, or in a new `always` at the beginning of [policy]."""
     head = re.search(r"(?m)^[ \t]*\[[ \t]*policy[ \t]*\][^\n]*\n?", text)
     if head is None:
         return text
@@ -245,7 +245,7 @@ def _with(text: str, rules: Sequence[str]) -> str:
 
 
 def quoted(rule: str) -> str:
-    """As TOML has it."""
+    """The rule as a TOML string."""
     if "'" not in rule and rule.isprintable():
         return f"'{rule}'"
     escaped = rule.replace("\\", "\\\\").replace('"', '\\"')

@@ -1,4 +1,4 @@
-"""What is known of programs' options: how wrappers take theirs, and by which ones a program runs or writes more."""
+"""What is known about programs' options: how wrappers take theirs, and which make a program run or write more."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tmuxjobs.policy.words import Word
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The options of a wrapper, and how many operands stand before the command that it runs."""
+    """The options of a wrapper, and how many operands come before the command that it runs."""
 
     flags: frozenset[str] = frozenset()
     valued: frozenset[str] = frozenset()
@@ -38,7 +38,7 @@ WRAPPERS = {
         names("-n -P -L -I -d -s -E -a --max-args --max-procs --max-lines --delimiter --arg-file --max-chars"),
     ),
 }
-"""What only runs the rest of its words. Options that are not here make the command unclear."""
+"""Programs that only run the rest of their words. Options not listed here make the command unclear."""
 RUNNERS = names(
     "sudo doas su pkexec ssh sshpass script unshare nsenter chroot strace ltrace gdb perf valgrind parallel flock "
     "systemd-run tmux screen at batch crontab tmuxjobs dtach expect socat nc ncat rlwrap entr start-stop-daemon capsh "
@@ -48,7 +48,7 @@ RUNNERS = names(
     "setuidgid softlimit tini dumb-init s6-setuidgid su-exec gosu direnv uvx pipx torsocks proxychains "
     "proxychains4 ts parset sem rush loop viddy watchexec nodemon reflex envdir chpst zargs"
 )
-"""What runs other commands in ways that are not read here: a rule must name the program, whatever the default is."""
+"""Programs that run others in ways not read here: a rule must name the program, whatever the default is."""
 SHARP = {
     "git": r"-c.*|--config-env.*|--(git-dir|work-tree|namespace).*|--upl.*|--rece.*|--exec?.*|--ext(-.*)?"
     r"|--out.*|--op.*|--templ.*|-O.*|--textconv|ext::.*|foreach|--unsafe.*|--sep.*",
@@ -112,12 +112,12 @@ SHARP = {
     "docker": r"-[a-zA-Z]*[vH].*|--(vol|mou|priv|pid|dev|cap-a|sec|userns|ipc|net|host|config|cg).*",
     "mise": r"exec|x|run|-C.*|--cd.*",
 }
-"""Arguments by which a program runs another one, reads its orders elsewhere, or writes to a file they name."""
+"""Arguments by which a program runs another, reads its instructions elsewhere, or writes to a file they name."""
 GIT_VERBS = names(
     "bisect filter-branch difftool mergetool config send-email daemon instaweb web--browse hook credential maintenance "
     "p4"
 )
-"""Verbs of git that run what they, or a setting that they change, name."""
+"""Verbs of git that run what they name, or what a setting that they change names."""
 CODED = names("make gmake sed awk gawk mawk nawk psql sqlite3 mysql dc")
 """An argument of these may be evaluated, so it must be known."""
 VALUED = {
@@ -135,7 +135,7 @@ _SHARP = {name: re.compile(pattern) for name, pattern in SHARP.items()}
 
 
 def skipped(words: tuple[Word, ...], known: Known) -> tuple[Word, ...]:
-    """The command that a wrapper runs, behind its options and operands; raises Unclear for what is not known."""
+    """The command that a wrapper runs, after its options and operands; raises Unclear for what is not known."""
     name = words[0].text
     at = 1
     while at < len(words) and (words[at].may_be_option or not words[at].known):
@@ -165,7 +165,7 @@ def skipped(words: tuple[Word, ...], known: Known) -> tuple[Word, ...]:
 
 
 def sharp(words: tuple[Word, ...]) -> tuple[str, ...]:
-    """The words by which that command does more than its name says; of what a run puts in nobody knows."""
+    """The words by which that command does, or after expansion may do, more than its name says."""
     name = (words[0].text or "").rpartition("/")[2]
     if name in RUNNERS:
         return (words[0].text or "",)
@@ -198,7 +198,7 @@ def sharp(words: tuple[Word, ...]) -> tuple[str, ...]:
 
 
 def sed_scripts(words: tuple[Word, ...]) -> set[int]:
-    """Where its scripts stand: behind each `-e`, else the first word that is not an option."""
+    """The positions of its scripts: after each `-e`, else the first word that is not an option."""
     behind = {at + 1 for at, word in enumerate(words) if re.fullmatch(r"-[a-zA-Z]*e|--expression", word.text or "")}
     first = next((at for at, word in enumerate(words) if at and not (word.text or "").startswith("-")), 0)
     return behind or {first}

@@ -1,4 +1,4 @@
-"""A policy's rules, and its verdict on one job. The strictest rule wins; what nobody can tell is refused."""
+"""A policy's rules, and its verdict on one job. The strictest rule wins; what cannot be known is refused."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ HIDDEN: dict[Tools, set[str]] = {
     "no-input": {"interact"},
     "full": set(),
 }
-"""By `tools`: the verbs that a policy's callers do not have."""
+"""{value of `tools`: the verbs that the policy's callers do not have}."""
 STRICT: dict[Kind, int] = {"allow": 0, "ask": 1, "deny": 2}
 MATCH_S = 0.2
-"""So long may one pattern take on one command."""
+"""The time limit for one pattern on one command."""
 FOLDERS = 40
-"""So many places may a line change into."""
+"""How many places a line may change into."""
 ASK_S = 3600.0
 END = "$"
 """As a rule's last token: the command ends there."""
 
-# Variables that change what a command runs, reads its orders from, or loads.
+# Variables that change what a command runs, loads, or reads its instructions from.
 _EXACT = """
 PATH IFS ENV HOME SHELL SHELLOPTS BASHOPTS CDPATH FPATH ZDOTDIR PAGER EDITOR VISUAL BROWSER PROMPT_COMMAND PS0 PS1 PS2
 PS3 PS4 POSIXLY_CORRECT GLIBC_TUNABLES EXECIGNORE GLOBIGNORE HISTFILE MAILPATH INPUTRC TERMINFO TERMINFO_DIRS TERMCAP
@@ -73,19 +73,19 @@ _DANGEROUS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`git {status,diff}`: tokens that a command's words must begin with; `*` stands for any one word."""
+    """`git {status,diff}`: tokens that a command's words must begin with; `*` matches any one word."""
 
     text: str
     kind: Kind
     where: str
     tokens: tuple[tuple[str, ...], ...]
-    """For each word the texts that it may be; `*` in one stands for any characters."""
+    """For each word the texts that it may be; `*` in a text matches any characters."""
     examples: int = 0
     """How many command lines were checked with it."""
 
     @classmethod
     def parse(cls, text: str, kind: Kind, where: str) -> Rule:
-        """Raises ValueError with what is wrong."""
+        """The rule in that text; raises ValueError with what is wrong."""
         try:
             tokens = shlex.split(text)
         except ValueError as error:
@@ -99,7 +99,7 @@ class Rule:
         return cls(text, kind, where, tuple(tuple(alternatives(token)) for token in tokens))
 
     def matches(self, command: Command) -> bool:
-        """Whether the command is surely one of this rule's."""
+        """Whether the rule certainly matches the command."""
         words = command.words
         for number, token in enumerate(self.tokens):
             last = number == len(self.tokens) - 1
@@ -113,12 +113,12 @@ class Rule:
             if token != ("*",) and not (word.known and fits(word.text or "", token)):
                 return False
             if ".." in (word.text or "").split("/") and word.text not in token and token != ("*",):
-                return False  # `./bin/*` is not for `./bin/../../x`
+                return False  # `./bin/*` does not match `./bin/../../x`
         named = {text for token in self.tokens for text in token}
         return all(any(_named(one, text) for text in named) for one in command.sharp)
 
     def may_match(self, command: Command) -> bool:
-        """Whether the command may be one of this rule's, as far as can be known; options are passed over."""
+        """Whether the rule may match the command, as far as can be known; options are skipped."""
         return self._may_match(command.words, 0, 0)
 
     def _may_match(self, words: tuple[Word, ...], at: int, number: int) -> bool:
@@ -149,7 +149,7 @@ class Rule:
 
 
 def alternatives(token: str) -> list[str]:
-    """`{a,b}c` is `ac` and `bc`."""
+    """Expand braces: `{a,b}c` is `ac` and `bc`."""
     found = re.search(r"\{([^{}]*,[^{}]*)\}", token)
     if found is None:
         return [token]
@@ -211,14 +211,14 @@ class Policy:
     shells: tuple[str, ...] = ("bash", "sh")
     tools: Tools = "full"
     always: tuple[Rule, ...] = ()
-    """Those that allow also what a rule asks about."""
+    """Rules that also allow what another rule asks about."""
     ask_for_s: float = ASK_S
-    """How long a person is asked, before it is refused."""
+    """How long a person is asked before the job is refused."""
     narrows: bool = False
-    """Whether another policy holds too, so that this one need not say again what none allows."""
+    """Whether another policy holds too, so that this one need not repeat what none allows."""
 
     def judge(self, asked: Asked) -> list[Finding]:
-        """A finding for each thing that is asked; the first is never missing."""
+        """A finding for each part of the request; at least one."""
         found = [*self._folder(asked.cwd), *self._shell(asked.shell), *self._environment(asked.env)]
         try:
             bash = os.path.basename(os.path.realpath(asked.shell)) == "bash"
@@ -234,12 +234,12 @@ class Policy:
 
     @property
     def hidden(self) -> set[str]:
-        """Verbs that it leaves its callers without."""
+        """Verbs that its callers do not have."""
         return HIDDEN[self.tools]
 
     @property
     def is_persons(self) -> bool:
-        """Whether it is in a file of the person's, which a project's is not."""
+        """Whether it is in a file of the person's, not in a project's."""
         return os.path.isabs(self.where) and os.path.basename(self.where) != PROJECT_FILE
 
     def of_command(self, command: Command) -> Finding:
@@ -284,7 +284,7 @@ class Policy:
         return [Finding(f"cwd {cwd}", "deny", f"it is not below {self._named_roots()}")]
 
     def covers(self, path: Path) -> bool:
-        """Whether it lets jobs write there."""
+        """Whether it has roots, and lets jobs write to *path*."""
         return bool(self.roots) and self._within(path)
 
     def _within(self, path: Path) -> bool:
@@ -322,7 +322,7 @@ class Policy:
         return shell + [one for name in dict.fromkeys(what.exports) for one in self._variable(name, exported=True)]
 
     def _places(self, what: Seen, cwd: Path) -> list[Finding]:
-        """Where the line changes to and what it writes must be below the roots, wherever it is by then."""
+        """Folders that the line changes into and files that it writes must be below the roots, wherever it is then."""
         places = [cwd]
         for folder in what.folders:
             target = _path(folder)
@@ -367,7 +367,7 @@ def _path(word: Word) -> Path | None:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """That of all policies on one job: the strictest finding decides."""
+    """The verdict of all policies on one job: the strictest finding decides."""
 
     kind: Kind
     findings: tuple[Finding, ...]
@@ -375,14 +375,14 @@ class Verdict:
 
     @property
     def why(self) -> str:
-        """One sentence about what decided."""
+        """The deciding finding, in one sentence."""
         decisive = next(one for one in self.findings if one.kind == self.kind)
         part = decisive.part if len(decisive.part) <= 200 else f"{decisive.part[:200]}..."
         return f"`{part}`: {decisive.why}"
 
     @property
     def rule(self) -> str:
-        """What decided, for the history: of the part of the line not what may be a variable's value."""
+        """The deciding finding for the history, without what may be the value of a variable."""
         decisive = next((one for one in self.findings if one.kind == self.kind), None)
         if decisive is None:
             return ""
@@ -391,12 +391,12 @@ class Verdict:
 
 
 def changes_what_runs(name: str) -> bool:
-    """A name that is none, such as that of an exported function, counts too."""
+    """Whether a variable changes what runs; an invalid name, such as of an exported function, counts too."""
     return not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name, re.ASCII) or _DANGEROUS.fullmatch(name) is not None
 
 
 def verdict_on(policies: Iterable[Policy], asked: Asked) -> Verdict:
-    """What they say together, the strictest of them."""
+    """The joint verdict of the policies: that of the strictest."""
     findings = tuple(one for policy in policies for one in policy.judge(asked))
     kind: Kind = max((one.kind for one in findings), key=STRICT.__getitem__, default="allow")
     return Verdict(kind, findings, asked)

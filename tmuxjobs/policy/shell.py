@@ -1,4 +1,4 @@
-"""What a shell line would run: every simple command in it, however deep, its redirections and assignments."""
+"""What a shell line would run: every simple command in it at any depth, its redirections and assignments."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tmuxjobs.policy.tree import WORDS, Node, Source, Unclear, names, parsed, sh
 from tmuxjobs.policy.words import Word, Words
 
 DEPTH = 40
-"""So deep may one construct stand in another."""
+"""How deep constructs may be nested."""
 RESERVED = names("if then else elif fi case esac for select while until do done in function { } [[ ]] ! coproc")
 CONTROL = names("; & && || | |& ( ) { } ! if then elif else fi while until do done for in case esac function")
 NUMERIC_TESTS = names("-eq -ne -lt -le -gt -ge")
@@ -17,14 +17,14 @@ NUMERIC_TESTS = names("-eq -ne -lt -le -gt -ge")
 
 @dataclass(frozen=True, slots=True)
 class Simple:
-    """One simple command, and the variables set for it alone."""
+    """One simple command, and the variables that are set only for it."""
 
     words: tuple[Word, ...]
     sets: tuple[tuple[str, Word], ...] = ()
     looped: bool = False
     """Whether it may run more than once."""
     declares: bool = False
-    """Whether it is `export` or the like, read as such: what it sets is in the line's own `sets`."""
+    """Whether it is `export` or the like, read as such: the variables it sets are in `sets` of the line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Line:
 
     steps: list[Simple | Redirect] = field(default_factory=list)
     sets: list[tuple[str, Word]] = field(default_factory=list)
-    """Variables that it sets for itself and, where they are exported, for what it runs."""
+    """Variables that it sets for itself and, if they are exported, for what it runs."""
 
 
 def read(source: str, *, bash: bool = True) -> Line:
@@ -48,7 +48,7 @@ def read(source: str, *, bash: bool = True) -> Line:
 
 
 class Reader:
-    """One walk over one tree; a kind of node that is not named here is Unclear."""
+    """Walks over one tree once; a kind of node that is not named here is Unclear."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -315,7 +315,7 @@ class Reader:
                 raise Unclear("a redirection in it cannot be read with certainty")
 
     def _heredoc_redirect(self, node: Node) -> list[Word]:
-        """The words of the command that stand behind the `<<`; what else stands there is a statement."""
+        """The words of the command that follow the `<<`; anything else there is a statement."""
         start = next((child for child in node.children if child.type == "heredoc_start"), None)
         end = next((child for child in node.children if child.type == "heredoc_end"), None)
         if start is None or end is None:

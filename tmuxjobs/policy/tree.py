@@ -1,7 +1,7 @@
 """The syntax tree of a shell line, trusted only where it is plain.
 
-Each leaf must have the shape that makes bash read it the same way, and between two leaves there may be nothing but
-blanks, where bash takes blanks too. All else is Unclear, which nobody may run. The one module that knows the parser.
+Each leaf must have the shape that makes bash read it the same way, and between two leaves there may be only blanks,
+where bash takes blanks too. All else is Unclear, and may not be run. The only module that knows the parser.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ SHAPES = {
     "extglob_pattern": re.compile(r"[\w@%+=:,./^*?!\[\]-]+"),
     "heredoc_start": re.compile(r"\\?\w+|'\w+'|\"\w+\""),
 }
-"""What the text of a leaf must be, lest bash sees more in it than the tree does."""
+"""The shape that the text of a leaf must have, or bash might see more in it than the tree does."""
 ADJOINING = frozenset({"concatenation", "variable_assignment", "simple_expansion", "translated_string", "subscript"})
 ON_ONE_LINE = frozenset(
     {"command", "file_redirect", "herestring_redirect", "declaration_command", "unset_command", "variable_assignments"}
 )
 JOINED = ADJOINING | names("string expansion heredoc_body heredoc_redirect command_name")
-"""In these the parts may follow each other without a blank."""
+"""Nodes whose parts may follow each other without a blank."""
 LISTS = names("program compound_statement subshell do_group else_clause command_substitution process_substitution")
-"""In these the parts are statements."""
+"""Nodes whose parts are statements."""
 WORDS = names(
     "word number string raw_string ansi_c_string translated_string concatenation simple_expansion expansion "
     "command_substitution arithmetic_expansion process_substitution brace_expression"
 )
 BASH_ONLY = names("[[ (( &> &>> |& <<< ;& ;;& function <( >(") | {"array", "subscript", "ansi_c_string"}
-"""What another shell reads as something else, or not at all."""
+"""Nodes that another shell reads as something else, or not at all."""
 BY_THE_SHELL = re.compile(r"_|REPLY|MAPFILE|OPTARG|PWD|OLDPWD|DIRSTACK|HOST.*|(BASH|COMP|COPROC|READLINE).*")
-"""Variables that a shell may set to more than numbers."""
+"""Variables that a shell may set to something other than numbers."""
 NUMERIC = names(
     "number arithmetic_expansion binary_expression unary_expression postfix_expression parenthesized_expression "
     "ternary_expression variable_assignment"
@@ -66,7 +66,7 @@ NUMERIC = names(
 
 
 class Unclear(Exception):
-    """The line holds something of which nobody can tell what it would run; the text says what."""
+    """It cannot be known what a part of the line would run; the text says which."""
 
 
 class Source:
@@ -100,7 +100,7 @@ class Source:
         return None
 
     def _check_parts(self, kind: str, before: Node, gap: str, after: Node) -> None:
-        """Two words without a blank are one to bash; two statements without an end between them are none."""
+        """Check what separates two parts: bash joins words without a blank, and statements need an end between them."""
         if not gap and kind not in JOINED and not after.type.endswith("_redirect"):
             raise Unclear("it is not clear where its words end")
         if kind in LISTS and "\n" not in gap and not (kind == "command_substitution" and after.type == "file_redirect"):
@@ -129,7 +129,7 @@ class Source:
             raise Unclear("it is not clear where its words end")
 
     def numeric_names(self) -> set[str]:
-        """Variables that the line sets, and to nothing but numbers."""
+        """Variables that the line sets, and only to numbers."""
         numbers: set[str] = set()
         others: set[str] = set()
         for node in _all(self.root):
@@ -171,7 +171,7 @@ def _language() -> Language:
 
 
 def parsed(line: str, *, bash: bool = True) -> Source:
-    """That line as bash reads it, or as any POSIX shell does; raises Unclear."""
+    """The line as bash reads it, or as any POSIX shell does; raises Unclear."""
     if len(line) > MOST_CHARS:
         raise Unclear(f"it is longer than {MOST_CHARS:,} characters; put it into a file")
     for char in line:
@@ -182,7 +182,7 @@ def parsed(line: str, *, bash: bool = True) -> Source:
     text = line.encode()
     ends = time.monotonic() + PARSE_S
     try:
-        # A parser of its own for each call, for several threads judge at once.
+        # A new parser for each call, as several threads judge at once.
         root = (
             Parser(_language())
             .parse(lambda at, _: text[at : at + CHUNK], progress_callback=lambda _, __: time.monotonic() > ends)

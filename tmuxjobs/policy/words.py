@@ -1,4 +1,4 @@
-"""The words of a shell line: what each becomes, and the substitutions in it. Knows no commands."""
+"""The words of a shell line: what each expands to, and its substitutions. Knows no commands."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ ESCAPES = {"a": "\a", "b": "\b", "e": "\x1b", "E": "\x1b", "f": "\f", "n": "\n",
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word of a command; `text` is None where only the run can tell it."""
+    """One word of a command; `text` is None if only a run can tell it."""
 
     text: str | None
     many: bool = False
-    """Whether it may become no word, or several."""
+    """Whether it may expand to no word, or to several."""
     home: bool = False
     """Whether it begins with a `~` that the shell replaces."""
     raw: str = ""
-    """As it is written."""
+    """The word as written."""
 
     @property
     def known(self) -> bool:
@@ -33,13 +33,13 @@ class Word:
 
     @property
     def may_be_option(self) -> bool:
-        """A pattern's file names are taken for file names, as everywhere in a shell."""
+        """Whether it may be an option; the names that a pattern matches do not count, as everywhere in a shell."""
         first = self.text if self.text is not None else self.raw.lstrip("\"'")
         return first.startswith("-") or (self.text is None and first[:1] in ("", "$", "`", "{"))
 
 
 class Words:
-    """Reads words; the commands of a substitution go to `statement`, the variables that a word sets into `sets`."""
+    """Reads words; passes the commands of a substitution to `statement`, adds variables that a word sets to `sets`."""
 
     def __init__(self, source: Source, sets: list[tuple[str, Word]], statement: Callable[[Node], None]) -> None:
         self._source = source
@@ -55,7 +55,7 @@ class Words:
         return self._source.numeric_names()
 
     def is_number(self, node: Node) -> bool:
-        """Whether it is expanded to one number, whatever runs."""
+        """Whether it always expands to one number."""
         text = self._source.text(node)
         return text in ("$#", "$?", "$$", "$!") or text.strip("${}") in self._numeric
 
@@ -110,7 +110,7 @@ class Words:
 
     @contextlib.contextmanager
     def _quoting(self, quoted: bool) -> Iterator[None]:
-        """Whether the parts stand between double quotes or in a here-document, where a single quote is one like any."""
+        """Say if the parts are in double quotes or a here-document, where a single quote is an ordinary character."""
         before, self._quoted = self._quoted, quoted
         yield
         self._quoted = before
@@ -125,7 +125,7 @@ class Words:
         at = node.start_byte
         for child in node.children:
             if literal is not None:
-                literal.append(self._source.bytes[at : child.start_byte].decode())  # leading blanks are no node
+                literal.append(self._source.bytes[at : child.start_byte].decode())  # leading blanks are not a node
             at = child.end_byte
             if child.type == "string_content":
                 if literal is not None:
@@ -157,7 +157,7 @@ class Words:
                 self.arithmetic(child)
 
     def _expansion(self, node: Node) -> None:
-        """`${...}`; where bash would evaluate or look up by a value, it is Unclear."""
+        """Read `${...}`; raises Unclear if bash would evaluate a value or look up a name by it."""
         operators = [child.type for child in node.children if not child.is_named]
         if not set(operators) <= EXPANDERS:
             raise Unclear(f"'{shortened(self._source.text(node))}' in it is evaluated in a way that no rule can judge")
@@ -178,7 +178,7 @@ class Words:
                 raise Unclear(f"'{shortened(self._source.text(node))}' in it cannot be read with certainty")
 
     def arithmetic(self, node: Node) -> None:
-        """Numbers, and variables that this line sets to nothing but numbers: a value may hold a command to evaluate."""
+        """Allow numbers, and variables that this line sets only to numbers: a value may hold a command to evaluate."""
         text = self._source.text(node)
         if node.type in ("number", "word", "variable_name"):
             if not NUMBER.fullmatch(text) and text not in self._numeric:
@@ -203,7 +203,7 @@ class Words:
             raise Unclear(f"'{shortened(text)}' in its arithmetic cannot be judged")
 
     def heredoc_body(self, node: Node) -> None:
-        """In a body that is expanded each substitution is a node; what is left must not hold one."""
+        """Read a body that is expanded: each substitution is a node, and the rest must not hold one."""
         at = node.start_byte
         plain = ""
         for child in node.children:
@@ -221,7 +221,7 @@ class Words:
 
 
 def _unquoted(text: str) -> Word:
-    """A bare word as the shell passes it on; patterns and braces are for a run to tell."""
+    """A bare word as the shell passes it on; only a run can tell what patterns and braces expand to."""
     bare = re.sub(r"\\.", "", text)
     plain = re.sub(r"\\(.)", r"\1", text)
     if bare.startswith("~") and text.startswith("~"):

@@ -1,4 +1,4 @@
 """The MCP server: tools, tasks, resources, notifications; stdio and HTTP.
 
-Talks to `Jobs` alone. The one user of fastmcp.
+Talks only to `Jobs`. The only user of fastmcp.
 """

@@ -1,4 +1,4 @@
-"""Where HTTP is served: the address or the socket file that clients connect to, and who else could be there."""
+"""Where HTTP is served: the address or socket file that clients connect to, and who else could reach or replace it."""
 
 import errno
 import fcntl
@@ -22,12 +22,12 @@ QUEUE: Final = 512
 ANSWER_S: Final = 1.0
 LOCK_S: Final = 10.0
 NOT_HERE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-"""What a machine without IPv6 says of ::1, which `localhost` stands for too."""
+"""Errors of a machine without IPv6 for ::1, which `localhost` stands for too."""
 
 
 @dataclass(frozen=True)
 class Listener:
-    """Sockets that listen already, and where clients find them."""
+    """Sockets that already listen, and where clients find them."""
 
     sockets: list[socket.socket]
     text: str
@@ -36,7 +36,7 @@ class Listener:
     identity: tuple[int, int] | None = None
 
     def leave(self) -> None:
-        """Remove our socket file; call it while we listen, for then nobody else replaces it."""
+        """Remove our socket file; call it while we listen, as then no other server replaces it."""
         with suppress(OSError):  # gone already
             if self.file is not None and _identity(self.file) == self.identity:
                 self.file.unlink()
@@ -68,24 +68,24 @@ def _at_address(where: str, host: str, port: int, *, remote: bool) -> Listener:
             try:
                 sockets.append(socket.create_server((address, port), family=family, backlog=QUEUE))
             except OSError as error:
-                # Where one address of several is taken, another server would be given our token.
+                # If one address of several is taken, clients could send our token to another server.
                 if error.errno not in NOT_HERE:
                     raise
                 refused = error
         if refused is not None and not sockets:
             raise refused
-    except (OSError, ValueError) as error:  # ValueError: no name at all, for the resolver
+    except (OSError, ValueError) as error:  # ValueError: the resolver takes no such name
         for one in sockets:
             one.close()
         said = _reason(error) if isinstance(error, OSError) else "that is not a host name"
         raise InvalidInput(f"'{where}' cannot be served on ({said}); give another one.") from None
-    # An address that it is reached at may be named in any case; of 0.0.0.0 that is not so.
+    # A request may always name an address that it was sent to, but 0.0.0.0 is not one.
     name = None if host in {address for _, address in addresses} else host
     return Listener(sockets, f"http://{where}/mcp", host=name)
 
 
 def _reason(error: OSError) -> str:
-    """Python adds the address to the system's words; the resolver has numbers of its own."""
+    """The system's words, without the address that Python adds; the resolver has other error numbers."""
     if error.errno is None or isinstance(error, socket.gaierror):
         return error.strerror or str(error)
     return os.strerror(error.errno)
@@ -103,7 +103,7 @@ def _at_file(given: str) -> Listener:
         if len(os.fsencode(file)) > LONGEST:
             raise InvalidInput(f"'{file}' is longer than the {LONGEST} bytes that a socket's path may have.")
         _check_folder(file.parent)
-        # Under the lock, or of two servers that start at once one would remove the other's file.
+        # Under the lock, or one of two servers that start at once would remove the other's file.
         with _locked(file.parent):
             _remove_dead(file)
             sock = socket.socket(socket.AF_UNIX)
@@ -127,7 +127,7 @@ def _at_file(given: str) -> Listener:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of the folder; raises InvalidInput when another has held it for LOCK_S."""
+    """Hold the lock of the folder; raises InvalidInput when another process has held it for LOCK_S."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     deadline = time.monotonic() + LOCK_S
     try:
@@ -144,7 +144,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _check_folder(folder: Path) -> None:
-    """Nobody else may be able to put a socket in the place of ours: clients would bring it the token."""
+    """Raises InvalidInput if another user could replace our socket: clients would send them the token."""
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     facts = folder.lstat()

@@ -1,8 +1,8 @@
-"""A job that waits for approval: the person is asked in the client too, where that can ask.
+"""Asks the person about a job that waits for approval in the client too, if the client can ask.
 
-In the era of handshakes by `elicitation/create` while the call has its answer already; in the modern one the call is
-answered by `input_required`, and the client calls again with what the person said. Their window asks all the while, and
-the first answer counts; a client that closes the question answers nothing.
+In the era of handshakes this is `elicitation/create`, after the call has been answered; in the modern one the call is
+answered by `input_required`, and the client calls again with what the person said. The job's window asks meanwhile, and
+the first answer counts; closing the question in the client is not an answer.
 """
 
 import asyncio
@@ -42,16 +42,16 @@ FORM: dict[str, Any] = {
         "why": {"type": "string", "title": "If not: why, for the agent"},
     },
 }
-"""To accept it is to approve. A form without a field Codex would accept by itself, where it has full access."""
+"""Accepting it means approving. Codex with full access would accept a form without a field by itself."""
 CLIENT_CHECK_S = 1.0
 DECLINES_ALONE = {"codex-mcp-client"}
-"""Clients that decline without showing the question where nobody is there to answer, as `codex exec` does."""
+"""Clients that decline without showing the question when nobody is there to answer, as `codex exec` does."""
 AT_ONCE_S = 0.2
-"""No person has read the question and declined within it; Codex takes 1 ms."""
+"""Seconds in which no person can read the question and decline; Codex takes 1 ms."""
 
 
 class AsksPerson(Middleware):
-    """Asks in the client about each job that a call has started and that waits for approval."""
+    """Asks in the client about each job that a call has started and that awaits approval."""
 
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
@@ -116,11 +116,11 @@ class AsksPerson(Middleware):
             return
         how = "in the client" if approved else "refused in the client"
         why = str(content.get("why") or "").replace("\0", "") if not approved else ""
-        with contextlib.suppress(TmuxjobsError):  # another answer was first
+        with contextlib.suppress(TmuxjobsError):  # another answer came first
             await asyncio.to_thread(self._jobs.settle, job_id, approved=approved, how=how, why=why)
 
     async def _answered(self, client: Context, started: dict[str, Any], arguments: dict[str, Any]) -> ToolResult:
-        """The second round: what the person said, and then what the call was for."""
+        """The second round: give the person's answer, then return what the call was for."""
         job_id = str(started["job_id"])
         await self._give(job_id, (client.input_responses or {}).get(KEY))
         status = await asyncio.to_thread(self._jobs.status, job_id)
@@ -143,7 +143,7 @@ class AsksPerson(Middleware):
 
 
 def asked_about(client: Context) -> dict[str, Any] | None:
-    """What the first round of this call has started; the state is sealed, so it is our own."""
+    """What the first round of this call has started; the state is sealed, so it is ours."""
     if not client.request_state:
         return None
     with contextlib.suppress(ValueError, TypeError, KeyError):
@@ -153,7 +153,7 @@ def asked_about(client: Context) -> dict[str, Any] | None:
 
 
 def can_ask(client: Context) -> bool:
-    """Whether the client says that it asks people; an empty declaration means by forms."""
+    """Whether the client says that it can ask people; an empty declaration means by forms."""
     capabilities = client.session.client_capabilities if client.request_context is not None else None
     asks = capabilities.elicitation if capabilities is not None else None
     return asks is not None and (asks.form is not None or asks.url is None)

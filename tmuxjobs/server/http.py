@@ -34,16 +34,16 @@ from tmuxjobs.settings import Settings
 
 logger = logging.getLogger(__name__)
 HEADER_S: Final = 10.0
-"""From a connection, or the last answer on it, to the last byte of a request's header."""
+"""Seconds from a connection, or the last answer on it, to the last byte of a request's header."""
 BODY_S: Final = 30.0
 WRITE_S: Final = 30.0
 """How long a client may leave its answer unread."""
 STRANGERS: Final = 32
-"""Connections of one address that have not brought the token; beyond it the oldest makes room for a new one."""
+"""Connections of one address that have not sent the token; beyond that the oldest makes room for a new one."""
 MOST: Final = 512
-"""All connections, and never more than half of the files that may be open."""
+"""The limit of all connections, and never more than half of the files that may be open."""
 FAIR_S: Final = 0.25
-"""What every connection has for its request before it must make room."""
+"""Seconds that every connection has for its request before it must make room."""
 TURN_S: Final = 0.01
 LINGER_S: Final = 1.0
 GRACE_S: Final = 2
@@ -52,7 +52,7 @@ LOG_S: Final = 60.0
 
 
 class Counted(logging.Filter):
-    """Logs an error once and counts its repetitions for LOG_S, so that nobody can fill a disk with them."""
+    """Logs an error once and counts its repetitions for LOG_S, so that they cannot fill a disk."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Counted(logging.Filter):
 
 
 class Connection(H11Protocol):
-    """A connection: a stranger until a request on it has brought the token."""
+    """A connection: a stranger until a request on it has sent the token."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -110,7 +110,7 @@ class Connection(H11Protocol):
         self._unread_since = None
 
     def overdue(self, now: float) -> bool:
-        """Whether its time is over; there is no bound only while it is being answered."""
+        """Whether its time is over; it has no limit only while a request is being answered."""
         if self.transport.is_closing():
             # Closing waits until what was written has been read.
             self._closing_since = self._closing_since or now
@@ -125,7 +125,7 @@ class Connection(H11Protocol):
 
         async def tell(message: Any) -> None:
             if message["type"] == "http.response.start" and self.token is None:
-                # Closing on a body that is still on its way would take the answer from the client, too.
+                # Closing while a body is still arriving would lose the answer too.
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LINGER_S):
                         while self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
@@ -146,14 +146,14 @@ def most() -> int:
 
 
 def drop_oldest(found: list[Connection]) -> None:
-    """End the oldest, if it had its time. A burst would push out its own neighbours before they are read."""
+    """End the oldest if it has had FAIR_S; without that, a burst would push out connections before they are read."""
     oldest = min(found, key=lambda one: one.arrived, default=None)
     if oldest is not None and oldest.loop.time() - oldest.arrived >= FAIR_S:
         oldest.transport.abort()
 
 
 here: ContextVar[Connection] = ContextVar("here")
-"""The connection of the request that is answered."""
+"""The connection of the request that is being answered."""
 
 
 class OneToken(TokenVerifier):
@@ -176,7 +176,7 @@ class OneToken(TokenVerifier):
         """The token; None, and a line in the log, when there is none that can be trusted."""
         try:
             facts = os.lstat(self._path)
-            # Read at the start, and when it has changed: there may be no more files to be opened.
+            # Read at the start and only after a change: later no more files may be allowed to be opened.
             if self._read is None or _version(self._read[0]) != _version(facts):
                 self._read = facts, self._value()
             return self._read[1]
@@ -190,7 +190,7 @@ def _version(facts: os.stat_result) -> tuple[int, ...]:
 
 
 class Server(uvicorn.Server):
-    """Looks after its connections once a second, and ends within END_S whatever they do."""
+    """Checks its connections once a second, and ends within END_S whatever they do."""
 
     def __init__(self, config: uvicorn.Config, listener: Listener, verifier: OneToken) -> None:
         super().__init__(config)
@@ -202,7 +202,7 @@ class Server(uvicorn.Server):
         await self.lifespan.startup()
         if self.lifespan.should_exit:
             sys.exit(STARTUP_FAILURE)
-        self.servers = []  # asyncio's own accept all that wait, read none meanwhile, and do not know when to stop
+        self.servers = []  # asyncio's accept all that wait, read none meanwhile, and have no limit
         self._accepting = [asyncio.create_task(self._accept(one)) for one in self._listener.sockets]
         self.started = True
 
@@ -239,7 +239,7 @@ class Server(uvicorn.Server):
         if counter % 10 == 0 and self.server_state.connections:
             now, token = asyncio.get_running_loop().time(), self._verifier.now()
             for one in list(self.server_state.connections):
-                # Who came in with an earlier token goes: a new one is made because that one is known to others.
+                # End connections with an earlier token: a new one is made when others know the old one.
                 if isinstance(one, Connection) and (one.overdue(now) or one.token not in (None, token)):
                     one.transport.abort()
         return await super().on_tick(counter)
@@ -250,7 +250,7 @@ class Server(uvicorn.Server):
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end, number)
         yield
-        # Not by leaving the loop: it would wait for the threads of tools that are in the middle of something.
+        # Not by leaving the loop, which would wait for the threads of tools that are still at work.
         self._die()
 
     def _end(self, number: int) -> None:
@@ -268,17 +268,17 @@ class Server(uvicorn.Server):
 
 
 def serve_jobs(settings: Settings, listener: Listener) -> None:
-    """Serve MCP over HTTP to who brings the token, until SIGTERM or SIGINT comes; the jobs live on."""
+    """Serve MCP over HTTP to clients that send the token, until SIGTERM or SIGINT comes; the jobs live on."""
     jobs = Jobs.open(settings)
     token = OneToken(jobs.token(), jobs.token_value)
     serve(build_server(settings), listener, token=token, names=settings.http_hosts or ())
 
 
 def serve(server: FastMCP, listener: Listener, *, token: OneToken, names: Iterable[str] = ()) -> None:
-    """Serve MCP on /mcp there to who brings the token, until SIGTERM or SIGINT comes.
+    """Serve MCP on /mcp of the listener to clients that send the token, until SIGTERM or SIGINT comes.
 
     `names` are hosts, besides those of this machine's loopback and the one it listens on, that a request may name: a
-    page in a browser reaches us under a name of its own.
+    page in a browser could reach us under another name.
     """
     server.auth = token
     token.now()

@@ -1,8 +1,8 @@
-"""Each answer of a tool also says, once per client, which other jobs have ended since that client last looked.
+"""Each answer of a tool also reports, once per client, which other jobs have ended since that client's last call.
 
-Those are the jobs of its project, and others that it has waited for.
+These are the jobs of its project, and others that it has waited for.
 
-And a client that asked for progress sees the last line of output while it waits.
+A client that asked for progress also sees the last line of output while it waits.
 """
 
 import asyncio
@@ -30,18 +30,18 @@ SHOWN = 5
 NAME_CHARS = 80
 CLIENTS = 1000
 EARLIER = 100
-"""The newest jobs that a client that is new hears of."""
+"""How many of the newest jobs are counted for a new client."""
 
 
 class EndsTold(Middleware):
-    """Adds the line and the field `also_ended`; nothing when there is nothing. Within it a call is its client's."""
+    """Adds the line and the field `also_ended` if there is something to report, and marks calls as their client's."""
 
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
         self.clients: dict[str, Seen] = {}
 
     def connected(self) -> None:
-        """A client on stdio hears of ends from now on."""
+        """Begin to report ends to the client on stdio."""
         with self._seen("").asks():
             self._news(())
 
@@ -87,7 +87,7 @@ class EndsTold(Middleware):
             return result
 
     async def _earlier(self, seen: Seen, tool: str) -> str:
-        """What a new client hears once about its project's jobs: "1 running, 2 failed, 1 lost"."""
+        """What a new client reads once about its project's jobs: "1 running, 2 failed, 1 lost"."""
         if not seen.is_new:
             return ""
         seen.is_new = False
@@ -101,12 +101,12 @@ class EndsTold(Middleware):
         return ""
 
     def knows(self, context: Context | None, job_ids: set[str]) -> None:
-        """The client knows these ends from another answer."""
+        """Note that the client knows these ends from another answer."""
         self._jobs.mark_reported(job_ids)
         self.seen_by(context).known |= job_ids
 
     def _tell(self, known: set[str], about: set[str]) -> tuple[Entry, ...]:
-        """The news, once it is written down that an agent was answered about them and the jobs of the answer."""
+        """The news, after recording that an agent got an answer about them and about the jobs of the answer."""
         news = self._news(known)
         self._jobs.mark_reported(about | {one.job_id for one in news})
         return news
@@ -170,7 +170,7 @@ def who_asks() -> Callable[[], Caller]:
 
 
 def ids_of(arguments: dict[str, Any]) -> set[str]:
-    """The jobs that a call or an answer names first."""
+    """The jobs that `job_id` of a call or an answer names."""
     asked = arguments.get("job_id")
     given = asked if isinstance(asked, list) else [asked]  # a model may have given anything
     return {one for one in given if isinstance(one, str)}
@@ -190,7 +190,7 @@ def ended_in(answer: dict[str, Any], arguments: dict[str, Any]) -> Iterator[str]
 
 
 def line(news: Sequence[Entry]) -> str:
-    """One short line."""
+    """The news in one short line."""
     shown = [f"{one.job_id} {one.status}{f' {one.exit_code}' if one.exit_code else ''}" for one in news[:SHOWN]]
     more = f" and {len(news) - SHOWN} more" if len(news) > SHOWN else ""
     return f"[ended meanwhile: {', '.join(shown)}{more}]"

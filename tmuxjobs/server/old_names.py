@@ -23,7 +23,7 @@ from tmuxjobs.models import Status
 from tmuxjobs.server.wire import Tool, as_tool
 
 CHARS = 10_000_000
-"""Of one stream in one answer, the newest; the old server kept as much."""
+"""Characters of one stream in one answer, the newest; the old server kept as many."""
 PAGE_CHARS = 400_000
 JOBS = 500
 OldStatus = Literal["running", "completed", "failed", "killed"]
@@ -68,7 +68,7 @@ class Rows(OldAnswer):
 
 
 class OldNames(Middleware):
-    """Runs the tools below; every other call goes on."""
+    """Runs the tools below; passes every other call on."""
 
     def __init__(self, jobs: Jobs) -> None:
         self._verbs = {verb.__name__: verb for verb in old_tools(jobs)}
@@ -87,11 +87,11 @@ class OldNames(Middleware):
 
 
 def old_tools(jobs: Jobs) -> list[Callable[..., Any]]:
-    """The seven, with their parameters and with the words that they had for what goes wrong."""
+    """The seven tools, with the parameters and error messages that they had."""
 
     def execute_command(command: str) -> Id:
         try:
-            # There the two streams never met, and callers look for errors in `stderr`.
+            # The old server kept the two streams apart, and callers look for errors in `stderr`.
             return Id(job_id=jobs.execute(command, separate_stderr=True).job_id)
         except LimitReached as error:
             raise LimitReached(f"Job limit reached: {error}") from None
@@ -136,7 +136,7 @@ def found(job_id: str) -> Iterator[None]:
 
 
 def old_status(status: Status) -> OldStatus:
-    """In the words that there were. What nobody knows is not a success, and neither is what never ran."""
+    """The status in the old words. An unknown end is not a success, nor is a job that never ran."""
     if status in OPEN:
         return "running"
     return cast(OldStatus, status) if status in get_args(OldStatus) else "failed"
@@ -147,12 +147,12 @@ def row(job: JobSummary) -> Row:
 
 
 def printed(answer: Output) -> Printed:
-    """Lines without the newline of the last one."""
+    """The lines, without the newline of the last one."""
     return Printed(stdout=answer.stdout.removesuffix("\n"), stderr=answer.stderr.removesuffix("\n"))
 
 
 def everything(jobs: Jobs, job_id: str) -> Printed:
-    """All that the job has printed; of very much the newest, and a line at the top that says so."""
+    """All that the job has printed; if that is too much the newest, with a line at the top that says so."""
     out, err = Newest(), Newest()
     cursor, stderr_cursor, more = 0, 0, True
     while more:
@@ -166,7 +166,7 @@ def everything(jobs: Jobs, job_id: str) -> Printed:
 
 
 class Newest:
-    """Text as it is added, of which the first goes when it is too much."""
+    """Collects text, and drops the oldest when it is too much."""
 
     def __init__(self) -> None:
         self._parts: deque[str] = deque()

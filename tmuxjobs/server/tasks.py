@@ -1,7 +1,7 @@
 """The extension `io.modelcontextprotocol/tasks` (SEP-2663): a wait as a task that the client polls for its model.
 
-A task lies in the folder of its job as long as the job does, so a server that is started anew answers for it. What a
-client polls is looked at again each time; to cancel a task ends the waiting, never the job.
+A task is kept in the folder of its job as long as the job is, so a server that was started later answers for it. Each
+poll checks the wait again; cancelling a task ends the wait, never the job.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ from tmuxjobs.visible import visible
 
 EXTENSION = "io.modelcontextprotocol/tasks"
 SOON_S = 1.0
-"""What is over sooner is answered at once; a task would cost the client one more round."""
+"""A wait that is over sooner is answered at once; a task would cost the client one more round trip."""
 POLL_MS = 1000
 MESSAGE_CHARS = 200
 inline: ContextVar[float] = ContextVar("inline", default=float("inf"))
@@ -45,13 +45,13 @@ inline: ContextVar[float] = ContextVar("inline", default=float("inf"))
 
 
 class Wire(BaseModel):
-    """A result of ours on the wire: its fields as they are given."""
+    """A result of ours on the wire, with its fields as given."""
 
     model_config = ConfigDict(extra="allow")
 
 
 class TaskParams(RequestParams):
-    """Of each method; `tasks/update` has answers to questions too, and we ask none."""
+    """The parameters of each method; `tasks/update` has answers to questions too, and we ask none."""
 
     task_id: str = Field(alias="taskId")
 
@@ -67,7 +67,7 @@ class Tasks(ServerExtension):
         self._keep_ms = int(keep_s * 1000)
 
     def methods(self) -> Sequence[MethodBinding]:
-        """Those of the modern era; in the other one there are no such methods."""
+        """The methods, which exist only in the modern era."""
         handlers = {"tasks/get": self._get, "tasks/cancel": self._cancel, "tasks/update": self._update}
         return [
             MethodBinding(name, TaskParams, handler, frozenset(MODERN_PROTOCOL_VERSIONS))
@@ -104,7 +104,7 @@ class Tasks(ServerExtension):
         return Wire.model_validate({"resultType": "task"} | shown(task, "working", self._keep_ms))
 
     def _begins(self, job_id: str | Sequence[str] | None, *, project: bool) -> dict[str, int]:
-        """Of the jobs that the call names; of a project as a whole those that run now."""
+        """`task_begins` for the jobs that the call names, or for the jobs of the project that run now."""
         with contextlib.suppress(TmuxjobsError):  # the tool reports it
             asked = self._jobs.running() if job_id is None and project else job_id or ()
             given = [asked] if isinstance(asked, str) else asked if isinstance(asked, list) else []
@@ -121,7 +121,7 @@ class Tasks(ServerExtension):
             )
         task = await asyncio.to_thread(self._jobs.read_task, params.task_id)
         if task is None:
-            raise MCPError(INVALID_PARAMS, f"There is no task '{params.task_id}'; it goes with its job.")
+            raise MCPError(INVALID_PARAMS, f"There is no task '{params.task_id}'; it is removed with its job.")
         return task
 
     async def _get(self, ctx: ServerRequestContext[Any, Any], params: TaskParams) -> dict[str, Any]:
@@ -146,13 +146,13 @@ class Tasks(ServerExtension):
         return {}
 
     async def _update(self, ctx: ServerRequestContext[Any, Any], params: TaskParams) -> dict[str, Any]:
-        """Answers to questions that were not asked are passed over."""
+        """Ignore answers, as no questions were asked."""
         await self._load(ctx, params)
         return {}
 
 
 def refuse_another_name(ctx: ServerRequestContext[Any, Any], task_id: str) -> None:
-    """Over HTTP the header must name the task too, or what stands between sends the request to another (SEP-2243)."""
+    """Raises MCPError if the HTTP header does not name the task too: proxies route requests by it (SEP-2243)."""
     headers = getattr(ctx.request, "headers", None)
     if headers is not None and decode_header_value(headers.get(MCP_NAME_HEADER)) != task_id:
         raise MCPError(HEADER_MISMATCH, f"The header {MCP_NAME_HEADER} and the parameter 'taskId' must be the same.")

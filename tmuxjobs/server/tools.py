@@ -38,7 +38,7 @@ fastmcp.settings.enable_rich_logging = False
 NOTICE_S = 2.0
 FIRST_S = 3.0
 THREADS = 128
-"""So many calls may be at work at once; a wait takes a thread for its checks alone."""
+"""How many calls may be at work at once; a wait takes a thread only for its checks."""
 
 
 INSTRUCTIONS = """\
@@ -61,7 +61,7 @@ JobId = Annotated[str, Field(description="From `execute` or `list`")]
 
 
 def as_text(value: object) -> object:
-    """The value of a variable as a shell would have it: models give numbers and truths, too."""
+    """The value of a variable as a shell would have it: models give numbers and booleans, too."""
     if isinstance(value, bool):
         return str(value).lower()
     return str(value) if isinstance(value, int | float) else value
@@ -73,7 +73,7 @@ Variables = dict[str, Annotated[str, BeforeValidator(as_text)]]
 def build_server(settings: Settings, *, opened: Callable[..., Jobs] = Jobs.open, call_s: float = WAIT_S) -> FastMCP:
     """The MCP server over the jobs of these settings; nothing runs before it is started. Raises SettingsError.
 
-    A wait within one call takes `call_s` seconds at the most.
+    A wait within one call takes at most `call_s` seconds.
     """
     jobs = opened(settings, caller=who_asks())
     ends = EndsTold(jobs)
@@ -82,7 +82,7 @@ def build_server(settings: Settings, *, opened: Callable[..., Jobs] = Jobs.open,
 
     @contextlib.asynccontextmanager
     async def keep_house(_: FastMCP) -> AsyncIterator[None]:
-        """Prune, and notice who waits for input, at intervals. Nothing depends on this end being reached."""
+        """Prune, and notice jobs that wait for input, at intervals. Nothing depends on reaching the end of this."""
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
         ends.connected()
         works = (
@@ -90,7 +90,7 @@ def build_server(settings: Settings, *, opened: Callable[..., Jobs] = Jobs.open,
             (partial(asyncio.to_thread, jobs.notice_prompts), NOTICE_S),
             (jobs.move_on, NOTICE_S),
         )
-        # Not before the client has its first answer: to ask tmux takes a library that is slow to import.
+        # Not before the client has its first answer: calling tmux needs a library that is slow to import.
         tasks = [asyncio.create_task(_for_ever(*work, after_s=FIRST_S)) for work in works]
         tasks.append(asyncio.create_task(_load()))
         try:
@@ -347,7 +347,7 @@ def build_server(settings: Settings, *, opened: Callable[..., Jobs] = Jobs.open,
     ) -> Output:
         """Type into a running job and return what it printed in response, without the echo.
 
-        Answers as soon as the program waits for input again, is quiet, has ended, or `pattern` shows; of a full-screen
+        Answers as soon as the program waits for input again, is quiet, has ended, or `pattern` shows; for a full-screen
         program with its screen.
         """
         return await jobs.interact_async(
@@ -416,7 +416,7 @@ def conditions_of(**asked: Unpack[Conditions]) -> Conditions:
 
 
 def bounded(waited: Waited, asked_s: float, most_s: float) -> Waited:
-    """The answer, with a note when the bound of one call is what ended the wait."""
+    """The answer, with a note when the limit of one call ended the wait."""
     if waited.reason != "timeout" or asked_s <= most_s:
         return waited
     return waited.model_copy(update={"note": f"{waited.note}; {most_s:g} s is the most for one call"})

@@ -1,6 +1,6 @@
-"""How the verbs reach a client: text and fields, schemas, one line for what went wrong.
+"""How answers and errors of the verbs reach a client: text and fields, schemas, one line for each error.
 
-Also a job and its log as resources, to attach to a conversation, and prompts: ways of working to start from.
+Also jobs and their logs as resources, to attach to a conversation, and prompts: ways of working to start from.
 """
 
 import asyncio
@@ -57,7 +57,7 @@ def _argument_error(error: PydanticValidationError) -> str:
     for fault in faults:
         where = ".".join(map(str, fault["loc"]))
         name, *kind = fault["loc"]
-        if kind and kind[0] in ("str", "list[str]"):  # of a parameter that takes either, one is enough
+        if kind and kind[0] in ("str", "list[str]"):  # one fault is enough for a parameter that takes either
             where = str(name)
             if where in of_choices:
                 continue
@@ -70,7 +70,7 @@ def _argument_error(error: PydanticValidationError) -> str:
 def as_tool(verb: Verb) -> Callable[..., Awaitable[ToolResult]]:
     """The verb as a tool: its answer as text and fields, our errors as one line each, a bug with its file.
 
-    One that is not `async` runs in a thread.
+    A verb that is not `async` runs in a thread.
     """
 
     @functools.wraps(verb)
@@ -98,7 +98,7 @@ def as_tool(verb: Verb) -> Callable[..., Awaitable[ToolResult]]:
 
 
 def result_of(answer: Answer) -> ToolResult:
-    """Its text and its fields; beside fields Codex drops a picture."""
+    """The answer's text and fields; no fields beside a picture, which Codex would drop."""
     pictured = isinstance(answer, Screen) and answer.png is not None
     return ToolResult(content=content(answer), structured_content=None if pictured else answer.fields())
 
@@ -115,7 +115,7 @@ def with_short_rulers(answer: M) -> M:
 
 
 def brief(parameters: dict[str, Any]) -> dict[str, Any]:
-    """A tool's input schema without what is taken but goes without saying: that an option may be null, or is false."""
+    """A tool's input schema without the obvious: that an option may be null, or that its default is null or false."""
     properties = {}
     for name, part in parameters["properties"].items():
         choices = [one for one in part.pop("anyOf", ()) if one != {"type": "null"}]
@@ -130,14 +130,14 @@ def brief(parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 class Tool(FunctionTool):
-    """Without FastMCP's own remarks about it and a title that is its name: every client's context would hold them."""
+    """A tool without FastMCP's remarks and a title that repeats its name, which every client's context would hold."""
 
     def to_mcp_tool(self, **overrides: Any) -> MCPTool:
         return super().to_mcp_tool(**{"_meta": None, "title": None} | overrides)
 
 
 def content(answer: Answer) -> list_of[TextContent | ImageContent]:
-    """The answer's text, and behind it its picture."""
+    """The answer's text, and then its picture."""
     parts: list_of[TextContent | ImageContent] = [TextContent(type="text", text=answer.text())]
     if isinstance(answer, Screen) and answer.png is not None:
         parts.append(Image(data=answer.png, format="png").to_image_content())

@@ -1,1 +1,1 @@
-"""From a log's bytes to what a person would have read: clean text, pages, lines that match. Knows files, not jobs."""
+"""Turns a log's bytes into what a person would have read: clean text, pages, matching lines. Knows files, not jobs."""

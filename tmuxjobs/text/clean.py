@@ -1,4 +1,4 @@
-"""Terminal bytes to the text a person would have read.
+"""Turns terminal bytes into the text a person would have read.
 
 Pure: knows no files and no jobs. Text runs through regular expressions at C speed; only lines that really move the
 cursor are drawn on a small model of the screen.
@@ -35,14 +35,14 @@ _PART: Final = re.compile(
     rf"(?P<text>[^\x1b\x0e\x0f]+)|(?P<shift>[\x0e\x0f])|\x1b(?P<slot>[()])(?P<set>[ -/]*[0-~])|\x1b(?P<saved>[78c])"
     rf"|\x1b(?:{_CSI}|{_ENDED}|[ -/]{{1,8}}[0-~]?|[0-~])"
 )
-# The VT100's, as tmux draws it; the shapes of `_` and of controls that tmux leaves alone are left alone here.
+# The VT100's set, as tmux draws it; the shapes of `_` and of controls that tmux leaves alone are left alone here.
 _GRAPHICS: Final = str.maketrans(
     "+,-.0`abcdefghijklmnopqrstuvwxyz{|}~", "→←↑↓▮◆▒␉␌␍␊°±␤␋┘┐┌└┼⎺⎻─⎼⎽├┤┴┬│≤≥π≠£·"
 )  # fmt: skip
 
 
 def shortest(escape: str) -> str:
-    """An unfinished sequence with the same future, so that an endless string takes no memory."""
+    """A short unfinished sequence that continues in the same way, so that an endless string takes no memory."""
     if escape[1:2] not in ("]", "P", "X", "^", "_", "k") or _DCS_HEADER.match(escape):
         return escape
     if _SIXEL_BEGUN.match(escape):
@@ -51,7 +51,7 @@ def shortest(escape: str) -> str:
 
 
 def drawn(data: bytes) -> bytes:
-    """The bytes with line drawing as the characters that it shows."""
+    """The bytes with line drawing replaced by the characters that it shows."""
     if b"\x0e" not in data and b"\x1b(" not in data:
         return data
     text = data.decode("utf-8", "surrogateescape")
@@ -68,7 +68,7 @@ class Charsets:
         self._draws = (False, continued)
         self._shifted = False
         self._saved = (False, False)
-        """G0 and the shift as ESC 7 saved them; G1 stays as it is, so that most text needs no look at it."""
+        """G0 and the shift as ESC 7 saved them; G1 stays as it is, so that most text need not be examined."""
 
     def copy(self) -> Charsets:
         other = Charsets(continued=False)
@@ -76,7 +76,7 @@ class Charsets:
         return other
 
     def without_escapes(self, text: str) -> str:
-        """The text without what neither moves nor erases, and with line drawing as what it shows."""
+        """The text without sequences that neither move nor erase, and with line drawing as what it shows."""
         if "\x0e" in text or self._draws[0] or self._shifted or any(self._saved):
             text = self.resolve(text)
         elif "\x0f" in text:
@@ -84,7 +84,7 @@ class Charsets:
         if "\x1b" not in text:
             return text
         stripped = STRIPPED.sub("", text)
-        # One character is found at a fiftieth of the cost of three.
+        # Finding one character costs a fiftieth of finding three.
         if "\x1b" in stripped and (
             ("(" in stripped and "\x1b(0" in stripped) or (")" in stripped and "\x1b)" in stripped)
         ):
@@ -130,8 +130,8 @@ _TOKEN: Final = re.compile(
 def clean(data: bytes, *, continued: bool = False) -> str:
     """The text of a whole stream, never longer than the stream.
 
-    Full clears keep what they cleared and start a new line. What is drawn on an alternate screen is left out, except
-    on one that was never left: that shows as it stood last. With *continued* the data is a later part of a stream, and
+    Full clears keep what they cleared and start a new line. What is drawn on an alternate screen is left out, unless
+    the screen was never left: then its last state is shown. With *continued* the data is a later part of a stream, and
     a cursor that moves above its first row finds new rows there instead of the first.
     """
     cleaner = Cleaner(continued=continued)
@@ -163,7 +163,7 @@ def redraws(line: bytes) -> bool:
 
 
 def printable_lines(data: bytes) -> str | None:
-    """The clean text when no line needs the screen model, else None; line for line that of the data."""
+    """The clean text, line for line that of the data, when no line needs the screen model; else None."""
     text = _without_controls(data).decode("utf-8", "replace")
     text = Charsets(continued=True).without_escapes(_without_c1(text) if b"\xc2" in data else text)
     text = _with_newlines(_without_noise(text))
@@ -177,14 +177,14 @@ def _plain(text: str) -> bool:
 
 
 def _without_controls(data: bytes) -> bytes:
-    """Where every CR belongs to a CRLF they go as well: three times the speed of replacing them."""
+    """Without control characters; also without CRs if each belongs to a CRLF, three times as fast as replacing them."""
     only_crlf = data.count(b"\r") == data.count(b"\r\n")
     return data.translate(_FEEDS, _DROPPED + b"\r" if only_crlf else _DROPPED)
 
 
 def _without_noise(text: str) -> str:
     for noise in "\a\x18\x1a":
-        if noise in text:  # a thirtieth of what a replacement of nothing takes
+        if noise in text:  # takes a thirtieth of a replacement that finds nothing
             text = text.replace(noise, "")
     return text
 
@@ -218,14 +218,14 @@ class Cleaner:
         self.shows_alternate = True
 
     def feed(self, data: bytes) -> str:
-        """Take the next bytes; the text that has become final. A newline comes with the text after it."""
+        """Take the next bytes; return the text that has become final. A newline comes with the text after it."""
         held = self._decoder.getstate()[0]
         text = self._decoder.decode(_without_controls(data))
         self._take(_without_c1(text) if b"\xc2" in held + data else text)
         return self._screen.drain()
 
     def copy(self) -> Cleaner:
-        """A second cleaner that goes on from the same place."""
+        """A second cleaner that continues from the same place."""
         other = copy.copy(self)
         other._decoder = copy.copy(self._decoder)
         other._charsets = self._charsets.copy()
@@ -235,12 +235,12 @@ class Cleaner:
 
     @property
     def in_sequence(self) -> bool:
-        """Whether the stream stands inside an escape sequence."""
+        """Whether the stream ends inside an escape sequence."""
         return bool(self._escape)
 
     @property
     def pending(self) -> str:
-        """The text that a redraw could still change: what `finish` would give if nothing more came."""
+        """The text that a redraw could still change: what `finish` would return if nothing more came."""
         text = self._screen.text()
         if self._alternate is None or not self.shows_alternate:
             return text
@@ -249,7 +249,7 @@ class Cleaner:
         return text + separator + shown
 
     def finish(self) -> str:
-        """The rest of the text. An unfinished escape sequence is dropped, an unfinished character is U+FFFD."""
+        """The rest of the text. An unfinished escape sequence is dropped, an unfinished character becomes U+FFFD."""
         self._take(self._decoder.decode(b"", True))
         self._escape = ""
         if self._return:
@@ -280,7 +280,7 @@ class Cleaner:
             position = self._draw_some(text, position)
 
     def _draw_some(self, text: str, position: int) -> int:
-        """Draw the plain lines from *position*, or else the next line; where it ends."""
+        """Draw the plain lines from *position*, or else the next line; return where that ends."""
         screen = self._alternate or self._screen
         if screen.flows:
             hit = _CONTROL.search(text, position)
@@ -319,7 +319,7 @@ class Cleaner:
 
 
 def control(canvas: Canvas, character: str, length: int) -> None:
-    """A control character, or what follows ESC; *length* is that of all of it."""
+    """Obey a control character, or what follows ESC; *length* is that of the whole sequence."""
     if canvas.homed:
         canvas.settle(character)
     canvas.homed, canvas.last = False, ""
@@ -348,7 +348,7 @@ def control(canvas: Canvas, character: str, length: int) -> None:
 
 
 def move(canvas: Canvas, final: str, parameters: str, length: int) -> None:
-    """A sequence that begins with ESC [ and ends with *final*."""
+    """Obey a sequence that begins with ESC [ and ends with *final*."""
     if canvas.homed:
         canvas.settle(final)
     first, second = (_number(parameters, index) for index in (0, 1))
@@ -388,7 +388,7 @@ def move(canvas: Canvas, final: str, parameters: str, length: int) -> None:
 
 
 def _repeat(canvas: Canvas, last: str, count: int) -> None:
-    """Stands for more characters than the stream has, so only for so many in all."""
+    """Repeat the last character; this adds characters that the stream does not have, so `credit` limits them."""
     count = min(count, canvas.credit, max(0, REACH - canvas.place()))
     if last and last not in "\t\n" and count:
         canvas.credit -= count
@@ -397,7 +397,7 @@ def _repeat(canvas: Canvas, last: str, count: int) -> None:
 
 
 def _change(canvas: Canvas, final: str, first: int, second: int) -> None:
-    """What scrolls, margins, tab stops and modes."""
+    """Obey sequences for scrolling, margins, tab stops and modes."""
     if final == "S":
         canvas.scroll(min(max(1, first), ROWS))
     elif final == "T":
@@ -413,7 +413,7 @@ def _change(canvas: Canvas, final: str, first: int, second: int) -> None:
 
 
 def _number(parameters: str, index: int) -> int:
-    """A parameter of a sequence; one that is missing, or no number, is 0."""
+    """A parameter of a sequence; 0 when it is missing or not a number."""
     fields = parameters.split(";", index + 1)
     if len(fields) <= index or not fields[index].isdecimal():
         return 0

@@ -1,4 +1,4 @@
-"""One view of a job's log: its bytes, its size, and what is gone of it. Knows no text.
+"""One view of a job's log: its bytes, its size, and which bytes are gone. Knows no text.
 
 A place in a log is an offset in the raw stream since the job's start. Gaps are ranges of the stream that are no longer
 on disk; a sidecar lists them, and how much of the stream is in a text where a line stands for each gap. In any other
@@ -24,9 +24,9 @@ BLOCK: Final = 1 << 20
 STEP: Final = 1 << 16
 OVERLAP: Final = 1 << 12
 READ_S: Final = 2.0
-"""Processor seconds for a read of what takes long, such as redraws; one that runs out says how far it came."""
+"""Processor seconds for a read that takes long, such as of redraws; one that runs out says how far it came."""
 CROWDED: Final = 5
-"""On a busy machine a read takes at most so many times as long by the clock."""
+"""On a busy machine a read takes at most this many times as long by the clock."""
 TRIES: Final = 5
 GAPS_BYTES: Final = 1 << 16
 """More than the recorder ever lists."""
@@ -34,16 +34,16 @@ LOG_BYTES: Final = 1 << 62
 """No stream is that long."""
 T = TypeVar("T")
 readers: dict[Path, Callable[[Path, int, int], bytes]] = {}
-"""Of the mirror of another host's state directory, who reads its logs: (file, offset, size)."""
+"""{the mirror of another host's state directory: what reads its logs by (file, offset, size)}."""
 
 
 class Punched(Exception):
-    """A hole was punched into a range while it was being read; the log's gaps know it by now."""
+    """A hole was punched into a range while it was being read; by now the log's gaps include it."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a sidecar says. `listed` is its content; of a log of an earlier version `reasons` and `lines` are empty."""
+    """What a sidecar says. `listed` is its content; for a log of an earlier version `reasons` and `lines` are empty."""
 
     listed: bytes = b""
     gaps: tuple[tuple[int, int], ...] = ()
@@ -51,9 +51,9 @@ class Layout:
     lines: tuple[int, ...] = ()
     """How many bytes stand for each gap in the text."""
     text: int = 0
-    """Up to where the stream is in the text."""
+    """The offset up to which the stream is in the text."""
     split: bool = False
-    """Whether the log's name is that of a file of what comes."""
+    """Whether the file with the log's name holds what comes later."""
 
     def place(self, offset: int) -> int:
         """Where that offset of the stream is in the text."""
@@ -62,7 +62,7 @@ class Layout:
 
 
 class Log:
-    """One view of a log: its end is fixed, what is read is checked against the gaps as they are after the read."""
+    """One view of a log: its end is fixed, and each read is checked against the gaps as they are after it."""
 
     def __init__(self, path: Path, *, strict: bool = True, end: int | None = None) -> None:
         self.allow(READ_S)
@@ -88,7 +88,7 @@ class Log:
         return self._layout.gaps
 
     def _open(self) -> None:
-        """The stream's own file, and the text as far as there is one: it has the log's name when it is all there is."""
+        """Open the stream's file, and the text if there is one, which has the log's name when there is nothing else."""
         self.__exit__()
         self._fd = self._text_fd = -1
         self._fd = self._at(".raw")
@@ -105,7 +105,7 @@ class Log:
         return fd
 
     def _size(self) -> int:
-        """That of the stream, as the files have it."""
+        """The size of the stream, as the files have it."""
         if self._fd >= 0:
             return os.fstat(self._fd).st_size
         if self._text_fd < 0:
@@ -126,7 +126,7 @@ class Log:
         return self._reader is not None
 
     def allow(self, seconds: float) -> None:
-        """From now on it is `late` after so many processor seconds of this thread, or CROWDED times as long."""
+        """From now on, be `late` after so many processor seconds of this thread, or CROWDED times that by the clock."""
         self._until = time.thread_time() + seconds, time.monotonic() + CROWDED * seconds
 
     @property
@@ -144,7 +144,7 @@ class Log:
                 raise Punched
             if self._layout.text == before.text or self._layout.text <= start:
                 return data
-            self._open()  # what was read may have moved into the text meanwhile
+            self._open()  # the bytes that were read may have moved into the text meanwhile
 
     def _read(self, start: int, end: int) -> bytes:
         data = b""
@@ -187,7 +187,7 @@ class Log:
         return sum(until - begin for begin, until, gone in self.pieces(start, end) if gone)
 
     def why(self, begin: int) -> str:
-        """Why what is there is gone, as it goes behind a count: `: limit`, `: disk full`; "" when nobody knows."""
+        """Why the bytes at *begin* are gone, to follow a count: `: limit`, `: disk full`; "" when it is not known."""
         found = zip(self.gaps, self._layout.reasons, strict=True)
         return next((f": {why}" for (start, until), why in found if start <= begin < until and why), "")
 
@@ -231,7 +231,7 @@ def _layout(sidecar: Path) -> Layout:
 
 
 def _checked(listed: bytes, said: dict[str, Any]) -> Layout:
-    """Sorted, the empty ones left out; raises ValueError and TypeError for what are no ranges of a stream."""
+    """The gaps sorted, without empty ones; raises ValueError and TypeError for what are not ranges of a stream."""
     found = sorted((gap[0], gap[1], *(gap[2:4] or ("", 0))) for gap in said["gaps"])
     text = said.get("text", 0)
     if not all(_is_offset(number) for begin, end, _, line in found for number in (begin, end, line, text)):
@@ -254,7 +254,7 @@ def _is_offset(number: object) -> bool:
 
 
 def steady(path: Path, read: Callable[[Log], T], end: int | None = None) -> T:
-    """Read from one view of the log, up to `end`, and begin again when a hole was punched into what was read."""
+    """Read from one view of the log, up to `end`, and start again when a hole was punched into what was read."""
     for _ in range(TRIES):
         with Log(path, end=end) as log:
             try:
@@ -266,7 +266,7 @@ def steady(path: Path, read: Callable[[Log], T], end: int | None = None) -> T:
 
 
 def log_size(path: Path) -> int:
-    """Bytes of the stream so far, those that are gone counted: the cursor of what comes next. Raises as `read` does."""
+    """Bytes of the stream so far, including those that are gone: the next cursor. Raises as `read` does."""
     with Log(path) as log:
         return log.end
 
@@ -290,10 +290,10 @@ def gone_because(*paths: Path) -> str:
 
 
 def newlines(log: Log, start: int, end: int) -> int:
-    """How many there are on disk in that range; may raise Punched, and TimeoutError when the log is late."""
+    """How many newlines are on disk in that range; may raise Punched, and TimeoutError when the log is late."""
     count = 0
     if log.is_far and end - start > BLOCK:
-        raise TimeoutError  # all of it would come over the wire to be counted
+        raise TimeoutError  # all of it would be transferred to be counted
     for begin, until, gone in log.pieces(start, end):
         while begin < until and not gone:
             if begin > start and log.late:
@@ -305,5 +305,5 @@ def newlines(log: Log, start: int, end: int) -> int:
 
 
 def lines_of(data: bytes, *, whole: bool) -> bytes:
-    """The data up to its last newline, or up to where no sequence is cut, unless it is the whole rest."""
+    """The data up to its last newline or else without a cut sequence; all of it if it is the whole rest."""
     return data if whole else data[: data.rfind(b"\n") + 1 or settled(data) or len(data)]

@@ -1,4 +1,4 @@
-"""Lines of a job's log that match: counted and shown by `search`, waited for by `Watcher`."""
+"""Lines of a job's log that match: `search` counts and shows them, `Watcher` waits for them."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 LINE_CHARS: Final = 300
 MATCHES_MAX: Final = 1_000
 CONTEXT_MAX: Final = 50
-# What may match in a line by itself but not in a block of lines: lookarounds, atomic groups, edges of the text.
+# What may match in a single line but not in a block of lines: lookarounds, atomic groups, edges of the text.
 _NEEDS_LINES: Final = re.compile(r"\(\?(?!:|P?<[^\W\d]|P=|[aimsux]+[:)])|[*+?}]\+|\\[AZzGKRXNLp]|\(\*")
 _FEW_BYTES: Final = 512
-"""One line in so many bytes may hold what is looked for; with more the expression itself is faster on all of them."""
+"""At most one line in so many bytes may hold the text sought; beyond that, matching every line is faster."""
 _SLOW_S: Final = 0.1
-"""Seconds that a block should take at most: a look at the clock comes after each."""
+"""Seconds that a block should take at most: the clock is checked after each."""
 _SEEK_S: Final = 2.0
-"""Seconds for one match; `regex` counts those of the processor, on a busy machine a fraction of the clock's."""
+"""Seconds for one match; `regex` counts processor seconds, on a busy machine a fraction of the clock's."""
 _GRACE_S: Final = 0.5
-"""Seconds to seek in a block that was read in time."""
+"""Seconds to search a block that was read in time."""
 # Moves before the first character of a line, as in each row of a frame, do not change its text.
 _LEADING: Final = re.compile(rb"^(?:\x1b\[[0-9]{0,4}[ABEFJK]|\x1b\[[01]?G|\r(?!\n))+", re.MULTILINE)
 _ENDS: Final = re.compile(rb"\r\n|[\r\n]")  # of a frame of a line that is redrawn
@@ -43,7 +43,7 @@ class Match:
     line: int
     """From 1; 0 when a Watcher had no time to count."""
     line_is_exact: bool
-    """False after a gap: the number then counts the lines on disk alone."""
+    """False after a gap: the number then counts only the lines on disk."""
     cursor: int
     text: str
     before: tuple[str, ...] = ()
@@ -51,7 +51,7 @@ class Match:
 
     @property
     def bare(self) -> str:
-        """The text as it stands in the log, without the marks of what was cut."""
+        """The text as it is in the log, without the marks of what was cut."""
         return self.text.strip("…")
 
 
@@ -59,11 +59,11 @@ class Match:
 class SearchResult:
     matches: tuple[Match, ...]
     total: int
-    """Matching lines, those beyond the limit too."""
+    """Matching lines, including those beyond the limit."""
     total_at_least: bool
     """True when time ran out before the end: there may be more."""
     cursor: int
-    """Where to go on from: behind the last match given, or at the end of what was searched."""
+    """Where to go on from: after the last match given, or at the end of what was searched."""
     truncated: bool
     gone_bytes: int
 
@@ -81,8 +81,8 @@ def search(
 ) -> SearchResult:
     """The lines that match, counted to the end of the log or until *timeout* (s), the first *limit* of them given.
 
-    A line is what stands between two newlines of the raw stream, cleaned by itself, so `line` is that of `grep -n` on
-    the log; every frame of a block of rows that is redrawn is lines of its own. Raises InvalidInput for a bad pattern.
+    A line is what is between two newlines of the raw stream, cleaned by itself, so `line` is that of `grep -n` on the
+    log; every frame of a block of rows that is redrawn has its own lines. Raises InvalidInput for a bad pattern.
     """
     seek = patterns.compiled(pattern, literal=literal, ignore_case=ignore_case)
     deadline = time.monotonic() + timeout
@@ -127,7 +127,7 @@ def _collect(scan: _Scan, limit: int) -> SearchResult:
 
 @dataclass(frozen=True)
 class _Found:
-    """A matching line of a block, described only when it is asked for."""
+    """A matching line of a block, described only when asked for."""
 
     data: bytes
     offset: int
@@ -159,7 +159,7 @@ def _cut(text: str, span: tuple[int, int] = (0, 0)) -> str:
 
 
 class _Scan:
-    """Finds matching lines block by block. `resume` is where a later scan goes on: an unfinished line is read again."""
+    """Finds matching lines block by block. A later scan goes on from `resume`: an unfinished line is read again."""
 
     def __init__(
         self,
@@ -188,7 +188,7 @@ class _Scan:
         self._counted = -1  # number of the last line that matched: a line in pieces counts once
 
     def lines(self, limit: int) -> Iterator[_Found]:
-        """Those that match, the first `limit` of them; all are counted. Raises TimeoutError at the deadline."""
+        """Yields the first `limit` lines that match, and counts all. Raises TimeoutError at the deadline."""
         for offset, data in self.blocks():
             exact = not self.log.gaps or self.log.gaps[0][0] >= offset
             plain = patterns.plain_lines(data)
@@ -202,9 +202,9 @@ class _Scan:
             self.line += plain if plain >= 0 else data.count(b"\n")
 
     def blocks(self) -> Iterator[tuple[int, bytes]]:
-        """Blocks of whole lines; a line of more than BLOCK comes in pieces that overlap.
+        """Yields blocks of whole lines; a line of more than BLOCK comes in pieces that overlap.
 
-        The first is given however late it is, so that every scan comes further. Raises TimeoutError before another.
+        The first comes however late it is, so that every scan makes progress. Raises TimeoutError before another.
         """
         began = time.monotonic()
         while self.position < self.log.end:
@@ -233,7 +233,7 @@ class _Scan:
             self.resume = offset + data.rfind(b"\n") + 1 if rest else self.position
 
     def _read(self, until: int) -> bytes:
-        """At least a line, unless that is longer than BLOCK."""
+        """Read at least a line, unless that is longer than BLOCK."""
         size = self._size
         while True:
             data = self.log.read(self.position, min(self.position + size, until))
@@ -242,7 +242,7 @@ class _Scan:
             size = min(4 * size, BLOCK)
 
     def _plain_hits(self, data: bytes, limit: int) -> Iterator[tuple[int, str, tuple[int, int]]]:
-        """As `hits`, for a block of whole lines that read as they are; those beyond the limit are only counted."""
+        """As `hits`, for a block of whole lines that need no cleaning; those beyond the limit are only counted."""
         self._until = max(self._deadline, time.monotonic() + _GRACE_S)
         texts = self._rarest(data)
         if texts is None:
@@ -275,7 +275,7 @@ class _Scan:
                         del nearest[text]
 
     def _rarest(self, data: bytes) -> list[bytes] | None:
-        """Of the texts that every match needs, those that the fewest lines have; None when too many have them."""
+        """The texts, one of which every match needs, that the fewest lines have; None when too many have them."""
         if self._literal or not self._sets:
             return self._sets[0] if self._sets else None
         sample = data[:STEP]
@@ -320,7 +320,7 @@ class _Scan:
 
 
 def _line_for_line(data: bytes) -> str:
-    """The text of each line by itself, one for one with the raw ones; rows drawn within one line are joined."""
+    """The clean text of each line by itself, one for each raw line; rows drawn within one line are joined."""
     text = printable_lines(data)
     if text is None:
         text = printable_lines(_LEADING.sub(b"", data))
@@ -336,7 +336,7 @@ def _one_line(line: bytes) -> str:
 
 
 def _with_contexts(log: Log, result: SearchResult, lines: int) -> SearchResult:
-    """As many of the matches, each with the lines around it, as there is time for; one in any case."""
+    """As many matches with the lines around them as there is time for, but at least one."""
     matches: list[Match] = []
     for match in result.matches:
         if matches and log.late:
@@ -362,10 +362,10 @@ def _with_context(log: Log, match: Match, lines: int) -> Match:
 
 
 class Watcher:
-    """Looks for a pattern in what a log has gained since the last look, its unfinished last line included.
+    """Searches what a log has gained since the last search for a pattern, including its unfinished last line.
 
-    Each look reads at most what is new, and the unfinished line again. Frames of a line that is redrawn are looked at
-    too, unless *redraws* is false: then only what stays counts. Raises InvalidInput for a bad pattern.
+    Each search reads at most what is new, and the unfinished line again. It includes frames of a line that is redrawn,
+    unless *redraws* is false: then only what stays counts. Raises InvalidInput for a bad pattern.
     """
 
     def __init__(
@@ -378,12 +378,12 @@ class Watcher:
         self._redraws = redraws
         self._counted = (0, 0)  # newlines up to an offset
         self.behind: int | None = None
-        """How far it came, while there is output that it had no time for, or a match that may be drawn over."""
+        """How far it came, if there is output that it had no time for, or a match that may be drawn over."""
         self.stands_in_s: float | None = None
         """Seconds until a match that may still be drawn over counts, if there is one."""
 
     def next_match(self, *, timeout: float = 5.0, final: bool = False) -> Match | None:
-        """The next match, or None. After *timeout* (s) raises TimeoutError; the next look goes on from there.
+        """The next match, or None. After *timeout* (s) raises TimeoutError; the next call goes on from there.
 
         *final* says that no more will come.
         """
@@ -405,7 +405,7 @@ class Watcher:
             return replace(match, line=self._line(log, match.cursor))
 
     def _line(self, log: Log, cursor: int) -> int:
-        """Its number, 0 when there was no time to count; what was counted once is not counted again."""
+        """The line's number, 0 when there was no time to count; what was counted once is not counted again."""
         at, count = self._counted if self._counted[0] <= cursor else (0, 0)
         try:
             count = count + newlines(log, at, cursor) if at else _newlines_so_far(log, cursor)
@@ -439,7 +439,7 @@ class Watcher:
         return None
 
     def _stands_in(self) -> float:
-        """Seconds until what stands at the end of the log has stood there for STANDS_S."""
+        """Seconds until the end of the log has been unchanged for STANDS_S."""
         try:
             age = time.time() - self.path.stat().st_mtime
         except OSError:

@@ -1,4 +1,4 @@
-"""Reading a job's log as text: pages by cursor, its head and end, its tail. A cursor is an offset in the raw stream."""
+"""Reads a job's log as text: pages by cursor, its head and end, its tail. A cursor is an offset in the raw stream."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ LOOK_BACK: Final = 1 << 18
 NOTE_CHARS: Final = 200
 HEAD: Final = 3
 NEWS_HEAD: Final = 6
-"""One part in so many of a budget is the head of the output, where not all of it fits; of news the end counts."""
+"""Of output that does not fit, the head gets one part in so many of the budget; of news the end matters more."""
 SLOW_S: Final = 0.1
-"""What takes longer to clean is cleaned in smaller pieces, so that a look at the clock comes in time."""
+"""What takes longer to clean is cleaned in smaller pieces, so that the clock is checked in time."""
 SEQUENCE_BYTES: Final = 4 * PAGE_BYTES
 """A page ends inside an escape sequence longer than this, and then only when its time is over."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """A stretch of output. Offsets and `_bytes` are raw, `text` is what was asked for (clean, or raw decoded)."""
+    """A stretch of output. Offsets and `_bytes` are raw, `text` is as requested (clean, or raw decoded)."""
 
     text: str
     start: int
@@ -50,13 +50,13 @@ class Page:
     end: int
     """Size of the stream when it was read."""
     more: bool = False
-    """Whether text that could be read already was left for the next page."""
+    """Whether available text was left for the next page."""
     partial: str = ""
     """The last line as it stands, while it is being redrawn: not part of `text`, and read again from `cursor`."""
     shown: str = ""
-    """The text with that line in it, and with what else it has redrawn."""
+    """The text with that line, and with what else it has redrawn."""
     unfinished_bytes: int = 0
-    """Of a character or an escape sequence at the end that is not whole: read again from `cursor` likewise."""
+    """Bytes of an unfinished character or escape sequence at the end: read again from `cursor` likewise."""
     omitted_bytes: int = 0
     omitted_lines: int = 0
     omitted_at: int | None = None
@@ -64,7 +64,7 @@ class Page:
     gone_bytes: int = 0
     """Bytes of the range that are no longer on disk."""
     late: bool = False
-    """Whether the page ends where it does because its time, READ_S, was over."""
+    """Whether the page ends where it does because its time, READ_S, ran out."""
 
 
 def read(
@@ -82,7 +82,7 @@ def read(
     An unfinished last line is given at once. While it is being redrawn it is only shown as `partial`, and the cursor
     stays before it, so that pages read one after the other add up to the text read at once; *final* says that no more
     will come. If a line that was partly given has been redrawn since, it is given again on a new line. What takes
-    longer than READ_S to clean comes in several pages. Of a part of the stream *begin* and *end* are the bounds. Raises
+    longer than READ_S to clean comes in several pages. *begin* and *end* are the bounds of a part of the stream. Raises
     InvalidInput for a cursor that is beyond the end.
     """
     budget = max(CHARS_MIN, max_chars)
@@ -92,19 +92,19 @@ def read(
 
 
 def ends(path: Path, *, cursor: int, max_chars: int = CHARS, final: bool = False) -> Page:
-    """What is new since *cursor*, all when it fits, else its head and the newest with what is left out named."""
+    """What is new since *cursor*: all if it fits, else its head and its end, with a note of what is left out."""
     return steady(
         path, lambda log: _ends(log, cursor, max(CHARS_MIN, max_chars), raw=False, final=final, head_part=NEWS_HEAD)
     )
 
 
 def lines_before(path: Path, cursor: int, lines: int) -> int:
-    """Where so many lines before the one at *cursor* begin; looks back at most OVERLAP bytes, never across a gap."""
+    """Where the last *lines* lines before the one at *cursor* begin; reads back at most OVERLAP bytes, over no gap."""
     return steady(path, lambda log: before(log, cursor, lines))
 
 
 def tail(path: Path, *, lines: int, max_chars: int = CHARS) -> Page:
-    """The last clean lines, an unfinished one counted; looks back at most TAIL_BYTES and says what it left out."""
+    """The last clean lines, including an unfinished one; reads back at most TAIL_BYTES and says what it left out."""
     return steady(path, lambda log: _tail(log, max(1, lines), max(CHARS_MIN, max_chars)))
 
 
@@ -150,7 +150,7 @@ def unshown(text: str, shown: str) -> str:
 
 
 def line_begun(log: Log, cursor: int) -> tuple[int, str]:
-    """Where the line begins that *cursor* is in, and what was shown of it."""
+    """Where the line that holds *cursor* begins, and what was shown of it."""
     if log.gone(cursor, min(cursor + 1, log.end)):
         return cursor, ""
     floor = log.floor(cursor)
@@ -164,7 +164,7 @@ def line_begun(log: Log, cursor: int) -> tuple[int, str]:
 
 
 def _stable_end(log: Log, *, raw: bool, final: bool) -> int:
-    """Where the part begins that may still be redrawn or is not whole yet; the end when there is none."""
+    """Where the part that may still be redrawn or is incomplete begins; the end when there is none."""
     floor = log.floor(log.end)
     if final or floor == log.end:
         return log.end
@@ -175,7 +175,7 @@ def _stable_end(log: Log, *, raw: bool, final: bool) -> int:
         return start + line + (settled(data[line:]) or (len(data) - line if len(data) - line > STEP else 0))
     if line or start == floor:
         return start + line
-    return start + max(0, data.rfind(b"\r"))  # endless redraws: frames that are over need not be kept
+    return start + max(0, data.rfind(b"\r"))  # endless redraws: earlier frames need not be kept
 
 
 def _forward(log: Log, start: int, end: int, budget: int, *, raw: bool = False, final: bool = False) -> Page:
@@ -216,7 +216,7 @@ def _fill_raw(log: Log, start: int, end: int, room: int, _final: bool) -> tuple[
 
 
 def _fill(log: Log, start: int, end: int, room: int, final: bool) -> tuple[str, int]:
-    """Clean text of whole lines within *room*, from a stretch without gaps, and where it ends."""
+    """Clean text of whole lines that fit *room*, from a stretch without gaps, and where it ends."""
     cleaner = cleaner_at(log, start)
     parts: list[str] = []
     position, step, fits, used = start, max(OVERLAP, min(STEP, 2 * room)), True, 0
@@ -258,8 +258,8 @@ def _fill(log: Log, start: int, end: int, room: int, final: bool) -> tuple[str, 
 
 
 def _cut_late(log: Log, text: str, position: int) -> tuple[str, int]:
-    """A page whose time is over. Of a line that is being redrawn it gives nothing: the next page begins before it, or
-    when it is longer than LOOK_BACK at its last frame."""
+    """End a page whose time ran out. A line that is being redrawn is left out: the next page begins before it, or at
+    its last frame when it is longer than LOOK_BACK."""
     start = max(0, position - 2 * LOOK_BACK)
     data = log.read(start, position)
     line = data.rfind(b"\n") + 1
@@ -270,7 +270,7 @@ def _cut_late(log: Log, text: str, position: int) -> tuple[str, int]:
 
 
 def _screen_left(cleaner: Cleaner, room: int) -> str:
-    """What stands on an alternate screen that was never left: its last rows that fit."""
+    """The last rows that fit of an alternate screen that was never left."""
     history = cleaner.pending
     cleaner.shows_alternate = True
     screen = cleaner.pending[len(history) :]
@@ -282,14 +282,14 @@ def _screen_left(cleaner: Cleaner, room: int) -> str:
 
 
 def _cut_within(data: bytes, room: int) -> int:
-    """Where to cut a giant line: behind at most *room* bytes of text, and never inside a sequence."""
+    """Where to cut a giant line: after at most *room* bytes of text, and never inside a sequence."""
     sizes = range(room, len(data), room)
     first = bisect_left(sizes, True, key=lambda size: settled(data[:size]) > 0)
     return settled(data[: sizes[first]]) if first < len(sizes) else len(data)
 
 
 def _may_end(log: Log, cleaner: Cleaner, size: int, position: int) -> bool:
-    """Whether a page of so many bytes whose time is over may end here."""
+    """Whether a page of *size* bytes whose time ran out may end here."""
     if cleaner.in_sequence:
         return size > SEQUENCE_BYTES
     return size > 2 * LOOK_BACK or at_line_start(log, position)
@@ -319,7 +319,7 @@ def _ends(log: Log, cursor: int, budget: int, *, raw: bool, final: bool, head_pa
 
 
 def _lines_between(log: Log, start: int, end: int) -> int:
-    """How many there are; 0 when there was no time to count them."""
+    """How many lines there are; 0 when there was no time to count them."""
     log.allow(READ_S)
     try:
         return newlines(log, start, end)
@@ -349,7 +349,7 @@ def _unfinished(log: Log, page: Page) -> int:
 
 @dataclass(frozen=True)
 class _Back:
-    """Text up to the end of a log; `whole` when it is all the lines that were asked for."""
+    """Text up to the end of a log; `whole` when it has all the lines that were asked for."""
 
     text: str
     start: int
@@ -361,7 +361,7 @@ def _backward(
 ) -> _Back:
     """The last lines before *end* that fit the budget, at most *lines*, in one stretch without gaps.
 
-    Looks back STEP bytes in any case, further while there is time.
+    Reads back at least STEP bytes, further while there is time.
     """
     floor, window = log.floor(end), STEP
     start, data, text = end, b"", ""
@@ -395,7 +395,7 @@ def _backward(
 
 
 def _fitting(log: Log, start: int, data: bytes, budget: int, kept: int, *, raw: bool, final: bool) -> _Back:
-    """Redrawn rows make clean lines and raw ones differ: drop raw lines until the text fits."""
+    """Drop raw lines until the text fits, as redrawn rows make clean and raw lines differ."""
     while True:
         skip = nth_last_line(data, kept)
         try:

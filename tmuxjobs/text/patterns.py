@@ -1,7 +1,7 @@
-"""A pattern, checked; which lines of a log stay, for what a program draws over does not count for a wait; and what a
-search need not read with care: lines that stand as they are, without a text that every match holds.
+"""Checks patterns; finds which lines of a log stay, as a line that is drawn over does not count for a wait; and tells
+which lines a search can skip: those that need no cleaning and lack a text that every match holds.
 
-Of regular expressions it knows the part that `re` and `regex` read alike; of any other it says nothing.
+It knows the part of regular expressions that `re` and `regex` read alike; about any other it says nothing.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 REPEATS_MAX: Final = 1_000_000
 STANDS_S: Final = 2.0
-"""Test runners draw their frames anew each second."""
+"""Test runners redraw their frames each second."""
 NEAR: Final = 1 << 16
-"""How far around a line is looked; one with more behind it has scrolled away."""
+"""How many bytes around a line are read; a line with more after it has scrolled away."""
 CLOSE: Final = 1 << 12
-"""A cursor that moved up within so many bytes of a line belongs to the same frame."""
+"""A cursor that moved up within this many bytes of a line belongs to the same frame."""
 _TOKEN: Final = re.compile(
     rb"(?P<newline>\n)|\x1b\[(?P<count>[0-9]*)(?P<move>[ABEF])|(?P<clear>\x1b\[[23]J|\x1bc)|(?P<erase>\x1b\[[0-9]*[JK])"
     rb"|(?P<other>\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.))|(?P<text>[^\x00-\x1f\x1b]+)|[\x00-\x1f]"
@@ -32,7 +32,7 @@ _REPEAT: Final = re.compile(r"\{(\d*),?(\d*)\}")
 
 
 def compiled(pattern: str, *, literal: bool = False, ignore_case: bool = False) -> regex.Pattern[str]:
-    """Raises InvalidInput, in one sentence, for a pattern that is empty, wrong or too large."""
+    """The compiled pattern; raises InvalidInput, in one sentence, for one that is empty, wrong or too large."""
     import regex  # takes 15 ms, and only searching needs it
 
     if not pattern:
@@ -50,10 +50,10 @@ def compiled(pattern: str, *, literal: bool = False, ignore_case: bool = False) 
 
 
 def stays(log: Log, start: int, end: int) -> bool | None:
-    """Whether the line between these offsets stays: False when it was drawn over, None when that may still come.
+    """Whether the line between these offsets stays: False when it was drawn over, None when that may still happen.
 
-    While the cursor is hidden or moves up, a line stays once it was left alone: the program draws anew what is below
-    it, clears the screen, which keeps what it has shown, or shows the cursor again.
+    While the cursor is hidden or moves up, a line stays once the program leaves it alone: it redraws what is below,
+    clears the screen, which keeps what it has shown, or shows the cursor again.
     """
     after = log.read(end, min(log.end, end + NEAR))
     line = log.read(start, end)
@@ -104,11 +104,11 @@ Needles = frozenset[str]
 
 
 class _Unknown(Exception):
-    """What is said here may not hold for this pattern."""
+    """The pattern has a part that this module does not know."""
 
 
 def needles(pattern: str) -> list[Needles]:
-    """Sets of texts, none of them empty: a text that the pattern matches holds a member of each of them."""
+    """Sets of texts, none of them empty: a text that the pattern matches holds a member of each set."""
     try:
         alternatives, end = _alternatives(pattern, 0)
         if end != len(pattern):
@@ -119,7 +119,7 @@ def needles(pattern: str) -> list[Needles]:
 
 
 def _any_of(alternatives: list[list[Needles]]) -> list[Needles]:
-    """Of each alternative the set whose shortest text is longest, all together; nothing when one has none."""
+    """The union of each alternative's set whose shortest text is longest; nothing when one has no set."""
     if not all(alternatives):
         return []
     return [frozenset().union(*(max(sets, key=lambda one: min(map(len, one))) for sets in alternatives))]
@@ -155,7 +155,7 @@ def _sequence(pattern: str, at: int) -> tuple[list[Needles], int]:
 
 
 def _atom(pattern: str, at: int) -> tuple[str | None, list[Needles], int]:
-    """The character that it is, or None; what else it needs; where it ends."""
+    """The character that the atom is, or None; what else it needs; where it ends."""
     character = pattern[at]
     if character in ".^$":
         return None, [], at + 1
@@ -189,7 +189,7 @@ def _atom(pattern: str, at: int) -> tuple[str | None, list[Needles], int]:
 
 
 def stays_in_line(pattern: str) -> bool:
-    """Whether no part of it matches a newline, or sees what is behind one: a line by itself gives the same matches."""
+    """Whether no part of it matches a newline or sees across one: a line by itself gives the same matches."""
     try:
         if _alternatives(pattern, 0)[1] != len(pattern):
             return False
@@ -199,26 +199,26 @@ def stays_in_line(pattern: str) -> bool:
 
 
 def in_bytes(pattern: regex.Pattern[str]) -> regex.Pattern[bytes]:
-    """The same expression for ASCII text as it stands in a file."""
+    """The same expression for ASCII text as it is in a file."""
     import regex  # takes 15 ms, and only searching needs it
 
     return regex.compile(pattern.pattern.encode(), pattern.flags & (regex.MULTILINE | regex.IGNORECASE))
 
 
 def marked_lines(data: bytes) -> int:
-    """How many of the lines hold a 1."""
+    """How many of the lines hold a mark, the byte 1."""
     return data.translate(None, _UNMARKED).count(b"\x01\n")
 
 
 def plain_lines(data: bytes) -> int:
-    """How many lines there are when all end in a newline and read as they are: visible text and tabs; else -1."""
+    """How many lines there are if all end in a newline and need no cleaning: visible text and tabs; else -1."""
     if not data.endswith(b"\n"):
         return -1
     ends = data.translate(None, _PLAIN)
     count = len(ends)
     if ends != b"\n" * count:
         count //= 2
-        # A return that is not at the end of its line goes back to its start.
+        # A carriage return that is not at the end of its line goes back to its start.
         if ends != b"\r\n" * count or _RETURN.search(data):
             return -1
     if not data.isascii():
@@ -232,7 +232,7 @@ def plain_lines(data: bytes) -> int:
 
 
 def holds(data: bytes, text: bytes) -> bool:
-    """Whether it is in there; by the C library, which takes a third of the time of `in`."""
+    """Whether *data* holds *text*; by the C library, which takes a third of the time of `in`."""
     if len(data) < _LONG or not hasattr(_c_library(), "memmem"):
         return text in data
     import ctypes  # takes 3 ms, and only searching needs it

@@ -15,16 +15,16 @@ TAB: Final = 8
 REACH: Final = 1_000  # cursor moves end at this column, or a row's end if that is later, as at a screen's right edge
 Stops = list[int] | None
 """Columns of tab stops that a program has set; None: one every TAB columns."""
-GAP: Final = "\0"  # a cell nobody wrote; NUL never gets this far as text
+GAP: Final = "\0"  # a cell that was never written; NUL never gets this far as text
 NARROW: Final = re.compile("[ -~\xa0-\xac\xae-\u02ff\u2500-\u25fc\u2800-\u28ff]*")  # one column each, most bars too
 
 
 @dataclass(eq=False, slots=True)
 class Row:
-    """One row: plain `text` as long as it was only appended to, else `cells`, one a column ("" goes on a wide one).
+    """One row: plain `text` as long as it was only appended to, else `cells`, one a column ("" continues a wide one).
 
-    `paid` counts the characters of the stream spent on the row, its newline included. Cells that nobody wrote are
-    shown as blanks only as far as this pays for them, so that text never outgrows its stream.
+    `paid` counts the characters of the stream spent on the row, including its newline. Cells that were never written
+    are shown as blanks only as far as this pays for them, so that text never outgrows its stream.
     """
 
     text: str = ""
@@ -34,8 +34,8 @@ class Row:
     edge: int = 0
     real: bool = False
     joined: bool = False
-    wiped: int = 0  # so many cells at the start nobody wrote since they were erased: no need to erase them again
-    bare: bool = False  # found to be blank, and nothing was drawn on it since: wide rows are not looked at again
+    wiped: int = 0  # this many cells at the start were not written since they were erased: no need to erase them again
+    bare: bool = False  # found to be blank, and not drawn on since: wide rows are not examined again
 
     def copy(self) -> Row:
         cells = None if self.cells is None else self.cells.copy()
@@ -56,7 +56,7 @@ class Row:
         return self.bare
 
     def render(self, edge: int | None) -> str:
-        """The text; printed blanks right of *edge*, where the cursor left the row, are dropped."""
+        """The text, without printed blanks right of *edge*, where the cursor left the row."""
         if self.cells is None:
             return self.text
         edge = self.edge if edge is None else edge
@@ -67,7 +67,7 @@ class Row:
 
 
 UNTOUCHED: Final = Row()
-"""Stands for each row that nothing was done to; the cursor's row is always one of its own."""
+"""Stands for each row that was not touched; the cursor's row is replaced before it is changed."""
 
 
 def with_gaps(text: str, gaps: int, room: int) -> str:
@@ -76,7 +76,7 @@ def with_gaps(text: str, gaps: int, room: int) -> str:
 
 
 def room_for(line: str, more: str) -> int:
-    """How many characters may be added at once to a row of plain text, so that it takes WIDTH columns or a few more."""
+    """How many characters may be added at once to a row of plain text, so that it takes about WIDTH columns at most."""
     if "\t" not in more and "\t" not in line:
         return WIDTH - len(line)
     room = WIDTH - len(line) - (TAB - 1) * line.count("\t")
@@ -84,7 +84,7 @@ def room_for(line: str, more: str) -> int:
 
 
 def put(row: Row, column: int, text: str, stops: Stops = None, *, inserts: bool = False) -> int:
-    """Draw *text* over the row's cells from *column*, or before what they have there; the column after it."""
+    """Draw *text* over the row's cells from *column*, or insert it there; return the column after it."""
     cells = row.as_cells()
     row.bare, row.wiped = False, min(row.wiped, column)
     for number, run in enumerate(text.split("\t")):
@@ -101,7 +101,7 @@ def put(row: Row, column: int, text: str, stops: Stops = None, *, inserts: bool 
 
 
 def cut(text: str, column: int) -> str:
-    """What stands before that column, with the blanks before it."""
+    """The part of the text before that column, padded with blanks."""
     cells = Row(text=text).as_cells()
     return "".join(cells[:column]) + " " * (column - len(cells))
 
@@ -124,7 +124,7 @@ def _put_character(row: Row, column: int, character: str) -> int:
 
 
 def _add_mark(row: Row, base: int, character: str) -> None:
-    """Add what takes no column to a cell, or to the start of the row."""
+    """Add a character that takes no column to a cell, or to the start of the row."""
     cells = row.as_cells()
     if base < 0:
         row.lead += character if len(row.lead) < MARKS else ""
@@ -140,7 +140,7 @@ def put_tab(cells: list[str], column: int, stops: Stops = None) -> int:
 
 
 def next_stop(column: int, stops: Stops) -> int:
-    """Where a tab leads. Without a stop that is the last column; of an unknown screen, REACH."""
+    """Where a tab leads. Without a further stop that is the last column: REACH, as the screen is not known."""
     if stops is None:
         return (column // TAB + 1) * TAB
     index = bisect_right(stops, column)
@@ -156,14 +156,14 @@ def stop_before(column: int, count: int, stops: Stops) -> int:
 
 
 def set_stop(column: int, stops: Stops, *, is_one: bool) -> list[int]:
-    """The stops with one at *column*, or with none there."""
+    """The stops with one at *column*, or without one there."""
     stops = list(range(TAB, REACH + TAB, TAB)) if stops is None else stops
     index = bisect_left(stops, column)
     return stops[:index] + [column] * is_one + stops[bisect_right(stops, column) :]
 
 
 def edit(row: Row, column: int, final: str, how: int) -> None:
-    """What a sequence changes in a row without writing: K and X erase, P takes cells away, @ makes room for some."""
+    """Change a row as a sequence does that does not write: K and X erase, P removes cells, @ makes room for some."""
     cells, count = row.as_cells(), max(1, how)
     if final == "P":
         split_wide(cells, column)
@@ -184,7 +184,7 @@ def edit(row: Row, column: int, final: str, how: int) -> None:
 
 
 def insert(row: Row, column: int, count: int) -> None:
-    """Make room for so many cells before what stands at *column*."""
+    """Insert *count* unwritten cells at *column*."""
     cells = row.as_cells()
     if column < len(cells):
         split_wide(cells, column)
@@ -214,7 +214,7 @@ def overwrite(cells: list[str], column: int, new: list[str]) -> int:
 
 
 def split_wide(cells: list[str], column: int) -> None:
-    """Blank a wide character or tab that the border before *column* runs through."""
+    """Blank a wide character or tab that crosses the left edge of *column*."""
     if column >= len(cells) or cells[column]:
         return
     start = end = column
@@ -234,8 +234,8 @@ class Region:
     """The rows of a page that scroll, between the margins that a program has set (DECSTBM).
 
     Counts from the page's first row, given as its place in a list of rows. The height of a screen is not known: until
-    margins are set `bottom` is None. `height` is the lowest row that was ever addressed. Who sets margins uses all
-    rows, so with margins that were set back the screen ends there.
+    margins are set `bottom` is None. `height` is the lowest row that was ever addressed. A program that sets margins
+    uses all rows, so once margins were reset the screen ends there.
     """
 
     def __init__(self, top: int = 0, bottom: int | None = None, *, height: int = 0, is_reset: bool = False) -> None:
@@ -246,7 +246,7 @@ class Region:
         self._is_whole = False
 
     def changed(self, first: int, last: int) -> Region | None:
-        """With other margins: rows from 1, 0 for the default. None for fewer than two rows, which change nothing."""
+        """The region with other margins: rows from 1, 0 for the default. None for fewer than two rows: no change."""
         top, bottom = max(1, first) - 1, min(last, ROWS) - 1
         if not last:
             known = self.height - 1 if self.bottom is not None and self.height > top + 1 else None
@@ -260,7 +260,7 @@ class Region:
         return new
 
     def passed_by(self, line: int) -> bool:
-        """Whether that row, from 1, is the one below the screen, by which enlighten scrolls it."""
+        """Whether that row, from 1, is the one below the screen: enlighten goes there to scroll."""
         if self._is_whole and line == self.height + 1:
             return True
         if self.height < line < ROWS:
@@ -274,13 +274,13 @@ class Region:
         return self.bottom is not None and page is not None and row == page + self.bottom
 
     def first_row(self, row: int, page: int | None) -> int:
-        """How far the cursor gets upwards from a row."""
+        """The first row that the cursor can move up to from a row."""
         if page is None or row < page:
             return 0
         return page + (self.top if row >= page + self.top else 0)
 
     def end(self, rows: list[Row], row: int, page: int | None) -> int | None:
-        """Behind its last row, when that is known and *row* is in it; all of its rows are there then."""
+        """The place after its last row, if known and if *row* is in the region; all of its rows then exist."""
         if self.bottom is None or page is None or not self.top <= row - page <= self.bottom:
             return None
         end = page + self.bottom + 1
@@ -288,7 +288,7 @@ class Region:
         return end
 
     def insert(self, rows: list[Row], row: int, page: int | None, count: int) -> int:
-        """Put blank rows before *row*; as many are pushed out at the bottom margin. How many came in."""
+        """Insert blank rows before *row* and return how many; as many are pushed out at the bottom margin."""
         if (end := self.end(rows, row, page)) is None:
             count = max(0, min(count, ROWS - len(rows)))
         else:
@@ -298,7 +298,7 @@ class Region:
         return count
 
     def delete(self, rows: list[Row], row: int, page: int | None, count: int) -> int:
-        """Take rows away from *row* on; blank ones come in at the bottom margin. How many went."""
+        """Remove rows from *row* on and return how many; blank ones come in at the bottom margin."""
         end = self.end(rows, row, page)
         count = min(count, (end or len(rows)) - row)
         del rows[row : row + count]
@@ -307,8 +307,8 @@ class Region:
         return count
 
     def scroll(self, rows: list[Row], page: int, count: int) -> int:
-        """Its first rows become text above the page, as they become history in tmux; blank ones come in at the bottom
-        margin. How many rows the page is further down."""
+        """Turn its first rows into text above the page, as tmux does into history; blank ones come in at the bottom
+        margin. Returns how many rows the page moves down."""
         top = page + self.top
         end = self.end(rows, top, page)
         count = count if end is None else min(count, end - top)

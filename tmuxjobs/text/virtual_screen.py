@@ -1,6 +1,6 @@
 """A small model of a screen: what the moves and erasures of terminal output leave on its rows. Knows no bytes.
 
-Whatever a sequence asks for, it touches at most ROWS rows or the cells of one row, each in one operation on a list.
+Each sequence touches at most ROWS rows or the cells of one row, each in one operation on a list.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from tmuxjobs.text.row import (
 )
 
 REPEATED: Final = 1 << 16
-"""Characters that "repeat the last one" may add in all to what a stream has."""
+"""Characters that the sequence "repeat the last one" may add to a stream in all."""
 
 
 class Canvas:
-    """The last rows of a stream and the cursor in them. Its height is not known, so absolute rows count from a "page":
+    """The last rows of a stream and the cursor in them. The height is not known, so absolute rows count from a "page":
     the row where the last full clear, or the first absolute move, put the home position. A page below the row that text
     flows in (apt's status line) stays below it."""
 
@@ -66,7 +66,7 @@ class Canvas:
         return text
 
     def text(self) -> str:
-        """The rows, without blank ones below the cursor: those are left over from what was erased."""
+        """The rows, without blank ones below the cursor, which are left over from what was erased."""
         parts: list[str] = []
         for number, row in enumerate(self._rows[: self._last_row() + 1]):
             if row.real:
@@ -108,11 +108,11 @@ class Canvas:
 
     @property
     def _at_end(self) -> bool:
-        """The cursor is in the last row of a screen that scrolls as a whole."""
+        """Whether the cursor is in the last row of a screen that scrolls as a whole."""
         return not self._region.top and self._region.ends_at(self._row, self._page)
 
     def flow(self, text: str) -> None:
-        """Append text that moves the cursor in no other way than newlines."""
+        """Append text that moves the cursor only by newlines."""
         self.last = text[-1:] or self.last
         parts = text.split("\n") if len(text) < ROWS else text.rsplit("\n", ROWS)
         if len(parts) > ROWS and "\n" in parts[0]:
@@ -178,7 +178,7 @@ class Canvas:
             self._region, self.homed, self._is_due_home = region, True, True
 
     def settle(self, following: str) -> None:
-        """Go where new margins put the cursor, unless it is put elsewhere at once, as by who saved it before (apt)."""
+        """Go where new margins put the cursor, unless it is moved at once, as by apt, which saved it before."""
         if self._is_due_home:
             self._is_due_home = False
             if following not in "8uHf":
@@ -211,7 +211,7 @@ class Canvas:
             self._region.insert(self._rows, self._page + self._region.top, self._page, count)
 
     def _shift_page(self, rows: int) -> None:
-        """Rows came or went at the cursor."""
+        """Move the page by the rows that were added or removed at the cursor."""
         if self._page is not None and self._page > self._row:
             self._page = max(self._row, self._page + rows)
 
@@ -227,7 +227,7 @@ class Canvas:
             self.edit_row("K", 1)
 
     def clear(self) -> None:
-        """Keep what stands on the page as history and start a new one below."""
+        """Keep what is on the page as history and start a new page below."""
         if self._page is None or any(not row.blank for row in self._rows[self._page :]):
             self._open_page()
         else:
@@ -301,7 +301,7 @@ class Canvas:
         self._go(self._row, column)
 
     def save(self) -> None:
-        """The place on the screen where a region scrolls, else the row in the text."""
+        """Save the cursor: its place on the screen if a region scrolls, else its row in the text."""
         place = None if self._region.bottom is None or self._page is None else self._row - self._page
         self._saved = self._here, self.place(), None if place is None or place < 0 else place
 
@@ -329,7 +329,7 @@ class Canvas:
 
     def _leave(self) -> None:
         row = self._rows[self._row]
-        if row is not UNTOUCHED:  # one that nothing was done to shows no blanks
+        if row is not UNTOUCHED:  # an untouched row shows no blanks
             row.edge = self._column or 0
 
     def _edge(self) -> int:

@@ -1,1 +1,1 @@
-"""Our session on the person's tmux server. Knows panes with a mark, not jobs. The one user of libtmux."""
+"""Our session on the person's tmux server. Knows panes with a mark, not jobs. The only user of libtmux."""

@@ -1,4 +1,4 @@
-"""What a person would do at the keyboard of a pane: type text, press keys. Names of keys as people write them."""
+"""Types text and presses keys in a pane, as a person would at its keyboard; knows keys by the names people write."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ BY_ESCAPES = {
     "DC",
     *(f"F{n}" for n in range(1, 13)),
 }
-"""Keys whose sequences name the modifiers; all other keys are one byte, which has no room for most of them."""
+"""Keys whose sequences name the modifiers; all other keys are one byte, which has no room for most modifiers."""
 SAME_BYTES = {
     ("S-", "Tab"): "BTab",
     ("M-S-", "Tab"): "M-BTab",
@@ -66,7 +66,7 @@ SAME_BYTES = {
     ("S-", "BSpace"): "BSpace",
     ("C-", "BSpace"): "C-h",
 }
-"""What terminals send for these keys is another key for tmux."""
+"""Keys for which terminals send the bytes of another key."""
 MODIFIED = dict.fromkeys(("Tab", "BTab", "Enter", "Escape", "BSpace"), ("M-",)) | {"Space": ("C-", "M-", "C-M-")}
 
 
@@ -74,7 +74,7 @@ def key_name(key: str) -> str:
     """tmux's name of a key: `C-c`, `^C`, `ctrl+c`, `Up`, `F5`, `a`, as an argument of `send-keys`.
 
     Raises InvalidInput for what is not a key, which tmux would type as letters, and for a key with modifiers that
-    terminals have no bytes for, of which tmux would send nothing.
+    terminals have no bytes for, for which tmux would send nothing.
     """
     rest = f"C-{key[1:]}" if len(key) == 2 and key[0] == "^" else key
     given = set()
@@ -101,7 +101,7 @@ def key_name(key: str) -> str:
         rest = rest.lower()
     if "S-" in modifiers or ("C-" in given and rest not in CONTROLS):
         raise InvalidInput(_without_bytes(key))
-    # A lone `;` ends a command of tmux, so that it is given by its code.
+    # A lone `;` ends a tmux command, so it is given by its code.
     return "0x3b" if modifiers + rest == ";" else modifiers + rest
 
 
@@ -120,13 +120,13 @@ def type_text(
 ) -> None:
     """Type the text, as a keyboard would: every newline is Enter. Any length, exact.
 
-    What is `hidden` is seen by nobody: every user sees the arguments of `send-keys`. `by_line` means a program that
-    takes no bracketed paste. With *before_enter* the last Enter comes apart, after that was called.
+    `hidden` text must not be seen: every user can see the arguments of `send-keys`. `by_line` means a program that
+    takes no bracketed paste. With *before_enter* the last Enter comes separately, after calling it.
     """
     text = text.replace("\r\n", "\r").replace("\n", "\r")
     lines = text.removesuffix("\r").split("\r")
     ordinary = len(lines) <= (FEW_LINES if by_line else 1) and len(text) <= SHORT_CHARS
-    # A lone `;` is tmux's between commands.
+    # A lone `;` separates tmux commands.
     ordinary = ordinary and ";" not in lines and all(map(str.isprintable, lines))
     if ordinary and not hidden and not pane.in_mode:
         _by_keys(tmux, pane, lines, ends=text.endswith("\r"), before_enter=before_enter)
@@ -153,7 +153,7 @@ def _by_keys(
 
 
 def _by_paste(tmux: Tmux, pane: Pane, text: str, before_enter: Callable[[], None] | None) -> None:
-    """By a buffer from standard input, which leaves a person's copy mode alone.
+    """Paste from a buffer that is read from standard input, which leaves a person's copy mode alone.
 
     Several lines for a program that takes bracketed pastes come as one, or its editor would indent them again.
     """
@@ -173,13 +173,13 @@ def _by_paste(tmux: Tmux, pane: Pane, text: str, before_enter: Callable[[], None
             tmux.run(*enter)
     except TmuxError:
         for left in (name, f"{name}-enter"):
-            with contextlib.suppress(TmuxError):  # the first error is the one to tell
+            with contextlib.suppress(TmuxError):  # the first error is the one to report
                 tmux.server.cmd("delete-buffer", "-b", left)
         raise
 
 
 def feed(tmux: Tmux, pane: Pane, data: bytes) -> None:
-    """Give the program these bytes, as a keyboard would."""
+    """Send these bytes to the program, as a keyboard would."""
     name = f"tmuxjobs-{os.getpid()}-{secrets.token_hex(4)}"
     paste = ("paste-buffer", "-d", "-r", "-t", pane.pane_id, "-b", name)
     tmux.run("load-buffer", "-b", name, "-", ";", *paste, stdin=data)

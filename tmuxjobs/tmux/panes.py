@@ -1,4 +1,4 @@
-"""What tmux says of panes and clients, and the formats that ask for it."""
+"""What tmux says about panes and clients, and the formats that ask for it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ MARK = "@tmuxjobs_job"
 ROOT = "@tmuxjobs_root"
 """The mark of the job's state directory; 0.1.0 set none."""
 PROJECT = "@tmuxjobs_project"
-"""The job's project, in the windows of a server with jobs of several."""
+"""The job's project, set on windows if the server has jobs of several projects."""
 OVER = "#{||:#{pane_dead},#{@tmuxjobs_end}}"
-"""The job in the pane has ended: the runner says so, and keeps its window for its keys; or it is dead."""
+"""The job in the pane has ended: its runner says so, and keeps the window for its keys; or the pane is dead."""
 FORMAT = "\t".join(
     f"#{{{name}}}"
     for name in (
@@ -30,7 +30,7 @@ FORMAT = "\t".join(
     )
 )
 PLACE_OF_CURSOR = "#{history_size}:#{cursor_y}:#{cursor_x}"
-"""Moves on with what a program prints; a person who looks, or scrolls back, changes nothing in it."""
+"""Changes with what a program prints, but not when a person views the pane or scrolls back."""
 PLACE = (
     "session_name",
     "window_index",
@@ -55,7 +55,7 @@ PLACE_FORMAT = "\t".join(f"#{{{name}}}" for name in PLACE)
 
 @dataclass(frozen=True)
 class Pane:
-    """What tmux says of a pane that carries a job's mark.
+    """What tmux says about a pane that carries a job's mark.
 
     `dead` says that its job has ended; `viewers` is how many clients see its window. `root` is the mark of its state
     directory, empty for a job of 0.1.0: another state directory may have a job of that id.
@@ -84,7 +84,7 @@ class Asking:
 
 @dataclass(frozen=True)
 class Client:
-    """A person's terminal that is attached; `active_at` is its last key, s since the epoch."""
+    """A person's attached terminal; `active_at` is the time of its last key, in s since the epoch."""
 
     pid: int
     active_at: int
@@ -94,9 +94,9 @@ class Client:
 
 @dataclass(frozen=True)
 class AnyPane:
-    """A pane of any session; `job_id` is its mark or empty, `over` says that what ran in it has ended.
+    """A pane of any session; `job_id` is its mark or empty, `over` says that its program has ended.
 
-    `auto_named` says that tmux names its window for what runs in it.
+    `auto_named` says that tmux names its window after what runs in it.
     """
 
     session: str
@@ -120,7 +120,7 @@ class AnyPane:
 
 @dataclass(frozen=True)
 class Around:
-    """A job's window, the mark of who holds it, and all clients of the server."""
+    """A job's window, the mark of a hold on it, and all clients of the server."""
 
     pane_id: str
     window_id: str

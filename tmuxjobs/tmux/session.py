@@ -1,6 +1,6 @@
 """Our session on the tmux server: windows, facts, keys, the screen. Knows no jobs, only panes with a mark.
 
-Every call is bounded, goes to a named socket whatever TMUX says, and has neither our standard input nor our locale.
+Every call is bounded, uses a named socket whatever TMUX says, and gets neither our standard input nor our locale.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ UTF8 = re.compile("utf-?8", re.IGNORECASE)
 
 
 def locale_name(environ: Mapping[str, str]) -> str:
-    """The locale for letters, empty when none is set; by the same variables as tmux and the C library."""
+    """The locale for letters, empty when none is set; read from the same variables as tmux and the C library."""
     return next((environ[key] for key in ("LC_ALL", "LC_CTYPE", "LANG") if environ.get(key)), "")
 
 
@@ -80,7 +80,7 @@ class Tmux:
                 raise TmuxError("tmux is not installed: install it (apt install tmux, brew install tmux), try again.")
             path = os.path.abspath(path)
             check_version(_version(path))
-            # libtmux takes 70 ms to import, and many a command asks nothing of tmux.
+            # libtmux takes 70 ms to import, and many commands do not call tmux.
             from tmuxjobs.tmux.command import Server
 
             self._server = Server(socket_name=self.socket_name, tmux_bin=path, env=self.environ, call_s=self.call_s)
@@ -88,7 +88,7 @@ class Tmux:
 
     @property
     def attach(self) -> str:
-        """The line a person types to see the jobs; where no locale says UTF-8, tmux would show `_` for our marks."""
+        """The command a person types to see the jobs; without `-u` or a UTF-8 locale, tmux shows `_` for our marks."""
         utf8 = "" if UTF8.search(locale_name(self.environ)) else " -u"
         name = "" if self.socket_name == "default" else f" -L {self.socket_name}"
         return f"tmux{utf8}{name} attach -t {self.session}"
@@ -99,7 +99,7 @@ class Tmux:
         around = self.environ.get("TMUX", "").rsplit(",", 2)[0]
         ours = self.run("display-message", "-p", "-t", target, "#{socket_path}")[0]
         if around and os.path.realpath(around) != os.path.realpath(ours):
-            # A session in a session of another server: two status lines, and the outer one takes every prefix.
+            # Nested in a session of another server there are two status lines, and the outer one takes every prefix.
             raise TmuxError(
                 f"This terminal is inside another tmux server ({around}): run `{self.attach}` in a terminal outside of "
                 f"it, or here nevertheless: `TMUX= {self.attach}` (then press the prefix twice for the inner one)."
@@ -108,14 +108,14 @@ class Tmux:
         return [self.binary, "-u", f"-L{self.socket_name}", verb, "-t", target]
 
     def run(self, *args: str, stdin: bytes = b"", timeout: float | None = None) -> list[str]:
-        """Lines that a tmux command printed; raises TmuxError with what tmux said."""
+        """Run a tmux command and return the lines that it printed; raises TmuxError with what tmux said."""
         call = self.server.cmd(args[0], *args[1:], stdin=stdin, timeout=timeout)
         if call.returncode:
             raise TmuxError(f"tmux refused {args[0]}: {self._said(call.stderr) or f'code {call.returncode}.'}")
         return call.stdout
 
     def _said(self, stderr: Sequence[str]) -> str:
-        """What tmux said, and what to do about a server that drops its client: 3.7 and newer do that to older ones."""
+        """What tmux said, and what to do about a server that drops its client: 3.7 and newer drop older clients."""
         said = "; ".join(stderr)
         if "server exited unexpectedly" not in said:
             return f"{said}." if said else ""
@@ -126,7 +126,7 @@ class Tmux:
 
     @property
     def socket(self) -> str:
-        """Where the socket of our server is, as tmux finds it: below TMUX_TMPDIR, or /tmp where there is none."""
+        """The path of our server's socket, as tmux finds it: below TMUX_TMPDIR, or /tmp if that is not a directory."""
         folders = (self.environ.get("TMUX_TMPDIR") or "/tmp", "/tmp")
         above = next(filter(os.path.isdir, folders), "/tmp")
         return os.path.join(os.path.realpath(above), f"tmux-{os.getuid()}", self.socket_name)
@@ -160,7 +160,7 @@ class Tmux:
         for attempt in range(5):
             answer = self.server.cmd(*look)
             if answer.returncode:
-                # Losing to another that makes it is winning; a server that is just ending is asked once more.
+                # If another process made it first, the next check finds it; a server that is ending is tried again.
                 made = self.server.cmd(*make, *welcome, *keep, *facts)
                 answer = made if made.returncode == 0 else answer
             if answer.returncode == 0:
@@ -180,7 +180,7 @@ class Tmux:
     def open_window(self, name: str, argv: Sequence[str], *, line: str | None, answered: Callable[[], None]) -> Opening:
         """Start a window that runs `argv` for the job of that name; a thread calls `answered` once tmux has answered.
 
-        `line` gets its output. A person's hook may hold up the answer; nobody waits for it.
+        `line` gets its output. A person's hook may delay the answer, for which nobody waits.
         """
         opening = Opening(answered)
         command = new_window(self.session, name, self.root, [*argv], secrets.token_hex(8), line)
@@ -192,13 +192,13 @@ class Tmux:
         return opening
 
     def panes(self, *, timeout: float | None = None) -> dict[str, Pane]:
-        """{job id: pane} of every pane with a mark of a job of ours; empty without a server or a session.
+        """{job id: pane} of every pane with the mark of a job of ours; empty without a server or a session.
 
-        Whatever session it is in. One of another state directory may have the same id; one of 0.1.0 names no directory.
+        It may be in any session. A pane of another state directory may have the same id; one of 0.1.0 names none.
         """
         for last in (False, False, True):
             call = self.server.cmd("list-panes", "-a", "-f", f"#{{{MARK}}}", "-F", FORMAT, timeout=timeout)
-            # Of several that start at once all but one end again.
+            # Of several servers that start at once, all but one end again.
             if last or "server exited" not in " ".join(call.stderr):
                 break
             time.sleep(EXITED_S)
@@ -227,9 +227,9 @@ class Tmux:
         return panes
 
     def has_clients(self) -> bool:
-        """Whether any client is attached to the server, by a look at its socket.
+        """Whether any client is attached to the server, by the mode of its socket.
 
-        tmux lets its user execute the socket while a session is attached (`server_update_socket`, server.c).
+        tmux sets the user's execute bit on the socket while a session is attached (`server_update_socket`, server.c).
         """
         try:
             return bool(os.stat(self.socket).st_mode & stat.S_IXUSR)
@@ -296,7 +296,7 @@ class Tmux:
         return found
 
     def claim(self, pane: AnyPane, job_id: str) -> bool:
-        """Mark the pane as the job's, in one act; False when another has marked it since."""
+        """Mark the pane as the job's, in one step; False when another process has marked it since."""
         same = f"#{{==:#{{{MARK}}},{pane.job_id}}}"
         set_it = f"set-option -p -t {pane.pane_id} {MARK} {job_id}"
         set_it += f" ; set-option -p -t {pane.pane_id} {ROOT} {self.root}"
@@ -304,7 +304,7 @@ class Tmux:
         return self.run("if-shell", "-F", "-t", pane.pane_id, same, set_it, ";", *show) == [job_id]
 
     def give_back(self, pane: AnyPane) -> None:
-        """Remove our mark from a pane that was not adopted after all, and give its window its name back."""
+        """Remove our mark from a pane that was not adopted after all, and restore its window's name."""
         automatic = ("set-option", "-wu", "-t", pane.pane_id, "automatic-rename")
         marks = [word for name in (MARK, ROOT) for word in (";", "set-option", "-pu", "-t", pane.pane_id, name)]
         # tmux runs `#(...)` in a name.
@@ -317,9 +317,9 @@ class Tmux:
         return self.has_clients() and bool(self.server.cmd("list-clients", "-t", f"={self.session}").stdout)
 
     def mark_prompts(self, marks: Mapping[str, Asking | None], *, at: int) -> None:
-        """Mark by pane id who asks and, by None, who does not; a notice is given once for each question.
+        """Mark panes by id as asking or, with None, as not asking; a notice is given once for each question.
 
-        None for a window being viewed. The welcome page rings, since a bell in the job's window would be output.
+        A window being viewed gets no notice. The welcome page rings, since a bell in the job's window would be output.
         """
         session = f"={self.session}:"
         page = self.server.cmd("show-options", "-qv", "-t", session, WELCOME).stdout
@@ -332,7 +332,7 @@ class Tmux:
                 asked = f"set-option -w -t {pane} @tmuxjobs_asked {asking.question}"
                 tell = f"set-option -t {session} @tmuxjobs_notice_at {at} ; "
                 tell += f"set-option -t {session} @tmuxjobs_notice '{asking.notice}'{ring}"
-                # Compared and marked in one act: several servers may look at once.
+                # Compared and marked in one step: several servers may do this at once.
                 once = f"{asked} ; if-shell -F -t {pane} '#{{==:#{{window_active_clients}},0}}' \"{tell}\""
                 words += [";", "if-shell", "-F", "-t", pane, f"#{{!=:#{{@tmuxjobs_asked}},{asking.question}}}", once]
         self.server.cmd(*words[1:])
@@ -354,11 +354,11 @@ class Tmux:
         self.run(*words[1:])
 
     def close(self, pane: Pane) -> None:
-        """Remove a pane whose job has ended; one that runs is left alone."""
+        """Remove a pane whose job has ended; a running one is left alone."""
         self.server.cmd("if-shell", "-F", "-t", pane.pane_id, OVER, f"kill-pane -t {pane.pane_id}")
 
     def screen(self, pane: Pane, *, styled: bool = False, live: bool = False, timeout: float | None = None) -> Screen:
-        """What a person sees now, scrolled back or, if `live`, not; `styled` keeps colours, of trailing blanks too."""
+        """What a person sees now, scrolled back unless `live`; `styled` keeps colours, including of trailing blanks."""
         capture = ["capture-pane", "-p", *(["-e", "-N"] if styled else []), "-t", pane.pane_id]
         show = ["display-message", "-p", "-t", pane.pane_id, SCREEN_FORMAT]
         said, *lines = self.run(*show, ";", *capture, timeout=timeout)
@@ -385,7 +385,7 @@ def _setting(target: str, options: Sequence[tuple[str, str]]) -> list[str]:
 
 
 class Opening:
-    """A `new-window` under way; once tmux has answered it has the pid in the pane, or `error`, what tmux said."""
+    """A `new-window` in progress; once tmux has answered it has the pane's pid, or what tmux said as `error`."""
 
     NO_SESSION = re.compile(
         "can't find session|no current target|no server running|error connecting|server exited|lost server"
@@ -407,9 +407,9 @@ class Opening:
         self.note(tmux.server.cmd(*command, timeout=60.0))
 
     def note(self, answer: Any) -> None:
-        """Take in what the call has answered."""
+        """Record the answer of the call."""
         if answer.stdout and answer.stdout[0].isdigit():
-            # Also when it failed: what a user's hook says against it comes after the window is there.
+            # Also on failure: an error of a user's hook comes after the window has been opened.
             self.pid = int(answer.stdout[0])
         else:
             self.error = TmuxError(f"tmux refused new-window: {'; '.join(answer.stderr)}.")
@@ -420,7 +420,7 @@ class Opening:
 
     @property
     def session_gone(self) -> bool:
-        """Whether there was no session any more: someone closed its last window."""
+        """Whether the session no longer existed: someone closed its last window."""
         return self.error is not None and self.NO_SESSION.search(str(self.error)) is not None
 
 

@@ -1,10 +1,10 @@
 """What our session looks like: its two status lines, as tmux formats over marks that the windows carry.
 
 Only options of our session and our windows are set, so the person's own look and keys stay as they are elsewhere. The
-marks: the runner sets `@tmuxjobs_state`, `@tmuxjobs_at` and `@tmuxjobs_end`, who looks whether a job is ready
-`@tmuxjobs_ready`, whoever sees a prompt `@tmuxjobs_input`, whoever starts a job `@tmuxjobs_project` where there are
-several.
-tmux 3.2 leaves out what is more than ten levels deep, so cases stand beside each other where they can.
+marks: the runner sets `@tmuxjobs_state`, `@tmuxjobs_at` and `@tmuxjobs_end`; the check for readiness sets
+`@tmuxjobs_ready`, a process that sees a prompt `@tmuxjobs_input`, and one that starts a job `@tmuxjobs_project` if
+there are several projects.
+tmux 3.2 leaves out what is nested more than ten levels deep, so cases are placed side by side where possible.
 """
 
 from tmuxjobs.contract import STATES
@@ -29,14 +29,14 @@ def both(one: str, other: str) -> str:
 
 
 def count(condition: str, style: str, mark: str, words: str) -> str:
-    """How many windows it is true of, with the words or, on a narrow line, the mark; nothing for none."""
+    """How many windows the condition holds for, with the words or, on a narrow line, the mark; nothing for none."""
     found = f"#{{W:{case(condition, 'x')}}}"
     # `n:` counts what the loop prints.
     text = f"  {style}{case(NARROW, mark)}#{{n:{found}}}{case(NARROW, '', f' {words}')}{OVER}"
     return case(found, text)
 
 
-# A window's process that died before it text its end was the runner: nobody knows the end.
+# A window's process that died before it marked the end was the runner: the end is not known.
 LOST = f"#{{||:{both(is_state('running'), '#{pane_dead}')},{is_state('lost')}}}"
 
 RUNNING = both(is_state("running"), "#{!=:#{pane_dead},1}")
@@ -44,7 +44,7 @@ RUNNING = both(is_state("running"), "#{!=:#{pane_dead},1}")
 # Output after the mark was set means that the program went on.
 ASKED = both("#{@tmuxjobs_input}", f"#{{==:#{{@tmuxjobs_input}},{PLACE_OF_CURSOR}}}")
 
-# A person is asked in it whether its job may run. In few characters: tmux 3.3a shows nothing of 8,192.
+# A person is asked in the window whether its job may run. Kept short: tmux 3.3a shows nothing of 8,192 characters.
 ASKS = is_state("asks")
 APPROVAL = both(ASKS, "#{!=:#{pane_dead},1}")
 
@@ -55,7 +55,7 @@ SINCE_HELD = "#{e|-|:%s,#{s/:.*//:@tmuxjobs_held}}"
 
 SINCE_KEY = "#{e|-|:%s,#{client_activity}}"
 
-# By nobody who was attached, or by this client: who attaches anew is another one.
+# Held while nobody was attached, or by this client: a person who attaches again is another client.
 OF_CLIENT = "#{||:#{m:*:,#{@tmuxjobs_held}},#{m:*#,#{client_pid}#,*,#{@tmuxjobs_held}}}"
 
 HELD = both(
@@ -75,7 +75,7 @@ ELAPSED = case(
     case(f"#{{e|<|:{AGE},86400}}", HOURS, DAYS),
 )
 
-# Black on yellow is read on a dark and on a light terminal; a mark says as much as its colour.
+# Black on yellow is readable on dark and light terminals; a mark says as much as its colour.
 ASKING = "#[fg=black]#[bg=yellow]"
 
 IS = {
@@ -87,7 +87,7 @@ IS = {
     "killed": is_state("killed"),
     "lost": LOST,
 }
-"""{state: when a window's job is in it}, one of them; windows of 0.1.0 say `done`, and what never ran has none."""
+"""{state: the condition that a window's job is in it}; windows of 0.1.0 say `done`, and what never ran has no state."""
 
 
 def style(name: str) -> str:
@@ -183,4 +183,4 @@ OPTIONS = (
     ("@tmuxjobs_keys", "#{prefix} n next  #{prefix} p previous  #{prefix} d leave"),
     ("@tmuxjobs_keys_short", "#{prefix} n next  #{prefix} d leave"),
 )
-"""(name, value) of our session. The last two are what the welcome page replaces by the person's own keys."""
+"""(name, value) of our session. The welcome page replaces the last two by the person's own keys."""

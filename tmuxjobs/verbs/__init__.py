@@ -1,6 +1,6 @@
-"""One file a verb, named for it: functions over a `Host`. They import each other downward; `Jobs` is their face.
+"""One module per verb, named after it: functions over a `Host`. They import each other downward; `Jobs` calls them.
 
-Each is imported when it is first used: all of them take longer to import than one needs to answer.
+Each is imported when it is first used: importing all of them takes longer than one needs to answer.
 """
 
 from importlib import import_module
@@ -72,5 +72,5 @@ def __getattr__(name: str) -> ModuleType:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
     try:
         return import_module(f"{__name__}.{name}")
-    except OSError as error:  # out of files, for one
+    except OSError as error:  # such as no more files
         raise StateError(f"A part of tmuxjobs cannot be loaded ({error.strerror}); try again.") from None

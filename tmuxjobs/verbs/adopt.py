@@ -26,8 +26,8 @@ def adopt(
 ) -> Adopted:
     """Make a window of our session a job: recorded, waited for and ended like others.
 
-    `window` is its index, name or id, or the id of a pane; by default the one we are in, or the only one that is no
-    job. On another machine it is looked for in our session there. Raises InvalidInput, LimitReached, TmuxError,
+    `window` is its index, name or id, or the id of a pane; by default the one we are in, or the only one that is not
+    a job. On another machine it is a window of our session there. Raises InvalidInput, LimitReached, TmuxError,
     StateError, or NotStarted; after each the window is as it was.
     """
     encoded("name", name or "")
@@ -89,7 +89,7 @@ def chosen(host: Host, window: str | None) -> AnyPane:
 
 
 def here(host: Host, ours: Sequence[AnyPane]) -> AnyPane | None:
-    """The pane that we run in, if it is among these."""
+    """The pane that we run in, if it is one of these."""
     server = host.environ.get("TMUX", "").split(",")[1:2]
     own = host.environ.get("TMUX_PANE")
     return next((pane for pane in ours if pane.pane_id == own and [str(pane.server_pid)] == server), None)
@@ -110,7 +110,7 @@ def only_one(host: Host, ours: Sequence[AnyPane]) -> AnyPane:
     if len(free) == 1:
         return free[0]
     if free:
-        raise InvalidInput(f"Which window? {', '.join(map(described, free))} are no jobs; give an index or a name.")
+        raise InvalidInput(f"Which window? {', '.join(map(described, free))} are not jobs; give an index or a name.")
     raise InvalidInput(
         f"There is no window to adopt: all of {host.settings.session} are jobs. Open one there, or bring one: "
         f"tmux move-window -t {host.settings.session}:"
@@ -146,10 +146,10 @@ def named(host: Host, window: str, panes: Sequence[AnyPane]) -> AnyPane:
 def is_job(host: Host, pane: AnyPane) -> bool:
     """Whether it carries the mark of a job that still exists."""
     if not ID.fullmatch(pane.job_id):
-        return bool(pane.job_id)  # of another program: it must not get into a command of tmux
+        return bool(pane.job_id)  # another program's: it must not get into a tmux command
     if pane.root not in ("", host.tmux.root):
-        return not pane.over  # of another state directory
-    with contextlib.suppress(StateError):  # damaged, and yet a job
+        return not pane.over  # a job of another state directory
+    with contextlib.suppress(StateError):  # a damaged record is still a job
         return host.store.look(pane.job_id) is not None
     return True
 
@@ -172,7 +172,7 @@ def refuse_what_can_not_be(host: Host, pane: AnyPane) -> None:
 
 
 def begin(host: Host, job_id: str, pane: AnyPane) -> None:
-    """Start the adopter and wait until it records; on failure leave all as it was and raise."""
+    """Start the adopter and wait until it records; on failure leave everything as it was and raise."""
     around = {"TMUX": f"{pane.socket},{pane.server_pid},0", "TMUX_PANE": pane.pane_id, IN_OURS: job_id}
     why = "another has adopted it meanwhile"
     claimed = False
@@ -193,9 +193,9 @@ def begin(host: Host, job_id: str, pane: AnyPane) -> None:
 
 
 class Attachment(Watched):
-    """The start of an adopter: over, with an empty text, once it records; else with why it does not."""
+    """A wait for an adopter to start: answers with an empty text once it records, else with why it does not."""
 
-    RECHECK_S = 0.1  # one that was killed before it wrote anything causes no event
+    RECHECK_S = 0.1  # an adopter killed before it wrote anything causes no event
 
     def __init__(self, host: Host, job_id: str) -> None:
         super().__init__(host.look(job_id), logs=False)

@@ -1,7 +1,7 @@
-"""`approve` and `refuse`: a person's answer whether a job that waits for it may run.
+"""`approve` and `refuse`: a person decides whether a waiting job may run.
 
-The answer is a file that is put there once, so the first one counts; the job's runner acts on it. No agent gives one:
-there is no tool for it, and a command that runs in a job is not a person's.
+The answer is a file that is created only once, so the first answer counts; the job's runner acts on it. Agents cannot
+answer: there is no tool for it, and a command that runs in a job is not a person's.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from tmuxjobs.system import processes
 from tmuxjobs.verbs import launch
 
 SEEN_S = 5.0
-"""So long the runner has to act on an answer before we say that it was given."""
+"""How long the runner may take to act on an answer before we report that it was given."""
 
 
 def approve(host: Host, caller: Caller, job_id: str, *, always: bool = False) -> Approval:
-    """Let a job run that waits for approval; `always` first adds the rule that would have allowed it.
+    """Let a job that waits for approval run; `always` first adds the rule that would have allowed it.
 
-    Raises JobNotFound, JobEnded when it does not wait, NotAllowed to an agent and within a job, StateError.
+    Raises JobNotFound, JobEnded when it does not wait, NotAllowed for an agent and within a job, StateError.
     """
     refuse_to_agents(host, caller)
     host = host.find(job_id)
@@ -36,15 +36,15 @@ def approve(host: Host, caller: Caller, job_id: str, *, always: bool = False) ->
         return settle(host, job_id, approved=True, how="by a person with `tmuxjobs approve`")
     if not job.spec.ask_rules:
         raise InvalidInput(f"There is no one rule that would allow job '{job_id}'; nothing was approved or written.")
-    from tmuxjobs.policy.load import add  # noqa: PLC0415 - nobody else pays for it
+    from tmuxjobs.policy.load import add  # noqa: PLC0415 - only this case needs it
 
     add(job.spec.ask_file, job.spec.ask_rules)
-    # The window may be what runs us, and goes on when we have answered.
+    # The job's window may be running this, and continues only after the answer.
     return settle(host, job_id, approved=True, how="by a person, from now on by a rule", seen_s=0.0)
 
 
 def refuse(host: Host, caller: Caller, job_id: str, *, why: str = "") -> Approval:
-    """Do not let it run; the job has failed then, and its caller reads `why`. Raises as `approve`."""
+    """Refuse to let it run: the job fails, and its caller reads `why`. Raises as `approve` does."""
     refuse_to_agents(host, caller)
     host = host.find(job_id)
     waiting(host, job_id)
@@ -52,7 +52,7 @@ def refuse(host: Host, caller: Caller, job_id: str, *, why: str = "") -> Approva
 
 
 def settle(host: Host, job_id: str, *, approved: bool, how: str, why: str = "", seen_s: float = SEEN_S) -> Approval:
-    """Give the answer and wake the runner; raises JobEnded when somebody was first."""
+    """Give the answer and wake the runner; raises JobEnded when another answer came first."""
     job = waiting(host, job_id)
     if "\0" in why:
         raise InvalidInput("The reason holds a NUL character; nothing was answered.")
@@ -87,7 +87,7 @@ def answered(path: str) -> str:
 
 
 def refuse_to_agents(host: Host, caller: Caller) -> None:
-    """Only a person approves: not an agent, nor what runs in a job, whose line an agent wrote."""
+    """Raises NotAllowed for an agent, and for what runs in a job, as an agent may have written its command."""
     around = host.environ.get(IN_JOBS) or ("a job" if MARK_IN_JOBS in host.environ else "") or job_around(host)
     if caller.kind == "agent" or around:
         where = f" This command runs in job '{around}'." if around else ""
@@ -95,7 +95,7 @@ def refuse_to_agents(host: Host, caller: Caller) -> None:
 
 
 def job_around(host: Host) -> str:
-    """The job that this process came from, by descent; a window where a person is asked is none."""
+    """The job that this process descends from; a window where a person is asked does not count."""
     roots = {}
     for record in host.store.unfinished():
         if record.run is not None and record.job.adopted is None and record.run.command_pid is not None:

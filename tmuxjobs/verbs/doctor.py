@@ -31,7 +31,7 @@ FREE_BYTES = 200 << 20
 FREE_FILES = 1000
 FILLED = ": free some space there."
 PROCESSES = 5
-"""Of one job: the runner, the recorder with its thread, the command's shell, and a call of tmux now and then."""
+"""Per job: the runner, the recorder with its thread, the command's shell, and an occasional call of tmux."""
 LINES = 20_000
 TRIAL_S = 60.0
 TRIAL = f"i=0; while [ $i -lt {LINES} ]; do i=$((i+1)); echo $i; done; exit 7"
@@ -50,7 +50,7 @@ class Leftover:
 def doctor(here: Host, *, fix: bool = False, host: str | None = None) -> Diagnosis:
     """Check everything that jobs need. With `fix`, remove what was left behind, but nothing of a running job.
 
-    With `host` it looks at what jobs need on that one, and removes nothing.
+    With `host` it checks what jobs need on that host, and removes nothing.
     """
     if not host:
         return at_home(here, fix=fix)
@@ -67,7 +67,7 @@ def reached(host: Host) -> Iterator[Finding]:
     if host.ahead_s:
         way = "ahead of" if host.ahead_s > 0 else "behind"
         off = seconds(round(abs(host.ahead_s)), coarse=True)
-        text += f"; its clock is {off} {way} this one, and it tells times by that"
+        text += f"; its clock is {off} {way} this one, and its times are by that clock"
     yield Finding(name="reached", ok=True, text=text)
 
 
@@ -79,7 +79,7 @@ def far_disk(host: Host) -> Iterator[Finding]:
 
 
 def files_too(host: Host) -> Iterator[Finding]:
-    """Jobs run without rsync, too: `sync` and `fetch` say that they need it."""
+    """Jobs run without rsync too: only `sync` and `fetch` need it."""
     try:
         text = f"by {rsync.program(cast('RemoteHost', host))}"
     except TmuxjobsError as error:
@@ -118,7 +118,7 @@ def at_home(host: Host, *, fix: bool) -> Diagnosis:
 
 
 def found(host: Host, check: Callable[[Host], Iterator[Finding]]) -> list[Finding]:
-    """The check's finding; an error of ours is one too, because its text says what to do."""
+    """The check's findings; a TmuxjobsError becomes one too, because its text says what to do."""
     faults: list[str] = []
     try:
         with apart("", faults):
@@ -159,7 +159,7 @@ def tmux(host: Host) -> Iterator[Finding]:
 
 
 def options(host: Host) -> Iterator[Finding]:
-    """Only options that would end jobs; a person may set all others as they like."""
+    """Checks only options that would end jobs; a person may set all others as they like."""
     value = host.tmux.server_option("exit-unattached")
     if value == "on":
         text = (
@@ -186,7 +186,7 @@ def locale(host: Host) -> Iterator[Finding]:
 
 
 def is_installed(name: str) -> bool:
-    """Whether the C library has that locale. A child asks: `setlocale` would change all threads of this process."""
+    """Whether the C library has that locale. Asks in a child: `setlocale` would change all threads of this process."""
     code = "import locale, sys; locale.setlocale(locale.LC_CTYPE, sys.argv[1])"
     argv = [sys.executable, "-I", "-S", "-c", code, name]
     return subprocess.run(argv, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=30).returncode == 0
@@ -218,7 +218,7 @@ def http_token(host: Host) -> Iterator[Finding]:
 
 
 def open_files(host: Host) -> Iterator[Finding]:
-    """tmux needs two files a job, and at its limit it stops answering the person, too."""
+    """tmux needs two files per job, and at its limit it stops answering people too."""
     server = host.tmux.server_pid()
     used = job_processes.open_files(server) if server is not None else None
     if used is None:
@@ -277,7 +277,7 @@ def is_readable(host: Host, job_id: str, damaged: list[str]) -> bool:
 
 
 def other_hosts(host: Host) -> Iterator[Finding]:
-    """Jobs of which only another machine knows more. If that machine is gone for good, a person has to say so."""
+    """Jobs whose state only another machine knows. If that machine is gone for good, a person has to say so."""
     found = []
     for record in host.store.unfinished():
         with apart(record.job.job_id, []):  # the check `records` names it
@@ -286,12 +286,12 @@ def other_hosts(host: Host) -> Iterator[Finding]:
                 found.append(f"{record.job.job_id} on '{state.host}'")
     if found:
         names = ", ".join(sorted(found))
-        text = f"{names}; of a host that is gone for good, remove the folders of its jobs in {host.store.jobs}."
+        text = f"{names}; if a host is gone for good, remove the folders of its jobs in {host.store.jobs}."
         yield Finding(name="jobs of other hosts", ok=True, text=text)
 
 
 def removed(host: Host) -> Iterator[Finding]:
-    """Jobs that run though a person removed their folder. Only the person knows whether they are wanted."""
+    """Jobs that run although a person removed their folder. Only the person knows whether they are wanted."""
     found = [name for name in sorted(job_processes.runners(host.store.jobs)) if is_removed(host, name)]
     if found:
         text = f"{', '.join(found)} run though their folders were removed: `tmuxjobs kill JOB` ends them."
@@ -307,7 +307,7 @@ def is_removed(host: Host, job_id: str) -> bool:
 def leftovers(host: Host, faults: list[str]) -> Iterator[Leftover]:
     """What killed processes left unfinished, and windows and processes of jobs that do not run.
 
-    Nothing is a leftover of a job with a fault; it is named in *faults*, unless its record is damaged.
+    A job with a fault yields no leftovers; it is named in *faults*, unless its record is damaged.
     """
     store = host.store
     panes = host.tmux.panes()
@@ -325,7 +325,7 @@ def leftovers(host: Host, faults: list[str]) -> Iterator[Leftover]:
             if job.running:
                 continue
             if job.spec.adopted is not None and job.lost:
-                continue  # lost to us alone: its window and its processes are a person's own
+                continue  # lost only to us: its window and its processes are a person's
             if living := host.left(job).ours:
                 what = f"{name_processes(living)} of lost job {name}"
                 yield Leftover(what, lambda name=name: kill.kill(host, name, grace=2.0))  # type: ignore[misc]
@@ -339,15 +339,15 @@ def leftovers(host: Host, faults: list[str]) -> Iterator[Leftover]:
 
 
 def not_proved(host: Host) -> Iterator[Finding]:
-    """Processes that may be of lost jobs: named, for a person to judge."""
+    """Processes that may belong to lost jobs, named for a person to judge."""
     for record in host.store.unfinished():
         doubt: tuple[ProcessRecord, ...] = ()
         with apart(record.id, []):  # `records` names the fault
             doubt = host.left(host.settle(record)).doubt
         for one in doubt:
             text = (
-                f"{one.name} ({one.pid}) may be left of lost job {record.id}, but nothing proves it, so it was "
-                f"not touched: look at it, and end it by `kill {one.pid}` if it is."
+                f"{one.name} ({one.pid}) may be left over from lost job {record.id}, but nothing proves it, so it "
+                f"was not touched: check it, and end it with `kill {one.pid}` if it is."
             )
             yield Finding(name="process", ok=True, text=text)
 

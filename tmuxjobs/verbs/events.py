@@ -1,9 +1,9 @@
 """What happens to jobs, in order: keeps the journal in step with the records. `history`: who did what to which job.
 
-A call is written down when it is over, with what the policy said: names, verdicts and rules, never the value of a
-variable, nor what was typed. Whoever writes an end on another host into the journal announces it here, so it is done
-once: the hook, and the notice and the bell of our session, where there is one. A job that is lost has nobody to say how
-it ended, as here.
+A call is recorded when it is over, with what the policy decided: names, verdicts and rules, never the value of a
+variable, nor what was typed. The process that writes an end on another host into the journal announces it too, so that
+happens once: the hook, and the notice and the bell of our session, if there is one. A lost job announces nothing, here
+as there.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from tmuxjobs.store.journal import queued
 from tmuxjobs.verbs import attempts
 
 LOST_S = 2.0
-"""Between two looks for jobs whose runner was killed; a record of the end is seen at once."""
+"""Seconds between two checks for jobs whose runner was killed; a record of the end is seen at once."""
 FORK_S = 10.0
-"""For the hook to be begun, apart from us."""
+"""Seconds for the hook to be started in a process of its own."""
 
 
 def started(host: Host, job: JobSpec) -> None:
-    """Record a start in the journal, after the ends until now; call it under the lock."""
+    """Record a start in the journal, after all ends so far; call it under the lock."""
     if not host.journal.exists:
         _begin(host)
         return
@@ -99,14 +99,14 @@ def events(host: Host, caller: Caller, since: int = 0, *, scope: Scope = "all") 
 
 
 def is_within(scope: Scope, caller: Caller, entry: Entry) -> bool:
-    """Whether it happened to a job of that scope, `project` or `all`."""
+    """Whether the entry is about a job of that scope, `project` or `all`."""
     return callers.is_within(scope, caller, Caller(project=entry.project or ""))
 
 
 def note(
     host: Host, event: Literal["prompt", "hold", "release", "pause", "resume"], job: JobSpec, **facts: Any
 ) -> None:
-    """Record what was seen of a running job, unless another process has; prompts are compared by their question."""
+    """Record what a running job was seen to do, unless another process has; prompts differ by the log's size."""
     entry = Entry(
         n=0, event=event, job_id=job.job_id, at=datetime.now(UTC), project=job.caller.project or None, **facts
     )
@@ -130,7 +130,7 @@ def journal(host: Host, since: int = 0) -> tuple[Entry, ...]:
 
 
 def _changes(host: Host) -> list[Entry]:
-    """The entries that the journal lacks: ends, and of running jobs that they are ready or run again."""
+    """The entries that the journal lacks: starts, ends, and that running jobs are ready or run again."""
     found: list[Entry] = []
     earlier: dict[str, list[Entry]] = {}
     begun = _past_queue(host)
@@ -174,7 +174,7 @@ def ended(host: Host, names: Sequence[str]) -> None:
 
 
 def _past_queue(host: Host) -> dict[str, bool]:
-    """The jobs without an end in the journal, less those that wait for their turn; as `open_jobs`."""
+    """The jobs without an end in the journal, except those that wait for their turn; in the form of `open_jobs`."""
     jobs = host.journal.open_jobs()
     roots = {host.owner(job_id).store.root for job_id, waits in jobs.items() if waits}
     waiting = set[str]().union(*map(queued, roots))
@@ -204,8 +204,8 @@ def _news(host: Host, begun: dict[str, bool]) -> list[Entry]:
 
 
 def _begun(host: Host, job_id: str) -> tuple[float, Entry] | None:
-    """The start of a job that was queued, and its time; None while it is starting."""
-    with contextlib.suppress(StateError):  # damaged: `list` tells it
+    """The start of a job that was queued, and its monotonic time; None while it is starting."""
+    with contextlib.suppress(StateError):  # damaged: `list` names it
         record = host.store.look(job_id)
         if record is not None and record.run is not None and record.run.started_at is not None:
             entry = _start(record.job).model_copy(update={"event": "start", "at": record.run.started_at})
@@ -218,7 +218,7 @@ def _in_order(found: Iterable[tuple[float, Entry] | None]) -> list[Entry]:
 
 
 def _end(host: Host, job_id: str) -> tuple[float, Entry] | None:
-    """The end, and its time by the monotonic clock; None when it has not ended."""
+    """The end, and its monotonic time; None when the job has not ended."""
     try:
         record = host.store.look(job_id)
     except StateError:  # damaged: `list` names it
@@ -249,7 +249,7 @@ WHY_CHARS = 300
 
 @dataclass
 class Act:
-    """A call in progress: what the history will say of it."""
+    """A call in progress: what the history will say about it."""
 
     tool: str
     job_id: str = ""
@@ -259,7 +259,7 @@ class Act:
 
 @contextlib.contextmanager
 def noted(host: Host, caller: Caller, tool: str, job_id: str = "") -> Iterator[Act]:
-    """Record how a call of that verb was decided. A call that failed for another reason is not recorded."""
+    """Record how the policy decided a call of `tool`. A call that failed for another reason is not recorded."""
     act = Act(tool, job_id)
     try:
         yield act
@@ -281,12 +281,12 @@ def note_act(host: Host, caller: Caller, act: Act) -> None:
         verdict=act.verdict,
         why=act.why[:WHY_CHARS],
     )
-    with contextlib.suppress(StateError):  # a full disk: what was asked for matters more
+    with contextlib.suppress(StateError):  # a full disk: the call itself matters more
         host.history.append(deed)
 
 
 def history(host: Host, job_id: str | None = None, *, limit: int = 50) -> tuple[Deed, ...]:
-    """The newest `limit` calls, oldest first, of one job or of all; reading is not written down. Raises StateError."""
+    """The newest `limit` calls, oldest first, of one job or of all; reads are not recorded. Raises StateError."""
     if limit < 1:
         raise InvalidInput("limit must be 1 or more.")
     return tuple([deed for deed in host.history.read() if job_id in (None, deed.job_id)][-limit:])

@@ -1,4 +1,4 @@
-"""`execute`: check what is asked, take a slot, open the window, and answer: to a person once the command runs."""
+"""`execute`: check the arguments, take a slot, open the window, and answer: to a person once the command runs."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from tmuxjobs.verbs.launch import await_start, is_starting, launch, withdraw
 from tmuxjobs.verbs.wait import wait as wait_for
 
 COMMAND_BYTES = 120_000
-"""Linux gives one argument 128 KiB: execve(2), MAX_ARG_STRLEN."""
+"""Linux limits one argument to 128 KiB: execve(2), MAX_ARG_STRLEN."""
 GRACE_S = 5.0
 ASKED = {"ask_why": "", "ask_s": 0.0, "ask_rules": (), "ask_file": ""}
 asks: ContextVar[Mapping[str, Any]] = ContextVar("asks", default=ASKED)
-"""What of the record says that a person must approve a job that is started now."""
+"""The fields of the record that say that a person must approve a job that is started now."""
 OF_THE_TERMINAL = {"TMUX", "TMUX_PANE", "TERM", "TERM_PROGRAM", "TERM_PROGRAM_VERSION", "COLUMNS", "LINES", "STY"}
 SHELL_OPTIONS = re.compile(
     r"([-+][oO] [a-z_]+|-[a-zA-Z]{1,10}|--[a-z-]+)( ([-+][oO] [a-z_]+|-[a-zA-Z]{1,10}|--[a-z-]+))*"
@@ -107,15 +107,15 @@ def execute(
     max_bytes: int = CHARS,
     **given: Unpack[Asked],
 ) -> Started:
-    """Start a shell command line in a window of its own; answers when it runs, or waits for its turn.
+    """Start a shell command line in a new window; returns once it runs, or waits for its turn.
 
-    An agent that does not `wait` has its answer as soon as tmux has opened the window.
-    `host` names another machine, as the person's ssh configuration does; by it `Jobs` has chosen the one given here.
-    `timeout` is in seconds, `max_output_size` of one log in bytes or like `5GB`; these and `notify` are the configured
-    ones by default. With `keep` false the job ends when this process does, however that ends; an agent's does by
-    default where `on_disconnect` says so. With `wait` (s) the answer is a Ran: it has what `wait` answers too, when the
-    job has ended or a condition is met in any of its output; `Turn` and `Lifecycle` have the rest. Raises InvalidInput,
-    NotAllowed, LimitReached, TmuxError, StateError, or NotStarted; after each of them nothing is left behind.
+    An agent that does not `wait` gets its answer as soon as tmux has opened the window.
+    `host` names another machine, as the person's ssh configuration does; `Jobs` has already chosen `there` by it.
+    `timeout` is in seconds, `max_output_size` of one log in bytes or like `5GB`; these and `notify` default to the
+    settings. With `keep` false the job ends when this process does, however that ends; an agent's does by default
+    where `on_disconnect` says so. With `wait` (s) it returns a Ran, which adds what `wait` returns, when the job has
+    ended or a condition is met in any of its output; `Turn` and `Lifecycle` describe the other arguments. Raises
+    InvalidInput, NotAllowed, LimitReached, TmuxError, StateError, or NotStarted; each leaves nothing behind.
     """
     conditions = cast(Conditions, {name: one for name, one in given.items() if name in Conditions.__annotations__})
     goal(**conditions)
@@ -153,11 +153,11 @@ def execute(
         job_id = create(there, slug(name or command), asked, environment, reuse=bool(given.get("reuse")))
         with queue.turn(there, job_id, facts) as starts:
             if starts:
-                # The turn of one that was queued is held until its start is over, and who asks a person says so.
+                # A queued job keeps its turn until its start is over, and an answer must say that a person is asked.
                 soon = caller.kind == "agent" and wait is None and facts is None and not asks.get()["ask_why"]
                 launch(there, job_id, opened=soon)
         if facts is not None:
-            await_start(there, job_id)  # another may have been first to give it its turn
+            await_start(there, job_id)  # another process may have given it its turn first
         answer = started(there, job_id)
     except NotEnded as other:
         job_id = str(other)
@@ -178,13 +178,13 @@ def started(host: Host, job_id: str) -> Started:
     if job.queued:
         facts["note"] = str(queue.places(host, [job]).get(job_id, ""))
     if job.awaits_approval:
-        with contextlib.suppress(StateError):  # it is asked about all the same
+        with contextlib.suppress(StateError):  # the person is asked all the same
             events.note(host, "prompt", job.spec, waits_for="approval", prompt=job.spec.command, log_bytes=0)
         bound = seconds(job.spec.ask_s, coarse=True)
         facts["waits_for"] = "approval"
         facts["note"] = (
-            f"{job.detail}. Nothing has run. They answer in its window or by `tmuxjobs approve {job_id}`; `wait` tells "
-            f"what they said; without an answer it is refused after {bound}"
+            f"{job.detail}. Nothing has run. They answer in its window or by `tmuxjobs approve {job_id}`; `wait` "
+            f"reports what they said; without an answer it is refused after {bound}"
         )
     elif isinstance(job.state, InSlurmQueue):
         facts["note"] = f"in Slurm: {job.state.why}; input is refused until it runs"
@@ -195,7 +195,7 @@ def started(host: Host, job_id: str) -> Started:
 
 
 def refuse_second(host: Host, short: str, caller: Caller) -> None:
-    """Raises NotEnded where a job of that name and project runs here, starts or waits, with the newest one's id."""
+    """Raises NotEnded, with the newest one's id, if a job of that name and project runs, starts or waits here."""
     there = {*host.store.unfinished_ids(), *(entry.job_id for entry in queue.waiting(host))}
     named = [one for one in there if one.rpartition("-")[0] == short]
     for record in sorted(filter(None, map(host.store.look, named)), key=lambda one: one.job.number, reverse=True):
@@ -235,7 +235,7 @@ def check_command(host: Host, command: str) -> None:
     size = len(encoded("command", command))
     if size > COMMAND_BYTES:
         raise InvalidInput(
-            f"The command is {size} bytes long and may be {COMMAND_BYTES}; write it to a file and run that."
+            f"The command is {size} bytes long, over the limit of {COMMAND_BYTES}; write it to a file and run that."
         )
 
 
@@ -279,7 +279,7 @@ def create(
 ) -> str:
     """Take a slot and write the record, under the lock, so that two servers cannot take the same slot.
 
-    What is asked holds the `caller`. One that replaces a running job takes that one's slot, and waits for `let_go`.
+    `asked` holds the `caller`. A job that replaces a running one takes its slot, and waits for `let_go`.
     """
     lost = prune.ended_unseen(host, []) if host.settings.total_size_given else set()
     with host.store.lock():
@@ -289,7 +289,7 @@ def create(
             try:
                 refuse_beyond_limits(host, asked["caller"], replaces)
             except LimitReached:
-                # We may not have heard yet of another host's jobs that have ended.
+                # We may not know yet that jobs of another host have ended.
                 if not host.name or not host.fresh():
                     raise
                 refuse_beyond_limits(host, asked["caller"], replaces)
@@ -336,13 +336,13 @@ def spec_of(host: Host, asked: Mapping[str, Any], number: int, job_id: str, *, m
         recorder=unit.main,
         pane=unit.main,
         session=host.settings.session,
-        # A job that a hook started does not run the hook again, forever.
+        # A job that a hook started does not run the hook again, or that would never end.
         on_end=None if IN_HOOKS & host.environ.keys() else host.settings.on_end,
     )
 
 
 def refuse_beyond_limits(host: Host, caller: Caller, replaces: str | None) -> None:
-    """Raises LimitReached. Counts this machine's jobs: its terminals and processes are what is limited."""
+    """Raises LimitReached. Counts this machine's jobs, as its terminals and processes are what is limited."""
     running: dict[str, Caller] = {}
     for record in host.store.unfinished():
         if record.id == replaces:
@@ -365,7 +365,7 @@ def refuse_beyond_limits(host: Host, caller: Caller, replaces: str | None) -> No
 
 @contextlib.contextmanager
 def to_approve(question: Mapping[str, Any] | None) -> Iterator[None]:
-    """Jobs that are started within it wait until a person approves them, if there is a question."""
+    """Make jobs that are started within it wait until a person approves them, if there is a question."""
     token = asks.set(question or ASKED)
     try:
         yield

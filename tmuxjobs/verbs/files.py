@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 PIECE = 1 << 22
 PERSON_S = 3600.0
+"""Limit of a person's copy, as they can press Ctrl-C; an agent's must be done within one call."""
 LEFT_OUT = 10
-"""So many names of what was left out are given."""
-"""Within it a person's copy is made, who can press Ctrl-C; an agent's within one call."""
+"""How many names of what was left out are given."""
 
 
 def placed(host: Host, caller: Caller, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What of `execute` is another with `sync`: that as a whole path, and the `cwd` in the copy, which is there then.
+    """The arguments of `execute` that `sync` changes: `sync` as a whole path, and `cwd` in the copy, which it creates.
 
     Raises InvalidInput, for an agent NotAllowed, and HostError.
     """
@@ -59,7 +59,7 @@ def send(host: Host, caller: Caller, sync: str) -> None:
 
 
 def is_ours(host: Host, sync: str, cwd: str) -> bool:
-    """Whether the folder of that name here is what the job's copy was made of: the job may be another machine's."""
+    """Whether the job's copy was made from the folder `sync` of this machine: another may have started the job."""
     copy = rsync.copy_of(cast("RemoteHost", host), Path(sync)) if sync else ""
     return bool(copy) and (cwd == copy or cwd.startswith(f"{copy}/"))
 
@@ -95,9 +95,9 @@ def fetch(host: Host, caller: Caller, job_id: str, paths: Sequence[str] | str, *
 
 
 class Mirror(Watched):
-    """A copy here of the log of a job on another host, byte for byte; running it ends when the job has ended.
+    """A local copy, byte for byte, of the log of a job on another host; `run` returns when the job has ended.
 
-    What was copied before is not copied again. Of a log that has dropped bytes the whole is copied once, at the end.
+    What was copied before is not copied again. A log that has dropped bytes is copied whole, once, at the end.
     """
 
     def __init__(self, host: Host, job_id: str) -> None:
@@ -110,7 +110,7 @@ class Mirror(Watched):
         self.paths = {log: log.with_suffix(".mirror") for log in job.logs}
 
     def run(self) -> int:
-        """Bytes that there are in the end. Raises JobNotFound when it is removed there, and StateError."""
+        """Copy until the job ends; the final size in bytes. Raises JobNotFound when it is removed there, StateError."""
         return run(self)
 
     def check(self) -> int | None:
@@ -122,7 +122,7 @@ class Mirror(Watched):
         return sum(path.stat().st_size for path in self.paths.values()) if over else None
 
     def _bring(self, log: Path, path: Path, *, over: bool) -> bool:
-        """Copy what is there; whether all of it came."""
+        """Copy what is there; return whether all of it came."""
         try:
             with open(files.opened(path, os.O_RDWR | os.O_CREAT), "r+b") as file:
                 at, size = os.fstat(file.fileno()).st_size, log.stat().st_size if log.exists() else 0
@@ -136,7 +136,7 @@ class Mirror(Watched):
                     try:
                         data = self.host.read_log(log, file.tell(), min(PIECE, size - file.tell()))
                     except StateError:
-                        return False  # out of reach: the change that wakes us comes when it is reached again
+                        return False  # out of reach: an event wakes us when it is reached again
                     if not data:
                         return False
                     file.write(data)
@@ -148,7 +148,7 @@ class Mirror(Watched):
 
 
 def part(cwd: str, caller: Caller, path: str) -> tuple[str, str]:
-    """The folder there, and the name in it, that a path stands for; raises InvalidInput and NotAllowed."""
+    """The folder on the host, and the name in it, of a path; raises InvalidInput and NotAllowed."""
     encoded("path", path)
     name = os.path.normpath(os.path.join(cwd, path)) if path else cwd
     inside = os.path.relpath(name, cwd)
@@ -162,7 +162,7 @@ def part(cwd: str, caller: Caller, path: str) -> tuple[str, str]:
 
 
 def local_folder(home: Host, caller: Caller, path: str, what: str) -> Path:
-    """A folder of this machine; an agent's is in its project. Raises InvalidInput and NotAllowed."""
+    """A folder of this machine; an agent's must be in its project. Raises InvalidInput and NotAllowed."""
     encoded(what, path)
     found = Path(os.path.realpath(os.path.join(home.cwd, os.path.expanduser(path))))
     project = os.path.realpath(caller.project or home.cwd)

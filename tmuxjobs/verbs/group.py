@@ -14,7 +14,7 @@ from tmuxjobs.verbs import kill, launch, queue
 
 LIMIT = 1000
 LOOKED_AT = 1000
-"""So many of the newest jobs are looked at for the names of groups."""
+"""How many of the newest jobs are searched for the names of groups."""
 
 
 def group(
@@ -30,7 +30,7 @@ def group(
     """The state of a group, after setting its `limit` (0 for none), pausing or resuming it.
 
     No job of a paused group starts; running ones go on, unless `jobs` pauses them too. `resume` resumes only those
-    that its pause has stopped. Each `host` has groups of its own. Raises InvalidInput, StateError.
+    that the pause has stopped. Each `host` has its own groups. Raises InvalidInput, StateError.
     """
     there = home.chosen(host)
     queue.checked_group(name)
@@ -53,12 +53,12 @@ def group(
         resume_jobs(there, name)
     left = queue.move(there)
     for entry in [one for one in left.entries if one.job_id in left.taken] if left is not None else ():
-        launch.await_start(there, entry.job_id)  # by another who was first to give it its turn
+        launch.await_start(there, entry.job_id)  # another process gave it its turn first
     return standing(there, name)
 
 
 def refuse_unknown(host: Host, name: str) -> None:
-    """Raises InvalidInput where neither a person, a setting nor a job has named that group."""
+    """Raises InvalidInput if no person, setting or job has named that group."""
     state = str(host.settings.state_dir)
     known = {*line.groups(state), *(host.settings.groups or {}), *(entry.group for entry in waiting(state))}
     if name in known:
@@ -88,7 +88,7 @@ def members(host: Host, name: str) -> list[str]:
 
 
 def pause_jobs(host: Host, name: str) -> None:
-    """Written down first: one that we are killed over is resumed with the others, or was never paused."""
+    """Pause the running jobs, recording them first: if we are killed meanwhile, `resume` covers each one paused."""
     ids = members(host, name)
     stopped = line.groups(str(host.settings.state_dir)).get(name, {}).get("stopped", [])
     change(host, name, {"stopped": [*dict.fromkeys([*stopped, *ids])]})

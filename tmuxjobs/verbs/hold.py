@@ -1,7 +1,7 @@
 """`hold` and `release`: a person takes a job over; and what is known of the people around a job.
 
-A hold is a mark on the job's window, `since:,client,client,`, so it goes with the window. It is over when those clients
-have detached, or nobody attached to the session has pressed a key for the bound: derived at each look, never timed.
+A hold is a mark on the job's window, `since:,client,client,`, so it ends with the window. It is over when those clients
+have detached, or nobody attached to the session has pressed a key for `hold_for`: derived at each check, never timed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TMUX_S = 2.0
 
 @dataclass(frozen=True)
 class People:
-    """Who is at a job: `watchers` see its window now, `typed_ago` is s since one of them last pressed a key."""
+    """Who is at a job: `watchers` see its window now; one of them last pressed a key `typed_ago` seconds ago."""
 
     watchers: int = 0
     typed_ago: float | None = None
@@ -77,7 +77,7 @@ def release(host: Host, job_id: str) -> HoldAnswer:
 
 
 def people(host: Host, job_id: str) -> People:
-    """Who is at the job now; nobody when tmux does not answer."""
+    """The people at the job now; nobody when tmux does not answer."""
     if not _may_be_at(host, job_id):
         return People()
     try:
@@ -107,7 +107,7 @@ def held(host: Host, job_ids: Sequence[str]) -> set[str]:
 
 
 def refuse_if_held(host: Host, job_id: str) -> None:
-    """Raises Held, for an agent's verbs that would disturb the person who holds the job."""
+    """Raises Held if a person holds the job; for an agent's verbs that would disturb them."""
     if not _may_be_at(host, job_id):
         return
     around = host.tmux.around(job_id)
@@ -124,12 +124,12 @@ def refuse_if_held(host: Host, job_id: str) -> None:
 
 
 def _may_be_at(host: Host, job_id: str) -> bool:
-    """Whether a person may be at the job or hold it: without one attached, and without a hold, tmux is not asked."""
+    """Whether a person may be at the job or hold it: with nobody attached and no hold, tmux is not asked."""
     return host.tmux.has_clients() or disk.is_there(str(host.store.folder(job_id)), disk.HELD)
 
 
 def _note(host: Host, job_id: str, *, needed: bool) -> None:
-    """Let everybody ask tmux about the hold. With nobody attached this is `needed`, and raises StateError."""
+    """Make every process ask tmux about the hold. With nobody attached this is `needed`, and raises StateError."""
     if host.name:  # its tmux is asked each time
         return
     path = host.store.folder(job_id) / disk.HELD

@@ -29,34 +29,34 @@ from tmuxjobs.visible import visible, visible_lines
 Seek = Callable[[str], bool]
 WAIT_S = 5.0
 QUIET_S = 0.06
-"""Since the log grew, until it is asked whether the program waits for input."""
+"""Seconds since the log grew after which to check whether the program waits for input."""
 SETTLED_S = 0.25
-"""Since it was first seen to wait without a prompt."""
+"""Seconds that a program must have been seen waiting to count as waiting without a prompt."""
 LONG_QUIET_S = 1.0
-"""Until a program that shows no prompt has answered."""
+"""Seconds of silence after which a program that shows no prompt has answered."""
 RECHECK_S = 0.1
 QUICK_S = 0.001
-"""Between two looks at a program that was blocked reading, and is about to answer."""
+"""Seconds between two checks of a program that was blocked reading, and is about to answer."""
 LINE_BYTES = 4095
-"""What a terminal takes as one line while it is cooked; it cuts what is longer, n_tty(4)."""
+"""The longest line that a cooked terminal takes; it cuts a longer one, n_tty(4)."""
 CHARS = 8_000
 """Characters of a response; a longer one is shown by its head and its end."""
 PROMPT_CHARS = 8
-"""Of a prompt before an empty line, such as `... `."""
+"""The longest prompt before an empty line, such as `... `."""
 TAKEN_S = 0.25
-"""Bound for a program to read what was typed before the next key is pressed."""
+"""Limit for a program to read what was typed before the next key is pressed."""
 APART_S = 0.15
-"""Between a text and Enter, for a program that takes every key: Codex takes one within 0.12 s for part of a paste."""
+"""Between a text and Enter, if the program takes every key: Codex takes an Enter within 0.12 s as part of a paste."""
 KEYS_APART_S = 0.03
-"""Likewise between two keys: Ink takes what it reads at once for one key."""
+"""Likewise between two keys: Ink takes what it reads at once as one key."""
 WIDE = 40
-"""Characters from which a typed line may be wider than the screen."""
+"""From this many characters on, a typed line may be wider than the screen."""
 RIGHT_PROMPT = re.compile(r"(?<=\S)\s{3,}\S.*$")
 """What zsh and fish show at the right edge of the line."""
 CONTINUED = re.compile(r"^\s*\.{3}:? ")
-"""Before the rows of a long line in IPython."""
+"""What IPython shows before the further rows of a long line."""
 NARROW = 20
-"""Columns at the least, where a line editor breaks a long line."""
+"""The fewest columns at which a line editor breaks a long line."""
 
 
 def begin(
@@ -74,8 +74,8 @@ def begin(
 
     Enter follows the text unless it ends with a newline, keys follow, or `enter` is false; one string of keys is split
     at blanks. A `secret` is typed only where the terminal does not show it. The answer comes when `pattern` (a regular
-    expression) shows, when the program waits for input again, is quiet or has ended, after `wait` seconds at
-    the latest, of which 50 count. Raises JobNotFound, JobEnded, InvalidInput.
+    expression) shows, when the program waits for input again, is quiet or has ended, after `wait` seconds (50 at
+    most) at the latest. Raises JobNotFound, JobEnded, InvalidInput.
     """
     names = [keyboard.key_name(key) for key in (keys.split() if isinstance(keys, str) else keys)]
     seek = seeker(pattern, host.timing.pattern) if pattern is not None else None
@@ -125,7 +125,7 @@ interact_async = waits_async(begin)
 
 
 def seeker(pattern: str, bound_s: float) -> Seek:
-    """Whether a response has the pattern; raises InvalidInput for a wrong one and for one that takes too long."""
+    """A test for the pattern in a response; raises InvalidInput for a wrong one and for one that takes too long."""
     wanted = compiled(pattern)
 
     def seek(text: str) -> bool:
@@ -149,9 +149,9 @@ def send(
     *,
     hidden: bool,
 ) -> None:
-    """Type the text, then press the keys: apart, for a program that takes single keys.
+    """Type the text, then press the keys, with pauses between them for a program that takes single keys.
 
-    Ink, clack and others take what comes in one read for one key or for a paste, whose Enter submits nothing.
+    Ink, clack and others take what comes in one read as one key or as a paste, whose Enter submits nothing.
     """
     by_keys = settings is not None and not settings.cooked
     pause_s = 0.0 if settings is None or settings.signals else APART_S
@@ -174,7 +174,7 @@ def send(
             keyboard.press(host.tmux, pane, some)
     except TmuxError as error:
         raise TmuxError(
-            f"{error} Whether {doubtful} reached the job is not known: look before you repeat it."
+            f"{error} Whether {doubtful} reached the job is not known: check before you repeat it."
         ) from None
 
 
@@ -239,7 +239,7 @@ class Exchange(Watched):
         return min(self.quiet_in_s, max(0.001, self.deadline - time.monotonic()))
 
     def check(self) -> Output | None:
-        """Types at the first check; the answer once the program has responded or `wait_s` have passed."""
+        """Type at the first check; the answer once the program has responded or `wait_s` have passed."""
         if not self.deadline:
             if self.noted:
                 note_typed(self.path.parent, self.before, self.echo)
@@ -296,8 +296,8 @@ class Exchange(Watched):
         since = max(self.waits_since or time.monotonic(), self.changed_at)
         self.waits_since = since if prompt is not None else None
         if prompt is not None:
-            # No prompt yet: what it printed before it began to read may reach the log after that. One with the whole
-            # screen looks for keys while it ends, too: vim for 0.1 s.
+            # No prompt yet: what it printed before it began to read may reach the log later. A full-screen program
+            # reads keys while it ends, too: vim for 0.1 s.
             unsure = prompt.full_screen or not paging.last_line(self.path)
             if unsure and time.monotonic() - since < SETTLED_S:
                 return None
@@ -306,8 +306,8 @@ class Exchange(Watched):
                 return "it " + waiting("password", prompt.text, self.host.attach_line(self.job))
             return "it takes single keys" if prompt.waits_for == "keys" else "it waits for input"
         if quiet < LONG_QUIET_S or (self.attended and not self.attends()):
-            return None  # what read the terminal before and does not now is still at work
-        # Its answer may have come just now, between the looks.
+            return None  # a program that read the terminal before and does not now is still at work
+        # Its answer may have come just now, between the checks.
         return f"quiet for {LONG_QUIET_S:.0f} s" if self.size() == size else None
 
     def attends(self) -> bool:
@@ -317,12 +317,12 @@ class Exchange(Watched):
         return front is not None and front.attends
 
     def without_echo(self, text: str) -> str:
-        """The text without the echo; a line editor that begins to read only now shows it once more."""
+        """The text without the echo; a line editor that begins to read only now shows it again."""
         said = without_echo(text, self.echo, by_kernel=self.by_kernel)
         if not self.by_kernel or said == text:
             return said
         state = self.host.settle(self.job.record).state
-        # The terminal of a job that has ended takes keys for its window.
+        # When a job has ended, its terminal takes keys for the window.
         runs = isinstance(state, Running) and state.command_ended is None
         now = self.host.machine.terminal(self.job.run.tty) if runs and self.job.run else None
         return said if now is None or now.cooked else without_echo(said, self.echo)
@@ -337,16 +337,16 @@ class Exchange(Watched):
         return seek(text)
 
     def answer(self, said: str, *, drawn: bool = True) -> Output:
-        """What was printed since, without the echo; for a full-screen program its screen, unless it is empty."""
+        """What was printed since, without the echo, and then the screen of a full-screen program."""
         self.job = self.host.settle(self.job.record)
         screen = None
         try:
             screen = self.full_screen() if drawn and self.job.runs else None
-        except TmuxError as error:  # what was typed was typed, and the log has the response all the same
+        except TmuxError as error:  # the text was typed, and the log has the response
             said += f"; it was typed, but what a full-screen program shows now is not known: {error}".removesuffix(".")
         self.job = self.host.settle(self.job.record)
         if not self.job.runs and (not self.is_over or not drawn):
-            # What the screen shows is ours by now.
+            # By now the screen shows our own text.
             screen, self.is_over = None, True
             said = f"the job ended: {self.job.detail}"
         final = self.is_over and screen is None
@@ -366,7 +366,7 @@ class Exchange(Watched):
         return answer.model_copy(update={"stdout": text, "note": note} | came)
 
     def went_on(self, size: int) -> bool:
-        """Whether it has printed or ended since it was looked at."""
+        """Whether the job has printed more than `size`, or has ended."""
         return self.size() != size or not self.host.settle(self.job.record).runs
 
     def full_screen(self) -> str | None:
@@ -379,8 +379,8 @@ class Exchange(Watched):
 def without_echo(text: str, typed: str, *, by_kernel: bool = False) -> str:
     """The text without the lines that only echo what was typed, with or without a prompt before it.
 
-    A line editor may draw its line anew, below, break it at the edge of the screen and put a prompt to its right. What
-    the terminal itself echoes (`by_kernel`) is on one line, and may come late and right behind what a program printed.
+    A line editor may redraw its line below, break it at the edge of the screen and put a prompt to its right. What the
+    terminal itself echoes (`by_kernel`) is on one line, and may come late and right after what a program printed.
     """
     lines, wanted = text.split("\n"), typed.removesuffix("\n").split("\n")
     if wanted[0] and not lines[0]:
@@ -401,10 +401,10 @@ def without_echo(text: str, typed: str, *, by_kernel: bool = False) -> str:
 
 
 def echo_of(line: str, lines: list[str], *, by_kernel: bool) -> tuple[list[str], int] | None:
-    """What was printed before the first lines show that line, and how many these are with it; None if none do."""
+    """The lines printed before the echo of that line, and how many rows both take; None if it is not echoed."""
     wanted = bare(line)
     if not wanted:
-        # A prompt that was drawn anew, below, or the line that Enter alone makes.
+        # A prompt that was redrawn below, or the line that Enter alone makes.
         again = len(lines) > 2 and not lines[0] and lines[1].strip() and is_prompt(lines[1])
         rows = 2 if again else int(len(lines) > 1 and is_prompt(lines[0]))
         return ([], rows) if rows else None
@@ -430,17 +430,17 @@ def echo_of(line: str, lines: list[str], *, by_kernel: bool) -> tuple[list[str],
 
 
 def is_end_drawn_anew(shown: str, line: str) -> bool:
-    """Whether that is the end of a line wider than the screen, at its place: fish draws no more on Enter."""
+    """Whether `shown` is the end of a line wider than the screen, in its place: fish redraws only that on Enter."""
     return len(line) >= WIDE and shown.startswith(" " * PROMPT_CHARS) and bare(line).endswith(bare(shown) or "\n")
 
 
 def bare(line: str) -> str:
-    """Without what editors add where a line goes on in the next row."""
+    """The line without what editors add where it continues in the next row."""
     return re.sub(r"[\s\\]+", "", line)
 
 
 def is_begun(text: str, typed: str) -> bool:
-    """Whether all there is may be the beginning of an echo, behind a prompt or not."""
+    """Whether the text may end with the beginning of an echo, after a prompt or not."""
     shown, wanted = bare(text), bare(typed)
     most = min(len(shown), len(wanted))
     return any(shown.endswith(wanted[:length]) for length in range(1, most + 1)) if wanted else False

@@ -38,9 +38,9 @@ SEEK_S = 5.0
 SETTLE_S = 0.5
 """Seconds of silence after which a wait for the end reports that the job waits for input."""
 LOOKS_S = 8.0
-"""Silence after which no prompt is expected any more; after each half of it one is looked for."""
+"""Silence (s) after which no prompt is expected any more; the checks for one come at SETTLE_S and each doubling."""
 COST = 20
-"""CPU budget for looks at the machine: 1/20 of a core."""
+"""CPU budget for checks of the machine: 1/20 of a core."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def goal(
 
 @dataclass(frozen=True)
 class WaitResult:
-    """Why a job's wait is over, in one word and in words."""
+    """Why a job's wait is over: `reason` is one word, `detail` explains it."""
 
     reason: str
     detail: str
@@ -129,7 +129,7 @@ class JobWait:
         self._looked_at = self._quiet_from = 0.0
         self.seen = asking.get() or Seen()
         self.heard = ""
-        """What answered at the URL, when that is not what is waited for."""
+        """What answered at the URL, when it is not what the wait is for."""
         self._fails_since: float | None = None
         self._run_mtime = 0
         self._background_at: float | None = None
@@ -157,14 +157,14 @@ class JobWait:
     def check(self, watch: Watch, *, deadline: float = math.inf) -> WaitResult | None:
         """The result if the wait is over; otherwise `pause_s` is when to check again without an event.
 
-        Patterns are sought until *deadline* (monotonic), or a little longer so that each look comes further.
+        Patterns are searched until *deadline* (monotonic), or a little longer so that each check makes progress.
         """
         if self.result is not None:
             return self.result
         began = time.monotonic()
         self.pause_s = RECHECK_S if watch.active else UNWATCHED_S
         watch.logs = True
-        # The state first: what is read after the end of a job is all of it.
+        # The state comes first: what is read after the end of a job is complete.
         self.settle()
         running = self.job.running
         self.result = self._patterns(deadline) or self._served(running)
@@ -196,7 +196,7 @@ class JobWait:
             self.job = self.host.look(self.job_id)
 
     def _changed_run(self) -> int:
-        """When its runner last wrote how the job stands: that its command has ended, too."""
+        """When its runner last wrote the job's state (mtime in ns), such as that its command has ended."""
         try:
             return self.path.with_name("run.json").stat().st_mtime_ns
         except OSError:
@@ -209,7 +209,7 @@ class JobWait:
             return None
         if self.seen.is_reported(self.job_id, "command_ended"):
             return None
-        # What ends along with the command has a moment to do so.
+        # Processes that end along with the command get a moment to do so.
         self._background_at = self._background_at or time.monotonic()
         left_s = self._background_at + SETTLE_S - time.monotonic()
         left = self.host.left_running(self.job)
@@ -224,7 +224,7 @@ class JobWait:
         """The result when the job is paused; a client gets it once for each pause."""
         if self.job.run is None or not self.job.run.paused or not isinstance(self.job.state, Paused):
             return None
-        what = f"paused {self._changed_run()}"  # it is written when it is paused, and not again until it goes on
+        what = f"paused {self._changed_run()}"  # written when the job is paused, and not again until it goes on
         if self.seen.is_reported(self.job_id, what):
             return None
         self.seen.tell(self.job_id, what)
@@ -272,7 +272,7 @@ class JobWait:
         return None
 
     def _answered(self, url: str, root: int | None) -> WaitResult | None:
-        """Whether the job itself answers at that URL; who else does, and a server's error, is kept to be said."""
+        """The result if the job itself answers at that URL; another's answer, or a server's error, goes to `heard`."""
         answer = self.host.machine.answers(url, root)
         if answer is None:
             self._fails_since = None
@@ -315,7 +315,7 @@ class JobWait:
         return None
 
     def _asks_at_the_end(self, watch: Watch, size: int, quiet: float) -> WaitResult | None:
-        """Looked for a few times after each burst of output, so that a hundred silent jobs cost nothing.
+        """Check for a prompt a few times after each burst of output, so that a hundred silent jobs cost nothing.
 
         A client gets each prompt once; after that it waits for the end, or for the next prompt.
         """
@@ -337,7 +337,7 @@ class JobWait:
         return self.asks(prompt)
 
     def _quiet_s(self, size: int, written_at: float) -> float:
-        """Seconds since the last output. The wall clock jumps: it is asked only about output since the last look."""
+        """Seconds since the last output. The wall clock jumps, so it is used only for output since the last check."""
         now = time.monotonic()
         if size != self._size:
             since = self.job.record.started_monotonic if self._size < 0 else self._looked_at
@@ -364,7 +364,7 @@ class JobWait:
         room = budget - NOTE_CHARS
         page = paging.ends(path, cursor=paging.lines_before(path, match.cursor, AROUND), max_chars=room, final=final)
         if match.bare not in page.text:
-            # It stood there for a moment only, or in a line longer than all that is shown.
+            # The match was there only for a moment, or is in a line longer than all that is shown.
             page = paging.ends(path, cursor=match.cursor, max_chars=max(1, room - len(match.text)), final=final)
             page = replace(page, text=f"{match.text}\n{page.text}")
         if cursor is not None and cursor < page.start:
@@ -373,7 +373,7 @@ class JobWait:
         return page
 
     def summary(self, budget: int) -> WaitedJob:
-        """How it stands, for one of several; while its wait is not over with what has come meanwhile."""
+        """The job's state, for a wait for several; with the output since `begin` while its own wait is not over."""
         cursor = None if self.result is not None else self.begin
         out: paging.Page | None = self.news(self.path, cursor, max(budget, paging.CHARS_MIN))
         err = None
@@ -407,7 +407,7 @@ class JobWait:
 
     @property
     def failed(self) -> bool:
-        """Whether what was waited for did not come, or the job ended as it should not."""
+        """Whether the condition was not met, or the job did not end as it should."""
         reason = self.result.reason if self.result is not None else ""
         if reason in ("exit", "command_ended"):
             wrong = self.job.running and self.exit_code not in self.job.spec.success_codes
@@ -415,7 +415,7 @@ class JobWait:
         return reason in ("fail_pattern", "url_error", "not_ready")
 
     def last_line(self) -> str:
-        """The last line that it printed."""
+        """The last line that the job printed."""
         return paging.tail(self.path, lines=1, max_chars=CHARS).text.strip()
 
     def over(self) -> WaitResult:

@@ -1,6 +1,6 @@
-"""`kill`: ask the runner to end the tree; where no runner is left, end what lives of it. Or only send a signal.
+"""`kill`: ask the runner to end the process tree; if no runner is left, end what lives of it. Or only send a signal.
 
-`pause` and `resume`: the whole tree is stopped, and goes on; the time between counts for no timeout.
+`pause` and `resume` stop and continue the whole tree; the time between does not count toward the timeout.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ ENDING_S = 15.0
 KILL_S = 5.0
 ENDING = {"SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGABRT", "SIGKILL"}
 OF_TERMINALS = ("SIGTSTP", "SIGTTIN", "SIGTTOU")
-"""They stop a job like Ctrl-Z, after which its runner continues it: no shell is above it that could."""
+"""Signals that stop a job like Ctrl-Z; its runner then continues it, as no shell above it could."""
 
 
 def kill(host: Host, job_id: str, *, signal: str = "TERM", grace: float = GRACE_S, end: bool = True) -> Kill:
     """End the job's whole tree: the signal, then after `grace` seconds (0 to 30) SIGKILL until nothing lives.
 
     With `end` false the signal is only sent, and the job lives: STOP and CONT to all of it, any other to the programs
-    that handle it. Raises InvalidInput where that would end one, and for a signal that does not end a job.
+    that handle it. Raises InvalidInput where that would end one, and, with `end`, for a signal that does not end a job.
     """
     name = signal_name(signal)
     if end and name not in ENDING:
@@ -71,7 +71,7 @@ def kill(host: Host, job_id: str, *, signal: str = "TERM", grace: float = GRACE_
 
 
 def send(host: Host, job: Job, name: str) -> Kill:
-    """Send the signal to the processes that it is for, and end nothing."""
+    """Send the signal to the processes that it is meant for, and end nothing."""
     root = job.record.root
     if not job.runs or root is None:
         raise JobEnded(f"Job '{job.id}' takes no signal: {job.detail}.")
@@ -117,7 +117,7 @@ def stop(host: Host, job: Job, signal: str, grace: float) -> Kill:
 
 
 class Ending(Watched):
-    """A job that was asked to end: over once its runner has written how, or is gone. Signals its runner."""
+    """A wait for a job that was asked to end: over once its runner has recorded that or is gone. Signals the runner."""
 
     def __init__(self, host: Host, job: Job, bound_s: float) -> None:
         super().__init__(job, logs=False)
@@ -131,7 +131,7 @@ class Ending(Watched):
         job = self.host.look(self.job_id)
         if job.exit is not None or job.lost:
             return job
-        if job.run is None and queue.cancel(self.host, job):  # whoever began to start it was killed
+        if job.run is None and queue.cancel(self.host, job):  # the process that began to start it was killed
             return self.host.look(self.job_id)
         if not self.signalled and (job.runs or job.awaits_approval) and job.run is not None:
             self.signalled = True
@@ -156,7 +156,7 @@ def end_removed(host: Host, job_id: str, runner: int, start: str) -> Kill:
     pane = host.tmux.panes().get(job_id)
     if pane is not None and pane.dead:
         host.tmux.close(pane)
-    return Kill(job_id=job_id, status="killed", detail="ended; nothing is known of it, for its folder was removed")
+    return Kill(job_id=job_id, status="killed", detail="ended; nothing else is known, as its folder was removed")
 
 
 def leftovers(host: Host, job: Job) -> tuple[ProcessRecord, ...]:
@@ -169,12 +169,12 @@ def leftovers(host: Host, job: Job) -> tuple[ProcessRecord, ...]:
 def end_processes(
     host: Host, look: Callable[[], tuple[ProcessRecord, ...]], signal: str, grace: float
 ) -> tuple[tuple[ProcessRecord, ...], int]:
-    """Signal what `look` finds, then send SIGKILL, again and again: they may fork. Survivors, and how many ended."""
+    """Signal what `look` finds, then send SIGKILL, repeatedly as they may fork; the survivors, and how many ended."""
     met: set[ProcessRecord] = set()
     for number, bound in ((signals.Signals[signal], grace), (signals.SIGKILL, KILL_S)):
         deadline = time.monotonic() + bound
         signalled: set[ProcessRecord] = set()
-        # Twice: a process that is starting a program has no environment for a moment, so one look may miss it.
+        # Twice: a process that is starting a program has no environment for a moment, so one search may miss it.
         while living := look() or look():
             for one in set(living) - signalled:
                 if one.start:
@@ -206,7 +206,7 @@ def pause(host: Host, job_id: str) -> Edited:
 
 
 def resume(host: Host, job_id: str) -> Edited:
-    """Let a job go on that was paused, by whomever. Raises as `pause`."""
+    """Continue a paused job, no matter who paused it. Raises as `pause` does."""
     return set_paused(host, job_id, paused=False)
 
 
@@ -235,7 +235,7 @@ def note_pause(host: Host, before: Job, *, paused: bool) -> None:
 
 
 def by_runner(host: Host, job: Job, *, paused: bool) -> bool:
-    """Let the job's runner do it, and wait until it has; False where that is an older one. Raises TmuxError."""
+    """Have the job's runner do it, and wait until it has; False if it cannot (an older one). Raises TmuxError."""
     if job.run is None or job.run.paused is None or job.spec.adopted is not None:
         return False
     host.store.request_stop(job.id, signal="SIGSTOP" if paused else "SIGCONT", grace_s=0.0)
@@ -245,7 +245,7 @@ def by_runner(host: Host, job: Job, *, paused: bool) -> bool:
 
 
 class Pausing(Watched):
-    """Over once the runner has written that the job is paused, or goes on, or the job has ended."""
+    """A wait until the runner has recorded that the job is paused, or goes on, or the job has ended."""
 
     def __init__(self, host: Host, job: Job, *, paused: bool) -> None:
         super().__init__(job, logs=False)

@@ -1,4 +1,4 @@
-"""The start of a job's window, the wait for it, and what is removed of a job that did not start."""
+"""Opening a job's window, waiting for its start, and removing what is left of a job that did not start."""
 
 from __future__ import annotations
 
@@ -18,42 +18,42 @@ from tmuxjobs.verbs import kill, prune
 from tmuxjobs.verbs.waiter import Watched, run
 
 ASK_S = 1.0
-"""For so long nobody asks whether tmux, which has not answered, does so at all."""
+"""How long tmux may take to answer before it is checked whether it answers at all."""
 CLOSE_S = 5.0
 FREED_S = 1.0
-"""For a closed window's terminal to be free: its process must end first."""
+"""Seconds for a closed window's terminal to become free: its process must end first."""
 REOPEN = 3
-"""So often a window is opened anew because the session went."""
+"""How many times a window is opened again because the session went away."""
 
 
 def launch(host: Host, job_id: str, *, opened: bool = False) -> None:
     """Open the window and wait until the command runs or has run; on failure leave nothing and raise.
 
-    With `opened` it is enough that tmux has opened the window: what fails then is how the job ends.
+    With `opened` it is enough that tmux has opened the window; a later failure ends the job.
     """
     try:
         why = run(Launch(host, job_id, opened=opened))
-    except HostError as error:  # nobody knows how far it came
+    except HostError as error:  # how far it came is not known
         raise HostError(
             f"{error} Job '{job_id}' was being started there: once the host is reached `status {job_id}` tells whether "
             "it runs."
         ) from None
-    except TmuxError:  # it does not answer, or the session went and cannot be made again
+    except TmuxError:  # tmux does not answer, or the session went away and cannot be made again
         with host.store.lock():
             host.store.remove(job_id)
-        raise  # a window that opens after all closes itself: it has no job
+        raise  # a window that opens after all closes itself, as it has no job
     if why:
         discard_failed_start(host, job_id)
         raise NotStarted(f"The command did not start: {why.rstrip('.')}.")
 
 
 class Launch(Watched):
-    """The start of a window: over with an empty text once the command runs, has run or is held back, else with why not.
+    """A wait for a start: answers with an empty text once the command runs, has run or is held back, else with why not.
 
-    A window that cannot get a terminal makes the oldest finished windows close, one by one.
+    While the window cannot get a terminal, the oldest finished windows are closed, one by one.
     """
 
-    RECHECK_S = 0.1  # a runner that was killed before it wrote anything causes no event
+    RECHECK_S = 0.1  # a runner killed before it wrote anything causes no event
 
     def __init__(self, host: Host, job_id: str, *, opened: bool) -> None:
         job = host.look(job_id)
@@ -68,10 +68,10 @@ class Launch(Watched):
         self.freed_by = 0.0
         self.ask_at = time.monotonic() + ASK_S
         self.look_at = self.ask_at if host.name else 0.0
-        """When it is asked whether its process lives: on another host that takes a round trip."""
+        """When to check whether the window's process lives: on another host that takes a round trip."""
 
     def check(self) -> str | None:
-        """Opens the window at the first check, and anew when the session went meanwhile."""
+        """Open the window at the first check, and again when the session went away meanwhile."""
         opening = self.opening = self.opening or self.open()
         record = self.host.store.read(self.job_id)
         if record.exit is not None and record.exit.reason == "not-started":
@@ -94,10 +94,10 @@ class Launch(Watched):
             self.opening = self.open()
         elif record.run is None and opening.unanswered and time.monotonic() >= self.ask_at:
             self.ask_at = math.inf
-            self.host.tmux.server_pid()  # raises TmuxError when it is stopped; a person's hook holds up nobody else
+            self.host.tmux.server_pid()  # raises TmuxError when tmux is stopped; a person's hook delays no other call
         pid = record.run.pid if record.run is not None else opening.pid
         if pid is not None and time.monotonic() >= self.look_at and self.host.machine.start_of(pid) is None:
-            # It may have ended since the look.
+            # It may have ended since the record was read.
             ended = has_run(self.host.store.read(self.job_id))
             return self.check() if ended else "its window was closed or its runner killed before it ran"
         if time.monotonic() >= self.deadline:
@@ -105,7 +105,7 @@ class Launch(Watched):
         return None
 
     def open(self) -> Opening:
-        """Along with its recorder: they start at the same time. Before a person has approved it nothing is recorded."""
+        """Open the window and start its recorder at the same time; a job that awaits approval has no recorder yet."""
         if (opening := self.host.opening(self.job_id, self.wake)) is not None:
             return opening
         unit, spec, line = self.host.unit(), self.spec, None
@@ -117,7 +117,7 @@ class Launch(Watched):
 
 
 class Start(Watched):
-    """The start of a job by any process: over once the command runs, has run, is held back or cannot run any more."""
+    """A wait for a start by any process: over once the command runs, has run, is held back or cannot run any more."""
 
     def __init__(self, host: Host, job: Job) -> None:
         super().__init__(job, logs=False)
@@ -156,11 +156,11 @@ def has_run(record: Record) -> bool:
 
 
 def discard_failed_start(host: Host, job_id: str) -> None:
-    """Remove all of a job that did not start; a runner killed at its fork may have left the command behind."""
+    """Remove everything of a job that did not start; a runner killed at its fork may have left the command behind."""
     record = host.store.look(job_id)
     if record is not None:
         kill.end_processes(host, lambda: host.left(host.settle(record)).ours, "SIGKILL", 0.0)
-        if record.job.detached and record.job.slurm:  # its runner was killed after it had handed it to Slurm, maybe
+        if record.job.detached and record.job.slurm:  # its runner may have been killed after it had handed it to Slurm
             with contextlib.suppress(slurm.Silent):
                 slurm.cancel(record.job.slurm[0], job_id, host.environ)
     with host.store.lock():

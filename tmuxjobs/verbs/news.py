@@ -1,7 +1,7 @@
-"""What happens to jobs as it happens: woken by the kernel, whether or not any server looks.
+"""Reports what happens to jobs as it happens: woken by the kernel, with or without a server.
 
-Starts, holds and the ends that others saw come from the journal; ends and prompts that nobody has seen yet are looked
-for here and written there, so that each has one number whoever follows.
+Starts, holds and the ends that others saw come from the journal; ends and prompts that nobody has seen yet are found
+here and written there, so that each has the same number for every follower.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from tmuxjobs.verbs.prompts import Prompt, prompts
 from tmuxjobs.verbs.waiter import run
 
 ROUND_S = 10.0
-"""A round of waiting ends after it, in case the kernel reported nothing and so that a lost reader is noticed."""
+"""Length of a round of waiting, which ends in case the kernel reported nothing and so that a lost reader is noticed."""
 UNWATCHED_S = 0.05
 LOOKS_S = (0.1, 0.5, 2.0, 5.0)
-"""Silence after which a job is looked at for a prompt; then at each ROUND_S."""
+"""Seconds of silence after which a job is checked for a prompt; after those, every ROUND_S."""
 TOLD_S = 1.0
-"""An answer that reports an event to an agent may come this much later."""
+"""How much later (s) than an event an answer may report it to an agent."""
 COMMAND_CHARS = 80
 WORDS = {
     "queued": "queued",
@@ -44,12 +44,12 @@ WORDS = {
     "ready": "ready",
     "unready": "not ready",
 }
-"""What an event other than a prompt or an end is for a person."""
+"""An event other than a prompt or an end, in words for a person."""
 
 
 @dataclass
 class Quiet:
-    """How long a job has been silent: the size of its log, since when (monotonic), how often it was looked at."""
+    """How long a job has been silent: the size of its log, since when (monotonic), how often it was checked."""
 
     size: int
     since: float
@@ -63,7 +63,7 @@ class Quiet:
 
 
 class News:
-    """A wait for the next entries of the journal; over with none after a round. Goes on where the last one ended."""
+    """A wait for the next entries of the journal; over with none after a round. The next wait goes on from there."""
 
     def __init__(self, host: Host, since: int | None) -> None:
         self.host = host
@@ -78,7 +78,7 @@ class News:
     @contextlib.contextmanager
     def watched(self, wake: Callable[[], None]) -> Iterator[None]:
         for other in self.host.others():
-            other.fresh()  # from now on it tells by itself
+            other.fresh()  # from now on it reports changes itself
         with contextlib.ExitStack() as stack:
             root = stack.enter_context(watching(self.host.settings.state_dir, None, wake, logs=False))
             jobs = self._running()
@@ -98,7 +98,7 @@ class News:
         return max(0.0, due if self.active else min(due, UNWATCHED_S))
 
     def check(self) -> tuple[Entry, ...] | None:
-        self.host.looked_for_lost_at = -math.inf  # a runner that was killed has just been reported, perhaps
+        self.host.looked_for_lost_at = -math.inf  # the event may be the death of a runner
         entries = events.journal(self.host, self.since)
         if not entries:
             jobs = self._running()
@@ -129,7 +129,7 @@ class News:
             quiet = self.quiet.get(job.id)
             if quiet is None or quiet.size != size:
                 self.quiet[job.id] = Quiet(size, now)
-                self.watches[job.id].logs = False  # one that floods its log wakes nobody
+                self.watches[job.id].logs = False  # a job that floods its log must not wake us
             elif now >= quiet.due_at:
                 due.append(job)
         asked = self._prompts(due)
@@ -160,7 +160,7 @@ def follow(
 ) -> Iterator[Entry | None]:
     """Yields entries after number `since`, or from now on, without end; and None at least once a round.
 
-    With `untold` only ends and prompts that no answer to an agent has reported.
+    With `untold` it yields only ends and prompts that no answer to an agent has reported.
     """
     news = News(host, since)
     held: list[tuple[float, Entry]] = []
@@ -180,9 +180,9 @@ def follow(
 
 
 def also_ended(host: Host, caller: Caller, known: Iterable[str] = ()) -> tuple[Entry, ...]:
-    """Ends that this client has not heard of, each once: of its scope's jobs and of others that it waited for.
+    """Ends not yet reported to this client, each once: of jobs in its scope and of others that it waited for.
 
-    The first look reports nothing and begins the count; `known` are jobs whose end another answer reported. Raises
+    The first call reports nothing and begins the count; `known` are jobs whose end another answer reported. Raises
     StateError.
     """
     seen, scope = asking.get() or Seen(), callers.scope_of(caller, None, host.settings.scope)
@@ -198,7 +198,7 @@ def also_ended(host: Host, caller: Caller, known: Iterable[str] = ()) -> tuple[E
             if entry.event == "end" and entry.status is not None and entry.job_id not in seen.known
             if events.is_within(scope, caller, entry) or entry.job_id in seen.waited_for
         ]
-        # What has ended and is in the journal is not reported again: only of the others it matters who knows.
+        # An end that is in the journal by now is not reported again, so only the other jobs need to be remembered.
         unended = events.not_ended(host)
         seen.known &= unended
         seen.waited_for &= unended
@@ -206,14 +206,14 @@ def also_ended(host: Host, caller: Caller, known: Iterable[str] = ()) -> tuple[E
 
 
 def mark_reported(host: Host, job_ids: Iterable[str]) -> None:
-    """An agent has been answered how these jobs stand now."""
+    """Record that an agent has been given the current state of these jobs."""
     for job_id in job_ids:
         with contextlib.suppress(JobNotFound):  # a model made it up
             host.find(job_id).store.mark_reported(job_id)
 
 
 def is_reported(host: Host, entry: Entry) -> bool:
-    """Whether an agent was answered about the job after its end, or after it printed its question."""
+    """Whether an agent got an answer about the job after its end, or after it printed its question."""
     owner = host.owner(entry.job_id)
     reported_at = owner.store.reported_at(entry.job_id)
     if entry.event == "end":

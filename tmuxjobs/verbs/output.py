@@ -1,6 +1,6 @@
-"""`output`, `tail` and `tail -f`: the log as clean text, and whether it is whole; `screen`: what is on it now.
+"""`output`, `tail` and `tail -f`: the log as clean text, and whether it is complete; `screen`: what it shows now.
 
-The whole of a log comes in pieces, so memory stays flat.
+A whole log is read in pieces, so memory stays flat.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def output(
     """Clean text since `cursor` (a raw offset), or all that fits, else its head and tail. Raises JobNotFound.
 
     A last line that may still be redrawn is shown as it stands; the cursor stays before it. With `attempt` it is what
-    that one printed; raises InvalidInput for one that is not known.
+    that attempt printed; raises InvalidInput for an unknown one.
     """
     job = host.look(job_id)
     part = attempts.part(job, attempt) if attempt is not None else None
@@ -53,7 +53,7 @@ def output(
 
 
 def _printed(job: Job, out: paging.Page, err: paging.Page | None, *, raw: bool) -> Output:
-    if raw:  # nothing is made visible in it
+    if raw:  # control characters stay as they are
         texts = {"stdout": out.text, "stderr": err.text if err else ""}
         return answer_of(job, out, err).model_copy(update=texts)
     out, err = replace(out, text=out.shown or out.text), err and replace(err, text=err.shown or err.text)
@@ -83,7 +83,7 @@ def _pages(
 
 @dataclass(frozen=True)
 class Whole:
-    """All that a job has printed so far, piece by piece; `note` says what of it is missing."""
+    """All that a job has printed so far, piece by piece; `note` says what is missing."""
 
     stdout: Iterator[str] | Iterator[bytes]
     stderr: Iterator[str] | Iterator[bytes]
@@ -99,7 +99,7 @@ def whole(
     raw: bool = False,
     attempt: int | None = None,
 ) -> Whole:
-    """What `output` has without a bound, as a stream: clean text, or raw the bytes as they are. Raises JobNotFound.
+    """The output without a bound, as a stream of clean text or, with `raw`, of the bytes on disk. Raises JobNotFound.
 
     A cursor that is beyond the end raises InvalidInput when the stream is read.
     """
@@ -156,7 +156,7 @@ def answer_of(job: Job, out: paging.Page, err: paging.Page | None) -> Output:
 
 
 def log_state(job: Job) -> str:
-    """Whether the log is whole, in one or few words."""
+    """Whether the log is complete, in a few words."""
     if job.exit is not None and job.exit.log is not None:
         log = job.exit.log
         wrong = [*([log.why or "it is not known why"] if log.complete is False else []), *_changed(job, log)]
@@ -230,7 +230,7 @@ PROGRESS_CHARS = 200
 
 
 class Follow(Watched):
-    """Iterates over what comes after the cursors, until a page whose status is not `running`.
+    """Iterates over what comes after the cursors, until the last page of a job that has ended.
 
     A page without text comes when nothing was printed for a second, and after `wake()`, which signal handlers may call.
     """
@@ -291,7 +291,7 @@ class LastLine:
 async def last_lines(host: Host, job_ids: Sequence[str]) -> AsyncIterator[str]:
     """The last line that any of the jobs has printed, whenever it has changed, at most once a second; never ends.
 
-    Nothing comes in the first second: an answer that is about to be there is not to wait for it.
+    Nothing comes in the first second, so that an answer that is nearly ready need not wait for it.
     """
     import asyncio  # takes 25 ms, and only the server has an event loop
 
@@ -302,7 +302,7 @@ async def last_lines(host: Host, job_ids: Sequence[str]) -> AsyncIterator[str]:
 
 
 def screen(host: Host, job_id: str) -> Screen:
-    """The rendered screen, as tmux shows it; of a finished job as long as its window is there.
+    """The rendered screen, as tmux shows it; for a finished job, as long as its window exists.
 
     Raises JobNotFound, and TmuxError when there is no window.
     """
@@ -311,7 +311,7 @@ def screen(host: Host, job_id: str) -> Screen:
     if pane is None:
         raise TmuxError(f"The window of job '{job_id}' is closed; `output` has what it printed.")
     seen = host.tmux.screen(pane, styled=True)
-    # tmux names a character set where it changes, in an earlier row, maybe.
+    # tmux names a character set where it changes, which may be in an earlier row.
     lines = tuple(drawn("\n".join(seen.lines).encode()).decode().split("\n"))
     rows = [clean(row.encode(), continued=True).replace("\n", " ").rstrip() for row in lines]
     return Screen(
@@ -334,7 +334,7 @@ PIECE: Final = 1 << 18
 def clean_pieces(path: Path, start: int = 0, end: int | None = None) -> Iterator[str]:
     """The text, up to `end` or where the log ends now, with the last line as it stands and a line for each gap.
 
-    All pieces together are what `read` gives of it. Raises InvalidInput for a start beyond the end.
+    All pieces together equal what `read` returns. Raises InvalidInput for a start beyond the end.
     """
     with Log(path, end=end) as log:
         check_cursor(log, start)
@@ -374,7 +374,7 @@ def _texts(log: Log, start: int) -> Iterator[str]:
 
 
 def _pieces(log: Log, position: int) -> Iterator[tuple[int, bytes]]:
-    """Where each piece begins, and its bytes: none of a gap."""
+    """Where each piece begins, and its bytes: none for a gap."""
     while position < log.end:
         until, gone = log.piece(position, log.end)
         data = b""

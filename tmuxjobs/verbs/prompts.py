@@ -1,4 +1,4 @@
-"""Who waits for input: a job whose program in front reads the terminal, with its prompt; passwords are recognised.
+"""Which jobs wait for input: those whose program in front reads the terminal; with prompts, and passwords recognised.
 
 Servers notify people of it, and `main` does for the welcome page when there is no server. An exchange with a
 program that reads lines is one `Turn`.
@@ -29,25 +29,26 @@ from tmuxjobs.tmux.panes import Asking, Pane, Screen
 
 Shows = Callable[[Job], Screen | None]
 QUIET_S = 0.05
+"""The log is this far behind at most; until then the prompt may be incomplete."""
 TICKS_S = 5.0
-"""Who wakes by the clock as often as this may draw each time; one that then has not drawn waits."""
+"""A program that wakes by the clock this often or more may draw each time; if it has not drawn, it waits."""
 KEYS_QUIET_S = 0.5
 ENDS_S = 10.0
-"""A line that is waited for so long at the least has an end of its own; what polls more often looks in between."""
+"""A wait for a line of at least this long has a time limit; a program that polls more often works in between."""
 SKEW_S = 5.0
-"""The log is this far behind at the most; until then the prompt may not be whole."""
+"""How far a log's time may be in the future; beyond that it was written before the wall clock was set back."""
 TMUX_S = 1.0
-"""Bound for tmux to show a screen; a job's state does not depend on it."""
+"""Limit for tmux to show a screen; a job's state does not depend on it."""
 PROMPT_CHARS = 300
 KEYS_LINES = 4
-"""Of a screen whose program takes single keys."""
+"""How many lines are shown of a screen whose program takes single keys."""
 TAIL_BYTES = 1 << 16
 WORDS = (
     r"(?:pass(?:word|wd|phrase|code)|\bpin\b|\botp\b|one-time (?:code|password)|(?:verification|security|auth\w*) code"
 )
 WORDS += r"|(?:api|access|secret)[ _-](?:key|token)|\btoken\b)"
 SECRET = re.compile(WORDS + r"(?:[^\n:>$#%]|:(?! )){0,80}[:?\u203a\u2023\xbb]?\s*$", re.IGNORECASE)
-"""What asks for a password: nothing is said between the word and what is typed but, say, for whom."""
+"""A question for a password: little comes between the word and what is typed, such as for whom it is."""
 HINT = re.compile(WORDS, re.IGNORECASE)
 HINT_BYTES = 1 << 14
 CONTROL = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[()][0-9A-Z]|\x1b[ -/]*[0-~]")
@@ -55,13 +56,13 @@ CONTROL = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[()][0-9A-Z]|\x1b[ -/]*[0-~]
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a job asks for, and the line it asks with: its last one or, where it draws itself, that of the cursor."""
+    """What a job asks for, and the line it asks with: its last line or, if it draws the screen, that of the cursor."""
 
     waits_for: WaitsFor
     text: str
     full_screen: bool = False
     is_sure: bool = True
-    """False of keys that are taken by who waits for more than these, as a test runner that watches files does."""
+    """False for keys of a program that waits for other things too, such as a test runner that watches files."""
 
 
 def prompt(host: Host, job: Job) -> Prompt | None:
@@ -70,14 +71,14 @@ def prompt(host: Host, job: Job) -> Prompt | None:
 
 
 def prompts(host: Host, jobs: Iterable[Job], *, faults: list[str]) -> dict[str, Prompt]:
-    """{job id: what it waits for} of those running jobs that do, at the price of one look at the process table.
+    """{job id: what it waits for} for the running jobs that wait, at the cost of one read of the process table.
 
     A fault in one job's log or terminal is named in *faults*.
     """
     ttys: dict[str, Job] = {}
     for job in jobs:
         with apart(job.id, faults):
-            # One of sbatch has no terminal, and that of its runner may be somebody else's by now.
+            # A job of sbatch has no terminal, and that of its runner may belong to another program by now.
             if job.run is not None and not job.spec.detached and host.is_here(job.run) and not is_printing(job):
                 ttys[job.run.tty] = job
     found: dict[str, Prompt] = {}
@@ -90,7 +91,7 @@ def prompts(host: Host, jobs: Iterable[Job], *, faults: list[str]) -> dict[str, 
             return {}
 
     def screen(job: Job) -> Screen | None:
-        """What its program shows now; None when the window was closed, and when tmux does not say within TMUX_S."""
+        """What its program shows now; None when the window was closed, and when tmux does not answer within TMUX_S."""
         try:
             pane = panes().get(job.id)
             return host.tmux.screen(pane, live=True, timeout=TMUX_S) if pane is not None else None
@@ -110,7 +111,7 @@ def is_printing(job: Job, *, within: float = QUIET_S) -> bool:
     """Whether its log has grown in that time (s)."""
     for path in job.logs:
         try:
-            # A log from the future is of before the wall clock was set back.
+            # A log from the future was written before the wall clock was set back.
             if -SKEW_S < time.time() - path.stat().st_mtime < within:
                 return True
         except OSError:
@@ -126,7 +127,7 @@ def _asked(job: Job, front: Front, settings: Terminal, shown_by: Shows) -> Promp
     line = _last_line(job, shown_by)
     waits = front.attention in ("reads", "unknown") or (front.alone and front.every_s == 0)
     if not waits:
-        # Who looks for a line now and then, or waits for others too, may be at work meanwhile.
+        # A program that polls for a line now and then, or waits for other things too, may be at work meanwhile.
         ends = front.alone and front.every_s is not None and front.every_s >= ENDS_S
         if not line or not (
             ends or settings.hides or (front.every_s is None and not is_printing(job, within=TICKS_S / 3))
@@ -165,7 +166,7 @@ def _of_keys(job: Job, front: Front, settings: Terminal, shown_by: Shows) -> Pro
     text = cut(row, screen.cursor_column)
     if text.strip():
         line = _last_line(job, shown_by)
-        # What is longer than a row of the screen is whole in the log.
+        # A line longer than a row of the screen is whole in the log.
         text = line if line.rstrip().endswith(text.rstrip()) else text
     elif front.attention == "reads":
         text = _line_before(job)
@@ -175,20 +176,20 @@ def _of_keys(job: Job, front: Front, settings: Terminal, shown_by: Shows) -> Pro
 
 
 def _edits_lines(job: Job) -> bool:
-    """Whether a line editor is open: it has asked for brackets around what is pasted, and not yet taken that back."""
+    """Whether a line editor is open: the program has turned bracketed paste on, and not yet off."""
     end = _end_of(job)
     return end.rfind(b"\x1b[?2004h") > end.rfind(b"\x1b[?2004l")
 
 
 def draws(job: Job) -> bool:
-    """Whether, by the end of its log, the program has a screen of its own or hides the cursor."""
+    """Whether, by the end of its log, the program uses the alternate screen or hides the cursor."""
     end = _end_of(job)
     screens = (b"\x1b[?1049h", b"\x1b[?1049l"), (b"\x1b[?1047h", b"\x1b[?1047l"), (b"\x1b[?47h", b"\x1b[?47l")
     return any(end.rfind(on) > end.rfind(off) for on, off in (*screens, (b"\x1b[?25l", b"\x1b[?25h")))
 
 
 def may_ask_a_secret(job: Job) -> bool:
-    """Whether a word that goes with passwords is near the end of its log: without one, it asks for none."""
+    """Whether a word that goes with passwords is near the end of its log: without one, it does not ask for one."""
     return HINT.search(CONTROL.sub(b"", _end_of(job)[-HINT_BYTES:]).decode(errors="replace")) is not None
 
 
@@ -203,7 +204,7 @@ def _end_of(job: Job) -> bytes:
 def _last_line(job: Job, shown_by: Shows) -> str:
     line = next(filter(None, map(paging.last_line, job.logs)), "")
     if not line and job.spec.adopted and not log_size(job.log) and (screen := shown_by(job)) is not None:
-        # It had been asked before the log began.
+        # The question was asked before the log began.
         return screen.lines[screen.cursor_row].strip() if screen.cursor_row < len(screen.lines) else ""
     return line
 
@@ -212,19 +213,19 @@ def _line_before(job: Job) -> str:
     """The last line that is not blank, as a question may end with a newline."""
     page = paging.tail(job.log, lines=5, max_chars=PROMPT_CHARS * 5)
     if page.gone_bytes:
-        return ""  # the end of the log is what is gone
+        return ""  # the end of the log is gone
     return next((line for line in reversed(page.text.split("\n")) if line.strip()), "")
 
 
 SETTLED_S = 1.0
-"""Seconds without growth of the log before people are notified: on a busy machine the question comes after its read."""
+"""Seconds without log growth before people are notified: on a busy machine a question may be logged after its read."""
 
 
 def notice_prompts(host: Host, faults: list[str] | None = None) -> None:
-    """Mark the windows of jobs that wait for input, and say so once to the people attached to our session.
+    """Mark the windows of jobs that wait for input, and notify the people attached to our session once.
 
-    Costs next to nothing while no job runs or nobody is attached. Several may do this at once: tmux compares and marks
-    in one act. Each job with a fault is named in *faults*; without that list it is raised when all else is done.
+    Costs next to nothing while no job runs or nobody is attached. Several processes may do this at once: tmux compares
+    and marks in one step. Each job with a fault is named in *faults*; without that list it is raised after all else.
     """
     if faults is None:
         raised(lambda faults: notice_prompts(host, faults))
@@ -257,7 +258,7 @@ def mark(host: Host, jobs: list[Job], faults: list[str], *, attended: bool) -> d
             marks[job.run.pane] = None
             continue
         what = "a password" if prompt.waits_for == "password" else "input"
-        # The prompt of a shell that a person opened asks them nothing.
+        # The prompt of a shell that a person opened is not a question to them.
         silent = job.spec.notify == "never" or job.spec.adopted is not None or not attended
         with apart(job.id, faults):
             silent = silent or is_printing(job, within=SETTLED_S)
@@ -269,7 +270,7 @@ def mark(host: Host, jobs: list[Job], faults: list[str], *, attended: bool) -> d
 
 
 def main(host: Host) -> None:
-    """Look once and print {job id: [what it waits for, prompt]}."""
+    """Check once and print {job id: [what it waits for, prompt]}."""
     faults: list[str] = []
     jobs = running(host, faults)
     asking = mark(host, jobs, faults, attended=host.tmux.attended()) if jobs else {}
@@ -280,17 +281,17 @@ def main(host: Host) -> None:
 BRACKETS = "\x1b[200~\x1b[201~"
 """What tmux puts around a paste for a program that has asked for it."""
 ANSWER_BYTES = 1 << 20
-"""What is longer is waited for in the slow way."""
+"""A longer answer is waited for in the slow way."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """Begun before the text is typed; `echo` is how many bytes of it the terminal itself shows.
+    """One exchange, begun before the text is typed; `echo` is how many bytes of it the terminal itself shows.
 
     It is over when the program reads again, and all that it wrote is in the log. Linux counts the bytes that a process
-    has read and written, proc_pid_io(5), those of its ended children too. A program that was blocked reading before it
-    was typed to, has read that many bytes since and is blocked reading again has written its answer; the answer is
-    whole once the log has grown by as much. No quiet time is needed then.
+    has read and written, including its ended children, proc_pid_io(5). A program that was blocked reading before the
+    text was typed, has read that many bytes since and is blocked reading again has written its answer; the answer is
+    complete once the log has grown by as much. No quiet time is needed then.
     """
 
     job: Job
@@ -304,7 +305,7 @@ class Turn:
 
     @classmethod
     def begin(cls, job: Job, settings: Terminal | None, text: str) -> Self | None:
-        """None when the kernel does not say; the program must read each byte of the text."""
+        """Begin a turn; None when the kernel does not show it, or the program may not read each byte of the text."""
         if job.run is None or settings is None or settings.hides or not text.replace("\n", "").isprintable():
             return None
         tty, runner = job.run.tty, job.run.pid
@@ -314,25 +315,25 @@ class Turn:
             return None
         size = len(text.encode(errors="replace"))
         if "\n" in text.removesuffix("\n") and not settings.cooked:
-            # It is pasted, and the last Enter comes apart: with the brackets not counted, the paste would be all.
+            # It is pasted, and the last Enter comes separately: without counting the brackets, the paste would be all.
             if not _edits_lines(job):
                 return None
             size += len(BRACKETS)
         return cls(job, tty, runner, pid, size, size if settings.echo else 0, counts, _sizes(job))
 
     def is_over(self) -> bool:
-        """Whether it waits for the next line, and all of its answer is in the log; never by a guess."""
+        """Whether the program waits for the next line, and its whole answer is in the log; never a guess."""
         if terminals.unread(self.tty) or (counts := _counts(self.pid)) is None:
             return False
         read, written = (now - before for now, before in zip(counts, self.counts, strict=True))
-        # What it did between these looks would be in the second count.
+        # What it did between these checks would be in the second count.
         if read < self.typed or terminals.reader(self.tty, self.runner) != self.pid or _counts(self.pid) != counts:
             return False
         grown = self.grown()
         return grown is not None and grown >= written + self.echo
 
     def grown(self) -> int | None:
-        """Bytes that were written into the terminal, by what is in the logs: it makes `\\n` to `\\r\\n`."""
+        """Bytes that were written to the terminal, by the growth of the logs: it turns `\\n` into `\\r\\n`."""
         before, stderr_before = self.sizes
         size, stderr_size = _sizes(self.job)
         if not before < size <= before + ANSWER_BYTES:
@@ -344,12 +345,12 @@ class Turn:
         return size - before - data.count(b"\n") + stderr_size - stderr_before
 
     def is_plain(self) -> bool:
-        """Whether it asks for the next line as a shell does: it has no screen of its own, and wants no password."""
+        """Whether it asks for the next line as a shell does: it does not draw the screen or ask for a password."""
         return not draws(self.job) and SECRET.search(paging.last_line(self.job.log)) is None
 
 
 def _counts(pid: int) -> tuple[int, int] | None:
-    """Bytes that the process has read and written; None when it has ended or may not be looked at."""
+    """Bytes that the process has read and written; None when it has ended or may not be examined."""
     try:
         words = Path(f"/proc/{pid}/io").read_bytes().split()
         return int(words[1]), int(words[3])

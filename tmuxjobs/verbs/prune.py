@@ -23,19 +23,19 @@ from tmuxjobs.verbs import events
 SOON_S = 0.02
 RECORDS_BYTES = 128 << 10
 RESERVED_BYTES = 64 << 20
-"""What a log counts with at most before it has become larger: most never do."""
+"""The most that a log counts as until it becomes larger, which most never do."""
 
 
 def prune(
     host: Host, faults: list[str] | None = None, *, everywhere: bool = False, forget: str | None = None
 ) -> list[str]:
-    """Remove finished jobs beyond the configured age and count, and their windows; the ids that went.
+    """Remove finished jobs beyond the configured age and count, and their windows; the removed ids.
 
-    Those on other hosts go where one is reached, `everywhere` where one can be. With `forget` all that is known here of
-    that host's jobs goes, and nothing else; the jobs stay there.
+    This includes hosts that are connected, with `everywhere` all that can be reached. With `forget` all that is known
+    here of that host's jobs is removed, and nothing else; the jobs stay there.
 
     A job with a fault stays and is named in *faults*; without that list the fault is raised after all else is done.
-    Named there too is a folder that stays because it holds files of someone else.
+    A folder that stays because it holds other programs' files is named there too.
     """
     if forget is not None:
         return forget_host(host, forget)
@@ -52,7 +52,7 @@ def prune(
 
 
 def forget_host(home: Host, name: str) -> list[str]:
-    """Drop the mirror of that host; raises InvalidInput where there is none."""
+    """Remove the mirror of that host; raises InvalidInput if there is none."""
     other = next((one for one in home.others() if one.name == name), None)
     if other is None or not other.store.root.is_dir():
         names = ", ".join(one.name for one in home.others()) or "none"
@@ -87,17 +87,17 @@ def _prune(host: Host, faults: list[str]) -> list[str]:
 
 def unused_units(host: Host) -> list[Path]:
     """Copies of the pane's programs that no job's record names any more; call it under the lock."""
-    old = units.unused(host.store.pane)  # of another host, none: the agent there sees to them
+    old = units.unused(host.store.pane)  # none of another host: its agent removes them
     try:
         records = [host.store.look(name) for name in (host.store.ids() if old else ())]
     except StateError:
-        return []  # one that cannot be read may be of a job that runs
+        return []  # an unreadable record may be that of a running job
     named = {record.job.pane for record in records if record is not None}
     return [path for path in old if units.main_of(path) not in named]
 
 
 def ended_unseen(host: Host, faults: list[str]) -> set[str]:
-    """Lost jobs of which no process lives. Reading all processes takes long: never do it under the lock."""
+    """Lost jobs without a living process. Reading all processes takes long: never do it under the lock."""
     settled, adopted = [], set()
     for unfinished in host.store.unfinished():
         with apart(unfinished.id, faults):
@@ -114,7 +114,7 @@ def ended_unseen(host: Host, faults: list[str]) -> set[str]:
 def ages_of(host: Host, lost: set[str], faults: list[str]) -> dict[str, float]:
     """{job id: seconds since its end} of every job that has ended; `lost` is from `ended_unseen`.
 
-    Not of those that others come after.
+    Jobs that others come after are left out.
     """
     needed = queue.needed(str(host.store.root))
     names = [name for name in host.store.ids() if name not in needed]
@@ -138,8 +138,8 @@ def ages_of(host: Host, lost: set[str], faults: list[str]) -> dict[str, float]:
 def age_of(host: Host, job_id: str, written_at: float) -> float:
     """Seconds since it ended. The wall clock jumps, so jobs of this boot are aged by CLOCK_MONOTONIC.
 
-    That one stops during suspend: a job may stay for longer, never for less. A job of an earlier boot of this machine
-    ended before this one began.
+    That clock stops during suspend: a job may stay for longer, never for less. A job of an earlier boot of this machine
+    ended before this boot began.
     """
     end = host.ends.get(job_id)
     with contextlib.suppress(StateError):
@@ -162,8 +162,8 @@ def remove(host: Host, names: Sequence[str]) -> None:
 def make_room(host: Host, wanted: int, lost: set[str], faults: list[str], *, replaces: str | None = None) -> list[str]:
     """Remove the oldest finished jobs until `wanted` bytes more fit into the total; call it under the lock.
 
-    A job that runs counts with what it may soon have written, but for the one that is about to be ended. Raises
-    LimitReached when these alone take too much.
+    A running job counts with what it may soon have written, except `replaces`, which is about to be ended. Raises
+    LimitReached when running jobs alone take too much.
     """
     total = host.settings.max_total_size or 0
     ages = ages_of(host, lost, faults)
@@ -202,16 +202,16 @@ def prune_windows(host: Host) -> None:
 
 
 def prune_windows_soon(host: Host) -> None:
-    """The same in a thread and a moment later, once for all who ask until then; this process does not end before.
+    """Run `prune_windows` in a thread a moment later, once for all calls until then; this process does not end before.
 
-    Nobody waits for it. What it does not come to, because it was killed or tmux did not answer, the next one does.
+    Nothing waits for it. What it leaves undone, because it was killed or tmux did not answer, the next run does.
     """
     if not host.prunes_soon.acquire(blocking=False):
         return
 
     def work() -> None:
-        host.prunes_soon.release()  # this look may miss what is started from now on
-        if not host.store.root.is_dir():  # with it $TMUX_TMPDIR may be gone, and tmux would answer for another server
+        host.prunes_soon.release()  # this run may miss what is started from now on
+        if not host.store.root.is_dir():  # $TMUX_TMPDIR may be gone too, and tmux would use another server
             return
         with contextlib.suppress(TmuxError, StateError):
             prune_windows(host)
@@ -232,7 +232,7 @@ def has_old(host: Host) -> bool:
 
 
 def close_oldest_window(host: Host) -> bool:
-    """Close the window of the job that ended first, but for one that a person looks at; False when there is none."""
+    """Close the window of the job that ended first, except one that a person views; False when there is none."""
     unseen = [pane for pane, _ in finished_windows(host, host.tmux.panes()) if not pane.viewers]
     if unseen:
         host.tmux.close(unseen[-1])
@@ -240,7 +240,7 @@ def close_oldest_window(host: Host) -> bool:
 
 
 def show_projects(host: Host, panes: Mapping[str, Pane]) -> None:
-    """Name the project in each job's window where there are several, and in none where there is one."""
+    """Name the project in each job's window if there are several projects, and in none if there is one."""
     projects: dict[str, str] = {}
     for name in panes:
         with apart(name, []):  # `list` names it
@@ -267,7 +267,7 @@ def finished_windows(host: Host, panes: Mapping[str, Pane]) -> list[tuple[Pane, 
 
 
 def is_ours(host: Host, pane: Pane) -> bool:
-    """Whether its job is of this state directory; a window of 0.1.0 does not say, but the job's record names its pane.
+    """Whether its job is in this state directory; a window of 0.1.0 does not say, but the job's record names its pane.
 
     Job ids of 0.1.0 were the same in each state directory.
     """

@@ -30,11 +30,11 @@ GROUP = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 NEEDS = ("any", "ready")
 PRIORITY = 1_000_000
 BREATH_S = 0.25
-"""Between two looks though more changes are reported: each start makes several."""
+"""Seconds between two checks even if more changes are reported: each start makes several."""
 QUEUE_CHECK_S = 0.5
-"""Between two looks of one who waits, where the kernel reports no change."""
+"""Seconds between two checks of a process that waits, where the kernel reports no change."""
 FAR_QUEUE_CHECK_S = 10.0
-"""On another host its session's first window moves the queue on too."""
+"""Likewise for another host, where the first window of the session moves the queue on too."""
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -42,7 +42,7 @@ R = TypeVar("R")
 def asked(host: Host, given: Turn) -> QueueRecord | None:
     """The queue record of a job that may wait; None for one that must start at once. Raises InvalidInput.
 
-    A group, a priority, a job to come after or a time makes it one that may wait.
+    A job may wait if it has a group, a priority, a job to come after or a time.
     """
     group, delay, at = given.get("group") or "", given.get("delay"), given.get("at")
     after = befores(host, given.get("after") or ())
@@ -62,7 +62,7 @@ def asked(host: Host, given: Turn) -> QueueRecord | None:
 
 
 def bounds(host: Host, group: str) -> dict[str, Any]:
-    """The limits that are in force now, and where its window will be."""
+    """The limits that are in force now, and the tmux socket of its window."""
     of = host.settings
     most = {"most": of.max_jobs, "total": of.total_jobs, "limit": (of.groups or {}).get(group, 0)}
     return {**most, "socket": host.tmux.socket}
@@ -98,9 +98,9 @@ def befores(host: Host, given: Sequence[str] | str) -> tuple[str, ...]:
 
 
 def not_before(delay: float | None, at: str | None, ahead_s: float) -> float | None:
-    """In s since the epoch, by a clock that is so much ahead of ours.
+    """The earliest start in s since the epoch, by a clock that is `ahead_s` ahead of ours; None for any time.
 
-    `at` is a time as ISO 8601 has it, or HH:MM of today, else of tomorrow.
+    `at` is an ISO 8601 time, or HH:MM today, or tomorrow if that has passed.
     """
     if delay and at:
         raise InvalidInput("Give delay or at, not both.")
@@ -121,7 +121,7 @@ def not_before(delay: float | None, at: str | None, ahead_s: float) -> float | N
 
 
 def held(act: Callable[P, R], *args: P.args, **named: P.kwargs) -> R:
-    """Call it under the lock of the state directory, which may be another machine's; raises StateError."""
+    """Call `act`, which takes the lock of the state directory, maybe another machine's; raises StateError."""
     try:
         return act(*args, **named)
     except OSError as error:
@@ -129,12 +129,12 @@ def held(act: Callable[P, R], *args: P.args, **named: P.kwargs) -> R:
 
 
 def move(host: Host, _faults: list[str] | None = None) -> Line | None:
-    """Start what may start, and give the line that is left; cheap when nothing waits.
+    """Start what may start, and return the line that is left; cheap when nothing waits.
 
-    What is in the way is said of those that wait, and no fault. The line of another host is known there alone.
+    What keeps jobs waiting is their reason, not a fault. The line of another host is known only there: None.
     """
     if host.name:
-        with contextlib.suppress(TmuxError):  # of which HostError is one
+        with contextlib.suppress(TmuxError):  # HostError is one
             if queue.names(str(host.store.root)) and host.is_reached:
                 host.ensure_session()
                 host.machine.move(host.root)
@@ -142,7 +142,7 @@ def move(host: Host, _faults: list[str] | None = None) -> Line | None:
 
     def make_session(socket: str, session: str) -> None:
         if (socket, session) == (host.tmux.socket, host.settings.session):
-            with contextlib.suppress(TmuxError):  # it hears of the job
+            with contextlib.suppress(TmuxError):  # the start of the job then fails and says so
                 host.ensure_session()
 
     with contextlib.suppress(OSError, files.Odd):
@@ -151,7 +151,7 @@ def move(host: Host, _faults: list[str] | None = None) -> Line | None:
 
 
 class Moving:
-    """A wait without end that moves the queue on: with each change of it, by its clocks, and after killed runners."""
+    """An endless wait that moves the queue on: after each change, by its clocks, and after killed runners."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
@@ -185,7 +185,7 @@ async def move_on(host: Host, _faults: list[str]) -> None:
 
 @contextlib.contextmanager
 def turn(host: Host, job_id: str, queue_facts: QueueRecord | None, *, forced: bool = False) -> Iterator[bool]:
-    """Whether the job starts now; within it, its turn is ours. Without `queue_facts` it does."""
+    """Yields whether the job starts now, and holds its turn meanwhile. Without `queue_facts` it starts."""
     if queue_facts is None:
         yield True
         return
@@ -223,7 +223,7 @@ def waiting(host: Host) -> list[queue.Entry]:
 
 @dataclass(frozen=True)
 class QueuePlace:
-    """Where a job stands in the line, from 1 on, of how many, and why it waits."""
+    """A job's place in the line, from 1 on, of how many, and why it waits."""
 
     number: int
     of: int
@@ -240,7 +240,7 @@ def waits(job: Job) -> bool:
 
 
 def places(host: Host, jobs: Sequence[Job], line: Line | None = None) -> dict[str, QueuePlace]:
-    """{id: place} of those of the jobs that wait; with the line that a look has shown just now, or by another look."""
+    """{id: place} for the jobs that wait, by `line` if it has just been read, or by reading it again."""
     wanted = [job.id for job in jobs if job.queued]
     if not wanted:
         return {}
@@ -251,7 +251,7 @@ def places(host: Host, jobs: Sequence[Job], line: Line | None = None) -> dict[st
 
 
 def said(host: Host, job: Job) -> str:
-    """`queued` and why, in words; empty when it is not."""
+    """`queued` and why, in words; empty when the job is not queued."""
     place = places(host, [job]).get(job.id)
     return f"queued, {place}" if place else ""
 

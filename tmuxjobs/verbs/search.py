@@ -14,7 +14,7 @@ from tmuxjobs.verbs import output
 LIMIT = 20
 LIMIT_MAX = 1000
 CHARS = 12_000
-"""What the lines of one answer may take together; the first match is given in any case."""
+"""How many characters the lines of one answer may take together; the first match is always given."""
 
 
 def search(
@@ -31,7 +31,7 @@ def search(
 ) -> Found:
     """Lines matching a regular expression, or a `literal` text, from the cursors on; each cleaned by itself.
 
-    Of a separate stderr those lines follow. `context` lines come around each match. Bounded by `limit` matches
+    The lines of a separate stderr follow. `context` lines come around each match. Bounded by `limit` matches
     (1 to 1000), CHARS and the host's time for a search; the answer says from where to go on. Raises JobNotFound,
     InvalidInput.
     """
@@ -47,7 +47,7 @@ def search(
     ends = {}
     for stream, (path, start) in logs_of.items():
         try:
-            # One is asked for where none is wanted any more: all are counted, and the cursor is known.
+            # Ask for one match even if no more are wanted: all are counted, and the cursor is known.
             wanted = max(1, limit - len(kept))
             found = matching.search(path, pattern, **asked, limit=wanted, cursor=start, timeout=host.timing.search)
         except ValueError as error:

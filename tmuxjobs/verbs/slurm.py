@@ -1,4 +1,4 @@
-"""Jobs in Slurm: what `execute` asks of it, who may, and what Slurm still has of a job whose runner is gone."""
+"""Jobs in Slurm: the options of `execute`, who may use them, and what Slurm still has of a job whose runner is gone."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ RESOURCES = {
     "time": ("--time", "", "a duration, like 90m or 12h"),
     "partition": ("--partition", r"[A-Za-z0-9_.-]+(?:,[A-Za-z0-9_.-]+)*", "a name"),
 }
-"""{resource: (option of srun, what it may be, that in words)}."""
+"""{resource: (option of srun, pattern of its values, the same in words)}."""
 DETACH = "detach"
-"""Beside these: by sbatch, so that the job goes on when this machine does not."""
+"""One more resource: use sbatch, so that the job goes on when this machine does not."""
 GONE_S = 10.0
 ANY = "any"
 
@@ -35,7 +35,7 @@ ANY = "any"
 def checked(host: Host, given: Engine, job: Mapping[str, Any], path: str) -> tuple[str, ...] | None:
     """srun and its options; None for a job on this machine. Raises InvalidInput, and for an agent NotAllowed.
 
-    `job` has what its record will say of it.
+    `job` has the fields of its future record.
     """
     engine, resources = given.get("engine"), given.get("resources") or {}
     if engine is None and not host.name:
@@ -54,7 +54,7 @@ def checked(host: Host, given: Engine, job: Mapping[str, Any], path: str) -> tup
     if job["separate_stderr"]:
         raise InvalidInput("A job in Slurm has one terminal, so its stderr cannot be kept apart.")
     if job["retry"] or job["ready_when"]:
-        raise InvalidInput("A job in Slurm runs once, and nothing looks there whether it is ready: leave that out.")
+        raise InvalidInput("A job in Slurm runs once and has no readiness check: leave out retries and ready_when.")
     if job["detached"] and job.get("max_output_given"):
         raise InvalidInput("The log of a job with detach is Slurm's own, so max_output_size cannot bound it.")
     options = {name: option(name, str(value)) for name, value in resources.items() if name != DETACH}
@@ -62,7 +62,7 @@ def checked(host: Host, given: Engine, job: Mapping[str, Any], path: str) -> tup
     if job["caller"].kind == "agent" and allowed and ANY not in allowed and "partition" not in options:
         options["partition"] = option("partition", allowed[0])
     if job["timeout_s"] is not None and "time" not in options:
-        # Slurm counts in minutes, and the runner to the second: its limit is the net below ours.
+        # Slurm counts in minutes, and the runner in seconds: Slurm's limit is the safety net for ours.
         options["time"] = f"--time={math.ceil(job['timeout_s'] / 60) + 1}"
     chosen = (srun, *options.values())
     refuse_partition(host, job["caller"], chosen)
@@ -70,7 +70,7 @@ def checked(host: Host, given: Engine, job: Mapping[str, Any], path: str) -> tup
 
 
 def is_detached(given: Engine) -> bool:
-    """Raises InvalidInput."""
+    """Whether `resources` asks for sbatch; raises InvalidInput."""
     value = str((given.get("resources") or {}).get(DETACH, "false")).lower()
     if value not in ("true", "false", "yes", "no", "1", "0"):
         raise InvalidInput(f"resources.{DETACH} is true or false.")
@@ -78,7 +78,7 @@ def is_detached(given: Engine) -> bool:
 
 
 def refuse_partition(host: Host, caller: Caller, chosen: Sequence[str] | None) -> None:
-    """Raises NotAllowed for an agent who may not use the partition of these options of srun."""
+    """Raises NotAllowed for an agent that may not use the partition of these options of srun."""
     allowed = host.settings.slurm_partitions or ()
     if chosen is None or caller.kind != "agent" or ANY in allowed:
         return
@@ -107,7 +107,7 @@ def option(name: str, value: str) -> str:
 
 
 def described(host: Host, job: Job) -> str:
-    """Where it is in Slurm: its number, state and node. Of a job whose runner is gone Slurm is asked."""
+    """Where it is in Slurm: its number, state and node. For a job whose runner is gone, Slurm is asked."""
     if job.spec.slurm is None:
         return ""
     if job.lost:
@@ -133,7 +133,7 @@ def left(host: Host, job: Job) -> slurm.Allocation | None:
 
 
 def cancel(host: Host, job: Job) -> str:
-    """Cancel what Slurm still has of a job that has ended, and wait until it is gone; answers with what was done.
+    """Cancel what Slurm still has of a job that has ended, and wait until it is gone; what was done, in words.
 
     Slurm is not asked about a job that its runner has seen end there. Raises TmuxError when Slurm does not answer, or
     still has the job after GONE_S.
@@ -157,7 +157,7 @@ def cancel(host: Host, job: Job) -> str:
 
 
 def end(host: Host, job: Job) -> Kill:
-    """End a job of `sbatch` whose runner is gone: cancel it, and wait until Slurm has no more of it."""
+    """End a job of `sbatch` whose runner is gone: cancel it, and wait until Slurm no longer has it."""
     host.store.request_stop(job.id, signal="SIGTERM", grace_s=0.0)
     said = cancel(host, job)
     job = host.look(job.id)
@@ -166,7 +166,7 @@ def end(host: Host, job: Job) -> Kill:
 
 
 def send(host: Host, job: Job, number: int) -> None:
-    """Have Slurm signal what the job runs; raises InvalidInput, TmuxError."""
+    """Have Slurm send the signal to what the job runs; raises InvalidInput, TmuxError."""
     allocation = host.in_slurm(job.id)
     if job.spec.slurm is None or not allocation or allocation["state"] in slurm.QUEUED:
         raise InvalidInput(f"Job '{job.id}' is queued in Slurm: nothing of it runs that could be signalled.")
@@ -177,9 +177,9 @@ def send(host: Host, job: Job, number: int) -> None:
 
 
 def refuse_keys(job: Job, tty: str) -> None:
-    """Raises InvalidInput until srun passes them on: it does so once it has set its terminal raw."""
+    """Raises InvalidInput until srun passes keys on: it does so once it has set its terminal raw."""
     if job.spec.detached:
-        raise InvalidInput(f"Job '{job.id}' is one of sbatch and has no terminal, so nothing was typed.")
+        raise InvalidInput(f"Job '{job.id}' runs by sbatch and has no terminal, so nothing was typed.")
     settings = terminal(tty) if job.spec.slurm is not None else None
     if settings is not None and settings.cooked:
         how = job.detail if job.detail != "running" else "Slurm is starting it"

@@ -1,4 +1,4 @@
-"""`list` and `status`: which jobs there are, and how one stands."""
+"""`list` and `status`: which jobs there are, and the state of one."""
 
 from __future__ import annotations
 
@@ -36,10 +36,9 @@ def list(
 ) -> JobList:
     """Jobs newest first; `name` is a part of the id or the command.
 
-    `scope` says whose: this `project`'s, `mine` alone, or `all`, of which an agent's project's come first; by default
-    an agent sees its project's, a person all. A person's without `status` and `name` reads only the jobs that are
-    shown, so damage to others goes unnoticed. Those of the other hosts are shown as they are known here where one
-    cannot be reached.
+    `scope` says whose: this `project`'s, only `mine`, or `all`, with those of an agent's project first; by default an
+    agent sees its project's, a person all. A person's list without `status` and `name` reads only the jobs that it
+    shows, so damage to others goes unnoticed. The jobs of a host that cannot be reached are shown as last known here.
     """
     if status is not None and status not in STATUSES:
         raise InvalidInput(f"'{status}' is not a status; there are {', '.join(STATUSES)}.")
@@ -67,7 +66,7 @@ def list(
 
 @dataclass(frozen=True)
 class Listed:
-    """What one host has to show, and which of these jobs are of another project."""
+    """What one host has to show, and which of these jobs belong to another project."""
 
     jobs: builtins.list[JobSummary]
     elsewhere: set[str]
@@ -117,7 +116,7 @@ def _listed(
 def _by_scope(
     host: Host, caller: Caller, ids: builtins.list[str], scope: Scope, damaged: builtins.list[str]
 ) -> tuple[builtins.list[str], builtins.list[str]]:
-    """The jobs within the scope and the others; of `all` those of the caller's project are the first."""
+    """The jobs within the scope, and the others; for `all`, those of the caller's project come first."""
     if scope == "all" and caller.kind == "person":
         return ids, []
     if host.scoped is not None and host.scoped[0] is ids and host.scoped[1] == (caller, scope):
@@ -154,7 +153,7 @@ def _found(
     name: str | None,
     damaged: builtins.list[str],
 ) -> tuple[builtins.list[Job], int]:
-    """The first jobs of the ids that are asked for, and how many there are in all."""
+    """The matching jobs among the ids, if all match only the first `limit`, and how many match in all."""
     found: builtins.list[Job] = []
     total, whole = len(ids), status is None and not name
     for job_id in ids:
@@ -173,9 +172,9 @@ def _found(
 
 
 def whole_id(host: Host, beginning: str) -> str:
-    """The one id that begins like that; what was given when none does. Raises InvalidInput when several do.
+    """The one id that begins with `beginning`, which is returned when none does; raises InvalidInput when several do.
 
-    Of several with that very name it is the one that has not ended.
+    Among several, the only job of exactly that name that has not ended is chosen.
     """
     ids = host.store.ids()
     found = sorted(one for one in ids if one.startswith(beginning)) if beginning and beginning not in ids else []
@@ -198,7 +197,7 @@ def status(host: Host, job_id: str) -> JobStatus:
     try:
         return _status(host, job_id)
     except HostError:
-        return _status(host, job_id)  # the host was lost over it, and its answer says so; or it is reached again
+        return _status(host, job_id)  # the connection was lost meanwhile, and now the answer says so; or it is back
 
 
 def _status(host: Host, job_id: str) -> JobStatus:
@@ -225,7 +224,7 @@ def _status(host: Host, job_id: str) -> JobStatus:
         prompt=prompt.text if prompt else None,
         full_screen=prompt is not None and prompt.full_screen,
         timeout=job.spec.timeout_s,
-        # Those of an adopted process are known only to tmux, its parent, and those of a job in Slurm there.
+        # Those of an adopted process are known only to tmux, its parent, and those of a job in Slurm only to Slurm.
         cpu=ended.cpu_user_s + ended.cpu_system_s if ended and not (job.spec.adopted or job.spec.slurm) else None,
         max_rss_bytes=ended.max_rss_bytes if ended and not (job.spec.adopted or job.spec.slurm) else None,
         slurm=verbs.slurm.described(host, job),
@@ -239,9 +238,9 @@ def _status(host: Host, job_id: str) -> JobStatus:
 
 
 def _summary(host: Host, job: Job, place: queue.QueuePlace | None) -> dict[str, Any]:
-    """What `list` shows; of a running job `reason` says that its command has ended.
+    """What `list` shows; for a running job, `reason` says that its command has ended.
 
-    Of one that waits for its turn it says why.
+    For a job that waits for its turn it says why.
     """
     state, reason = job.state, None
     if isinstance(state, Lost):
@@ -278,7 +277,7 @@ def _summary(host: Host, job: Job, place: queue.QueuePlace | None) -> dict[str, 
 
 
 def usage(host: Host, job_ids: Sequence[str], faults: builtins.list[str] | None = None) -> dict[str, tuple[float, int]]:
-    """{running job: (processor seconds so far, resident bytes)} of its processes, by one look at all.
+    """{running job: (processor seconds so far, resident bytes)} of its processes, by one read of all.
 
     A job with a fault is left out; the fault is named in *faults*.
     """

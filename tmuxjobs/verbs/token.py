@@ -1,4 +1,4 @@
-"""`token`: the secret that clients bring over HTTP, in one file of the state directory; and what keeps it a secret."""
+"""`token`: the secret that clients send over HTTP, in one file of the state directory, and what keeps it secret."""
 
 import os
 import re
@@ -13,13 +13,13 @@ from tmuxjobs.hosts.local import Host
 NAME: Final = "http-token"
 SHORTEST, LONGEST = 32, 1024
 FORM: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
-"""What a client can send behind `Bearer`: RFC 6750, section 2.1."""
+"""What a client can send after `Bearer`: RFC 6750, section 2.1."""
 
 
 def token(host: Host, *, new: bool = False) -> Path:
-    """The token's file, made at first use; with `new` there is another token in it. Raises StateError."""
+    """The token's file, made at first use; with `new` the token is replaced. Raises StateError."""
     path = token_path(host)
-    # Under the lock, or two servers that start at once would each believe in a token of their own.
+    # Under the lock, or two servers that start at once could each use a different token.
     with host.store.lock():
         there = _open(path)
         if there is not None:
@@ -36,7 +36,7 @@ def token_path(host: Host) -> Path:
 
 
 def token_value(host: Host) -> str:
-    """The token; raises StateError when there is none, or others could know it."""
+    """The token; raises StateError when there is none, or when others could know it."""
     path = token_path(host)
     fd = _open(path)
     if fd is None:
@@ -75,7 +75,7 @@ def _open(path: Path) -> int | None:
 def _write(path: Path, token: str) -> None:
     """Replace the file; readers see the old or the new one, whole. Call it under the lock."""
     beside = path.with_name(f"{NAME}.new")
-    left = _open(beside)  # of one that was killed here
+    left = _open(beside)  # left by a process that was killed here
     if left is not None:
         os.close(left)
         beside.unlink()

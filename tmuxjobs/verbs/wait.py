@@ -1,8 +1,8 @@
 """`wait`: until a job ends, prints, falls silent, asks, or serves; woken by the kernel, without polling its log.
 
-Without a job it is for a project as a whole: for the first end among its jobs, those that start meanwhile too.
+Without a job it waits for a whole project: for the first end among its jobs, including those that start meanwhile.
 
-What is waited for is looked at once more after each change, so that a wait that was cut off is simply begun again.
+The conditions are checked again after each change, so a wait that was cut off can simply be started again.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from tmuxjobs.verbs.job_wait import CHARS_MAX, Goal, JobWait, goal
 from tmuxjobs.verbs.waiter import unheard, waits, waits_async
 
 WAITING = 20
-"""So many jobs that wait for their turn are waited for where none of the project runs."""
+"""How many of a host's queued jobs are considered if no job of the project runs."""
 
 
 class Wait:
     """A wait for one job or several. Does not sleep: see `waiter.py`."""
 
     names_jobs = True
-    """Whether the caller named the jobs, and is answered about each."""
+    """Whether the caller named the jobs, and gets an answer about each."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Wait:
         ]
         self.watches = [Watch(unheard) for _ in self.all]
         self.moving = queue.Moving(host)
-        """Nobody else may live who moves those on that wait for their turn."""
+        """Moves the queue on, as no other process that does may be alive."""
 
     @contextlib.contextmanager
     def watched(self, wake: Callable[[], None]) -> Iterator[None]:
@@ -127,7 +127,7 @@ class Wait:
         if over:
             if (behind := one.behind) is not None:
                 cursor = min(cursor, behind)
-                notes.insert(0, f"there was time to look through the output up to byte {behind}")
+                notes.insert(0, f"there was time to search the output up to byte {behind}")
             on = "`wait` again" if len(self.all) > 1 or not self.names_jobs else f"`wait` with cursor={cursor}"
             notes.insert(0, f"timed out after {self.timeout:g} s; call {on} to continue")
             notes += one_time_notes(one)
@@ -163,7 +163,7 @@ class Wait:
         return f"{len(self.all)} jobs: {', '.join(said)}"
 
     def summaries(self, one: JobWait) -> tuple[WaitedJob, ...]:
-        """Each of them with its share of what may be shown; the one that ended the wait gets what the others leave."""
+        """Each job with its share of what may be shown; the one that ended the wait gets what the others leave."""
         room = self.budget
         found: dict[str, WaitedJob] = {}
         for each in sorted(self.all, key=lambda each: (each is one, each.result is not None)):
@@ -202,7 +202,7 @@ def begin(
 ) -> Wait:
     """Wait until a condition is met or `timeout` seconds have passed; the job's end is always a condition.
 
-    Without a timeout (None) it takes as long as it takes. Of several jobs `mode` says whether `any` or `all` count. A
+    With no timeout (None) it waits without limit. With several jobs, `mode` says whether `any` or `all` count. A
     pattern counts in what comes after `cursor`, or after what the caller was given of the job, if anything; the answer
     has the output since `cursor`, or the newest. Raises JobNotFound, InvalidInput.
     """
@@ -223,7 +223,7 @@ wait = waits(begin)
 
 
 def running(host: Host, caller: Caller) -> list[str]:
-    """The jobs of the caller's project that run, the newest first; where none does, the first that wait for it."""
+    """The running jobs of the caller's project, the newest first; if there are none, the first that are queued."""
     found = []
     hosts = (host, *host.others())
     for one in hosts:
@@ -239,7 +239,7 @@ def running(host: Host, caller: Caller) -> list[str]:
 
 
 class ProjectWait(Wait):
-    """A wait for any of a project's jobs. One that starts while it lasts is waited for like the others."""
+    """A wait for any of a project's jobs, including those that start while it lasts."""
 
     names_jobs = False
 
@@ -310,20 +310,20 @@ CONDITIONS = TypeAdapter(Conditions)
 
 
 class Tasks:
-    """The tasks of a host. Their waits are held while they are polled, and begun again from the record otherwise."""
+    """The tasks of a host. Their waits are kept while they are polled, and rebuilt from the record otherwise."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
         self.waits: dict[str, tuple[Wait, threading.Lock]] = {}
 
     def begins(self, job_ids: Sequence[str]) -> dict[str, int]:
-        """{job: where what counts as new for the caller begins}. Raises JobNotFound."""
+        """{job: where its output that is new to the caller begins}. Raises JobNotFound."""
         return {job_id: JobWait(self._host, job_id, Goal(), None).begin for job_id in job_ids}
 
     def create(
         self, tool: str, arguments: Mapping[str, Any], *, begins: dict[str, int], bound_s: float | None
     ) -> TaskRecord:
-        """Keep the wait that this call of `tool` asked for; `begins` is what `begins` gave. Raises StateError."""
+        """Record the wait that this call of `tool` asked for; `begins` is from `begins()`. Raises StateError."""
         given = arguments.get("cursor")
         cursor = 0 if tool == "execute" else None if given is None else int(given)
         first = next(iter(begins))
@@ -344,7 +344,7 @@ class Tasks:
         return self._keep(task)
 
     def read(self, task_id: str) -> TaskRecord | None:
-        """None when there is no such task, or its record is damaged: it goes with its job."""
+        """The task; None when there is none, or its record is damaged, which is removed with its job."""
         try:
             task = self._host.store.load(self._path(task_id), TaskRecord)
             if task is not None:
@@ -354,7 +354,7 @@ class Tasks:
         return task
 
     def check(self, task: TaskRecord, shape: Callable[[Waited], dict[str, Any]]) -> tuple[TaskRecord, str]:
-        """The task as it is now, with its result as `shape` gives it; until then the last line of its jobs beside it.
+        """The task as it is now, once it is over with a result made by `shape`; until then, also its jobs' last line.
 
         Raises JobNotFound when a job is gone.
         """
@@ -382,7 +382,7 @@ class Tasks:
             self._keep(task, cancelled=True)
 
     def _forget_removed(self) -> None:
-        """Of tasks that nobody polls any more, when their jobs have gone."""
+        """Drop the waits of tasks that nobody polls any more and whose jobs were removed."""
         for task_id in [one for one in self.waits if not os.path.lexists(self._path(one))]:
             self.waits.pop(task_id, None)
 

@@ -19,7 +19,7 @@ Answer_co = TypeVar("Answer_co", covariant=True)
 
 
 class Check(Protocol[Answer_co]):
-    """Something that a caller waits for; a `check` is quick, and is worth repeating after each event."""
+    """Something that a caller waits for; a `check` is quick, and is repeated after each event."""
 
     @property
     def pause_s(self) -> float:
@@ -58,7 +58,7 @@ class Watched:
 
 
 def unheard() -> None:
-    """Nobody waits between two checks: a client that polls calls again."""
+    """Ignore an event: nobody sleeps between two checks, as a client that polls calls again."""
 
 
 def run(waiting: Check[T]) -> T:
@@ -75,7 +75,7 @@ def run(waiting: Check[T]) -> T:
 
 
 async def run_async(waiting: Check[T]) -> T:
-    """Wait in an event loop: only its checks take a thread, and to cancel it ends the waiting at once."""
+    """Wait in an event loop: only the checks take a thread, and cancelling it ends the wait at once."""
     import asyncio  # takes 25 ms, and only the server has an event loop
 
     loop = asyncio.get_running_loop()
@@ -104,7 +104,7 @@ def waits(begin: Callable[P, Check[T]]) -> Callable[P, T]:
 
 
 def waits_async(begin: Callable[P, Check[T]]) -> Callable[P, Awaitable[T]]:
-    """The verb that begins that wait and waits in the event loop; to cancel it ends the waiting, never the job."""
+    """The verb that begins that wait and waits in the event loop; cancelling it ends the wait, never the job."""
 
     @functools.wraps(begin)
     async def call(*args: P.args, **kwargs: P.kwargs) -> T:
