@@ -158,7 +158,7 @@ def test_watch_restarts_a_job_whose_files_change(jobs: Jobs, project: Path) -> N
     [new] = {job.job_id for job in jobs.list().jobs if job.status == "running"} - first
     assert line == f"[version has changed: {new} is api now]\n"
     assert jobs.wait(new, pattern="two", timeout=30).reason == "pattern"
-    assert [job.status for job in jobs.list(name="db").jobs] == ["running"]
+    assert [job.status for job in jobs.list(name="db-").jobs] == ["running"]
 
 
 def test_watch_without_anything_to_watch_is_refused(run: Run, project: Path) -> None:
