@@ -24,6 +24,9 @@ from tmuxjobs.store import disk
 from tmuxjobs.text.log import log_size
 from tmuxjobs.verbs import attempts, queue
 
+LOSSES = 3
+"""How often a connection may be lost while a job is looked at: a host that goes down can answer a few times."""
+
 
 def list(
     machines: Sequence[Host],
@@ -194,10 +197,11 @@ def with_window(host: Host) -> builtins.list[str]:
 
 def status(host: Host, job_id: str) -> JobStatus:
     """Everything known of one job. Raises JobNotFound."""
-    try:
-        return _status(host, job_id)
-    except HostError:
-        return _status(host, job_id)  # the connection was lost meanwhile, and now the answer says so; or it is back
+    for _ in range(LOSSES):
+        with contextlib.suppress(HostError):
+            return _status(host, job_id)
+        # The connection was lost meanwhile: now the answer says so, or the host is back, maybe for a moment.
+    return _status(host, job_id)
 
 
 def _status(host: Host, job_id: str) -> JobStatus:
