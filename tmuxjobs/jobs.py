@@ -439,7 +439,8 @@ class Jobs:
 
         environment = verbs.execute.environment_of(host, env)
         what = verbs.execute.checked(host, command, cwd, shell, environment)
-        return verdict_on(self._policies, Asked(what["command"], Path(what["cwd"]), what["shell"], env))
+        asked = Asked(what["command"], Path(what["cwd"]), what["shell"], env, environment)
+        return verdict_on(self._policies, asked)
 
     def _given(self, args: tuple[object, ...], named: Mapping[str, object], answer: R) -> R:
         """The answer; notes how far it gives the output of the job that the arguments name first."""

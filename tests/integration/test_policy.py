@@ -51,6 +51,7 @@ def test_line_runs_when_each_of_its_commands_is_allowed(agent: Agent, project: P
     jobs = agent()
     ran = jobs.execute("echo one && (echo two | cat) > sub/out.txt; timeout 5 cat sub/out.txt", wait=20)
     assert (ran.status, ran.stdout) == ("completed", "one\ntwo\n")
+    assert jobs.execute("n=$((n+1)); echo $((n*2))", wait=20).stdout == "2\n"
 
 
 @pytest.mark.parametrize(
@@ -75,6 +76,8 @@ def test_line_runs_when_each_of_its_commands_is_allowed(agent: Agent, project: P
         ("cd .. && make", {}, "`cd ..`: it is not below"),
         ("make > /tmp/out", {}, "`>/tmp/out`: it writes to a file that is not below"),
         ("git push; rm x", {}, "`rm x`: rule 'rm'"),
+        ("true || X=1; echo $((X))", {"env": {"X": "a[$(touch x)]"}}, "would evaluate a value"),
+        ("n=$((n+1))", {"env": {"n": "a[$(touch x)]"}}, "would evaluate a value"),
     ],
 )  # fmt: skip
 def test_way_around_is_refused_with_one_sentence(

@@ -183,7 +183,7 @@ def rules_for(policies: Sequence[Policy], asked: Asked) -> tuple[str, tuple[str,
         return "", ()
     policy = asking[0]
     bash = os.path.basename(os.path.realpath(asked.shell)) == "bash"
-    commands = seen(asked.command, bash=bash, env=asked.env).commands
+    commands = seen(asked.command, bash=bash, env=asked.env, inherited=asked.inherited).commands
     texts = tuple(dict.fromkeys(_exact(one) for one in commands if policy.of_command(one).kind == "ask"))
     rules = tuple(Rule.parse(text, "allow", policy.where) for text in texts if text)
     wider = replace(policy, always=policy.always + rules)

@@ -7,7 +7,7 @@ import functools
 import os
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -186,6 +186,8 @@ class Asked:
     cwd: Path
     shell: str
     env: Mapping[str, str] = field(default_factory=dict)
+    inherited: Collection[str] | None = None
+    """The names of the variables that it would have beside; None where nobody can tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +224,7 @@ class Policy:
         found = [*self._folder(asked.cwd), *self._shell(asked.shell), *self._environment(asked.env)]
         try:
             bash = os.path.basename(os.path.realpath(asked.shell)) == "bash"
-            what = seen(asked.command, bash=bash, env=asked.env)
+            what = seen(asked.command, bash=bash, env=asked.env, inherited=asked.inherited)
         except Unclear as unclear:
             return [*found, Finding(asked.command, "deny", str(unclear))]
         found += [self.of_command(command) for command in what.commands]
