@@ -88,6 +88,38 @@ def test_way_around_is_refused_with_one_sentence(
     assert not (project / "x").exists()
 
 
+def test_line_that_tells_when_a_job_is_ready_is_judged_as_its_command(agent: Agent, project: Path) -> None:
+    jobs, hidden = agent(), {"ready_when": "command  touch x"}
+    assert "`touch x`: no rule" in refusal(jobs, "sleep 1000", **hidden)
+    assert "`touch x`: no rule" in jobs.history()[-1].why
+    assert "would evaluate" in refusal(jobs, "sleep 1000", ready_when="command [[ X -eq 1 ]]")
+    assert jobs.check("sleep 1", **hidden).kind == "deny"
+    person = jobs.called_by("person")
+    theirs = person.execute("sleep 1000", ready_when="command touch y; false").job_id
+    with pytest.raises(NotAllowed, match="`touch y`: no rule"):
+        jobs.restart(theirs)
+    with pytest.raises(NotAllowed, match="nothing was typed: `touch y`"):
+        jobs.interact(theirs, "a")
+    queued = person.execute("ls", after=[theirs], ready_when="command touch z").job_id
+    with pytest.raises(NotAllowed, match="`touch z`: no rule"):
+        jobs.queue(queued, command="echo a")
+    bound = Jobs.open(Settings.load(allowed_commands=["^sleep"])).called_by("person")
+    with pytest.raises(NotAllowed, match="`touch x`: it matches none"):
+        bound.execute("sleep 1000", **hidden)
+    assert jobs.execute("sleep 1000", wait=20, until="ready", ready_when="command ls").reason == "ready"
+    assert not (project / "x").exists()
+
+
+def test_command_of_a_queued_job_with_variables_is_not_replaced(agent: Agent) -> None:
+    jobs = agent()
+    first = jobs.execute("sleep 1000").job_id
+    queued = jobs.execute("ls", after=[first], env={"ARGS": "; touch x"}).job_id
+    with pytest.raises(NotAllowed, match=f"Job '{queued}' has variables of its own.*`kill` it and `execute`"):
+        jobs.queue(queued, command="make")
+    plain = jobs.execute("ls", after=[first]).job_id
+    assert jobs.queue(plain, command="echo a").status == "queued"
+
+
 def test_shell_of_the_agents_own_is_refused(agent: Agent, project: Path) -> None:
     for name in ("evil", "bash"):
         path = project / name

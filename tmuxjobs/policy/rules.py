@@ -188,6 +188,22 @@ class Asked:
     env: Mapping[str, str] = field(default_factory=dict)
     inherited: Collection[str] | None = None
     """The names of the variables that it would have beside; None where nobody can tell."""
+    ready: str | None = None
+    """The command line that tells that it is ready."""
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """All command lines that it would run."""
+        return (self.command,) if self.ready is None else (self.command, self.ready)
+
+    @property
+    def bash(self) -> bool:
+        """Whether bash would run them."""
+        return os.path.basename(os.path.realpath(self.shell)) == "bash"
+
+    def seen(self, line: str) -> Seen:
+        """What that line would do; raises Unclear."""
+        return seen(line, bash=self.bash, env=self.env, inherited=self.inherited)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +213,12 @@ class Finding:
     part: str
     kind: Kind
     why: str
+
+    @property
+    def shown(self) -> str:
+        """Without what may be a variable's value."""
+        name, equals, _ = self.part.partition("=")
+        return f"`{name[:80]}{equals}{'...' if equals or len(name) > 80 else ''}`: {self.why}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,16 +244,18 @@ class Policy:
     def judge(self, asked: Asked) -> list[Finding]:
         """A finding for each thing that is asked; the first is never missing."""
         found = [*self._folder(asked.cwd), *self._shell(asked.shell), *self._environment(asked.env)]
+        return found + [one for line in asked.lines for one in self._line(line, asked)]
+
+    def _line(self, line: str, asked: Asked) -> list[Finding]:
         try:
-            bash = os.path.basename(os.path.realpath(asked.shell)) == "bash"
-            what = seen(asked.command, bash=bash, env=asked.env, inherited=asked.inherited)
+            what = asked.seen(line)
         except Unclear as unclear:
-            return [*found, Finding(asked.command, "deny", str(unclear))]
-        found += [self.of_command(command) for command in what.commands]
+            return [Finding(line, "deny", str(unclear))]
+        found = [self.of_command(command) for command in what.commands]
         found += self._variables(what)
         found += self._places(what, asked.cwd)
         if not what.commands and not found:
-            found.append(Finding(asked.command, self.default, f"it runs no command; default is {self.default}"))
+            found.append(Finding(line, self.default, f"it runs no command; default is {self.default}"))
         return found
 
     @property
@@ -384,12 +408,9 @@ class Verdict:
 
     @property
     def rule(self) -> str:
-        """What decided, for the history: of the part of the line not what may be a variable's value."""
-        decisive = next((one for one in self.findings if one.kind == self.kind), None)
-        if decisive is None:
-            return ""
-        name, equals, _ = decisive.part.partition("=")
-        return f"`{name[:80]}{equals}{'...' if equals or len(name) > 80 else ''}`: {decisive.why}"
+        """What decided, for the history: of the parts of the lines not what may be a variable's value."""
+        decisive = [one for one in self.findings if one.kind == self.kind]
+        return "; ".join(dict.fromkeys(one.shown for one in decisive))
 
 
 def changes_what_runs(name: str) -> bool:
