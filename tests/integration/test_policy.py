@@ -129,6 +129,33 @@ def test_shell_of_the_agents_own_is_refused(agent: Agent, project: Path) -> None
     assert agent().execute("echo a", shell="sh", wait=20).stdout == "a\n"
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--rcfile --rcfile -i",
+        "--init-file x",
+        "-k",
+        "-O cdable_vars",
+        "-o keyword",
+        "-a",
+        "-i",
+        "-s",
+        "-o allexport",
+        "+O x",
+    ],
+)
+def test_option_by_which_a_shell_runs_other_things_is_refused(agent: Agent, project: Path, options: str) -> None:
+    said = refusal(agent(), "ls A=1", shell=f"bash {options}")
+    assert re.search(r"`shell option [-+].*`: it can change what runs; a policy knows -e, ", said)
+
+
+def test_harmless_options_of_a_shell_are_allowed(agent: Agent, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = agent().execute("ls /no | true; echo a", shell="bash -l -eu -o pipefail", wait=20)
+    assert (ran.status, ran.stdout) == ("failed", "")
+    monkeypatch.setenv("HOME", str(project))
+    assert "below the roots, where the agent may write" in refusal(agent(), "ls", shell="bash --login")
+
+
 def test_link_that_leads_out_of_the_roots_is_no_folder_below_them(agent: Agent, project: Path, tmp_path: Path) -> None:
     (project / "out").symlink_to(tmp_path)
     assert "it is not below" in refusal(agent(), "make", cwd=str(project / "out"))

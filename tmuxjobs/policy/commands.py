@@ -213,7 +213,11 @@ class _Unwrapping:
                 self._add(words, wraps=True)
                 self.script(script.text, bash=base == "bash")
                 return
-            at += 2 if option.endswith("o") and not option.startswith("--") else 1
+            if option.endswith("o") and not option.startswith("--"):
+                at += 1
+                if at == len(words) or words[at].text not in options.SET_NAMES:
+                    raise Unclear(f"`{base} {shortened(option)}` is given an option that no rule can judge")
+            at += 1
         if at >= len(words) or not words[at].known or FED.fullmatch(words[at].text or ""):
             raise Unclear(f"`{base}` reads its commands from its input")
         self._add(words)

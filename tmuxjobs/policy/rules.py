@@ -14,6 +14,7 @@ from typing import Literal
 
 import regex
 
+from tmuxjobs.policy import options
 from tmuxjobs.policy.callers import PROJECT_FILE
 from tmuxjobs.policy.commands import OTHER_SHELLS, Command, Seen, seen
 from tmuxjobs.policy.shell import Redirect
@@ -188,6 +189,7 @@ class Asked:
     env: Mapping[str, str] = field(default_factory=dict)
     inherited: Collection[str] | None = None
     """The names of the variables that it would have beside; None where nobody can tell."""
+    shell_options: tuple[str, ...] = ()
     ready: str | None = None
     """The command line that tells that it is ready."""
 
@@ -244,6 +246,7 @@ class Policy:
     def judge(self, asked: Asked) -> list[Finding]:
         """A finding for each thing that is asked; the first is never missing."""
         found = [*self._folder(asked.cwd), *self._shell(asked.shell), *self._environment(asked.env)]
+        found += self._options(asked)
         return found + [one for line in asked.lines for one in self._line(line, asked)]
 
     def _line(self, line: str, asked: Asked) -> list[Finding]:
@@ -331,6 +334,18 @@ class Policy:
                 if real == os.path.realpath(os.path.join(folder, name)):
                     return []
         return [Finding(f"shell {shell}", "deny", f"it is not one of {', '.join(self.shells)}")]
+
+    def _options(self, asked: Asked) -> list[Finding]:
+        """Those of the shell: a few that are known; a login shell reads files that are the person's alone."""
+        odd = options.odd_option(asked.shell_options)
+        if odd is not None and not self.narrows:
+            known = "-e, -u, -x, -f, -v, -C, -l and -o pipefail"
+            return [Finding(f"shell option {odd}", "deny", f"it can change what runs; a policy knows {known}")]
+        login = any(re.fullmatch(r"-\w*l\w*|--login", one) for one in asked.shell_options)
+        if login and self.covers(Path.home()):
+            why = "a login shell reads files below the roots, where the agent may write"
+            return [Finding("shell option -l", "deny", why)]
+        return []
 
     def _environment(self, env: Iterable[str]) -> list[Finding]:
         return [one for name in sorted(env) for one in self._variable(name, exported=True)]

@@ -233,6 +233,7 @@ def to_judge(host: Host, given: Mapping[str, Any]) -> rules.Asked:
         what["shell"],
         env,
         environment.keys(),
+        shell_options=what.get("shell_options", ()),
         ready=line if kind == "command" else None,
     )
 
