@@ -390,7 +390,9 @@ class Jobs:
                     raise NotAllowed(f"This is not allowed: {verdict.why}. Nothing was changed.")
             if self._policies and (verb == "restart" or (verb == "interact" and caller.kind == "agent")):
                 question = self._refuse_unless_allowed(host, act, verb, job_id, given.get("env") or {})
-            yield question
+            bound = self._policies if caller.kind == "agent" else []
+            with verbs.files.writing_by(bound) if verb == "fetch" else contextlib.nullcontext():
+                yield question
 
     def _refuse_unless_allowed(
         self, host: Host, act: verbs.events.Act, verb: str, job_id: str, env: Mapping[str, str]

@@ -15,7 +15,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +50,8 @@ code=$({{ {{ {ssh} "printf '\\n%s\\n' {mark}; exec $*" 3>&- 4>&-; echo $? >&4; }
 exit $code
 """
 """What rsync takes for ssh: a login script there may print something first."""
+NEVER = ["[.][gG][iI][tT]", "[tT][mM][uU][xX][jJ][oO][bB][sS].[tT][oO][mM][lL]"]
+"""What is not copied here where somebody checks what is."""
 UNTOLD = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE", "GIT_PREFIX"}
 
 
@@ -93,10 +95,18 @@ def send(host: RemoteHost, source: Path, bound_s: float) -> None:
     disk.replace(host.store.root, known, b"\0".join(found))
 
 
-def fetch(host: RemoteHost, folder: str, names: Sequence[str], to: Path, bound_s: float) -> tuple[int, list[str]]:
+def fetch(
+    host: RemoteHost,
+    folder: str,
+    names: Sequence[str],
+    to: Path,
+    bound_s: float,
+    check: Callable[[Path], None] | None = None,
+) -> tuple[int, list[str]]:
     """Copy what these names in a folder there stand for into one here; the bytes and the names of what was not here.
 
-    A link that leads out of what is copied is left out. Raises HostError and InvalidInput.
+    A link that leads out of what is copied is left out. What may be written the `check` says by what it raises. Raises
+    HostError and InvalidInput.
     """
     wanted = [os.fsencode(name) for name in names]
     options = ["--recursive", "--safe-links", "--no-implied-dirs"]
@@ -109,6 +119,10 @@ def fetch(host: RemoteHost, folder: str, names: Sequence[str], to: Path, bound_s
             f"That is {size / 1e9:.1f} GB, and {COPY_BYTES / 1e9:.0f} GB is the most: name less, or copy it "
             f"yourself from '{folder}' on host '{host.name}'."
         )
+    if found and check is not None:
+        for _, name in found:
+            check(to / name)
+        options += [f"--exclude={pattern}" for pattern in NEVER]  # there may be more by now
     if found:
         to.mkdir(parents=True, exist_ok=True)
         _run(host, [*options, *COPYING, *ends], wanted, bound_s, "fetched from")

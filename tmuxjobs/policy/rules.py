@@ -24,7 +24,7 @@ from tmuxjobs.policy.words import Word
 Kind = Literal["allow", "ask", "deny"]
 Tools = Literal["read-only", "no-input", "full"]
 HIDDEN: dict[Tools, set[str]] = {
-    "read-only": {"execute", "interact", "kill", "pause", "queue", "restart", "resume"},
+    "read-only": {"execute", "fetch", "interact", "kill", "pause", "queue", "restart", "resume"},
     "no-input": {"interact"},
     "full": set(),
 }
@@ -389,15 +389,18 @@ class Policy:
             return [Finding(shown, "deny", "it opens a connection")] if network else []
         if str(path) == "/dev/null":
             return []
-        for place in places:
-            real = Path(os.path.realpath(place / path))
-            if not self._within(real) or str(real).startswith(("/dev/", "/proc/")):
-                return [Finding(shown, "deny", f"it writes to a file that is not below {self._named_roots() or '/'}")]
-            if real.name.casefold() == PROJECT_FILE or str(real) == os.path.realpath(self.where):
-                return [Finding(shown, "deny", "it writes to a file that says what may run")]
-            if ".git" in [part.casefold() for part in real.parts]:
-                return [Finding(shown, "deny", "it writes into .git, where files are run")]
-        return []
+        return [Finding(shown, "deny", why) for place in places if (why := self.against_writing(place / path))][:1]
+
+    def against_writing(self, path: Path) -> str:
+        """Why nothing may be written to that file, if so."""
+        real = Path(os.path.realpath(path))
+        if not self._within(real) or str(real).startswith(("/dev/", "/proc/")):
+            return f"it writes to a file that is not below {self._named_roots() or '/'}"
+        if real.name.casefold() == PROJECT_FILE or str(real) == os.path.realpath(self.where):
+            return "it writes to a file that says what may run"
+        if ".git" in [part.casefold() for part in real.parts]:
+            return "it writes into .git, where files are run"
+        return ""
 
 
 def _path(word: Word) -> Path | None:
