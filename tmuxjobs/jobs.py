@@ -11,7 +11,6 @@ import contextlib
 import functools
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, TypeVar, cast
 
 from tmuxjobs import verbs
@@ -155,8 +154,7 @@ def _start(function: Callable[Concatenate[Host, Caller, P], R]) -> Callable[Conc
             self._refuse_hidden("execute")
             question = None
             if self._policies:
-                cwd, shell, env = given.get("cwd"), given.get("shell"), given.get("env") or {}
-                verdict = self._check(host, given["command"], cwd=cwd, shell=shell, env=env)
+                verdict = self._check(host, given)
                 act.verdict, act.why = verdict.kind, verdict.rule
                 if verdict.kind == "deny":
                     raise NotAllowed(f"This is not allowed: {verdict.why}. Nothing was started.")
@@ -383,13 +381,18 @@ class Jobs:
                 verbs.launch.await_start(host, job_id)
             if self._policies and given.get("command"):
                 spec = host.look(job_id).spec
-                verdict = self._check(host, given["command"], cwd=spec.cwd, shell=spec.shell, env={})
+                if spec.env_names:
+                    what = "has variables of its own, with which no policy can judge another command"
+                    raise NotAllowed(f"Job '{job_id}' {what}; `kill` it and `execute` what you need.")
+                verdict = self._check(host, verbs.execute.again(spec, command=given["command"]))
                 act.verdict, act.why = verdict.kind, verdict.rule
                 if verdict.kind != "allow":
                     raise NotAllowed(f"This is not allowed: {verdict.why}. Nothing was changed.")
             if self._policies and (verb == "restart" or (verb == "interact" and caller.kind == "agent")):
                 question = self._refuse_unless_allowed(host, act, verb, job_id, given.get("env") or {})
-            yield question
+            bound = self._policies if caller.kind == "agent" else []
+            with verbs.files.writing_by(bound) if verb == "fetch" else contextlib.nullcontext():
+                yield question
 
     def _refuse_unless_allowed(
         self, host: Host, act: verbs.events.Act, verb: str, job_id: str, env: Mapping[str, str]
@@ -401,7 +404,7 @@ class Jobs:
                 what = "is an adopted window, and no policy can tell what input to it would do"
                 raise NotAllowed(f"Job '{job_id}' {what}: nothing was typed.")
             return None  # `restart` says that it cannot be run again
-        verdict = self._check(host, job.spec.command, cwd=job.spec.cwd, shell=job.spec.shell, env=env)
+        verdict = self._check(host, verbs.execute.again(job.spec, env=env))
         act.verdict, act.why = verdict.kind, verdict.rule
         if verb == "interact":
             approved = job.run is not None and job.run.approved
@@ -418,28 +421,27 @@ class Jobs:
 
     def _question(self, verdict: Verdict) -> Mapping[str, Any] | None:
         """The fields of the record of a job that a person must approve first; None when nobody must."""
-        if verdict.kind != "ask":
-            return None
-        from tmuxjobs.policy.load import rules_for
+        from tmuxjobs.policy.load import question
 
-        file, rules = rules_for(self._policies, verdict.asked)
-        bound_s = min(policy.ask_for_s for policy in self._policies)
-        return {"ask_why": verdict.why, "ask_s": bound_s, "ask_rules": rules, "ask_file": file}
+        return question(self._policies, verdict)
 
     def check(
-        self, command: str, *, cwd: str | None = None, shell: str | None = None, env: Mapping[str, str] | None = None
+        self,
+        command: str,
+        *,
+        cwd: str | None = None,
+        shell: str | None = None,
+        env: Mapping[str, str] | None = None,
+        ready_when: str | None = None,
     ) -> Verdict:
         """What the policies of this caller say about starting that; `allow` without any. Raises InvalidInput."""
-        return self._check(self._host, command, cwd=cwd, shell=shell, env=env or {})
+        given = {"command": command, "cwd": cwd, "shell": shell, "env": env, "ready_when": ready_when}
+        return self._check(self._host, given)
 
-    def _check(
-        self, host: Host, command: str, *, cwd: str | None, shell: str | None, env: Mapping[str, str]
-    ) -> Verdict:
-        from tmuxjobs.policy.rules import Asked, verdict_on  # its parser is needed only with a policy
+    def _check(self, host: Host, given: Mapping[str, Any]) -> Verdict:
+        from tmuxjobs.policy.rules import verdict_on  # its parser is needed only with a policy
 
-        environment = verbs.execute.environment_of(host, env)
-        what = verbs.execute.checked(host, command, cwd, shell, environment)
-        return verdict_on(self._policies, Asked(what["command"], Path(what["cwd"]), what["shell"], env))
+        return verdict_on(self._policies, verbs.execute.to_judge(host, given))
 
     def _given(self, args: tuple[object, ...], named: Mapping[str, object], answer: R) -> R:
         """Return the answer, and note how far it gives the output of the job that the arguments name first."""

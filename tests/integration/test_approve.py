@@ -115,6 +115,23 @@ def test_window_shows_what_is_asked_and_y_runs_it(
     assert (project / "x").exists()
 
 
+def test_all_that_it_runs_is_read_before_y_counts(agent: Agent, tmux: Tmux, screen: Callable[..., Screen]) -> None:
+    jobs = agent()
+    command = "\n".join([*(f"echo {number}" for number in range(16)), "touch x"])
+    more: dict[str, Any] = {"ready_when": "command make hidden", "restart_policy": "always", "retry": 3}
+    job_id = jobs.execute(command, **more).job_id
+    terminal = screen(rows=24, columns=80)
+    tmux("select-window", "-t", f"=mcp-jobs:{job_id}")
+    shown = terminal.until("$ echo 0", "y run it", "runs again always, up to 3 times in a row")
+    assert "make hidden" not in shown
+    terminal.press("y")
+    terminal.until("Read it all first")
+    for _ in range(19):
+        tmux("send-keys", "-t", f"=mcp-jobs:{job_id}", "Down")
+    terminal.until("again and again, to know when it is ready: make hidden")
+    assert jobs.status(job_id).waits_for == "approval"
+
+
 def test_n_refuses_it_and_the_window_says_so(agent: Agent, tmux: Tmux, project: Path) -> None:
     jobs = agent()
     job_id = asked(tmux, jobs)

@@ -216,6 +216,34 @@ def test_what_is_left_out_of_what_is_fetched_is_named(far: Far, far_jobs: Jobs, 
     assert (alone.files, alone.note) == ((), f"left out: p (not a regular file), out/bad {leads_out}")
 
 
+def test_under_a_policy_only_what_a_line_may_write_is_fetched(
+    far: Far, far_jobs: Jobs, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    (project / ".git").mkdir()
+    made = "mkdir -p out/.GIT hooks away; echo 1 | tee tmuxjobs.toml out/.GIT/config hooks/x away/x out/a"
+    job_id = far_jobs.execute(made, sync=str(project), wait=30).job_id
+    (project / "hooks").symlink_to(".git")
+    (project / "away").symlink_to("/tmp")
+
+    def agent(tools: str) -> Jobs:
+        policy = {"default": "allow", "tools": tools}
+        return Jobs.open(Settings.load(ssh=far.ssh, hosts="gpu1", scope="all", policy=policy)).called_by("agent")
+
+    jobs = agent("full")
+    for paths in (["tmuxjobs.toml"], ["out/a", "out"], ["out/.GIT/config"], ["hooks/x"], ["away/x"]):
+        with pytest.raises(NotAllowed, match=r"This is not allowed: `.*`: it writes .*It was not fetched") as error:
+            jobs.fetch(job_id, paths)
+        assert "\n" not in str(error.value)
+    assert not (project / "out").exists()
+    assert jobs.fetch(job_id, "out/a").files == ("out/a",)
+    jobs._hosts.close()
+    reading = agent("read-only")
+    with pytest.raises(NotAllowed, match="gives agents no `fetch`"):
+        reading.fetch(job_id, "out/a")
+    reading._hosts.close()
+
+
 @pytest.mark.parametrize(
     ("paths", "said"), [(["nope"], "nope"), ([], "Name what"), (["."], "not all of it"), ("", "not all of it")]
 )

@@ -51,6 +51,7 @@ def test_line_runs_when_each_of_its_commands_is_allowed(agent: Agent, project: P
     jobs = agent()
     ran = jobs.execute("echo one && (echo two | cat) > sub/out.txt; timeout 5 cat sub/out.txt", wait=20)
     assert (ran.status, ran.stdout) == ("completed", "one\ntwo\n")
+    assert jobs.execute("n=$((n+1)); echo $((n*2))", wait=20).stdout == "2\n"
 
 
 @pytest.mark.parametrize(
@@ -75,6 +76,8 @@ def test_line_runs_when_each_of_its_commands_is_allowed(agent: Agent, project: P
         ("cd .. && make", {}, "`cd ..`: it is not below"),
         ("make > /tmp/out", {}, "`>/tmp/out`: it writes to a file that is not below"),
         ("git push; rm x", {}, "`rm x`: rule 'rm'"),
+        ("true || X=1; echo $((X))", {"env": {"X": "a[$(touch x)]"}}, "would evaluate a value"),
+        ("n=$((n+1))", {"env": {"n": "a[$(touch x)]"}}, "would evaluate a value"),
     ],
 )  # fmt: skip
 def test_way_around_is_refused_with_one_sentence(
@@ -85,6 +88,38 @@ def test_way_around_is_refused_with_one_sentence(
     assert not (project / "x").exists()
 
 
+def test_line_that_tells_when_a_job_is_ready_is_judged_as_its_command(agent: Agent, project: Path) -> None:
+    jobs, hidden = agent(), {"ready_when": "command  touch x"}
+    assert "`touch x`: no rule" in refusal(jobs, "sleep 1000", **hidden)
+    assert "`touch x`: no rule" in jobs.history()[-1].why
+    assert "would evaluate" in refusal(jobs, "sleep 1000", ready_when="command [[ X -eq 1 ]]")
+    assert jobs.check("sleep 1", **hidden).kind == "deny"
+    person = jobs.called_by("person")
+    theirs = person.execute("sleep 1000", ready_when="command touch y; false").job_id
+    with pytest.raises(NotAllowed, match="`touch y`: no rule"):
+        jobs.restart(theirs)
+    with pytest.raises(NotAllowed, match="nothing was typed: `touch y`"):
+        jobs.interact(theirs, "a")
+    queued = person.execute("ls", after=[theirs], ready_when="command touch z").job_id
+    with pytest.raises(NotAllowed, match="`touch z`: no rule"):
+        jobs.queue(queued, command="echo a")
+    bound = Jobs.open(Settings.load(allowed_commands=["^sleep"])).called_by("person")
+    with pytest.raises(NotAllowed, match="`touch x`: it matches none"):
+        bound.execute("sleep 1000", **hidden)
+    assert jobs.execute("sleep 1000", wait=20, until="ready", ready_when="command ls").reason == "ready"
+    assert not (project / "x").exists()
+
+
+def test_command_of_a_queued_job_with_variables_is_not_replaced(agent: Agent) -> None:
+    jobs = agent()
+    first = jobs.execute("sleep 1000").job_id
+    queued = jobs.execute("ls", after=[first], env={"ARGS": "; touch x"}).job_id
+    with pytest.raises(NotAllowed, match=f"Job '{queued}' has variables of its own.*`kill` it and `execute`"):
+        jobs.queue(queued, command="make")
+    plain = jobs.execute("ls", after=[first]).job_id
+    assert jobs.queue(plain, command="echo a").status == "queued"
+
+
 def test_shell_of_the_agents_own_is_refused(agent: Agent, project: Path) -> None:
     for name in ("evil", "bash"):
         path = project / name
@@ -92,6 +127,35 @@ def test_shell_of_the_agents_own_is_refused(agent: Agent, project: Path) -> None
         path.chmod(0o700)
         assert "is not one of bash, sh" in refusal(agent(), "echo a", shell=str(path))
     assert agent().execute("echo a", shell="sh", wait=20).stdout == "a\n"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--rcfile --rcfile -i",
+        "--init-file -i",
+        "-k",
+        "-O cdable_vars",
+        "-o keyword",
+        "-a",
+        "-i",
+        "-s",
+        "-o allexport",
+        "+O x",
+    ],
+)
+def test_option_by_which_a_shell_runs_other_things_is_refused(agent: Agent, project: Path, options: str) -> None:
+    said = refusal(agent(), "ls A=1", shell=f"bash {options}")
+    assert re.search(r"`shell option [-+].*`: it can change what runs; a policy knows -e, ", said)
+
+
+def test_harmless_options_of_a_shell_are_allowed(agent: Agent, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("HOME", str(project))
+        assert "below the roots, where the agent may write" in refusal(agent(), "ls", shell="bash --login")
+    ran = agent().execute("ls /no/such | true; cat sub", shell="bash -l -eu -o pipefail", wait=20)
+    assert ran.status == "failed"
+    assert "sub" not in ran.stdout
 
 
 def test_link_that_leads_out_of_the_roots_is_no_folder_below_them(agent: Agent, project: Path, tmp_path: Path) -> None:

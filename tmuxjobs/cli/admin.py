@@ -155,6 +155,7 @@ def check(
     cwd: str | None = None,
     env: Annotated[list_of[str], Parameter(("--env", "-e"), negative="")] = [],  # noqa: B006
     shell: str | None = None,
+    ready_when: str | None = None,
     json: Json = False,
 ) -> None:
     """Say what an agent that works in this folder may do: each simple command of a line, its verdict and the rule.
@@ -171,9 +172,12 @@ def check(
         NAME=VALUE that the job would be given.
     shell
         Shell that would run it.
+    ready_when
+        What would tell that it is ready; the line of `command LINE` is judged too.
     """
     settings = Settings.load()
-    verdict = Jobs.open(settings, caller="agent").check(line_of(command), cwd=cwd, shell=shell, env=pairs(env))
+    jobs = Jobs.open(settings, caller="agent")
+    verdict = jobs.check(line_of(command), cwd=cwd, shell=shell, env=pairs(env), ready_when=ready_when)
     if json:
         rows = [{"part": one.part, "verdict": one.kind, "why": one.why} for one in verdict.findings]
         print(visible_json(dumps({"verdict": verdict.kind, "findings": rows})))

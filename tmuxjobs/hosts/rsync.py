@@ -15,7 +15,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,6 +55,8 @@ code=$({{ {{ {ssh} "printf '\\n%s\\n' {mark}; exec $*" 3>&- 4>&-; echo $? >&4; }
 exit $code
 """
 """What rsync runs as ssh: it drops what a login script there may print first."""
+NEVER = ["[.][gG][iI][tT]", "[tT][mM][uU][xX][jJ][oO][bB][sS].[tT][oO][mM][lL]"]
+"""Names that are not copied here if the caller checks what is."""
 UNTOLD = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE", "GIT_PREFIX"}
 
 
@@ -99,12 +101,18 @@ def send(host: RemoteHost, source: Path, bound_s: float) -> None:
 
 
 def fetch(
-    host: RemoteHost, folder: str, names: Sequence[str], to: Path, bound_s: float
+    host: RemoteHost,
+    folder: str,
+    names: Sequence[str],
+    to: Path,
+    bound_s: float,
+    check: Callable[[Path], None] | None = None,
 ) -> tuple[int, list[str], list[str]]:
     """Copy these names from a folder there into one here.
 
     Returns the bytes and the names of what was not here, and what was left out with the reason: links that lead out
-    of what is copied, and what is not a file, a folder or a link. Raises HostError and InvalidInput.
+    of what is copied, and what is not a file, a folder or a link. `check` raises for a path that may not be written.
+    Raises HostError and InvalidInput.
     """
     wanted = [os.fsencode(name) for name in names]
     options = ["--recursive", "--safe-links", "--no-implied-dirs"]
@@ -119,6 +127,10 @@ def fetch(
             f"That is {size / 1e9:.1f} GB, and {COPY_BYTES / 1e9:.0f} GB is the most: name fewer files, or copy it "
             f"yourself from '{folder}' on host '{host.name}'."
         )
+    if found and check is not None:
+        for _, name in found:
+            check(to / name)
+        options += [f"--exclude={pattern}" for pattern in NEVER]  # there may be more by now
     if found:
         to.mkdir(parents=True, exist_ok=True)
         _run(host, [*options, *COPYING, *ends], wanted, bound_s, "fetched from")

@@ -59,6 +59,7 @@ class Approval:
         self.server_end = server_end
         self.path = os.path.join(folder, "approval.json")
         self.deadline: float = job["created_monotonic"] + job["ask_s"]
+        self.size = os.terminal_size((0, 0))
         self.first = self.shown = 0
         """The first of the command's rows on the screen, and how many rows a person can have read."""
         self.said = ""
@@ -200,7 +201,9 @@ class Approval:
     # What it shows
 
     def draw(self) -> None:
-        columns, lines = os.get_terminal_size(0)
+        columns, lines = size = os.get_terminal_size(0)
+        if size != self.size:  # nobody need have seen what was drawn on a larger one
+            self.size, self.shown = size, 0
         top = ["", f" \x1b[1m{visible(self.who())} asks to run this command. Nothing has run yet.\x1b[m", ""]
         bottom = ["", *(row for fact in self.facts() for row in wrapped(*fact, columns)), ""]
         if self.always:
@@ -228,19 +231,24 @@ class Approval:
         return " ".join(str(caller.get(name) or "") for name in ("client", "version")).strip()[:60] or "An agent"
 
     def rows(self) -> list[str]:
-        """The whole command as rows of the screen; `$` or `>` begins each of its lines."""
+        """All that it runs, as rows of the screen; `$` or `>` begins each line of the command."""
         columns, _ = os.get_terminal_size(0)
-        lines = self.job["command"].split("\n")
-        return [
-            row for at, line in enumerate(lines) for row in wrapped(f" {'>' if at else '$'} ", visible(line), columns)
-        ]
+        lines = [(f" {'>' if at else '$'} ", line) for at, line in enumerate(self.job["command"].split("\n"))]
+        if ready := self.job.get("ready_when"):
+            says = " again and again, to know when it is ready: " if ready.startswith("command ") else " ready when: "
+            lines.append((says, ready.removeprefix("command ")))
+        return [row for start, line in lines for row in wrapped(start, visible(line), columns)]
 
     def facts(self) -> list[tuple[str, str]]:
         options = " ".join([self.job["shell"], *(self.job.get("shell_options") or ())])
         names = ", ".join(self.job.get("env_names") or ())
         project = (self.job.get("caller") or {}).get("project")
         found = [("folder", self.job["cwd"]), ("project", project), ("shell", options)]
-        found += [("variables", f"{names} (set for it)" if names else ""), ("why", self.job["ask_why"])]
+        again, times = self.job.get("restart_policy") or "", self.job.get("retry") or 0
+        if again or times:
+            again = f"{again or 'on-failure'}, up to {times} times{' in a row' if again else ''}"
+        found += [("variables", f"{names} (set for it)" if names else ""), ("runs again", again)]
+        found.append(("why", self.job["ask_why"]))
         return [(f" {name:<11}", visible(str(value))[:FACT_CHARS]) for name, value in found if value]
 
     def bound(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -68,12 +68,22 @@ class Seen:
     """Variables that the commands would see."""
 
 
-def seen(line: str, *, bash: bool = True, env: Mapping[str, str] = MappingProxyType({})) -> Seen:
-    """All that this line would run and write in that environment; raises Unclear."""
+def seen(
+    line: str,
+    *,
+    bash: bool = True,
+    env: Mapping[str, str] = MappingProxyType({}),
+    inherited: Collection[str] | None = None,
+) -> Seen:
+    """All that this line would run and write with those variables; raises Unclear.
+
+    What else its environment has is `inherited`; None where nobody can tell.
+    """
     found = Seen()
     try:
         given = [(name, Word(value, raw="...")) for name, value in env.items()]
-        _Unwrapping(found, given, bash=bash).line(shell.read(line, bash=bash))
+        environment = None if inherited is None else {*inherited, *env}
+        _Unwrapping(found, given, bash=bash).line(shell.read(line, bash=bash, environment=environment))
     except RecursionError:
         raise Unclear("it is nested too deeply") from None
     return found
@@ -203,7 +213,11 @@ class _Unwrapping:
                 self._add(words, wraps=True)
                 self.script(script.text, bash=base == "bash")
                 return
-            at += 2 if option.endswith("o") and not option.startswith("--") else 1
+            if option.endswith("o") and not option.startswith("--"):
+                at += 1
+                if at == len(words) or words[at].text not in options.SET_NAMES:
+                    raise Unclear(f"`{base} {shortened(option)}` is given an option that no rule can judge")
+            at += 1
         if at >= len(words) or not words[at].known or FED.fullmatch(words[at].text or ""):
             raise Unclear(f"`{base}` reads its commands from its input")
         self._add(words)

@@ -26,7 +26,7 @@ from tmuxjobs.arguments import duration
 from tmuxjobs.errors import SettingsError
 from tmuxjobs.files import Odd
 from tmuxjobs.policy.commands import Command, seen
-from tmuxjobs.policy.rules import ASK_S, END, STRICT, Asked, Kind, Policy, Rule, Tools, verdict_on
+from tmuxjobs.policy.rules import ASK_S, END, STRICT, Asked, Kind, Policy, Rule, Tools, Verdict, verdict_on
 from tmuxjobs.policy.tree import Unclear
 
 MOST_S = 365 * 86400.0
@@ -187,14 +187,22 @@ def rules_for(policies: Sequence[Policy], asked: Asked) -> tuple[str, tuple[str,
     if len(asking) != 1 or not asking[0].is_persons:
         return "", ()
     policy = asking[0]
-    bash = os.path.basename(os.path.realpath(asked.shell)) == "bash"
-    commands = seen(asked.command, bash=bash, env=asked.env).commands
+    commands = [command for line in asked.lines for command in asked.seen(line).commands]
     texts = tuple(dict.fromkeys(_exact(one) for one in commands if policy.of_command(one).kind == "ask"))
     rules = tuple(Rule.parse(text, "allow", policy.where) for text in texts if text)
     wider = replace(policy, always=policy.always + rules)
     if verdict_on([wider if one is policy else one for one in policies], asked).kind != "allow":
         return "", ()
     return policy.where, texts
+
+
+def question(policies: Sequence[Policy], verdict: Verdict) -> dict[str, Any] | None:
+    """What the record says of a job that a person must approve first; None when nobody must."""
+    if verdict.kind != "ask":
+        return None
+    file, rules = rules_for(policies, verdict.asked)
+    bound_s = min(policy.ask_for_s for policy in policies)
+    return {"ask_why": verdict.why, "ask_s": bound_s, "ask_rules": rules, "ask_file": file}
 
 
 def _exact(command: Command) -> str:

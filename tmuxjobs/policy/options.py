@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tmuxjobs.policy.tree import Unclear, names, shortened
@@ -113,6 +114,8 @@ SHARP = {
     "mise": r"exec|x|run|-C.*|--cd.*",
 }
 """Arguments by which a program runs another, reads its instructions elsewhere, or writes to a file they name."""
+SET_NAMES = names("pipefail errexit nounset xtrace noglob noclobber verbose")
+"""What `-o` of a shell may be given."""
 GIT_VERBS = names(
     "bisect filter-branch difftool mergetool config send-email daemon instaweb web--browse hook credential maintenance "
     "p4"
@@ -132,6 +135,20 @@ SHARP |= dict.fromkeys(names("vi view ex nvim gvim vimdiff rvim"), SHARP["vim"])
 SHARP |= dict.fromkeys(names("cc g++ c++ clang clang++"), SHARP["gcc"])
 SHARP |= dict.fromkeys(names("latex tex pdftex xelatex lualatex"), SHARP["pdflatex"])
 _SHARP = {name: re.compile(pattern) for name, pattern in SHARP.items()}
+
+
+def odd_option(options: Sequence[str]) -> str | None:
+    """The first of a shell's options by which its line may run, or read, other things than it says."""
+    rest = list(options)
+    while rest:
+        option = rest.pop(0)
+        if re.fullmatch(r"[-+][euxfvC]*o", option):
+            if not rest or rest[0] not in SET_NAMES:
+                return " ".join([option, *rest[:1]])
+            rest.pop(0)
+        elif not re.fullmatch(r"[-+][euxfvC]+|-[euxfvCl]+|--(norc|noprofile|login)", option):
+            return option
+    return None
 
 
 def skipped(words: tuple[Word, ...], known: Known) -> tuple[Word, ...]:

@@ -7,13 +7,14 @@ import functools
 import os
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import regex
 
+from tmuxjobs.policy import options
 from tmuxjobs.policy.callers import PROJECT_FILE
 from tmuxjobs.policy.commands import OTHER_SHELLS, Command, Seen, seen
 from tmuxjobs.policy.shell import Redirect
@@ -23,7 +24,7 @@ from tmuxjobs.policy.words import Word
 Kind = Literal["allow", "ask", "deny"]
 Tools = Literal["read-only", "no-input", "full"]
 HIDDEN: dict[Tools, set[str]] = {
-    "read-only": {"execute", "interact", "kill", "pause", "queue", "restart", "resume"},
+    "read-only": {"execute", "fetch", "interact", "kill", "pause", "queue", "restart", "resume"},
     "no-input": {"interact"},
     "full": set(),
 }
@@ -186,6 +187,25 @@ class Asked:
     cwd: Path
     shell: str
     env: Mapping[str, str] = field(default_factory=dict)
+    inherited: Collection[str] | None = None
+    """The names of the variables that it would have beside; None where nobody can tell."""
+    shell_options: tuple[str, ...] = ()
+    ready: str | None = None
+    """The command line that tells that it is ready."""
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """All command lines that it would run."""
+        return (self.command,) if self.ready is None else (self.command, self.ready)
+
+    @property
+    def bash(self) -> bool:
+        """Whether bash would run them."""
+        return os.path.basename(os.path.realpath(self.shell)) == "bash"
+
+    def seen(self, line: str) -> Seen:
+        """What that line would do; raises Unclear."""
+        return seen(line, bash=self.bash, env=self.env, inherited=self.inherited)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +215,12 @@ class Finding:
     part: str
     kind: Kind
     why: str
+
+    @property
+    def shown(self) -> str:
+        """Without what may be a variable's value."""
+        name, equals, _ = self.part.partition("=")
+        return f"`{name[:80]}{equals}{'...' if equals or len(name) > 80 else ''}`: {self.why}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,16 +246,19 @@ class Policy:
     def judge(self, asked: Asked) -> list[Finding]:
         """A finding for each part of the request; at least one."""
         found = [*self._folder(asked.cwd), *self._shell(asked.shell), *self._environment(asked.env)]
+        found += self._options(asked)
+        return found + [one for line in asked.lines for one in self._line(line, asked)]
+
+    def _line(self, line: str, asked: Asked) -> list[Finding]:
         try:
-            bash = os.path.basename(os.path.realpath(asked.shell)) == "bash"
-            what = seen(asked.command, bash=bash, env=asked.env)
+            what = asked.seen(line)
         except Unclear as unclear:
-            return [*found, Finding(asked.command, "deny", str(unclear))]
-        found += [self.of_command(command) for command in what.commands]
+            return [Finding(line, "deny", str(unclear))]
+        found = [self.of_command(command) for command in what.commands]
         found += self._variables(what)
         found += self._places(what, asked.cwd)
         if not what.commands and not found:
-            found.append(Finding(asked.command, self.default, f"it runs no command; default is {self.default}"))
+            found.append(Finding(line, self.default, f"it runs no command; default is {self.default}"))
         return found
 
     @property
@@ -306,6 +335,18 @@ class Policy:
                     return []
         return [Finding(f"shell {shell}", "deny", f"it is not one of {', '.join(self.shells)}")]
 
+    def _options(self, asked: Asked) -> list[Finding]:
+        """Those of the shell: a few that are known; a login shell reads files that are the person's alone."""
+        odd = options.odd_option(asked.shell_options)
+        if odd is not None and not self.narrows:
+            known = "-e, -u, -x, -f, -v, -C, -l and -o pipefail"
+            return [Finding(f"shell option {odd}", "deny", f"it can change what runs; a policy knows {known}")]
+        login = any(re.fullmatch(r"-\w*l\w*|--login", one) for one in asked.shell_options)
+        if login and self.covers(Path.home()):
+            why = "a login shell reads files below the roots, where the agent may write"
+            return [Finding("shell option -l", "deny", why)]
+        return []
+
     def _environment(self, env: Iterable[str]) -> list[Finding]:
         return [one for name in sorted(env) for one in self._variable(name, exported=True)]
 
@@ -348,15 +389,18 @@ class Policy:
             return [Finding(shown, "deny", "it opens a connection")] if network else []
         if str(path) == "/dev/null":
             return []
-        for place in places:
-            real = Path(os.path.realpath(place / path))
-            if not self._within(real) or str(real).startswith(("/dev/", "/proc/")):
-                return [Finding(shown, "deny", f"it writes to a file that is not below {self._named_roots() or '/'}")]
-            if real.name.casefold() == PROJECT_FILE or str(real) == os.path.realpath(self.where):
-                return [Finding(shown, "deny", "it writes to a file that says what may run")]
-            if ".git" in [part.casefold() for part in real.parts]:
-                return [Finding(shown, "deny", "it writes into .git, where files are run")]
-        return []
+        return [Finding(shown, "deny", why) for place in places if (why := self.against_writing(place / path))][:1]
+
+    def against_writing(self, path: Path) -> str:
+        """Why nothing may be written to that file, if so."""
+        real = Path(os.path.realpath(path))
+        if not self._within(real) or str(real).startswith(("/dev/", "/proc/")):
+            return f"it writes to a file that is not below {self._named_roots() or '/'}"
+        if real.name.casefold() == PROJECT_FILE or str(real) == os.path.realpath(self.where):
+            return "it writes to a file that says what may run"
+        if ".git" in [part.casefold() for part in real.parts]:
+            return "it writes into .git, where files are run"
+        return ""
 
 
 def _path(word: Word) -> Path | None:
@@ -382,12 +426,9 @@ class Verdict:
 
     @property
     def rule(self) -> str:
-        """The deciding finding for the history, without what may be the value of a variable."""
-        decisive = next((one for one in self.findings if one.kind == self.kind), None)
-        if decisive is None:
-            return ""
-        name, equals, _ = decisive.part.partition("=")
-        return f"`{name[:80]}{equals}{'...' if equals or len(name) > 80 else ''}`: {decisive.why}"
+        """The deciding findings for the history, without what may be the value of a variable."""
+        decisive = [one for one in self.findings if one.kind == self.kind]
+        return "; ".join(dict.fromkeys(one.shown for one in decisive))
 
 
 def changes_what_runs(name: str) -> bool:

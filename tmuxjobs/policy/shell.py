@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from tmuxjobs.policy.tree import WORDS, Node, Source, Unclear, names, parsed, shortened
@@ -12,6 +14,8 @@ DEPTH = 40
 """How deep constructs may be nested."""
 RESERVED = names("if then else elif fi case esac for select while until do done in function { } [[ ]] ! coproc")
 CONTROL = names("; & && || | |& ( ) { } ! if then elif else fi while until do done for in case esac function")
+CERTAIN = names("list compound_statement variable_assignment variable_assignments for_statement c_style_for_statement")
+"""Statements that keep account themselves of which of their parts surely run."""
 NUMERIC_TESTS = names("-eq -ne -lt -le -gt -ge")
 
 
@@ -42,25 +46,30 @@ class Line:
     """Variables that it sets for itself and, if they are exported, for what it runs."""
 
 
-def read(source: str, *, bash: bool = True) -> Line:
-    """What that line would run, read as bash or as any POSIX shell; raises Unclear."""
-    return Reader(parsed(source, bash=bash)).line
+def read(source: str, *, bash: bool = True, environment: Collection[str] | None = None) -> Line:
+    """What that line would run, read as bash or as any POSIX shell; raises Unclear.
+
+    The environment's names are those of all variables that there are before it; None where nobody can tell.
+    """
+    return Reader(parsed(source, bash=bash), environment).line
 
 
 class Reader:
     """Walks over one tree once; a kind of node that is not named here is Unclear."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, environment: Collection[str] | None = None) -> None:
         self._source = source
         self.line = Line()
-        self._words = Words(source, self.line.sets, self._statement)
+        self._words = Words(source, self.line.sets, self._statements, environment)
         self.depth = 0
         self.loops = 0
-        self._statements(source.root)
+        self._statements(source.root.children)
 
-    def _statements(self, node: Node) -> None:
-        for child in node.children:
-            self._statement(child)
+    def _statements(self, nodes: Sequence[Node]) -> None:
+        """In order; one behind which a `&` stands is run by a shell of its own."""
+        for node, after in zip(nodes, [*nodes[1:], None], strict=True):
+            with self._words.perhaps() if after is not None and after.type == "&" else contextlib.nullcontext():
+                self._statement(node)
 
     def _statement(self, node: Node) -> None:
         if not node.is_named:
@@ -70,14 +79,23 @@ class Reader:
         self.depth += 1
         if self.depth > DEPTH:
             raise Unclear("it is nested too deeply")
+        with contextlib.nullcontext() if node.type in CERTAIN else self._words.perhaps():
+            self._read(node)
+        self.depth -= 1
+
+    def _read(self, node: Node) -> None:
         match node.type:
-            case "list" | "pipeline" | "subshell" | "negated_command" | "variable_assignments":
-                self._statements(node)
-            case "if_statement" | "elif_clause" | "else_clause" | "do_group":
-                self._statements(node)
+            case "list":
+                self._list(node)
+            case "pipeline" | "if_statement":
+                self._branches(node)
+            case "subshell" if self._source.text(node).startswith("(("):
+                raise Unclear("`((` in it may be arithmetic or a command; write `( (` for a command")
+            case "subshell" | "negated_command" | "variable_assignments" | "elif_clause" | "else_clause" | "do_group":
+                self._statements(node.children)
             case "while_statement":
                 self.loops += 1
-                self._statements(node)
+                self._statements(node.children)
                 self.loops -= 1
             case "for_statement":
                 self._for(node)
@@ -97,6 +115,8 @@ class Reader:
                 self._command(node)
             case "variable_assignment":
                 self.line.sets.append(self._assigned(node))
+                if node.children[1].type == "=":
+                    self._words.numbers.add(self._source.text(node.children[0]))
             case "declaration_command":
                 self._declaration(node)
             case "unset_command":
@@ -109,7 +129,29 @@ class Reader:
                 pass
             case _:
                 raise Unclear(f"its part '{shortened(self._source.text(node))}' is of a kind that no rule can judge")
-        self.depth -= 1
+
+    def _list(self, node: Node) -> None:
+        """Its first command surely runs, and what is before `&&` has run where what is behind it does."""
+        parts = [node]
+        while parts[0].type == "list":
+            parts[:1] = parts[0].children
+        self._statement(parts[0])
+        surely, either = set(self._words.numbers), False
+        for part in parts[1:]:
+            self._statement(part)
+            either = either or part.type == "||"
+            if either:
+                self._words.numbers = set(surely)
+        self._words.numbers = surely
+
+    def _branches(self, node: Node) -> None:
+        """What one command of a pipeline or one branch sets the next ones do not have."""
+        before = set(self._words.numbers)
+        for child, after in zip(node.children, [*node.children[1:], None], strict=True):
+            if child.type in ("elif_clause", "else_clause", "|", "|&"):
+                self._words.numbers = set(before)
+            with self._words.perhaps() if after is not None and after.type == "&" else contextlib.nullcontext():
+                self._statement(child)
 
     def _for(self, node: Node) -> None:
         self.loops += 1
@@ -122,17 +164,24 @@ class Reader:
             elif child.type == "select":
                 raise Unclear("it asks with `select`")
             else:
+                if child.is_named and self._source.counts(node):
+                    self._words.numbers.add(name)
                 self._statement(child)
         self.line.sets.append((name, Word(None)))
         self.loops -= 1
 
     def _c_style_for(self, node: Node) -> None:
         self.loops += 1
+        begins = True
         for child in node.children:
+            begins = begins and child.type != ";"
             if child.type in ("do_group", "compound_statement"):
-                self._statement(child)
+                with self._words.perhaps():
+                    self._statement(child)
             elif child.type != "for":
                 self._words.arithmetic(child)
+                if begins and child.type == "variable_assignment" and child.children[1].type == "=":
+                    self._words.numbers.add(self._source.text(child.children[0]))
         self.loops -= 1
 
     def _compound(self, node: Node) -> None:
@@ -140,7 +189,7 @@ class Reader:
             for child in node.children:
                 self._words.arithmetic(child)
         else:
-            self._statements(node)
+            self._statements(node.children)
 
     def _function(self, node: Node) -> None:
         self.loops += 1
@@ -154,12 +203,14 @@ class Reader:
             if child.type in WORDS:
                 self._words.word(child)
             elif child.type == "case_item":
-                self._case_item(child)
+                with self._words.perhaps():
+                    self._case_item(child)
             else:
                 self._statement(child)
 
     def _case_item(self, node: Node) -> None:
         in_pattern = True
+        runs: list[Node] = []
         for child in node.children:
             if in_pattern:
                 if child.type in WORDS:
@@ -168,7 +219,8 @@ class Reader:
                     raise Unclear("a pattern of its `case` cannot be read with certainty")
                 in_pattern = child.type != ")"
             elif child.type not in (";;", ";&", ";;&"):
-                self._statement(child)
+                runs.append(child)
+        self._statements(runs)
 
     def _test(self, node: Node, *, double: bool) -> None:
         operators = [self._source.text(child) for child in node.children if child.type == "test_operator"]

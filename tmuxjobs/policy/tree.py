@@ -57,7 +57,9 @@ WORDS = names(
 )
 BASH_ONLY = names("[[ (( &> &>> |& <<< ;& ;;& function <( >(") | {"array", "subscript", "ansi_c_string"}
 """Nodes that another shell reads as something else, or not at all."""
-BY_THE_SHELL = re.compile(r"_|REPLY|MAPFILE|OPTARG|PWD|OLDPWD|DIRSTACK|HOST.*|(BASH|COMP|COPROC|READLINE).*")
+BY_THE_SHELL = re.compile(
+    r"_|REPLY|MAPFILE|OPTARG|PWD|OLDPWD|DIRSTACK|FUNCNAME|GROUPS|SHELLOPTS|HISTCMD|HOST.*|(BASH|COMP|COPROC|READLINE).*"
+)
 """Variables that a shell may set to something other than numbers."""
 NUMERIC = names(
     "number arithmetic_expansion binary_expression unary_expression postfix_expression parenthesized_expression "
@@ -128,26 +130,28 @@ class Source:
         if not plain and not re.fullmatch(r"([ \t\n]|(?<=[ \t\n])\\\n)+", gap):
             raise Unclear("it is not clear where its words end")
 
-    def numeric_names(self) -> set[str]:
-        """Variables that the line sets, and only to numbers."""
-        numbers: set[str] = set()
+    def other_names(self) -> set[str]:
+        """Variables that the line may set to something other than a number, anywhere in it."""
         others: set[str] = set()
         for node in _all(self.root):
-            first = node.children[0] if node.children else None
-            if node.type == "variable_assignment" and first is not None:
-                (numbers if node.children[-1].type in NUMERIC else others).add(self.text(first))
+            if node.type == "variable_assignment":
+                if node.children[0].type != "variable_name" or node.children[-1].type not in NUMERIC:
+                    others |= set(NAME.findall(self.text(node.children[0]))[:1])
             elif node.type == "for_statement":
-                values = [child.type for child in node.children if child.type in WORDS]
-                name = self.text(node.children[1])
-                (numbers if values and set(values) <= {"number"} else others).add(name)
+                if not self.counts(node):
+                    others.add(self.text(node.children[1]))
             elif node.type in ("command", "declaration_command", "unset_command"):
                 # `read`, `printf -v` and the like set what they are given, however it is quoted.
                 for child in node.children:
                     texts = list(self._literals(child))
                     others |= set(NAME.findall("\n".join([*texts, "".join(texts)])))
             elif node.type == "expansion" and any(child.type in ("=", ":=") for child in node.children):
-                others.add(self.text(node.children[1]))
-        return {name for name in numbers - others if not BY_THE_SHELL.fullmatch(name)}
+                others |= set(NAME.findall(self.text(node.children[1]))[:1])
+        return others
+
+    def counts(self, loop: Node) -> bool:
+        """Whether that `for` goes over numbers, of which there is one at least."""
+        return {child.type for child in loop.children if child.type in WORDS} == {"number"}
 
     def _literals(self, node: Node) -> Iterator[str]:
         if node.type == "ansi_c_string":

@@ -5,10 +5,22 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from tmuxjobs.policy.tree import DOLLAR, NUMBER, NUMERIC, WORDS, Node, Source, Unclear, names, shortened
+from tmuxjobs.policy.tree import (
+    BY_THE_SHELL,
+    DOLLAR,
+    NAME,
+    NUMBER,
+    NUMERIC,
+    WORDS,
+    Node,
+    Source,
+    Unclear,
+    names,
+    shortened,
+)
 
 EXPANDERS = names("${ } - :- = := + :+ ? :? # ## % %% / // /# /% ^ ^^ , ,, :")
 ARITHMETIC = names("+ - * / % ** << >> < > <= >= == != & ^ | && || ! ~ ++ -- = += -= *= /= %= ? : , ( ) (( )) $(( ;")
@@ -39,25 +51,50 @@ class Word:
 
 
 class Words:
-    """Reads words; passes the commands of a substitution to `statement`, adds variables that a word sets to `sets`."""
+    """Reads words; passes the commands of a substitution to `statements`, adds variables that a word sets to `sets`."""
 
-    def __init__(self, source: Source, sets: list[tuple[str, Word]], statement: Callable[[Node], None]) -> None:
+    def __init__(
+        self,
+        source: Source,
+        sets: list[tuple[str, Word]],
+        statements: Callable[[Sequence[Node]], None],
+        environment: Collection[str] | None,
+    ) -> None:
         self._source = source
-        self._statement = statement
+        self._statements = statements
         self._quoted = False
+        self._environment = environment
         self.sets = sets
+        self.numbers: set[str] = set()
+        """Variables that have certainly been set to a number by now, in this shell."""
 
     def word(self, node: Node, *, quoted: bool = False) -> Word:
         return replace(self._word(node, quoted=quoted), raw=self._source.text(node))
 
+    @contextlib.contextmanager
+    def perhaps(self) -> Iterator[None]:
+        """What is set within it may not be set behind it."""
+        before = set(self.numbers)
+        yield
+        self.numbers = before
+
     @functools.cached_property
-    def _numeric(self) -> set[str]:
-        return self._source.numeric_names()
+    def _others(self) -> set[str]:
+        return self._source.other_names()
+
+    def _is_numeric(self, name: str) -> bool:
+        """Whether that variable holds a number at this point, or is not set; a shell sets no small names by itself."""
+        environment = self._environment
+        if not NAME.fullmatch(name) or BY_THE_SHELL.fullmatch(name) or name in self._others:
+            return False
+        unset = environment is not None and name == name.lower() and name not in environment
+        return name in self.numbers or unset
 
     def is_number(self, node: Node) -> bool:
         """Whether it always expands to one number."""
         text = self._source.text(node)
-        return text in ("$#", "$?", "$$", "$!") or text.strip("${}") in self._numeric
+        name = text.strip("${}")
+        return text in ("$#", "$?", "$$", "$!") or (name in self.numbers and self._is_numeric(name))
 
     def _word(self, node: Node, *, quoted: bool) -> Word:
         text = self._source.text(node)
@@ -103,10 +140,11 @@ class Words:
             raise Unclear(f"'{shortened(first)}' in it cannot be read with certainty")
         if first == "`" and b"\\" in self._source.bytes[node.start_byte : node.end_byte]:
             raise Unclear("backquotes in it hold a backslash")
+        if self._source.text(node).startswith("$(("):  # in a here-document the tree has a subshell there
+            raise Unclear("`$((` in it may be arithmetic or a command; write `$( (` for a command")
         inside = node.children[1:-1]
-        with self._quoting(False):
-            for child in inside:
-                self._statement(child)
+        with self._quoting(False), self.perhaps():
+            self._statements(inside)
 
     @contextlib.contextmanager
     def _quoting(self, quoted: bool) -> Iterator[None]:
@@ -178,15 +216,15 @@ class Words:
                 raise Unclear(f"'{shortened(self._source.text(node))}' in it cannot be read with certainty")
 
     def arithmetic(self, node: Node) -> None:
-        """Allow numbers, and variables that this line sets only to numbers: a value may hold a command to evaluate."""
+        """Allow numbers, and variables that surely hold one by now: a value may hold a command to evaluate."""
         text = self._source.text(node)
         if node.type in ("number", "word", "variable_name"):
-            if not NUMBER.fullmatch(text) and text not in self._numeric:
+            if not NUMBER.fullmatch(text) and not self._is_numeric(text):
                 raise Unclear(
                     f"its arithmetic with '{shortened(text)}' would evaluate a value that only a run could tell"
                 )
         elif node.type in ("simple_expansion", "expansion"):
-            if not self.is_number(node):
+            if not self.is_number(node) and not self._is_numeric(text.strip("${}")):
                 raise Unclear(
                     f"its arithmetic with '{shortened(text)}' would evaluate a value that only a run could tell"
                 )
@@ -195,7 +233,8 @@ class Words:
                 raise Unclear(f"its arithmetic with '{shortened(text)}' cannot be judged")
             if node.type == "variable_assignment" and node.children[0].type != "variable_name":
                 raise Unclear("its arithmetic sets an element of an array")
-            for child in node.children:
+            sets = node.type == "variable_assignment" and node.children[1].type == "="
+            for child in node.children[1:] if sets else node.children:
                 self.arithmetic(child)
             if node.type == "variable_assignment":
                 self.sets.append((self._source.text(node.children[0]), Word(None)))

@@ -81,9 +81,10 @@ class AsksPerson(Middleware):
 
     def _question(self, job_id: str) -> str:
         job = self._jobs.status(job_id)
+        ready = f"ready when: {job.ready_when}\n\n" if job.ready_when else ""
         return (
-            f"Run this command? Job {job_id} {job.detail}.\n\n{job.command}\n\nin {job.cwd}\n\nIts window in tmux asks "
-            "the same, and the first answer counts."
+            f"Run this command? Job {job_id} {job.detail}.\n\n{job.command}\n\n{ready}in {job.cwd}\n\n"
+            "Its window in tmux asks the same, and the first answer counts."
         )
 
     async def _ask(self, session: Any, job_id: str, question: str) -> None:

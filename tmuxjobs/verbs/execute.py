@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Unpack, cast, overload
 
 from tmuxjobs.answers import Ran, Started, ran
 from tmuxjobs.arguments import CHARS, Asked, Conditions, Turn, checked_seconds, encoded
@@ -30,6 +30,9 @@ from tmuxjobs.verbs import attempts, events, files, hold, prune, queue, slurm
 from tmuxjobs.verbs.job_wait import goal
 from tmuxjobs.verbs.launch import await_start, is_starting, launch, withdraw
 from tmuxjobs.verbs.wait import wait as wait_for
+
+if TYPE_CHECKING:
+    from tmuxjobs.policy import rules
 
 COMMAND_BYTES = 120_000
 """Linux limits one argument to 128 KiB: execve(2), MAX_ARG_STRLEN."""
@@ -214,6 +217,31 @@ def checked(
         "cwd": str(folder_of(host, cwd)),
         **shell_of(host, shell, environment.get("PATH", os.defpath)),
     }
+
+
+def to_judge(host: Host, given: Mapping[str, Any]) -> rules.Asked:
+    """The arguments of a start, for a policy; raises InvalidInput."""
+    from tmuxjobs.policy.rules import Asked as Judged  # noqa: PLC0415 - its parser is nobody's who has no policy
+
+    env = given.get("env") or {}
+    environment = environment_of(host, env)
+    what = checked(host, given["command"], given.get("cwd"), given.get("shell"), environment)
+    kind, _, line = attempts.checked_ready(given.get("ready_when") or "port 1").partition(" ")
+    return Judged(
+        what["command"],
+        Path(what["cwd"]),
+        what["shell"],
+        env,
+        environment.keys(),
+        shell_options=what.get("shell_options", ()),
+        ready=line if kind == "command" else None,
+    )
+
+
+def again(spec: JobSpec, **others: object) -> dict[str, Any]:
+    """The arguments by which that job would be started again, with others in their place."""
+    shell = shlex.join((spec.shell, *spec.shell_options))
+    return {"command": spec.command, "cwd": spec.cwd, "shell": shell, "ready_when": spec.ready_when, **others}
 
 
 def size_of(host: Host, asked: int | str | None) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,8 +21,11 @@ from tmuxjobs.verbs.waiter import Watched, run
 
 if TYPE_CHECKING:
     from tmuxjobs.hosts.ssh import RemoteHost
+    from tmuxjobs.policy.rules import Policy
 
 PIECE = 1 << 22
+binding: ContextVar[Sequence[Policy]] = ContextVar("binding", default=())
+"""The policies that say now where what is fetched may be written."""
 PERSON_S = 3600.0
 """Limit of a person's copy, as they can press Ctrl-C; an agent's must be done within one call."""
 LEFT_OUT = 10
@@ -64,6 +69,25 @@ def is_ours(host: Host, sync: str, cwd: str) -> bool:
     return bool(copy) and (cwd == copy or cwd.startswith(f"{copy}/"))
 
 
+@contextlib.contextmanager
+def writing_by(policies: Sequence[Policy]) -> Iterator[None]:
+    """Within it what is fetched must be what they let a command line write."""
+    token = binding.set(policies)
+    try:
+        yield
+    finally:
+        binding.reset(token)
+
+
+def refuse_writing(path: Path) -> None:
+    """Raises NotAllowed where a policy lets nobody write that file."""
+    for policy in binding.get():
+        # rsync names what is not to be printed in a way that leads nowhere here.
+        why = "a policy cannot judge a name like that" if "\\#" in str(path) else policy.against_writing(path)
+        if why:
+            raise NotAllowed(f"This is not allowed: `{path}`: {why}. It was not fetched.")
+
+
 def fetch(host: Host, caller: Caller, job_id: str, paths: Sequence[str] | str, *, to: str | None = None) -> Fetched:
     """Copy results of a job on another host here: files and folders by their paths in the job's folder.
 
@@ -87,7 +111,8 @@ def fetch(host: Host, caller: Caller, job_id: str, paths: Sequence[str] | str, *
         place = Path(spec.sync) / os.path.relpath(spec.cwd, rsync.copy_of(there, Path(spec.sync)))
     size, names, left = 0, list[str](), list[str]()
     for folder, wanted in by_folder.items():
-        more, found, out = rsync.fetch(there, folder, wanted, place, bound_s(caller))
+        check = refuse_writing if binding.get() else None
+        more, found, out = rsync.fetch(there, folder, wanted, place, bound_s(caller), check)
         size, names, left = size + more, [*names, *found], [*left, *out]
     note = f"left out: {', '.join(left[:LEFT_OUT])}" if left else "" if names else "all of that is here already"
     note += f" and {len(left) - LEFT_OUT} more" if len(left) > LEFT_OUT else ""

@@ -1,0 +1,111 @@
+"""A variable whose value bash would evaluate counts as a number only where it surely is one: compared with bash itself.
+
+NUMBER_LINES=20000 is the long form.
+"""
+
+import os
+import random
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tmuxjobs.policy.commands import seen
+from tmuxjobs.policy.tree import Unclear
+
+LINES = int(os.environ.get("NUMBER_LINES", "150"))
+NAMES = ("n", "count", "N")
+SETS = [
+    "{v}=1", "{v}=$(({w}+1))", "{v}+=1", "for {v} in 1 2; do :; done", "for (({v}=0;{v}<2;{v}++)); do :; done",
+    "for {v} in $PWD; do :; done", "(({v}=1))", "(({v}+=2))", "(({v}++))", "{v}=1 {w}=2", "export {v}=1", "{v}=1 true",
+    "read {v}", "printf -v {v} 1", "[[ {v} -eq 1 ]]", "{v}=$#", "for ((;{v}=1;)); do :; done", "{v}[0]=1", "unset {v}",
+    "for {v} in; do :; done", "{v}=$({w}=1)", "echo ${{{v}:=1}}", "true | {v}=1", "((true && ({v}=1)))", "{v}=$PWD",
+]  # fmt: skip
+AROUND = [
+    "{a}", "{a}; {b}", "{a} && {b}", "{a} || {b}", "{a} & {b}", "{a} | {b}", "({a}); {b}", "{{ {a}; }}; {b}",
+    "! {a}; {b}",
+    "if false; then {a}; else {b}; fi", "if {a}; then {b}; fi", "if true; then {a}; fi; {b}", "f() {{ {a}; }}; {b}",
+    "f() {{ {a}; }}; {b}; f", "while false; do {a}; done; {b}", "until true; do {a}; done; {b}", "true || {a}; {b}",
+    "case a in b) {a};; c) {b};; esac", "case a in b) {a};; a) {b};; esac", "case a in b) {a};; esac; {b}",
+    "false && {a}; {b}",
+    "true || {a} && {b}", "false && {a} || {b}", "{{ {a}; }} > /dev/null; {b}", "echo $({a}); {b}",
+    "for i in; do {a}; done; {b}",
+    "if false; then {a}; elif {b}; then :; fi", "{a}\n{b}", "{a} &\n{b}", "{{ {a} & {b}; }}", "false && {a} & {b}",
+    "if {a} & {b}; then :; fi", "echo $({a} & {b})", "for ((;0;)); do {a}; done; {b}", "while {a}; do {b}; break; done",
+]  # fmt: skip
+READS = [
+    "echo $(({v}))", "(({v}))", "[[ {v} -eq 1 ]]", "echo ${{PWD:{v}}}", "a[{v}]=1", "echo ${{PWD:0:$ {v}}}",
+    "echo $((1+${v}))",
+    "[[ $(({v})) = 0 ]]", "echo ${{a[{v}]}}", "for ((i={v};i<1;i++)); do :; done", "[ ${v} -lt 3 ]",
+    "cat <<E\n$(({v}))\nE",
+    "{v}=$(({v}+1))", "(({v}+=1))", "echo $(({v}++))", "f() {{ echo $(({v})); }}; f", "bash -c 'echo $(({v}))'",
+]  # fmt: skip
+
+
+def line_of(chance: random.Random, depth: int = 3) -> str:
+    v, w = chance.choice(NAMES), chance.choice(NAMES)
+    if depth == 0 or chance.random() < 0.2:
+        return chance.choice([*SETS, *READS]).format(v=v, w=w).replace("$ ", "$")
+    return chance.choice(AROUND).format(a=line_of(chance, depth - 1), b=line_of(chance, depth - 1))
+
+
+def evaluated(line: str, folder: Path, **variables: str) -> bool:
+    """Whether bash runs what stands in a variable's value."""
+    canary = folder / "canary"
+    env = {"PATH": os.environ["PATH"], **dict.fromkeys(NAMES, f"a[$(>{canary})]"), **variables}
+    with (folder / "in").open("w+") as fed:
+        fed.write(f"a[$(>{canary})]\n" * 3)
+        fed.seek(0)
+        argv = ["timeout", "2", "bash", "-c", line]
+        subprocess.run(
+            argv, env=env, cwd=folder, stdin=fed, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
+        )
+    there = canary.exists()
+    canary.unlink(missing_ok=True)
+    return there
+
+
+@pytest.mark.parametrize("part", range(2))
+def test_bash_evaluates_no_value_in_what_is_allowed(tmp_path: Path, part: int) -> None:
+    chance = random.Random(f"{os.environ.get('FUZZ_SEED', '1')}-{part}")
+    compared = 0
+    for _ in range(LINES):
+        line = line_of(chance)
+        try:
+            seen(line, inherited=NAMES)
+        except Unclear:
+            continue
+        compared += 1
+        assert not evaluated(line, tmp_path), line
+    assert compared > LINES / 20
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "true || X=1; echo $((X))", "(X=1); echo $((X))", "if false; then X=1; fi; echo $((X))", "X=1 & echo $((X))",
+        "case a in b) X=1;; esac; ((X))", "true | X=1; echo $((X))", "f() { X=1; }; echo ${PWD:X}",
+        "true || X=1; A[X]=1",
+        "false && X=1; [[ X -eq 1 ]]", "echo $(X=1) $((X))", "X+=1; echo $((X))", "A=1; A[0]='b[$(ls)]'; echo $((A))",
+        "while false; do X=1; done; ((X))", "X=1 true; echo $((X))", "if false; then X=1; else ((X)); fi",
+        "set -- 'a[$(ls)]'; echo $(($1))",
+        "bash -c 'echo $((n))'", "eval 'echo $((n))'", "OSTYPE=$((OSTYPE))", "for ((;X=1;)); do ((X)); done",
+    ],
+)  # fmt: skip
+def test_variable_that_may_hold_another_value_is_unclear(line: str) -> None:
+    with pytest.raises(Unclear):
+        seen(line, inherited=["X"])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "n=$((n+1))", "for ((i=0;i<3;i++)); do ls $i; done; echo $((i))", "echo $((1+2))", "x=5; echo $((x*2))",
+        "n=0; for f in *.c; do n=$((n+1)); done; ls $n", "X=1; (ls $((X)))", "{ X=1; }; ls $((X))", "X=1 && ls $((X))",
+        "X=3; while [ $X -gt 0 ]; do X=$((X-1)); done", "for X in 1 2 3; do ls $((X*2)); done",
+        "X=1; if ls; then ls $((X)); fi",
+        "X=0; f() { X=$((X+1)); }; f; f", "X=1; ((X++)); ((X+=2)); [[ X -gt 3 ]] && ls", "ls || ls; X=1\nls $((X)) &",
+    ],
+)  # fmt: skip
+def test_number_is_one(line: str) -> None:
+    seen(line, inherited=["X"])
