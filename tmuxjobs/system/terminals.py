@@ -40,6 +40,8 @@ MILLISECONDS = {7, 232, 281, 22}
 POLLIN = 0x0041
 """POLLIN | POLLRDNORM, poll(2); EPOLLIN and EPOLLRDNORM are the same bits."""
 DESCRIPTORS_MAX = 4096
+NO_CODE = (b"\0", b"\xff")
+"""_POSIX_VDISABLE: no key is it."""
 WCHAN_READS = {"n_tty_read", "wait_woken"}
 WCHAN_POLLS = {"poll_schedule_timeout", "do_select", "do_sys_poll", "do_poll"}
 WCHAN_EPOLLS = {"ep_poll", "do_epoll_wait"}
@@ -59,6 +61,8 @@ class Terminal:
     signals: bool = True
     """Whether Ctrl-C is a signal: line editors leave it one, programs that draw their own screen take every key."""
     bare: bool = False
+    quotes: bool = False
+    """Whether Ctrl-V makes text of the key after it: readline, zle and libedit take it from the terminal for that."""
 
     @property
     def hides(self) -> bool:
@@ -101,10 +105,11 @@ def terminal(tty: str) -> Terminal | None:
     except OSError:
         return None
     try:
-        _, output, _, flags, *_ = termios.tcgetattr(fd)
+        _, output, _, flags, _, _, codes = termios.tcgetattr(fd)
         cooked, echo, signals = (bool(flags & one) for one in (termios.ICANON, termios.ECHO, termios.ISIG))
         bare = not (cooked or signals or output & termios.OPOST)
-        return Terminal(cooked=cooked, echo=echo, signals=signals, bare=bare)
+        quotes = not (cooked or echo) and signals and codes[termios.VLNEXT] in NO_CODE
+        return Terminal(cooked=cooked, echo=echo, signals=signals, bare=bare, quotes=quotes)
     except termios.error:
         return None
     finally:

@@ -145,7 +145,7 @@ def _of_keys(job: Job, front: Front, settings: Terminal, shown_by: Shows) -> Pro
     if settings.bare and front.attention == "polls" and not front.alone:
         return None
     every_s = front.every_s or 0.0
-    if 0 < every_s <= TICKS_S and is_printing(job, within=1.0 + every_s) and not _edits_lines(job):
+    if 0 < every_s <= TICKS_S and is_printing(job, within=1.0 + every_s) and not edits_lines(job):
         return None
     screen = shown_by(job)
     if screen is None:
@@ -174,7 +174,7 @@ def _of_keys(job: Job, front: Front, settings: Terminal, shown_by: Shows) -> Pro
     return Prompt("password" if SECRET.search(text) else "input", text[-PROMPT_CHARS:])
 
 
-def _edits_lines(job: Job) -> bool:
+def edits_lines(job: Job) -> bool:
     """Whether a line editor is open: it has asked for brackets around what is pasted, and not yet taken that back."""
     end = _end_of(job)
     return end.rfind(b"\x1b[?2004h") > end.rfind(b"\x1b[?2004l")
@@ -315,7 +315,7 @@ class Turn:
         size = len(text.encode(errors="replace"))
         if "\n" in text.removesuffix("\n") and not settings.cooked:
             # It is pasted, and the last Enter comes apart: with the brackets not counted, the paste would be all.
-            if not _edits_lines(job):
+            if not edits_lines(job):
                 return None
             size += len(BRACKETS)
         return cls(job, tty, runner, pid, size, size if settings.echo else 0, counts, _sizes(job))
