@@ -61,6 +61,24 @@ ASKING = {
         "Password for 'https://ada@host': ",
     ),
     "one that asks for somebody else": (f"{WORKS} guest", "password", "PIN of the card: "),
+    "a child of make": (
+        "cd $(mktemp -d); printf 'all:\\n\\t@read -p \"Go on? \" x\\n' > Makefile; make -s -j4 SHELL=/bin/bash",
+        "input",
+        "Go on? ",
+    ),
+    "a child of xargs": ("echo one | xargs -o bash -c 'read -p \"Really? \" x'", "input", "Really? "),
+    "one whose output is copied": ("(printf 'Sure? '; read x) 2>&1 | tee /dev/null", "input", "Sure? "),
+    "a child of node": (
+        """node -e "require('child_process').spawn('sh', ['-c', 'printf \\"Age? \\"; read x'], {stdio: 'inherit'})\"""",
+        "input",
+        "Age? ",
+    ),
+    "one that asks beside a silent job": ("sleep 1000 & read -p 'Stop it? ' x", "input", "Stop it? "),
+    "a child that is waited for in turns": (
+        f"{PYTHON} \"import subprocess; subprocess.run('printf Key?; read x', shell=True, timeout=999)\"",
+        "input",
+        "Key?",
+    ),
     "a prompt on a stderr of its own": ("printf 'Name? ' >&2; read x", "input", "Name? "),
 }
 SILENT = {
@@ -79,6 +97,19 @@ SILENT = {
     "one that waits for its child too": f"{WORKS} child",
     "one that works in a terminal of its own": f"{WORKS} inner sh -c 'printf \"Working... \"; sleep 1000'",
     "one that copies to a socket": f"{WORKS} socket",
+    "one that prints beside a child that reads": (
+        f"{PYTHON} \"import subprocess, time; subprocess.Popen(['cat'])\nwhile 1: print('step'); time.sleep(0.5)\""
+    ),
+    "one that prints beside a job of its shell": "(read x < /dev/tty) & while :; do echo line; sleep 0.7; done",
+    "one that prints dots beside a reader": "(head -n 1 < /dev/tty) & while :; do printf .; sleep 0.9; done",
+    "one that works beside a child that reads": (
+        f"echo go; {PYTHON} \"import subprocess; subprocess.Popen(['cat'])\nwhile 1: pass\""
+    ),
+    "one that logs what a server sends it": (
+        f'{PYTHON} "import select, socket, subprocess, threading, time; a, b = socket.socketpair()\n'
+        "threading.Thread(target=lambda: [(a.send(b'x'), time.sleep(0.4)) for _ in range(999)]).start()\n"
+        "subprocess.Popen(['cat'])\nwhile select.select([b], [], []): b.recv(1); print('request', flush=True)\""
+    ),
     "one that reads a pipe": "printf '> '; sleep 1000 | cat",
 }
 
@@ -177,7 +208,7 @@ def no_system_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: str) -> list[int]:
         raise PermissionError
 
-    monkeypatch.setattr(terminals, "_sleeps_in", refuse)
+    monkeypatch.setattr(terminals, "sleeps_in", refuse)
 
 
 @pytest.mark.usefixtures("no_system_calls")

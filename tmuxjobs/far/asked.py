@@ -11,7 +11,7 @@ from pathlib import Path
 from tmuxjobs.far import tidy
 from tmuxjobs.named import ProcessRecord
 from tmuxjobs.pane import turns
-from tmuxjobs.system import job_processes, probes, processes, terminals
+from tmuxjobs.system import beside, job_processes, probes, processes, terminals
 
 TYPE_CHECKING = False
 
@@ -97,11 +97,11 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
         turns.change_group,
         places,
         turns.start,
+        beside.asking,
         probes.answers,
         probes.listening,
         probes.usual_locale,
         processes.send,
-        terminals.asking,
         terminals.fronts,
         terminals.terminal,
         terminals.unread,

@@ -4,7 +4,7 @@ import time
 
 from tmuxjobs.far import asked
 from tmuxjobs.pane import turns
-from tmuxjobs.system import job_processes, probes, processes, terminals
+from tmuxjobs.system import beside, job_processes, probes, processes, terminals
 
 
 class Machine:
@@ -12,7 +12,7 @@ class Machine:
 
     alive = staticmethod(job_processes.alive)
     as_now = staticmethod(job_processes.as_now)
-    asking = staticmethod(terminals.asking)
+    asking = staticmethod(beside.asking)
     answers = staticmethod(probes.answers)
     below = staticmethod(job_processes.below)
     cancel = staticmethod(turns.cancel)

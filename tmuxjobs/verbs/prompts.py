@@ -124,6 +124,8 @@ def _asked(job: Job, front: Front, settings: Terminal, shown_by: Shows) -> Promp
     if not settings.cooked:
         return _of_keys(job, front, settings, shown_by)
     line = _last_line(job, shown_by)
+    if front.beside != "nobody" and not settings.hides and _goes_on(job, front, line):
+        return None
     waits = front.attention in ("reads", "unknown") or (front.alone and front.every_s == 0)
     if not waits:
         # Who looks for a line now and then, or waits for others too, may be at work meanwhile.
@@ -135,6 +137,13 @@ def _asked(job: Job, front: Front, settings: Terminal, shown_by: Shows) -> Promp
     text = line or _line_before(job)
     secret = (settings.hides and line) or SECRET.search(text)
     return Prompt("password" if secret else "input", text[-PROMPT_CHARS:])
+
+
+def _goes_on(job: Job, front: Front, line: str) -> bool:
+    """Whether the others in front work or print: who asks leaves its line open, and then nothing more comes."""
+    if line:
+        return is_printing(job, within=TICKS_S / 3)
+    return front.beside == "works" or is_printing(job, within=TICKS_S)
 
 
 def _of_keys(job: Job, front: Front, settings: Terminal, shown_by: Shows) -> Prompt | None:
