@@ -176,6 +176,26 @@ def test_same_prompt_is_told_once_to_a_client(jobs: Jobs) -> None:
     assert jobs.wait(job_id, until="exit", timeout=30).reason == "exit"
 
 
+@pytest.mark.parametrize("told_by", ["wait", "bound", "execute", "interact"])
+def test_prompt_that_any_answer_told_does_not_end_a_wait_for_the_end(jobs: Jobs, told_by: str) -> None:
+    command = "read -p 'Name? ' x; read -p 'Age? ' y; sleep 0.2; echo bye"
+    told = jobs.execute(command, **({"wait": 30, "until": "input"} if told_by == "execute" else {}))
+    job_id, prompt = told.job_id, "Name? "
+    if told_by == "wait":
+        assert jobs.wait(job_id, until="input", timeout=30).prompt == prompt
+        # Who asks for the prompt is given it each time.
+        assert jobs.wait(job_id, until="input", timeout=30).reason == "input"
+    elif told_by == "bound":
+        wait_until(lambda: jobs.status(job_id).waits_for)
+        assert jobs.wait(job_id, timeout=0).prompt == prompt
+    elif told_by == "interact":
+        wait_until(lambda: jobs.status(job_id).waits_for)
+        assert jobs.interact(job_id, "ada").waits_for == "input"
+        prompt = "Age? "
+    again = jobs.wait(job_id, timeout=1.5)
+    assert (again.reason, again.prompt) == ("timeout", prompt)
+
+
 def test_prompt_that_is_not_seen_at_once_is_seen_later(jobs: Jobs) -> None:
     job_id = jobs.execute(f"{PYTHON} \"import time; print('> ', end='', flush=True); time.sleep(1); input()\"").job_id
     waited = jobs.wait(job_id, until="exit", timeout=60)

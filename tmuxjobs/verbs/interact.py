@@ -11,7 +11,7 @@ from tmuxjobs.answers import ENDS_WITH_SCREEN, Output
 from tmuxjobs.arguments import encoded
 from tmuxjobs.errors import InvalidInput, JobEnded, TmuxError
 from tmuxjobs.hosts.local import Host
-from tmuxjobs.models import WaitsFor
+from tmuxjobs.models import Seen, WaitsFor, asking
 from tmuxjobs.outcome import waiting
 from tmuxjobs.states import Job, Running
 from tmuxjobs.store.journal import note_typed
@@ -221,6 +221,7 @@ class Exchange(Watched):
         self.deadline = self.changed_at = 0.0
         self.quiet_in_s = 0.0
         self.waits_since: float | None = None
+        self.seen = asking.get() or Seen()
         self.attended = self.attends()
         self.stderr = job.stderr
         self.before = log_size(self.path)
@@ -358,6 +359,8 @@ class Exchange(Watched):
         note = visible("; ".join(filter(None, (answer.note, doubt, said))))
         code = self.job.exit.exit_code if self.job.exit is not None else None
         waits_for = self.waits_for if self.job.runs else None
+        if waits_for is not None:
+            self.seen.tell(self.job.id, prompts.question(self.last_size))
         came = {"waits_for": waits_for, "full_screen": screen is not None, "exit_code": code}
         return answer.model_copy(update={"stdout": text, "note": note} | came)
 

@@ -106,6 +106,11 @@ def prompts(host: Host, jobs: Iterable[Job], *, faults: list[str]) -> dict[str, 
     return found
 
 
+def question(size: int) -> str:
+    """By what `Seen` knows a question that was told: how much its job has printed, of both logs."""
+    return f"prompt at {size}"
+
+
 def is_printing(job: Job, *, within: float = QUIET_S) -> bool:
     """Whether its log has grown in that time (s)."""
     for path in job.logs:
