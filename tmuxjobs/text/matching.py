@@ -50,6 +50,11 @@ class Match:
     after: tuple[str, ...] = ()
 
     @property
+    def place(self) -> str:
+        """Its line, where its number is known, else its cursor."""
+        return f"line {self.line}" if self.line and self.line_is_exact else f"at cursor {self.cursor}"
+
+    @property
     def bare(self) -> str:
         """The text as it stands in the log, without the marks of what was cut."""
         return self.text.strip("…")

@@ -249,7 +249,7 @@ class JobWait:
         if not found:
             return None
         _, reason, match, path = min(found, key=lambda one: one[0])
-        where = f"line {match.line}" if match.line else f"at cursor {match.cursor}"
+        where = match.place
         if self.cursor is None and path == self.path and match.cursor + len(match.bare.encode()) <= self.printed:
             where = f"already printed, {where}"
         return WaitResult(reason, f"{where}: {match.text}", match=match, path=path)

@@ -186,7 +186,7 @@ def one_time_notes(one: JobWait) -> list[str]:
     with contextlib.suppress(TimeoutError):
         earlier = matching.Watcher(one.path, one.goal.pattern, literal=one.goal.literal).next_match(timeout=1.0)
         if earlier is not None and earlier.cursor < one.begin:
-            return [f"the pattern stands in earlier output, line {earlier.line}: cursor=0 counts that too"]
+            return [f"the pattern stands in earlier output, {earlier.place}: cursor=0 counts that too"]
     return []
 
 
