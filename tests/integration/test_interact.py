@@ -370,6 +370,8 @@ HIDING = {
     "single keys": f"python3 -c '{BY_KEYS.format(set='tty.setcbreak', shown='')}'",
     "a terminal of its own": f"{INNER} python3 -c 'import getpass; print(len(getpass.getpass())); input()'",
     "a line editor with stars": f"bash -c \"{ASKS} stars 'Passphrase: '; read x\"",
+    "a hint behind the question": f"bash -c \"{ASKS} stars 'Password: (press TAB for no echo) '; read x\"",
+    "what is taken else": f"bash -c \"{ASKS} stars 'PIN [empty: none]: '; read x\"",
     "stars": f"python3 -c '{BY_KEYS.format(set='tty.setraw', shown='*')}'",
 }
 

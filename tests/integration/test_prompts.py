@@ -53,6 +53,11 @@ ASKING = {
     ),
     "a shell in a folder named for passwords": ("PS1='password-reset> ' bash --norc -i", "input", "password-reset> "),
     "a client of a database named so": ("PS1='MariaDB [passwords]> ' bash --norc -i", "input", "MariaDB [passwords]> "),
+    "a question about passwords": (
+        "read -p 'Password: kept (old). Next: ' x",
+        "input",
+        "Password: kept (old). Next: ",
+    ),
     "a REPL behind an old question": ("printf 'Password: '; python3 -q", "input", "Password: >>> "),
     "a question behind an old one": ("printf 'PIN: '; read -p 'Your town? ' x", "input", "PIN: Your town? "),
     "a password for somebody": (

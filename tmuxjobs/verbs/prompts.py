@@ -48,6 +48,8 @@ WORDS = (
 WORDS += r"|(?:api|access|secret)[ _-](?:key|token)|\btoken\b)"
 SECRET = re.compile(WORDS + r"(?:[^\n:>$#%]|:(?! )){0,80}[:?\u203a\u2023\xbb]?\s*$", re.IGNORECASE)
 """What asks for a password: nothing is said between the word and what is typed but, say, for whom."""
+ASIDE = re.compile(r"\([^()\n]{1,80}\)|\[[^\[\]\n]{1,80}\]")
+"""In brackets stands what may be typed, or what is taken when nothing is."""
 HINT = re.compile(WORDS, re.IGNORECASE)
 HINT_BYTES = 1 << 14
 CONTROL = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[()][0-9A-Z]|\x1b[ -/]*[0-~]")
@@ -140,8 +142,13 @@ def _asked(job: Job, front: Front, settings: Terminal, shown_by: Shows) -> Promp
         ):
             return None
     text = line or _line_before(job)
-    secret = (settings.hides and line) or SECRET.search(text)
+    secret = (settings.hides and line) or asks_a_secret(text)
     return Prompt("password" if secret else "input", text[-PROMPT_CHARS:])
+
+
+def asks_a_secret(line: str) -> bool:
+    """Whether the line asks for a password, as it is or without what stands in brackets."""
+    return SECRET.search(line) is not None or SECRET.search(ASIDE.sub("", line)) is not None
 
 
 def _goes_on(job: Job, front: Front, line: str) -> bool:
@@ -185,7 +192,7 @@ def _of_keys(job: Job, front: Front, settings: Terminal, shown_by: Shows) -> Pro
         text = _line_before(job)
     else:
         return None
-    return Prompt("password" if SECRET.search(text) else "input", text[-PROMPT_CHARS:])
+    return Prompt("password" if asks_a_secret(text) else "input", text[-PROMPT_CHARS:])
 
 
 def edits_lines(job: Job) -> bool:
@@ -359,7 +366,7 @@ class Turn:
 
     def is_plain(self) -> bool:
         """Whether it asks for the next line as a shell does: it has no screen of its own, and wants no password."""
-        return not draws(self.job) and SECRET.search(paging.last_line(self.job.log)) is None
+        return not draws(self.job) and not asks_a_secret(paging.last_line(self.job.log))
 
 
 def _counts(pid: int) -> tuple[int, int] | None:
