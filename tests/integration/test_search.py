@@ -90,7 +90,7 @@ def test_exploding_pattern_is_stopped_and_told(jobs: Jobs) -> None:
     assert found.total_is_exact or "the search ran out of time" in found.text()
 
 
-@pytest.mark.parametrize("pattern", ["(", "", "a{99999999}"])
+@pytest.mark.parametrize("pattern", ["(", "", "a{99999999}", "one\ntwo", r"one\n"])
 def test_wrong_pattern_is_one_sentence(jobs: Jobs, pattern: str) -> None:
     with pytest.raises(InvalidInput, match="pattern"):
         jobs.search(finished(jobs, "true"), pattern)

@@ -483,6 +483,8 @@ def test_long_new_output_is_cut_to_its_newest_part(jobs: Jobs) -> None:
         {"until": "pattern"},
         {"pattern": "("},
         {"pattern": ""},
+        {"pattern": "a\nb"},
+        {"fail_pattern": r"error\n"},
         {"port": 70000},
         {"url": "ftp://x"},
         {"url": "http://localhost:port/"},

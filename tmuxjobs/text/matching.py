@@ -50,11 +50,6 @@ class Match:
     after: tuple[str, ...] = ()
 
     @property
-    def place(self) -> str:
-        """Its line, where its number is known, else its cursor."""
-        return f"line {self.line}" if self.line and self.line_is_exact else f"at cursor {self.cursor}"
-
-    @property
     def bare(self) -> str:
         """The text as it stands in the log, without the marks of what was cut."""
         return self.text.strip("…")
@@ -89,7 +84,7 @@ def search(
     A line is what stands between two newlines of the raw stream, cleaned by itself, so `line` is that of `grep -n` on
     the log; every frame of a block of rows that is redrawn is lines of its own. Raises InvalidInput for a bad pattern.
     """
-    seek = patterns.compiled(pattern, literal=literal, ignore_case=ignore_case)
+    seek = patterns.of_lines(pattern, literal=literal, ignore_case=ignore_case)
     deadline = time.monotonic() + timeout
     with Log(path) as log:
         log.allow(timeout)
@@ -377,7 +372,7 @@ class Watcher:
         self, path: Path, pattern: str, *, literal: bool = False, start: int = 0, redraws: bool = True
     ) -> None:
         self.path = path
-        self._pattern = patterns.compiled(pattern, literal=literal)
+        self._pattern = patterns.of_lines(pattern, literal=literal)
         self._from = start
         self._seen = -1
         self._redraws = redraws

@@ -90,7 +90,7 @@ def goal(
     if url is not None and not probes.is_address(url):
         raise InvalidInput(f"'{url}' is not an http or https address, like http://localhost:8000.")
     for given in filter(None, (pattern, fail_pattern)):
-        patterns.compiled(given, literal=literal)
+        patterns.of_lines(given, literal=literal)
     if "" in (pattern, fail_pattern):
         raise InvalidInput("The pattern is empty.")
     return Goal(until == "input", pattern, fail_pattern, literal, redraws, idle, port, url, until == "ready")
@@ -249,7 +249,7 @@ class JobWait:
         if not found:
             return None
         _, reason, match, path = min(found, key=lambda one: one[0])
-        where = match.place
+        where = place(match)
         if self.cursor is None and path == self.path and match.cursor + len(match.bare.encode()) <= self.printed:
             where = f"already printed, {where}"
         return WaitResult(reason, f"{where}: {match.text}", match=match, path=path)
@@ -433,6 +433,11 @@ class JobWait:
         detail = asks.detail if asks else how
         said = "; ".join(filter(None, (detail, self.heard)))
         return WaitResult("timeout", said, asks.prompt if asks else None)
+
+
+def place(match: matching.Match) -> str:
+    """Its line, where its number is known, else its cursor."""
+    return f"line {match.line}" if match.line and match.line_is_exact else f"at cursor {match.cursor}"
 
 
 def _left(deadline: float) -> float:

@@ -33,7 +33,7 @@ from tmuxjobs.states import Job
 from tmuxjobs.system.watch import Watch, watching
 from tmuxjobs.text import matching
 from tmuxjobs.verbs import events, output, queue
-from tmuxjobs.verbs.job_wait import CHARS_MAX, Goal, JobWait, goal
+from tmuxjobs.verbs.job_wait import CHARS_MAX, Goal, JobWait, goal, place
 from tmuxjobs.verbs.waiter import unheard, waits, waits_async
 
 WAITING = 20
@@ -189,7 +189,7 @@ def one_time_notes(one: JobWait) -> list[str]:
     with contextlib.suppress(TimeoutError):
         earlier = matching.Watcher(one.path, one.goal.pattern, literal=one.goal.literal).next_match(timeout=1.0)
         if earlier is not None and earlier.cursor < one.begin:
-            return [f"the pattern stands in earlier output, {earlier.place}: cursor=0 counts that too"]
+            return [f"the pattern stands in earlier output, {place(earlier)}: cursor=0 counts that too"]
     return []
 
 
