@@ -190,11 +190,9 @@ class Waited(Answer):
         return without_notes(shown, *filter(self.is_said, self.note.split("; ")))
 
     def is_said(self, part: str) -> bool:
-        """Whether the fields already say what a part of the note does: how a job ended, or how many have."""
-        if self.reason in ("pattern", "fail_pattern"):  # the note has a line of the job's
-            return False
-        counts = f"{len(self.jobs)} jobs: " if self.jobs else "\n"
-        return part == f"exit code {self.exit_code}" or part.startswith(counts)
+        """Whether the fields already say what a part of the note does: how a job ended."""
+        # The note of a match has a line of the job's.
+        return self.reason not in ("pattern", "fail_pattern") and part == f"exit code {self.exit_code}"
 
     def without_prompt(self, note: str) -> str:
         """The note without what the fields say, what a job waits for and its prompt, and without the caller's URL."""

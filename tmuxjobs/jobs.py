@@ -207,7 +207,7 @@ def _act(verb: str, function: Callable[Concatenate[Host, P], R]) -> Callable[Con
     @functools.wraps(function)
     def method(self: Jobs, /, *args: P.args, **kwargs: P.kwargs) -> R:
         host = self._having(_named(args, kwargs))
-        with self._checked(host, verb, kwargs, _named(args, kwargs)):
+        with self._client(), self._checked(host, verb, kwargs, _named(args, kwargs)):
             return self._given(args, kwargs, function(host, *args, **kwargs))
 
     return method
@@ -221,7 +221,7 @@ def _act_asked(verb: str, function: Callable[Concatenate[Host, Caller, P], R]) -
     def method(self: Jobs, /, *args: P.args, **kwargs: P.kwargs) -> R:
         host = self._having(_named(args, kwargs))
         checked = self._checked(host, verb, kwargs, _named(args, kwargs))
-        with checked as question, verbs.execute.to_approve(question):
+        with self._client(), checked as question, verbs.execute.to_approve(question):
             return function(host, self._caller, *args, **kwargs)
 
     return method
@@ -420,7 +420,6 @@ class Jobs:
         return self._question(verdict)
 
     def _question(self, verdict: Verdict) -> Mapping[str, Any] | None:
-        """The fields of the record of a job that a person must approve first; None when nobody must."""
         from tmuxjobs.policy.load import question
 
         return question(self._policies, verdict)

@@ -8,7 +8,8 @@ from fastmcp import Client
 from fastmcp.exceptions import ToolError
 from support import Jobs, Person, Screen, Tmux, server_of, wait_until
 
-from tmuxjobs.errors import JobEnded, StateError
+from tmuxjobs.contract import OPEN
+from tmuxjobs.errors import Held, JobEnded, StateError
 from tmuxjobs.settings import Settings
 from tmuxjobs.store import disk
 from tmuxjobs.tmux.session import Tmux as Server
@@ -218,3 +219,36 @@ def test_list_tells_which_job_a_person_holds(jobs: Jobs) -> None:
     assert f"{held}  running held by a person, waits for input" in jobs.list().text()
     jobs.release(held)
     assert "held" not in jobs.list().text()
+
+
+def test_hold_of_a_job_that_ends_meanwhile_is_refused_and_leaves_nothing(
+    jobs: Jobs, tmux: Tmux, person: Attach, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = asking(jobs)
+    person()
+    wait_until(lambda: tmux("list-clients"))
+    mark = Server.mark_window
+
+    def late(self: Server, pane: str, marks: dict[str, str | None]) -> None:
+        monkeypatch.undo()
+        jobs.kill(job_id)
+        mark(self, pane, marks)
+
+    monkeypatch.setattr(Server, "mark_window", late)
+    with pytest.raises(JobEnded, match=r"has ended \(killed\): there is nothing to hold"):
+        jobs.hold(job_id)
+    assert not (jobs.host.store.folder(job_id) / disk.HELD).exists()
+    assert tmux("list-panes", "-a", "-F", "#{@tmuxjobs_held}").split() == []
+    assert jobs.called_by("agent").restart(job_id).status == "running"
+
+
+def test_hold_goes_with_the_end_of_its_job(jobs: Jobs, person: Attach, tmux: Tmux) -> None:
+    job_id = asking(jobs)
+    person()
+    wait_until(lambda: tmux("list-clients"))
+    jobs.hold(job_id)
+    with pytest.raises(Held):
+        jobs.called_by("agent").restart(job_id)
+    jobs.interact(job_id, keys=["C-c"], wait=0)
+    wait_until(lambda: jobs.status(job_id).status not in OPEN)
+    assert jobs.called_by("agent").restart(job_id).status == "running"

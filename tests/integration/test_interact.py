@@ -370,6 +370,8 @@ HIDING = {
     "single keys": f"python3 -c '{BY_KEYS.format(set='tty.setcbreak', shown='')}'",
     "a terminal of its own": f"{INNER} python3 -c 'import getpass; print(len(getpass.getpass())); input()'",
     "a line editor with stars": f"bash -c \"{ASKS} stars 'Passphrase: '; read x\"",
+    "a hint behind the question": f"bash -c \"{ASKS} stars 'Password: (press TAB for no echo) '; read x\"",
+    "what is taken else": f"bash -c \"{ASKS} stars 'PIN [empty: none]: '; read x\"",
     "stars": f"python3 -c '{BY_KEYS.format(set='tty.setraw', shown='*')}'",
 }
 
@@ -597,3 +599,64 @@ def test_key_that_was_pressed_before_something_else_is_not_why_the_job_ended(job
     jobs.interact(job_id, "3", wait=10)
     status = ended(jobs, job_id)
     assert (status.exit_code, status.detail) == (3, "exit code 3")
+
+
+BASH = "PS1='sh> ' bash --norc --noprofile -i"
+TABS = {
+    "a line editor that takes no pastes": ("python3.11 -q", ">>>", 'print(repr("x\ty"))', r"'x\ty'"),
+    "several lines for it": ("python3.11 -q", ">>>", 'p = "x\ty"\nprint(repr(p))', r"'x\ty'"),
+    "a block that tabs set in": ("python3.11 -q", ">>>", "if 1:\n\tprint('y' * 3)\n\n", "yyy"),
+    "a line editor that takes pastes": (BASH, "sh>", "printf %s 'one\t\ttwo' | wc -c", "8"),
+    "several lines for that": (BASH, "sh>", "p='one\ttwo'\nprintf %s \"$p\" | wc -c", "7"),
+    "one whose pastes are off": (f"{BASH.replace('bash', 'TERM=dumb bash')}", "sh>", "printf %s 'a\tb' | wc -c", "3"),
+    "one that reads lines": ("while read -r x; do printf '%s' \"$x\" | wc -c; done", "", "q\tw", "3"),
+    "a debugger": ("gdb -q", "(gdb)", 'printf "%d\\n", sizeof("u\tv")', "4"),
+}
+
+
+@pytest.mark.parametrize("name", TABS)
+def test_tab_in_a_text_is_text(jobs: Jobs, tmp_path: Path, name: str) -> None:
+    command, prompt, text, said = TABS[name]
+    program = next(word for word in command.split() if "=" not in word and word != "sh>")
+    if program == "gdb":
+        needs(program)
+    if program == "python3.11" and not works(program):
+        pytest.skip("there is no python3.11")
+    (tmp_path / "only.txt").touch()
+    job_id = jobs.execute(command, cwd=str(tmp_path)).job_id
+    wait_until(lambda: jobs.status(job_id), lambda status: status.waits_for and str(status.prompt).startswith(prompt))
+    answer = jobs.interact(job_id, text)
+    assert said in answer.stdout.split()
+    assert not re.search("for a key|for keys", answer.note)
+
+
+def test_text_of_tabs_alone_is_keys(jobs: Jobs, tmp_path: Path) -> None:
+    (tmp_path / "only.txt").touch()
+    job_id = jobs.execute(BASH, cwd=str(tmp_path)).job_id
+    wait_until(lambda: jobs.status(job_id).waits_for)
+    jobs.interact(job_id, "echo on", enter=False, wait=0.1)
+    jobs.interact(job_id, "\t", enter=False, wait=0.1)
+    jobs.interact(job_id, "", wait=0.1)
+    wait_until(lambda: jobs.output(job_id).stdout, lambda shown: "\nonly.txt\n" in shown)
+
+
+@pytest.mark.parametrize(
+    ("command", "text", "doubt"),
+    [
+        (f"{PYTHON} -c {shlex.quote(READS)}", "p\tq", "the program may have taken Tab in the text for keys"),
+        (f"{PYTHON} -c {shlex.quote(READS)}", "p\x1bq", "the program may have taken Escape in the text for keys"),
+        ("echo ready; cat", "pq\x7f\x17r", "the program may have taken BSpace, C-w in the text for keys"),
+        ("echo ready; sleep 1000", "p\tq", "a line editor that was not reading yet takes a tab in it for a key"),
+    ],
+)
+def test_control_character_that_may_be_a_key_is_told(jobs: Jobs, command: str, text: str, doubt: str) -> None:
+    job_id = ready(jobs, command)
+    if "cat" in command:
+        wait_until(lambda: jobs.status(job_id).waits_for)
+    assert doubt in jobs.interact(job_id, text, wait=0.1).note
+
+
+@pytest.mark.parametrize("text", ["\x03", "\x1b[A", "plain", "two\nlines"])
+def test_keys_as_text_and_plain_text_raise_no_doubt(jobs: Jobs, text: str) -> None:
+    job_id = ready(jobs, f"{PYTHON} -c {shlex.quote(READS)}")
+    assert "for keys" not in jobs.interact(job_id, text, wait=0.1).note

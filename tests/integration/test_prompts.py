@@ -53,6 +53,11 @@ ASKING = {
     ),
     "a shell in a folder named for passwords": ("PS1='password-reset> ' bash --norc -i", "input", "password-reset> "),
     "a client of a database named so": ("PS1='MariaDB [passwords]> ' bash --norc -i", "input", "MariaDB [passwords]> "),
+    "a question about passwords": (
+        "read -p 'Password: kept (old). Next: ' x",
+        "input",
+        "Password: kept (old). Next: ",
+    ),
     "a REPL behind an old question": ("printf 'Password: '; python3 -q", "input", "Password: >>> "),
     "a question behind an old one": ("printf 'PIN: '; read -p 'Your town? ' x", "input", "PIN: Your town? "),
     "a password for somebody": (
@@ -61,6 +66,24 @@ ASKING = {
         "Password for 'https://ada@host': ",
     ),
     "one that asks for somebody else": (f"{WORKS} guest", "password", "PIN of the card: "),
+    "a child of make": (
+        "cd $(mktemp -d); printf 'all:\\n\\t@read -p \"Go on? \" x\\n' > Makefile; make -s -j4 SHELL=/bin/bash",
+        "input",
+        "Go on? ",
+    ),
+    "a child of xargs": ("echo one | xargs -o bash -c 'read -p \"Really? \" x'", "input", "Really? "),
+    "one whose output is copied": ("(printf 'Sure? '; read x) 2>&1 | tee /dev/null", "input", "Sure? "),
+    "a child of node": (
+        """node -e "require('child_process').spawn('sh', ['-c', 'printf \\"Age? \\"; read x'], {stdio: 'inherit'})\"""",
+        "input",
+        "Age? ",
+    ),
+    "one that asks beside a silent job": ("sleep 1000 & read -p 'Stop it? ' x", "input", "Stop it? "),
+    "a child that is waited for in turns": (
+        f"{PYTHON} \"import subprocess; subprocess.run('printf Key?; read x', shell=True, timeout=999)\"",
+        "input",
+        "Key?",
+    ),
     "a prompt on a stderr of its own": ("printf 'Name? ' >&2; read x", "input", "Name? "),
 }
 SILENT = {
@@ -79,6 +102,19 @@ SILENT = {
     "one that waits for its child too": f"{WORKS} child",
     "one that works in a terminal of its own": f"{WORKS} inner sh -c 'printf \"Working... \"; sleep 1000'",
     "one that copies to a socket": f"{WORKS} socket",
+    "one that prints beside a child that reads": (
+        f"{PYTHON} \"import subprocess, time; subprocess.Popen(['cat'])\nwhile 1: print('step'); time.sleep(0.5)\""
+    ),
+    "one that prints beside a job of its shell": "(read x < /dev/tty) & while :; do echo line; sleep 0.7; done",
+    "one that prints dots beside a reader": "(head -n 1 < /dev/tty) & while :; do printf .; sleep 0.9; done",
+    "one that works beside a child that reads": (
+        f"echo go; {PYTHON} \"import subprocess; subprocess.Popen(['cat'])\nwhile 1: pass\""
+    ),
+    "one that logs what a server sends it": (
+        f'{PYTHON} "import select, socket, subprocess, threading, time; a, b = socket.socketpair()\n'
+        "threading.Thread(target=lambda: [(a.send(b'x'), time.sleep(0.4)) for _ in range(999)]).start()\n"
+        "subprocess.Popen(['cat'])\nwhile select.select([b], [], []): b.recv(1); print('request', flush=True)\""
+    ),
     "one that reads a pipe": "printf '> '; sleep 1000 | cat",
 }
 
@@ -145,6 +181,26 @@ def test_same_prompt_is_told_once_to_a_client(jobs: Jobs) -> None:
     assert jobs.wait(job_id, until="exit", timeout=30).reason == "exit"
 
 
+@pytest.mark.parametrize("told_by", ["wait", "bound", "execute", "interact"])
+def test_prompt_that_any_answer_told_does_not_end_a_wait_for_the_end(jobs: Jobs, told_by: str) -> None:
+    command = "read -p 'Name? ' x; read -p 'Age? ' y; sleep 0.2; echo bye"
+    told = jobs.execute(command, **({"wait": 30, "until": "input"} if told_by == "execute" else {}))
+    job_id, prompt = told.job_id, "Name? "
+    if told_by == "wait":
+        assert jobs.wait(job_id, until="input", timeout=30).prompt == prompt
+        # Who asks for the prompt is given it each time.
+        assert jobs.wait(job_id, until="input", timeout=30).reason == "input"
+    elif told_by == "bound":
+        wait_until(lambda: jobs.status(job_id).waits_for)
+        assert jobs.wait(job_id, timeout=0).prompt == prompt
+    elif told_by == "interact":
+        wait_until(lambda: jobs.status(job_id).waits_for)
+        assert jobs.interact(job_id, "ada").waits_for == "input"
+        prompt = "Age? "
+    again = jobs.wait(job_id, timeout=1.5)
+    assert (again.reason, again.prompt) == ("timeout", prompt)
+
+
 def test_prompt_that_is_not_seen_at_once_is_seen_later(jobs: Jobs) -> None:
     job_id = jobs.execute(f"{PYTHON} \"import time; print('> ', end='', flush=True); time.sleep(1); input()\"").job_id
     waited = jobs.wait(job_id, until="exit", timeout=60)
@@ -177,7 +233,7 @@ def no_system_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: str) -> list[int]:
         raise PermissionError
 
-    monkeypatch.setattr(terminals, "_sleeps_in", refuse)
+    monkeypatch.setattr(terminals, "sleeps_in", refuse)
 
 
 @pytest.mark.usefixtures("no_system_calls")

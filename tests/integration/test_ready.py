@@ -273,6 +273,8 @@ def test_person_sees_whether_a_job_is_ready(
         ("port 99999", "There is no port '99999'"),
         ("url ftp://x", "is not an http or https address"),
         ("pattern (", "is not a regular expression"),
+        ("pattern up\nthen", "would never match"),
+        (r"pattern listening\n", "would never match"),
     ],
 )
 def test_wrong_condition_is_refused_and_nothing_is_started(jobs: Jobs, ready_when: str, words: str) -> None:

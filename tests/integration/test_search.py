@@ -1,5 +1,7 @@
 """Searching a job's log: like grep, but clean, bounded, and with cursors to go on from."""
 
+import re
+
 import pytest
 from support import Jobs, ended, with_timing
 
@@ -88,7 +90,7 @@ def test_exploding_pattern_is_stopped_and_told(jobs: Jobs) -> None:
     assert found.total_is_exact or "the search ran out of time" in found.text()
 
 
-@pytest.mark.parametrize("pattern", ["(", "", "a{99999999}"])
+@pytest.mark.parametrize("pattern", ["(", "", "a{99999999}", "one\ntwo", r"one\n"])
 def test_wrong_pattern_is_one_sentence(jobs: Jobs, pattern: str) -> None:
     with pytest.raises(InvalidInput, match="pattern"):
         jobs.search(finished(jobs, "true"), pattern)
@@ -102,6 +104,17 @@ def test_line_numbers_after_bytes_that_are_gone_are_told_as_such(isolated: objec
     assert [match.line_is_exact for match in found.matches] == [True, False]
     assert "count only the lines that are left" in found.text()
     assert "count only the lines that are left" not in jobs.search(job_id, "^first$").text()
+
+
+def test_wait_names_no_line_after_bytes_that_are_gone(isolated: object) -> None:
+    jobs = Jobs.open(Settings.load(max_output_size="100KB"))
+    job_id = jobs.execute("seq -f 'row %g' 1 60000; echo last").job_id
+    ended(jobs, job_id)
+    [match] = jobs.search(job_id, "^row 59999$").matches
+    said = jobs.wait(job_id, pattern="^row 59999$", timeout=20).note
+    assert f"at cursor {match.cursor}: row 59999" in said
+    assert not re.search(r"line \d", said)
+    assert "line 2: row 2" in jobs.wait(job_id, pattern="^row 2$", cursor=0, timeout=20).note
 
 
 def test_search_says_what_it_could_not_see(isolated: object) -> None:

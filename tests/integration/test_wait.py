@@ -391,6 +391,21 @@ def test_all_of_several_leads_with_what_failed(jobs: Jobs) -> None:
     assert answer.note.startswith(lead)
     assert f"\n[exit: {lead}" in answer.text()
     assert (answer.failed, answer.status, answer.exit_code) == ((bad, worse), "failed", 2)
+    assert answer.fields()["note"].startswith(lead)
+
+
+@pytest.mark.parametrize("condition", [{"pattern": "never"}, {"url": "http://127.0.0.1:1"}, {"until": "port"}])
+def test_all_of_several_leads_with_what_failed_where_none_did_what_was_waited_for(
+    jobs: Jobs, condition: dict[str, Any]
+) -> None:
+    commands = ("true", "exit 2", "true", "exit 3")
+    one, bad, other, worse = (jobs.execute(command).job_id for command in commands)
+    answer = jobs.wait([one, bad, other, worse], mode="all", timeout=40, **condition)
+    assert (answer.job_id, answer.status, answer.exit_code) == (bad, "failed", 2)
+    without = f"2 completed without it: {one} (exit code 0), {other} (exit code 0)"
+    lead = f"4 jobs: {without}, 2 failed: {bad} (exit code 2), {worse} (exit code 3); the job ended first: exit code 2"
+    assert answer.note == lead
+    assert answer.fields()["note"] == lead
 
 
 def test_any_of_several_is_the_one_that_ended(jobs: Jobs) -> None:
@@ -468,6 +483,8 @@ def test_long_new_output_is_cut_to_its_newest_part(jobs: Jobs) -> None:
         {"until": "pattern"},
         {"pattern": "("},
         {"pattern": ""},
+        {"pattern": "a\nb"},
+        {"fail_pattern": r"error\n"},
         {"port": 70000},
         {"url": "ftp://x"},
         {"url": "http://localhost:port/"},

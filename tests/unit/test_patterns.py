@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tmuxjobs.errors import InvalidInput
+from tmuxjobs.text import patterns
 from tmuxjobs.text.matching import Watcher
 
 HIDE, SHOW = b"\x1b[?25l", b"\x1b[?25h"
@@ -68,3 +70,40 @@ def test_frame_that_does_not_count_yet_is_looked_at_again(tmp_path: Path) -> Non
     match = watcher.next_match()
     assert match is not None
     assert (match.text, match.line) == ("checks 2 good", 3)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "literal"),
+    [
+        ("one\ntwo", False),
+        (r"one\ntwo", False),
+        (r"done\r?\n", False),
+        (r"x+\x0a", False),
+        (r"(ab[\r\n]|c\n)d", False),
+        (r"end$\n^next", False),
+        ("one\ntwo", True),
+        ("e\r\nt", True),
+        ("\n", True),
+    ],
+)
+def test_pattern_that_no_single_line_can_match_is_refused(pattern: str, literal: bool) -> None:
+    with pytest.raises(InvalidInput, match="would never match, for each line is looked at by itself"):
+        patterns.of_lines(pattern, literal=literal)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "literal"),
+    [
+        (r"done\n?", False),
+        (r"(one\ntwo|three)", False),
+        (r"[^\n]+", False),
+        (r"a[\s\n]b", False),
+        (r"C:\\new", False),
+        (r"\\x0a", False),
+        (r"one\ntwo", True),
+        ("(?x) one\n two", False),
+        (r"a\s*b$", False),
+    ],
+)
+def test_pattern_that_a_line_may_match_is_taken(pattern: str, literal: bool) -> None:
+    assert patterns.of_lines(pattern, literal=literal)

@@ -166,8 +166,8 @@ def test_quick_search_is_the_slow_one(seed: int, tmp_path: Path, monkeypatch: py
             assert search(log, source, literal=True) == slowly(monkeypatch, log, source, literal=True), source
 
 
-def test_literal_may_be_any_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_literal_may_be_any_text_of_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = tmp_path / "output.log"
     log.write_bytes(b"one\r\ntwo\tthree\r\n" * 8000)
-    for text in ("e\r\nt", "e\nt", "o\tt", "\x01", "\r", "\n", string.punctuation):
+    for text in ("o\tt", "\x01", "\r", string.punctuation):
         assert search(log, text, literal=True) == slowly(monkeypatch, log, text, literal=True), repr(text)

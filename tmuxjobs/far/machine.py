@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tmuxjobs.named import ProcessRecord
 from tmuxjobs.pane import turns
-from tmuxjobs.system import job_processes, probes, processes, terminals
+from tmuxjobs.system import beside, job_processes, probes, processes, terminals
 
 TYPE_CHECKING = False
 
@@ -87,7 +87,7 @@ class Machine:
 
     alive = staticmethod(job_processes.alive)
     as_now = staticmethod(job_processes.as_now)
-    asking = staticmethod(terminals.asking)
+    asking = staticmethod(beside.asking)
     answers = staticmethod(probes.answers)
     below = staticmethod(job_processes.below)
     cancel = staticmethod(turns.cancel)
@@ -177,7 +177,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
         probes.listening,
         probes.usual_locale,
         processes.send,
-        terminals.asking,
+        beside.asking,
         terminals.fronts,
         terminals.terminal,
         terminals.unread,

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 QUIET_S = 1.0
+SURE_S = 6.0
+"""Who reads and then does not ask does not begin to: whatever works beside it has printed nothing for as long."""
 COST, NOTICE_COST = 400, 20
 """CPU budget: 1/400 of a core for checking who reads a terminal, 1/20 for runs of `verbs/prompts.py`."""
 
@@ -65,6 +67,7 @@ class Job:
         self.is_watched = bool(asked.get("ready_when"))
         self.ready: dict[str, Any] | None = None
         self.size = self.noticed_size = -1
+        self.quiet_s = 0.0
         self.misses = 0
         self.open_line = False
 
@@ -155,7 +158,8 @@ class Job:
                 written = max(written, facts.st_mtime)
                 self.open_line |= os.pread(log, 1, max(0, facts.st_size - 1)) not in (b"\n", b"")
                 os.close(log)
-        return time.time() - written >= QUIET_S
+        self.quiet_s = time.time() - written
+        return self.quiet_s >= QUIET_S
 
 
 PAGE_JOBS = 200
@@ -249,7 +253,8 @@ class Ear:
                 for job in jobs:
                     job.asks = tuple(asking[job.job_id]) if job.job_id in asking else None
             for job in jobs:
-                job.noticed_size = job.size if job in reading or job.asks else -1
+                is_known = job.asks or (job in reading and job.quiet_s >= SURE_S)
+                job.noticed_size = job.size if is_known else -1
             self.notice_at = now + NOTICE_COST * (sum(os.times()[2:4]) - before)
 
     def reading(self, quiet: dict[str, Job]) -> list[Job]:

@@ -26,7 +26,7 @@ from tmuxjobs.errors import StateError
 from tmuxjobs.files import Odd
 
 PACKAGE = Path(__file__).parents[1]
-SYSTEM = ("__init__", "job_processes", "probes", "proc", "processes", "slurm", "table", "terminals", "watch")
+SYSTEM = ("__init__", "beside", "job_processes", "probes", "proc", "processes", "slurm", "table", "terminals", "watch")
 SHARED = (
     *("contract.py", "errors.py", "files.py", "lean.py", "named.py", "outcome.py", "visible.py"),
     *(f"far/{name}.py" for name in ("__init__", "__main__", "agent", "folders", "machine")),

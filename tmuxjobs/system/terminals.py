@@ -27,6 +27,8 @@ IDLE_S = 0.02
 """Seconds between two samples of a process that polls; CPU use in between means that it is not waiting."""
 Attention = Literal["reads", "polls", "unknown", "none"]
 """What foreground processes do about their terminal: wait only for it, wait among others, not readable, nothing."""
+Beside = Literal["nobody", "sleeps", "works"]
+"""What the others in front do, as `beside.py` finds: wait for those that read, sleep until something else, work."""
 READS, POLLS, SELECTS, EPOLLS, LOCKS = range(5)
 CALLS: dict[str, dict[int, int]] = {
     "x86_64": {0: READS, 19: READS, 7: POLLS, 271: POLLS, 23: SELECTS, 270: SELECTS, 232: EPOLLS, 281: EPOLLS},
@@ -40,6 +42,8 @@ MILLISECONDS = {7, 232, 281, 22}
 POLLIN = 0x0041
 """POLLIN | POLLRDNORM, poll(2); EPOLLIN and EPOLLRDNORM are the same bits."""
 DESCRIPTORS_MAX = 4096
+NO_CODE = (b"\0", b"\xff")
+"""_POSIX_VDISABLE: no key is it."""
 WCHAN_READS = {"n_tty_read", "wait_woken"}
 WCHAN_POLLS = {"poll_schedule_timeout", "do_select", "do_sys_poll", "do_poll"}
 WCHAN_EPOLLS = {"ep_poll", "do_epoll_wait"}
@@ -59,6 +63,8 @@ class Terminal:
     signals: bool = True
     """Whether Ctrl-C is a signal: line editors leave it one, programs that draw their own screen take every key."""
     bare: bool = False
+    quotes: bool = False
+    """Whether Ctrl-V makes text of the key after it: readline, zle and libedit take it from the terminal for that."""
 
     @property
     def hides(self) -> bool:
@@ -81,6 +87,7 @@ class Front:
     every_s: float | None = None
     is_guest: bool = False
     pids: tuple[int, ...] = ()
+    beside: Beside = "nobody"
 
     @property
     def attends(self) -> bool:
@@ -101,10 +108,11 @@ def terminal(tty: str) -> Terminal | None:
     except OSError:
         return None
     try:
-        _, output, _, flags, *_ = termios.tcgetattr(fd)
+        _, output, _, flags, _, _, codes = termios.tcgetattr(fd)
         cooked, echo, signals = (bool(flags & one) for one in (termios.ICANON, termios.ECHO, termios.ISIG))
         bare = not (cooked or signals or output & termios.OPOST)
-        return Terminal(cooked=cooked, echo=echo, signals=signals, bare=bare)
+        quotes = not (cooked or echo) and signals and codes[termios.VLNEXT] in NO_CODE
+        return Terminal(cooked=cooked, echo=echo, signals=signals, bare=bare, quotes=quotes)
     except termios.error:
         return None
     finally:
@@ -145,20 +153,12 @@ def fronts(runners: Mapping[str, int], *, pause_s: float = IDLE_S) -> dict[str, 
     return found
 
 
-def asking(runners: Mapping[str, int]) -> dict[str, tuple[Front, Terminal | None]]:
-    """As `fronts`, each with the settings of the terminal where its input arrives; None if no process waits for it."""
-    return {
-        tty: (front, terminal(front.tty) if front.attention != "none" else None)
-        for tty, front in fronts(runners).items()
-    }
-
-
 def reader(tty: str, runner: int) -> int | None:
     """The pid of the process that waits only for this terminal, if no other could print before the input is read.
 
     None also where that is not known: for another user's process, one with threads, or one that passes input on.
     """
-    number = _number(tty) if LINUX else None
+    number = number_of(tty) if LINUX else None
     if number is None:
         return None
     table = Table({tty: runner})
@@ -185,7 +185,7 @@ def _front(tty: str, table: Table, *, depth: int = 3) -> Front | None:
 
     sudo, script, expect and rlwrap pass it on. None when the terminal is gone.
     """
-    number = _number(tty)
+    number = number_of(tty)
     if number is None:
         return None
     front = _of_group(table.group(tty, number), tty)
@@ -204,7 +204,7 @@ def _front(tty: str, table: Table, *, depth: int = 3) -> Front | None:
     return front
 
 
-def _number(tty: str) -> int | None:
+def number_of(tty: str) -> int | None:
     """The number of the device, as in tty_nr of proc_pid_stat(5)."""
     try:
         device = os.stat(tty).st_rdev
@@ -273,22 +273,22 @@ def _of_process(pid: int, tty: str) -> Front:
 def _waits_for_a_thread(folder: str) -> bool:
     """Whether a thread waits, without a time limit, for another one of its process."""
     try:
-        call = _sleeps_in(folder)
+        call = sleeps_in(folder)
     except OSError:
         return False
-    return bool(call) and _kind(call) == LOCKS and call[4] == 0
+    return kind_of(call) == LOCKS and call[4] == 0
 
 
 def _of_thread(pid: int, folder: str, tty: str) -> Front:
     try:
-        return _of_call(pid, _sleeps_in(folder), tty)
+        return _of_call(pid, sleeps_in(folder), tty)
     except FileNotFoundError:
         return Front(tty)
     except OSError:
         return Front(tty, _of_wchan(pid, folder, tty))
 
 
-def _sleeps_in(folder: str) -> list[int]:
+def sleeps_in(folder: str) -> list[int]:
     """Number and arguments of the system call a thread is in, [] when it is in none; raises OSError."""
     calls = CALLS.get(os.uname().machine)
     if calls is None:
@@ -297,35 +297,38 @@ def _sleeps_in(folder: str) -> list[int]:
     return [int(word, 0) for word in words] if words and words[0] not in (b"running", b"-1") else []
 
 
-def _kind(call: list[int]) -> int | None:
-    return CALLS[os.uname().machine].get(call[0])
+def kind_of(call: list[int]) -> int | None:
+    return CALLS[os.uname().machine].get(call[0]) if call else None
 
 
 def _of_call(pid: int, call: list[int], tty: str) -> Front:
     """The answer from the exact call; raises OSError when its arguments may not be read."""
-    kind = _kind(call) if call else None
+    kind = kind_of(call)
     if kind == READS:
         return Front(tty, "reads" if _is_terminal(pid, call[1], tty) else "none", alone=True, every_s=0.0)
-    if kind == POLLS:
-        size = min(call[2], DESCRIPTORS_MAX) * 8
-        polled = struct.iter_unpack("iHH", _memory(pid, call[1], size))
-        waits = [fd for fd, events, _ in polled if fd >= 0 and events & POLLIN]
-        timeout = call[3]
-    elif kind == SELECTS:
-        bits = _memory(pid, call[2], (min(call[1], DESCRIPTORS_MAX) + 7) // 8) if call[2] else b""
-        waits = [place * 8 + bit for place, byte in enumerate(bits) for bit in range(8) if byte >> bit & 1]
-        timeout = call[5]
-    elif kind == EPOLLS:
-        waits, timeout = _in_epoll(pid, call[1]), call[4]
-    else:
+    if kind not in (POLLS, SELECTS, EPOLLS):
         return Front(tty)
+    waits, every_s = awaited(pid, call)
     if not any(_is_terminal(pid, fd, tty) for fd in waits):
         return Front(tty)
     alone = _are_own(pid, waits, tty)
-    every_s = _timeout(pid, call[0], timeout)
     # An event loop polls its terminal all the time: what that means depends on the terminal's settings.
     reads = alone and every_s == 0 and kind != EPOLLS
     return Front(tty, "reads" if reads else "polls", alone=alone, every_s=every_s)
+
+
+def awaited(pid: int, call: list[int]) -> tuple[list[int], float]:
+    """The files that a call which polls waits for input from, and its timeout in s, 0 for none; raises OSError."""
+    kind = kind_of(call)
+    if kind == POLLS:
+        size = min(call[2], DESCRIPTORS_MAX) * 8
+        polled = struct.iter_unpack("iHH", _memory(pid, call[1], size))
+        return [fd for fd, events, _ in polled if fd >= 0 and events & POLLIN], _timeout(pid, call[0], call[3])
+    if kind == SELECTS:
+        bits = _memory(pid, call[2], (min(call[1], DESCRIPTORS_MAX) + 7) // 8) if call[2] else b""
+        waits = [place * 8 + bit for place, byte in enumerate(bits) for bit in range(8) if byte >> bit & 1]
+        return waits, _timeout(pid, call[0], call[5])
+    return _in_epoll(pid, call[1]), _timeout(pid, call[0], call[4])
 
 
 def _timeout(pid: int, number: int, value: int) -> float:

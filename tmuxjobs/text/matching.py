@@ -84,7 +84,7 @@ def search(
     A line is what is between two newlines of the raw stream, cleaned by itself, so `line` is that of `grep -n` on the
     log; every frame of a block of rows that is redrawn has its own lines. Raises InvalidInput for a bad pattern.
     """
-    seek = patterns.compiled(pattern, literal=literal, ignore_case=ignore_case)
+    seek = patterns.of_lines(pattern, literal=literal, ignore_case=ignore_case)
     deadline = time.monotonic() + timeout
     with Log(path) as log:
         log.allow(timeout)
@@ -372,7 +372,7 @@ class Watcher:
         self, path: Path, pattern: str, *, literal: bool = False, start: int = 0, redraws: bool = True
     ) -> None:
         self.path = path
-        self._pattern = patterns.compiled(pattern, literal=literal)
+        self._pattern = patterns.of_lines(pattern, literal=literal)
         self._from = start
         self._seen = -1
         self._redraws = redraws

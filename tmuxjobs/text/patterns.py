@@ -27,6 +27,8 @@ _TOKEN: Final = re.compile(
     rb"(?P<newline>\n)|\x1b\[(?P<count>[0-9]*)(?P<move>[ABEF])|(?P<clear>\x1b\[[23]J|\x1bc)|(?P<erase>\x1b\[[0-9]*[JK])"
     rb"|(?P<other>\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.))|(?P<text>[^\x00-\x1f\x1b]+)|[\x00-\x1f]"
 )
+_NEWLINE: Final = re.compile(r"(?<!\\)\\(?:x0[aA]|u000[aA]|012)|\[(?:\\n|\\r|\n|\r)+\]")
+"""Other ways to write one."""
 _UP: Final = re.compile(rb"\x1b\[[0-9]*[AF]")
 _REPEAT: Final = re.compile(r"\{(\d*),?(\d*)\}")
 
@@ -47,6 +49,23 @@ def compiled(pattern: str, *, literal: bool = False, ignore_case: bool = False) 
         return regex.compile(regex.escape(pattern) if literal else pattern, flags)
     except (regex.error, RecursionError, OverflowError, ValueError) as error:
         raise InvalidInput(f"The pattern {pattern[:80]!r} is not a regular expression: {error}.") from None
+
+
+def of_lines(pattern: str, *, literal: bool = False, ignore_case: bool = False) -> regex.Pattern[str]:
+    """As `compiled`, for what is looked for in each line by itself."""
+    found = compiled(pattern, literal=literal, ignore_case=ignore_case)
+    refuse_newline(pattern, literal=literal)
+    return found
+
+
+def refuse_newline(pattern: str, *, literal: bool = False) -> None:
+    """Raises InvalidInput for one whose every match has a newline: no line has one."""
+    sets = [frozenset((pattern,))] if literal else needles(_NEWLINE.sub(r"\\n", pattern))
+    if any(all("\n" in text for text in texts) for texts in sets):
+        raise InvalidInput(
+            f"The pattern {pattern[:80]!r} would never match, for each line is looked at by itself, without its "
+            "newline: give what stands in one line."
+        )
 
 
 def stays(log: Log, start: int, end: int) -> bool | None:

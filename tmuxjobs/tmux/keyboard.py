@@ -7,11 +7,15 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from tmuxjobs.errors import InvalidInput, TmuxError
 from tmuxjobs.tmux.panes import Pane
 from tmuxjobs.tmux.session import Tmux
 
+Tabs = Literal["keys", "pasted", "quoted"]
+"""What is done about the tabs in a text: nothing, brackets around all of it, or Ctrl-V before each."""
+QUOTED_TAB = "\x16\t"
 SHORT_CHARS = 500
 FEW_LINES = 5
 NAMED_KEYS = {
@@ -116,6 +120,7 @@ def type_text(
     *,
     hidden: bool,
     by_line: bool = False,
+    tabs: Tabs = "keys",
     before_enter: Callable[[], None] | None = None,
 ) -> None:
     """Type the text, as a keyboard would: every newline is Enter. Any length, exact.
@@ -124,6 +129,7 @@ def type_text(
     takes no bracketed paste. With *before_enter* the last Enter comes separately, after calling it.
     """
     text = text.replace("\r\n", "\r").replace("\n", "\r")
+    text = text.replace("\t", QUOTED_TAB) if tabs == "quoted" else text
     lines = text.removesuffix("\r").split("\r")
     ordinary = len(lines) <= (FEW_LINES if by_line else 1) and len(text) <= SHORT_CHARS
     # A lone `;` separates tmux commands.
@@ -131,7 +137,7 @@ def type_text(
     if ordinary and not hidden and not pane.in_mode:
         _by_keys(tmux, pane, lines, ends=text.endswith("\r"), before_enter=before_enter)
     else:
-        _by_paste(tmux, pane, text, before_enter)
+        _by_paste(tmux, pane, text, before_enter, tabs)
 
 
 def _by_keys(
@@ -152,7 +158,7 @@ def _by_keys(
         tmux.run(*words[1:])
 
 
-def _by_paste(tmux: Tmux, pane: Pane, text: str, before_enter: Callable[[], None] | None) -> None:
+def _by_paste(tmux: Tmux, pane: Pane, text: str, before_enter: Callable[[], None] | None, tabs: Tabs) -> None:
     """Paste from a buffer that is read from standard input, which leaves a person's copy mode alone.
 
     Several lines for a program that takes bracketed pastes come as one, or its editor would indent them again.
@@ -164,7 +170,7 @@ def _by_paste(tmux: Tmux, pane: Pane, text: str, before_enter: Callable[[], None
     if not lines:
         tmux.run(*enter)
         return
-    brackets = ("-p",) if "\r" in lines else ()
+    brackets = ("-p",) if tabs == "pasted" or (tabs == "keys" and "\r" in lines) else ()
     after = (";", *enter) if text != lines and before_enter is None else ()
     try:
         tmux.run("load-buffer", "-b", name, "-", ";", *paste, name, *brackets, *after, stdin=lines.encode())

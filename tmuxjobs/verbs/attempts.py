@@ -17,6 +17,7 @@ from tmuxjobs.models import AttemptRecord, AttemptsRecord, Entry, Model, ReadyRe
 from tmuxjobs.outcome import KILLED_BY, seconds
 from tmuxjobs.states import Job, Running
 from tmuxjobs.system import probes
+from tmuxjobs.text import patterns
 
 RETRIES_MAX = 1000
 IN_A_ROW = 10
@@ -64,6 +65,7 @@ def checked_ready(when: str) -> str:
             re.compile(what)  # by what looks for it in the pane
         except (re.error, RecursionError, OverflowError) as error:
             raise InvalidInput(f"The pattern {what[:80]!r} is not a regular expression: {error}.") from None
+        patterns.refuse_newline(what)
     return f"{kind} {what}"
 
 

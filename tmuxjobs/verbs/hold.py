@@ -19,6 +19,7 @@ from tmuxjobs.answers import HoldAnswer
 from tmuxjobs.errors import Held, JobEnded, JobNotFound, StateError, TmuxError
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.outcome import seconds
+from tmuxjobs.states import Job
 from tmuxjobs.store import disk
 from tmuxjobs.tmux.panes import Client
 from tmuxjobs.verbs import events
@@ -43,7 +44,7 @@ def hold(host: Host, job_id: str, *, toggle: bool = False) -> HoldAnswer:
     """
     job = host.look(job_id)
     if not job.running:
-        raise JobEnded(f"{job_id} has ended ({job.status}): there is nothing to hold.")
+        raise _ended(job)
     around = host.tmux.around(job_id)
     if around is None:
         raise TmuxError(f"Job '{job_id}' has no window on this tmux server (socket {host.settings.socket_name}).")
@@ -55,12 +56,21 @@ def hold(host: Host, job_id: str, *, toggle: bool = False) -> HoldAnswer:
     mark = f"{since}:" + "".join(f",{pid}" for pid in pids) + "," * bool(pids)
     _note(host, job_id, needed=not pids)
     host.tmux.mark_window(around.pane_id, {"@tmuxjobs_held": mark, "@tmuxjobs_held_for": bound})
+    job = host.look(job_id)
+    if not job.running:  # it ended meanwhile, and what is left of a job had been removed by then
+        host.tmux.mark_window(around.pane_id, {"@tmuxjobs_held": None})
+        _forget(host, job_id)
+        raise _ended(job)
     if _held_since(host, around.held, around.clients) is None:
         with contextlib.suppress(StateError):  # it is held all the same
             events.note(host, "hold", job.spec)
     ends = ", detach" if pids else ""
     idle = seconds(host.settings.hold_for, coarse=True)
     return HoldAnswer(job_id=job_id, held=True, detail=f"yours until you release it{ends} or idle for {idle}")
+
+
+def _ended(job: Job) -> JobEnded:
+    return JobEnded(f"{job.id} has ended ({job.status}): there is nothing to hold.")
 
 
 def release(host: Host, job_id: str) -> HoldAnswer:
@@ -114,6 +124,8 @@ def refuse_if_held(host: Host, job_id: str) -> None:
     if around is None or not around.held:
         return
     since = _held_since(host, around.held, around.clients)
+    with contextlib.suppress(JobNotFound):
+        since = since if host.look(job_id).running else None
     if since is not None:
         since -= host.ahead_s
         raise Held(job_id, since=datetime.fromtimestamp(since, UTC), for_s=time.time() - since)

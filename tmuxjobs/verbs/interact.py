@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from tmuxjobs.answers import ENDS_WITH_SCREEN, Output
 from tmuxjobs.arguments import encoded
 from tmuxjobs.errors import InvalidInput, JobEnded, TmuxError
 from tmuxjobs.hosts.local import Host
-from tmuxjobs.models import WaitsFor
+from tmuxjobs.models import Seen, WaitsFor, asking
 from tmuxjobs.outcome import waiting
 from tmuxjobs.states import Job, Running
 from tmuxjobs.store.journal import note_typed
@@ -20,7 +21,7 @@ from tmuxjobs.text.log import log_size
 from tmuxjobs.text.patterns import compiled
 from tmuxjobs.tmux import keyboard
 from tmuxjobs.tmux.panes import Pane
-from tmuxjobs.verbs import output, prompts, slurm, unseen
+from tmuxjobs.verbs import controls, output, prompts, slurm, unseen
 from tmuxjobs.verbs.output import CHARS_MAX, answer_of
 from tmuxjobs.verbs.prompts import Turn
 from tmuxjobs.verbs.waiter import Watched, waits, waits_async
@@ -37,8 +38,6 @@ LONG_QUIET_S = 1.0
 RECHECK_S = 0.1
 QUICK_S = 0.001
 """Seconds between two checks of a program that was blocked reading, and is about to answer."""
-LINE_BYTES = 4095
-"""The longest line that a cooked terminal takes; it cuts a longer one, n_tty(4)."""
 CHARS = 8_000
 """Characters of a response; a longer one is shown by its head and its end."""
 PROMPT_CHARS = 8
@@ -92,7 +91,7 @@ def begin(
     slurm.refuse_keys(job, pane.tty)
     text = input if input.endswith("\n") or names or not enter else input + "\n"
     settings = host.machine.terminal(pane.tty)
-    check_lines(settings, text)
+    controls.check_lines(settings, text)
     plain = not (secret or pane.alternate or (settings is not None and settings.hides))
     hidden = None if plain and not prompts.may_ask_a_secret(job) else unseen.hides(host, job, settings)
     if secret and hidden is None:
@@ -105,12 +104,14 @@ def begin(
 
     def act() -> None:
         rest = unseen.begin(host, job, pane, text) if secret and hidden == "by the program" else text
-        send(host, job_id, pane, rest, names, settings, hidden=hidden is not None or not echo)
+        tabs = controls.tabs(job, pane, settings, text)
+        send(host, job_id, pane, rest, names, settings, hidden=hidden is not None or not echo, tabs=tabs)
 
     return Exchange(
         host,
         job,
         act,
+        doubt=functools.partial(controls.doubt, pane, settings, "" if secret else text),
         seek=seek,
         echo=echo,
         noted=bool(echo) and hidden is None,
@@ -148,6 +149,7 @@ def send(
     settings: Terminal | None,
     *,
     hidden: bool,
+    tabs: keyboard.Tabs = "keys",
 ) -> None:
     """Type the text, then press the keys, with pauses between them for a program that takes single keys.
 
@@ -164,7 +166,7 @@ def send(
         if text:
             apart = (lambda: await_taken(host, pane, pause_s)) if by_keys else None
             by_line = settings is not None and settings.cooked
-            keyboard.type_text(host.tmux, pane, text, before_enter=apart, hidden=hidden, by_line=by_line)
+            keyboard.type_text(host.tmux, pane, text, hidden=hidden, by_line=by_line, tabs=tabs, before_enter=apart)
             if names and by_keys:
                 await_taken(host, pane, pause_s)
         doubtful = "the keys, after the text," if text else "the keys"
@@ -186,15 +188,6 @@ def await_taken(host: Host, pane: Pane, pause_s: float) -> None:
     time.sleep(pause_s)
 
 
-def check_lines(settings: Terminal | None, text: str) -> None:
-    longest = max((len(line.encode(errors="replace")) for line in text.split("\n")), default=0)
-    if settings is not None and settings.cooked and longest > LINE_BYTES:
-        raise InvalidInput(
-            f"A line of {longest} bytes would be cut: the program reads whole lines of at most {LINE_BYTES} bytes. "
-            "Send shorter lines, or write the text to a file that the job reads."
-        )
-
-
 class Exchange(Watched):
     """One exchange: where the logs ended before typing, and what follows."""
 
@@ -204,6 +197,7 @@ class Exchange(Watched):
         job: Job,
         act: Callable[[], None],
         *,
+        doubt: Callable[..., str],
         seek: Seek | None,
         echo: str,
         noted: bool,
@@ -216,6 +210,7 @@ class Exchange(Watched):
         self.job = job
         self.path = job.log
         self.act = act
+        self.doubt = doubt
         self.seek = seek
         self.echo = echo
         self.noted = noted
@@ -226,6 +221,7 @@ class Exchange(Watched):
         self.deadline = self.changed_at = 0.0
         self.quiet_in_s = 0.0
         self.waits_since: float | None = None
+        self.seen = asking.get() or Seen()
         self.attended = self.attends()
         self.stderr = job.stderr
         self.before = log_size(self.path)
@@ -359,9 +355,12 @@ class Exchange(Watched):
         if screen is not None:
             text += screen
             said += f"; {ENDS_WITH_SCREEN}"
-        note = visible(f"{answer.note}; {said}" if answer.note else said)
+        doubt = self.doubt(attended=self.attended)
+        note = visible("; ".join(filter(None, (answer.note, doubt, said))))
         code = self.job.exit.exit_code if self.job.exit is not None else None
         waits_for = self.waits_for if self.job.runs else None
+        if waits_for is not None:
+            self.seen.tell(self.job.id, prompts.question(self.last_size))
         came = {"waits_for": waits_for, "full_screen": screen is not None, "exit_code": code}
         return answer.model_copy(update={"stdout": text, "note": note} | came)
 

@@ -90,7 +90,7 @@ def goal(
     if url is not None and not probes.is_address(url):
         raise InvalidInput(f"'{url}' is not an http or https address, like http://localhost:8000.")
     for given in filter(None, (pattern, fail_pattern)):
-        patterns.compiled(given, literal=literal)
+        patterns.of_lines(given, literal=literal)
     if "" in (pattern, fail_pattern):
         raise InvalidInput("The pattern is empty.")
     return Goal(until == "input", pattern, fail_pattern, literal, redraws, idle, port, url, until == "ready")
@@ -249,7 +249,7 @@ class JobWait:
         if not found:
             return None
         _, reason, match, path = min(found, key=lambda one: one[0])
-        where = f"line {match.line}" if match.line else f"at cursor {match.cursor}"
+        where = place(match)
         if self.cursor is None and path == self.path and match.cursor + len(match.bare.encode()) <= self.printed:
             where = f"already printed, {where}"
         return WaitResult(reason, f"{where}: {match.text}", match=match, path=path)
@@ -305,8 +305,8 @@ class JobWait:
             self.pause_s = min(self.pause_s, self.goal.idle_s - quiet + 0.001)
         if self.goal.input:
             began = time.monotonic()
-            if (prompt := prompts.prompt(self.host, self.job)) is not None:
-                return self.asks(prompt)
+            if (result := self.asks()) is not None:
+                return result
             cost = COST * (time.monotonic() - began)
             settling = QUIET_S + 0.001 - quiet
             self.pause_s = min(self.pause_s, settling if settling > 0 else max(PROBE_S, cost, min(1.0, quiet)))
@@ -324,17 +324,18 @@ class JobWait:
             watch.logs = False
             self.pause_s = min(self.pause_s, self._look_after - quiet + 0.001)
             return None
-        prompt = prompts.prompt(self.host, self.job)
+        is_told = self.seen.is_reported(self.job_id, prompts.question(self.size()))
+        result = self.asks() if not is_told else None
         self._look_after *= 2
-        if prompt is None and self._look_after <= LOOKS_S:
+        if result is None and not is_told and self._look_after <= LOOKS_S:
             self.pause_s = min(self.pause_s, self._look_after - quiet + 0.001)
             return None
         self._asked_at, self._look_after = size, SETTLE_S
-        what = f"prompt at {size}: {prompt.text}" if prompt is not None else ""
-        if prompt is None or self.seen.is_reported(self.job_id, what):
-            return None
-        self.seen.tell(self.job_id, what)
-        return self.asks(prompt)
+        return result
+
+    def size(self) -> int:
+        """How much it has printed."""
+        return sum(map(log_size, self.paths))
 
     def _quiet_s(self, size: int, written_at: float) -> float:
         """Seconds since the last output. The wall clock jumps, so it is used only for output since the last check."""
@@ -346,7 +347,13 @@ class JobWait:
         self._looked_at = now
         return now - self._quiet_from
 
-    def asks(self, prompt: Prompt) -> WaitResult:
+    def asks(self) -> WaitResult | None:
+        """What it waits for, if it does; the client knows it by then."""
+        what = prompts.question(self.size())
+        prompt = prompts.prompt(self.host, self.job)
+        if prompt is None:
+            return None
+        self.seen.tell(self.job_id, what)
         attach = self.host.attach_line(self.job)
         said = words(prompt.waits_for, prompt.text, attach, full_screen=prompt.full_screen)
         return WaitResult("input", f"it {said}", prompt)
@@ -421,11 +428,16 @@ class JobWait:
     def over(self) -> WaitResult:
         """The result when the bound has passed."""
         self.job = self.host.look(self.job_id)
-        prompt = prompts.prompt(self.host, self.job) if self.job.runs else None
-        asks = self.asks(prompt) if prompt is not None else None
+        asks = self.asks() if self.job.runs else None
         how = queue.said(self.host, self.job) or self.job.detail.removeprefix("running")
         detail = asks.detail if asks else how
-        return WaitResult("timeout", "; ".join(filter(None, (detail, self.heard))), prompt)
+        said = "; ".join(filter(None, (detail, self.heard)))
+        return WaitResult("timeout", said, asks.prompt if asks else None)
+
+
+def place(match: matching.Match) -> str:
+    """Its line, where its number is known, else its cursor."""
+    return f"line {match.line}" if match.line and match.line_is_exact else f"at cursor {match.cursor}"
 
 
 def _left(deadline: float) -> float:

@@ -49,6 +49,8 @@ WORDS = (
 WORDS += r"|(?:api|access|secret)[ _-](?:key|token)|\btoken\b)"
 SECRET = re.compile(WORDS + r"(?:[^\n:>$#%]|:(?! )){0,80}[:?\u203a\u2023\xbb]?\s*$", re.IGNORECASE)
 """A question for a password: little comes between the word and what is typed, such as for whom it is."""
+ASIDE = re.compile(r"\([^()\n]{1,80}\)|\[[^\[\]\n]{1,80}\]")
+"""Brackets hold what may be typed, or the default."""
 HINT = re.compile(WORDS, re.IGNORECASE)
 HINT_BYTES = 1 << 14
 CONTROL = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[()][0-9A-Z]|\x1b[ -/]*[0-~]")
@@ -107,6 +109,11 @@ def prompts(host: Host, jobs: Iterable[Job], *, faults: list[str]) -> dict[str, 
     return found
 
 
+def question(size: int) -> str:
+    """By what `Seen` knows a question that was told: how much its job has printed, of both logs."""
+    return f"prompt at {size}"
+
+
 def is_printing(job: Job, *, within: float = QUIET_S) -> bool:
     """Whether its log has grown in that time (s)."""
     for path in job.logs:
@@ -125,6 +132,8 @@ def _asked(job: Job, front: Front, settings: Terminal, shown_by: Shows) -> Promp
     if not settings.cooked:
         return _of_keys(job, front, settings, shown_by)
     line = _last_line(job, shown_by)
+    if front.beside != "nobody" and not settings.hides and _goes_on(job, front, line):
+        return None
     waits = front.attention in ("reads", "unknown") or (front.alone and front.every_s == 0)
     if not waits:
         # A program that polls for a line now and then, or waits for other things too, may be at work meanwhile.
@@ -134,8 +143,20 @@ def _asked(job: Job, front: Front, settings: Terminal, shown_by: Shows) -> Promp
         ):
             return None
     text = line or _line_before(job)
-    secret = (settings.hides and line) or SECRET.search(text)
+    secret = (settings.hides and line) or asks_a_secret(text)
     return Prompt("password" if secret else "input", text[-PROMPT_CHARS:])
+
+
+def asks_a_secret(line: str) -> bool:
+    """Whether the line asks for a password, as it is or without what stands in brackets."""
+    return SECRET.search(line) is not None or SECRET.search(ASIDE.sub("", line)) is not None
+
+
+def _goes_on(job: Job, front: Front, line: str) -> bool:
+    """Whether the others in front work or print: who asks leaves its line open, and then nothing more comes."""
+    if line:
+        return is_printing(job, within=TICKS_S / 3)
+    return front.beside == "works" or is_printing(job, within=TICKS_S)
 
 
 def _of_keys(job: Job, front: Front, settings: Terminal, shown_by: Shows) -> Prompt | None:
@@ -146,7 +167,7 @@ def _of_keys(job: Job, front: Front, settings: Terminal, shown_by: Shows) -> Pro
     if settings.bare and front.attention == "polls" and not front.alone:
         return None
     every_s = front.every_s or 0.0
-    if 0 < every_s <= TICKS_S and is_printing(job, within=1.0 + every_s) and not _edits_lines(job):
+    if 0 < every_s <= TICKS_S and is_printing(job, within=1.0 + every_s) and not edits_lines(job):
         return None
     screen = shown_by(job)
     if screen is None:
@@ -172,10 +193,10 @@ def _of_keys(job: Job, front: Front, settings: Terminal, shown_by: Shows) -> Pro
         text = _line_before(job)
     else:
         return None
-    return Prompt("password" if SECRET.search(text) else "input", text[-PROMPT_CHARS:])
+    return Prompt("password" if asks_a_secret(text) else "input", text[-PROMPT_CHARS:])
 
 
-def _edits_lines(job: Job) -> bool:
+def edits_lines(job: Job) -> bool:
     """Whether a line editor is open: the program has turned bracketed paste on, and not yet off."""
     end = _end_of(job)
     return end.rfind(b"\x1b[?2004h") > end.rfind(b"\x1b[?2004l")
@@ -316,7 +337,7 @@ class Turn:
         size = len(text.encode(errors="replace"))
         if "\n" in text.removesuffix("\n") and not settings.cooked:
             # It is pasted, and the last Enter comes separately: without counting the brackets, the paste would be all.
-            if not _edits_lines(job):
+            if not edits_lines(job):
                 return None
             size += len(BRACKETS)
         return cls(job, tty, runner, pid, size, size if settings.echo else 0, counts, _sizes(job))
@@ -346,7 +367,7 @@ class Turn:
 
     def is_plain(self) -> bool:
         """Whether it asks for the next line as a shell does: it does not draw the screen or ask for a password."""
-        return not draws(self.job) and SECRET.search(paging.last_line(self.job.log)) is None
+        return not draws(self.job) and not asks_a_secret(paging.last_line(self.job.log))
 
 
 def _counts(pid: int) -> tuple[int, int] | None:

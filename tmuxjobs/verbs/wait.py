@@ -33,7 +33,7 @@ from tmuxjobs.states import Job
 from tmuxjobs.system.watch import Watch, watching
 from tmuxjobs.text import matching
 from tmuxjobs.verbs import events, output, queue
-from tmuxjobs.verbs.job_wait import CHARS_MAX, Goal, JobWait, goal
+from tmuxjobs.verbs.job_wait import CHARS_MAX, Goal, JobWait, goal, place
 from tmuxjobs.verbs.waiter import unheard, waits, waits_async
 
 WAITING = 20
@@ -94,7 +94,9 @@ class Wait:
         if failed or (met and self.mode == "any"):
             return self.answer((failed or met)[0])
         if met and len(met) == len(self.all):
-            return self.answer(next((one for one in met if one.failed), met[-1]))
+            # One that did not do its work comes before one that did it without what was waited for.
+            first = sorted((one for one in met if one.failed), key=lambda one: one.job.status == "completed")
+            return self.answer((first or met[-1:])[0])
         if late:
             waiting = [one for one in self.all if one.result is None]
             return self.answer(waiting[0], over=True)
@@ -155,7 +157,8 @@ class Wait:
         words: dict[str, list[JobWait]] = {}
         for one in self.all:
             reason = one.result.reason if one.result is not None else "still waited for"
-            words.setdefault(one.job.status if reason == "exit" else reason, []).append(one)
+            status = f"{one.job.status}{' without it' * (one.failed and one.job.status == 'completed')}"
+            words.setdefault(status if reason == "exit" else reason, []).append(one)
         said = []
         for word, some in sorted(words.items(), key=lambda pair: pair[0] != "completed"):
             bad = [f"{one.job_id} ({one.job.detail})" for one in some if one.failed]
@@ -186,7 +189,7 @@ def one_time_notes(one: JobWait) -> list[str]:
     with contextlib.suppress(TimeoutError):
         earlier = matching.Watcher(one.path, one.goal.pattern, literal=one.goal.literal).next_match(timeout=1.0)
         if earlier is not None and earlier.cursor < one.begin:
-            return [f"the pattern stands in earlier output, line {earlier.line}: cursor=0 counts that too"]
+            return [f"the pattern stands in earlier output, {place(earlier)}: cursor=0 counts that too"]
     return []
 
 

@@ -1,0 +1,61 @@
+"""Control characters in a text to type: a tab is text, as far as the program lets it be; all others are keys."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from tmuxjobs.errors import InvalidInput
+from tmuxjobs.states import Job
+from tmuxjobs.system.terminals import Terminal
+from tmuxjobs.verbs import prompts
+
+if TYPE_CHECKING:
+    from tmuxjobs.tmux.keyboard import Tabs
+    from tmuxjobs.tmux.panes import Pane
+
+LINE_BYTES = 4095
+"""What a terminal takes as one line while it is cooked; it cuts what is longer, n_tty(4)."""
+KEYS = re.compile(r"\x1b(?:\[[0-?]*[@-~]|O[A-Z])|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+"""Control characters other than tabs and ends of lines, and what arrows and the like send."""
+
+
+def check_lines(settings: Terminal | None, text: str) -> None:
+    longest = max((len(line.encode(errors="replace")) for line in text.split("\n")), default=0)
+    if settings is not None and settings.cooked and longest > LINE_BYTES:
+        raise InvalidInput(
+            f"A line of {longest} bytes would be cut: the program reads whole lines of at most {LINE_BYTES} bytes. "
+            "Send shorter lines, or write the text to a file that the job reads."
+        )
+
+
+def tabs(job: Job, pane: Pane, settings: Terminal | None, text: str) -> Tabs:
+    """How tabs are typed so that they stay text; as they are where lines are taken, and for who has the whole screen.
+
+    What holds nothing but tabs, or other keys too, is keys.
+    """
+    if not has_tabs(text) or KEYS.search(text) or settings is None or settings.cooked or pane.alternate:
+        return "keys"
+    several = "\n" in text.removesuffix("\n")
+    return "quoted" if settings.quotes and not (several and prompts.edits_lines(job)) else "pasted"
+
+
+def has_tabs(text: str) -> bool:
+    return "\t" in text and text.strip() != ""
+
+
+def doubt(pane: Pane, settings: Terminal | None, text: str, *, attended: bool) -> str:
+    """What to say of a text that may not have arrived as it is, else nothing; `attended` says who read it is known."""
+    found = sorted({key(one) for one in KEYS.findall(text)}) if KEYS.sub("", text).strip() else []
+    if has_tabs(text) and settings is not None:
+        if settings.cooked and not attended and not found:
+            return "a line editor that was not reading yet takes a tab in it for a key"
+        is_text = not found and (settings.cooked or (settings.quotes and not pane.alternate))
+        found += [] if is_text or settings.cooked else ["Tab"]
+    return f"the program may have taken {', '.join(found)} in the text for keys" if found else ""
+
+
+def key(typed: str) -> str:
+    """What is pressed for a control character, or to begin what a key sends."""
+    named = {"\x1b": "Escape", "\x7f": "BSpace", "\x00": "C-Space"}
+    return named.get(typed[0]) or f"C-{chr(ord(typed[0]) + 64).lower()}"
