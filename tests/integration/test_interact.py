@@ -594,7 +594,9 @@ def test_tmux_that_stops_before_the_typing_leaves_it_open_whether_it_was_typed(
 
 
 def test_key_that_was_pressed_before_something_else_is_not_why_the_job_ended(jobs: Jobs) -> None:
-    job_id = jobs.execute("trap 'echo again' INT; while read -r line; do exit $line; done; read -r x; exit $x").job_id
+    job_id = ready(
+        jobs, "trap 'echo again' INT; echo ready; while read -r line; do exit $line; done; read -r x; exit $x"
+    )
     jobs.interact(job_id, keys=["C-c"], wait=10, pattern="again")
     jobs.interact(job_id, "3", wait=10)
     status = ended(jobs, job_id)
