@@ -134,7 +134,7 @@ def test_kill_between_two_attempts_ends_the_job_at_once(jobs: Jobs, tmp_path: Pa
 
 
 def test_kill_while_a_timeout_ends_an_attempt_ends_the_job(soon: Jobs) -> None:
-    job_id = soon.execute("trap 'echo asked' TERM; while :; do sleep 0.1; done", retry=5, timeout=0.3).job_id
+    job_id = soon.execute("trap 'echo asked' TERM; while :; do sleep 0.1; done", retry=5, timeout=1.0).job_id
     wait_until(lambda: soon.output(job_id).stdout)
     soon.kill(job_id, grace=0.1)
     status = soon.status(job_id)
