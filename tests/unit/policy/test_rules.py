@@ -167,6 +167,31 @@ def test_no_pattern_for_names_lets_one_through_that_changes_what_runs(tmp_path: 
     assert kind(rules, "make", env={name: "1"}) == "deny"
 
 
+def test_name_that_changes_what_runs_is_known_in_any_form(tmp_path: Path) -> None:
+    rules = policy(tmp_path, '[policy]\ndefault = "allow"')
+    for name in (
+        "Npm_Config_Script_Shell", "nPM_CONFIG_x", "PNPM_config_script_shell", "Yarn_x", "HGRCPATH",
+        "AWS_CONFIG_FILE",
+        "CMAKE_C_COMPILER_LAUNCHER", "CMAKE_CUDA_LINKER_LAUNCHER", "CLOUDSDK_PYTHON", "GH_CONFIG_DIR",
+        "GLAB_CONFIG_DIR", "BORG_RSH", "BORG_PASSCOMMAND", "RESTIC_PASSWORD_COMMAND", "RCLONE_PASSWORD_COMMAND",
+        "RCLONE_SFTP_SSH",
+        "SPEC_OPTS", "PYLINTRC", "NODE_TLS_REJECT_UNAUTHORIZED", "KUBECONFIG", "CHROME_BIN", "MPLCONFIGDIR",
+        "COMPOSE_FILE", "MY_RC",
+        "REQUESTS_CA_BUNDLE", "TS_NODE_COMPILER", "SUDO_ASKPASS", "SCREENRC",
+    ):  # fmt: skip
+        assert kind(rules, "npm run x", env={name: "1"}) == kind(rules, f"{name}=1 npm run x") == "deny", name
+        assert kind(rules, f"export {name}=1; npm run x") == "deny", name
+    for name in (
+        "CI", "NODE_ENV", "PORT", "DEBUG", "DATABASE_URL", "AWS_PROFILE", "AWS_REGION", "CMAKE_BUILD_TYPE",
+        "GH_TOKEN",
+        "SRC", "CLOUDSDK_CORE_PROJECT", "COMPOSE_PROJECT_NAME", "TMPDIR", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS",
+        "HF_HOME",
+        "APP_SRC", "CRC", "PGHOST", "LANG", "config", "opts", "cmd", "path", "src", "python_version", "git_branch",
+        "VERBOSE",
+    ):  # fmt: skip
+        assert kind(rules, f"{name}=1; {name}=2 npm run x", env={name: "1"}) == "allow", name
+
+
 def test_line_for_bash_is_refused_where_another_shell_would_run_it(tmp_path: Path) -> None:
     rules = policy(tmp_path, '[policy]\ndefault = "allow"')
     for line in (
