@@ -192,6 +192,42 @@ def test_name_that_changes_what_runs_is_known_in_any_form(tmp_path: Path) -> Non
         assert kind(rules, f"{name}=1; {name}=2 npm run x", env={name: "1"}) == "allow", name
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "dd if=a of={}", "dd of=~/f", "uniq a {}", "uniq -c -f 1 a {}", "uniq -cf 1 a {}", "uniq - {}",
+        "uniq -- a {}", "uniq --skip-fields=1 a {}",
+        "shuf -o {} a", "shuf -o{} a", "shuf -n 5 -o {}", "shuf -ro {} a", "shuf --output={} a", "shuf --out {} a",
+        "iconv -f latin1 -o {} a", "iconv -fiso -o {} a", "iconv --o={} a", "xxd a {}", "xxd -l 16 a {}",
+        "xxd -ps a {}",
+        "xxd -r -p a {}", "split -l 5 a {}", "csplit -f {} a 5", "/usr/bin/uniq a {}", "timeout 5 uniq a {}",
+        "ptx -G a {}",
+        "openssl enc -in a -out {}", "xmllint -o {} a", "tree -o {}", "zstd a -o {}", "gpg --output {} -d a",
+        "uniq a $x",
+        "uniq $x", "shuf \"$x\"", "uniq *.txt", "sort -o {} a", "xargs uniq", "find . -exec uniq a {} +",
+    ],
+)  # fmt: skip
+def test_file_that_a_reader_writes_is_below_the_roots(tmp_path: Path, line: str) -> None:
+    rules = policy(tmp_path, '[policy]\ndefault = "allow"')
+    for outside in ("/tmp/f", "../f", "tmuxjobs.toml", ".git/hooks/x", "~/f"):
+        if outside != "~/f" or " {}" in line:  # elsewhere in a word no shell replaces it
+            assert kind(rules, line.replace("{}", outside)) == "deny", outside
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "sort a | uniq -c", "uniq -f 2 /etc/passwd", "uniq a b", "shuf -n 5 /etc/passwd", "shuf -o out a",
+        "xxd -l 16 /bin/ls",
+        "iconv -f latin1 -t utf-8 /etc/passwd", "xxd -r -p", "split -b 10M big part",
+        "openssl dgst -sha256 /etc/passwd",
+        "shuf *.txt", "tree -L 2", "uniq -- \"$x\"", "cat a | shuf", "history", "file -b /bin/ls",
+    ],
+)  # fmt: skip
+def test_reader_that_writes_nothing_elsewhere_is_allowed(tmp_path: Path, line: str) -> None:
+    assert kind(policy(tmp_path, '[policy]\ndefault = "allow"'), line) == "allow"
+
+
 def test_line_for_bash_is_refused_where_another_shell_would_run_it(tmp_path: Path) -> None:
     rules = policy(tmp_path, '[policy]\ndefault = "allow"')
     for line in (
