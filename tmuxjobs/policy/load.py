@@ -39,11 +39,17 @@ class Table:
     folder: Path = Path("/")
     """What its relative roots are relative to."""
 
-    def place(self, near: str) -> str:
-        """The file, and the first line of the policy that holds that text; tomllib does not say where a value stood."""
+    def place(self, near: str, key: str = "") -> str:
+        """The file, and the line of the policy that holds that text; tomllib does not say where a value stood.
+
+        It is the first one, of a rule the first of its list that has nothing else between its quotes.
+        """
         lines = self.text.split("\n")
         begins = next((at for at, line in enumerate(lines) if re.match(r"\s*\[?policy\b", line)), 0)
-        at = next((at for at in range(begins, len(lines)) if near in lines[at]), begins)
+        after = next((at for at in range(begins, len(lines)) if re.match(rf"\s*{key}\s*=", lines[at])), begins)
+        written = "|".join(re.escape(one) for one in (f"'{near}'", f'"{near}"', quoted(near)))
+        whole = (at for at in range(after, len(lines)) if re.search(written, lines[at])) if key else iter(())
+        at = next(whole, next((at for at in range(begins, len(lines)) if near in lines[at]), begins))
         return f"{self.file}, line {at + 1}" if self.text else self.file
 
     def refused(self, what: str, near: str) -> SettingsError:
@@ -128,10 +134,10 @@ def _rules(table: Table, kind: Kind, key: str = "") -> list[Rule]:
     written = table.content.get(key or kind, [])
     if not isinstance(written, list):
         raise table.refused(f"{key or kind} must be a list of rules", key or kind)
-    return [_rule(table, kind, one) for one in written]
+    return [_rule(table, kind, one, key or kind) for one in written]
 
 
-def _rule(table: Table, kind: Kind, written: Any) -> Rule:
+def _rule(table: Table, kind: Kind, written: Any, key: str) -> Rule:
     given = {"rule": written} if isinstance(written, str) else written
     if not isinstance(given, Mapping) or not isinstance(given.get("rule"), str):
         raise table.refused(f"a rule of {kind} is neither a text nor a table with `rule`", kind)
@@ -140,16 +146,16 @@ def _rule(table: Table, kind: Kind, written: Any) -> Rule:
     if unknown:
         raise table.refused(f"'{unknown[0]}' of rule '{text}' is not known; there are rule, match, not_match", text)
     try:
-        rule = Rule.parse(text, kind, table.place(text))
+        rule = Rule.parse(text, kind, table.place(text, key))
     except ValueError as error:
         raise table.refused(str(error), text) from None
-    for key in ("match", "not_match"):
-        examples = given.get(key, [])
+    for which in ("match", "not_match"):
+        examples = given.get(which, [])
         if not isinstance(examples, list) or not all(isinstance(one, str) for one in examples):
-            raise table.refused(f"{key} of rule '{text}' must be a list of texts", text)
+            raise table.refused(f"{which} of rule '{text}' must be a list of texts", text)
         for line in examples:
-            if applies(rule, line) != (key == "match"):
-                said = "does not match" if key == "match" else "matches"
+            if applies(rule, line) != (which == "match"):
+                said = "does not match" if which == "match" else "matches"
                 raise table.refused(f"rule '{text}' {said} '{line}'", text)
     return replace(rule, examples=len(given.get("match", [])) + len(given.get("not_match", [])))
 

@@ -139,6 +139,29 @@ def test_what_a_recipe_of_make_would_run_from_a_variable_is_no_rules(tmp_path: P
     assert kind(named, "make ARGS='; x'") == "allow"
 
 
+def test_line_of_a_rule_is_where_it_stands(tmp_path: Path) -> None:
+    text = """[policy]
+always = ['git push origin main $', "a 'b'"]
+allow = ["git pull"]
+# "git push"
+ask = ["git pull --x",
+  "git push", 'git pull']
+deny = [{ rule = "git push --all", match = ["git push --all"] }, "a 'b'"]
+"""
+    rules = policy(tmp_path, text)
+    places = {(rule.kind, rule.text): rule.where.rpartition("line ")[2] for rule in (*rules.rules, *rules.always)}
+    assert places == {
+        ("allow", "git pull"): "3",
+        ("ask", "git pull --x"): "5",
+        ("ask", "git push"): "6",
+        ("ask", "git pull"): "6",
+        ("deny", "git push --all"): "7",
+        ("deny", "a 'b'"): "7",
+        ("allow", "git push origin main $"): "2",
+        ("allow", "a 'b'"): "2",
+    }
+
+
 def test_environment_shell_and_folder_are_judged(tmp_path: Path) -> None:
     (tmp_path / "out").symlink_to("/")
     rules = policy(tmp_path, '[policy]\nallow = ["make"]\nenv = ["CI", "APP_*", "GIT_AUTHOR_NAME"]')
