@@ -21,7 +21,7 @@ from tmuxjobs.arguments import duration
 from tmuxjobs.errors import SettingsError
 from tmuxjobs.files import Odd
 from tmuxjobs.policy.commands import Command, seen
-from tmuxjobs.policy.rules import ASK_S, END, STRICT, Asked, Kind, Policy, Rule, Tools, Verdict, verdict_on
+from tmuxjobs.policy.rules import ASK_S, END, STRICT, Asked, Kind, Policy, Rule, Tools, Verdict, reached, verdict_on
 from tmuxjobs.policy.tree import Unclear
 
 MOST_S = 365 * 86400.0
@@ -197,13 +197,14 @@ def rules_for(policies: Sequence[Policy], asked: Asked) -> tuple[str, tuple[str,
     return policy.where, texts
 
 
-def question(policies: Sequence[Policy], verdict: Verdict) -> dict[str, Any] | None:
-    """What the record says of a job that a person must approve first; None when nobody must."""
+def question(policies: Sequence[Policy], verdict: Verdict) -> dict[str, Any]:
+    """What the record says of a job that is not refused: where it leads, and what a person must approve first."""
+    judged = {"judged": reached(verdict.asked)}
     if verdict.kind != "ask":
-        return None
+        return judged
     file, rules = rules_for(policies, verdict.asked)
     bound_s = min(policy.ask_for_s for policy in policies)
-    return {"ask_why": verdict.why, "ask_s": bound_s, "ask_rules": rules, "ask_file": file}
+    return {**judged, "ask_why": verdict.why, "ask_s": bound_s, "ask_rules": rules, "ask_file": file}
 
 
 def _exact(command: Command) -> str:

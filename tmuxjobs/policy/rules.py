@@ -157,6 +157,8 @@ class Asked:
     env: Mapping[str, str] = field(default_factory=dict)
     inherited: Collection[str] | None = None
     """The names of the variables that it would have beside; None where nobody can tell."""
+    host: str = ""
+    """The other machine that it would run on, if not this one."""
     shell_options: tuple[str, ...] = ()
     ready: str | None = None
     """The command line that tells that it is ready."""
@@ -397,6 +399,20 @@ class Verdict:
         """What decided, for the history: of the parts of the lines not what may be a variable's value."""
         decisive = [one for one in self.findings if one.kind == self.kind]
         return "; ".join(dict.fromkeys(one.shown for one in decisive))
+
+
+def reached(asked: Asked) -> tuple[tuple[str, str], ...]:
+    """Its folder, where its lines change to and what they write to, each with where it leads now; raises Unclear."""
+    found: dict[Path, None] = {asked.cwd: None}
+    if asked.host:  # its links are not known here
+        return ()
+    for line in asked.lines:
+        what, places = asked.seen(line), [asked.cwd]
+        for target in filter(None, map(_path, what.folders)):
+            places += [at / target for at in places if at / target not in places]
+        written = [_path(one.target) for one in what.redirects if one.operator not in ("<", "<&", ">&")]
+        found |= dict.fromkeys(places) | {at / path: None for path in written if path for at in places}
+    return tuple((str(path), os.path.realpath(path)) for path in found)
 
 
 def verdict_on(policies: Iterable[Policy], asked: Asked) -> Verdict:

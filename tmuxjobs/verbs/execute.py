@@ -39,7 +39,7 @@ COMMAND_BYTES = 120_000
 GRACE_S = 5.0
 ASKED = {"ask_why": "", "ask_s": 0.0, "ask_rules": (), "ask_file": ""}
 asks: ContextVar[Mapping[str, Any]] = ContextVar("asks", default=ASKED)
-"""What of the record says that a person must approve a job that is started now."""
+"""What the record says of how a policy judged a job that is started now, and that a person must approve it."""
 OF_THE_TERMINAL = {"TMUX", "TMUX_PANE", "TERM", "TERM_PROGRAM", "TERM_PROGRAM_VERSION", "COLUMNS", "LINES", "STY"}
 SHELL_OPTIONS = re.compile(
     r"([-+][oO] [a-z_]+|-[a-zA-Z]{1,10}|--[a-z-]+)( ([-+][oO] [a-z_]+|-[a-zA-Z]{1,10}|--[a-z-]+))*"
@@ -233,6 +233,7 @@ def to_judge(host: Host, given: Mapping[str, Any]) -> rules.Asked:
         what["shell"],
         env,
         environment.keys(),
+        host=host.name,
         shell_options=what.get("shell_options", ()),
         ready=line if kind == "command" else None,
     )
@@ -394,7 +395,7 @@ def refuse_beyond_limits(host: Host, caller: Caller, replaces: str | None) -> No
 @contextlib.contextmanager
 def to_approve(question: Mapping[str, Any] | None) -> Iterator[None]:
     """Jobs that are started within it wait until a person approves them, if there is a question."""
-    token = asks.set(question or ASKED)
+    token = asks.set({**ASKED, **(question or {})})
     try:
         yield
     finally:
