@@ -29,6 +29,11 @@ def folder(base: str, wanted: str) -> list[str]:
     return [path, "" if os.access(path, os.X_OK) else "may not be entered"]
 
 
+def real(path: str) -> str:
+    """Where it leads, without links."""
+    return os.path.realpath(path)
+
+
 def free_bytes(path: str) -> int:
     """Of the disk that has that file, for us."""
     disk = os.statvfs(path)
@@ -85,6 +90,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
         of_jobs,
         of_pane,
         program,
+        real,
         runners,
         usage,
         job_processes.alive,

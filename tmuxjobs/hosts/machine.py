@@ -31,6 +31,7 @@ class Machine:
     of_pane = staticmethod(job_processes.of_pane)
     places = staticmethod(turns.places)
     program = staticmethod(asked.program)
+    real = staticmethod(asked.real)
     runners = staticmethod(job_processes.runners)
     send = staticmethod(processes.send)
     start = staticmethod(turns.start)

@@ -26,6 +26,8 @@ from tmuxjobs.policy.tree import Unclear
 
 MOST_S = 365 * 86400.0
 SHELLS = ("bash", "sh", "dash", "ash")
+THERE = re.compile(r"([\w.@-]+):(/.*)", re.ASCII)
+"""A root on another host."""
 KEYS = ("default", "allow", "ask", "deny", "always", "ask_for", "roots", "env", "shells", "tools")
 
 
@@ -84,11 +86,14 @@ def policy_of(table: Table, project: Path, *, default: Kind = "deny", narrows: b
     for shell in shells:
         if os.path.basename(shell) not in SHELLS:
             raise table.refused(f"a line of '{shell}' cannot be read; there are {', '.join(SHELLS)}", "shells")
-    roots = tuple(Path(os.path.abspath(table.folder / os.path.expanduser(root))) for root in _texts(table, "roots", ()))
+    written = _texts(table, "roots", ())
+    named = tuple((found[1], Path(found[2])) for one in written if (found := THERE.fullmatch(one)))
+    here = [one for one in written if not THERE.fullmatch(one)]
+    roots = tuple(Path(os.path.abspath(table.folder / os.path.expanduser(root))) for root in here)
     for root in roots:
         if not root.is_dir():
             raise table.refused(f"root '{root}' is not a directory", "roots")
-    if "roots" in content and not roots:
+    if "roots" in content and not written:
         raise table.refused("roots is empty, which would allow nothing; leave it out for the project's folder", "roots")
     return Policy(
         table.file,
@@ -102,6 +107,7 @@ def policy_of(table: Table, project: Path, *, default: Kind = "deny", narrows: b
         tuple(_rules(table, "allow", "always")),
         _seconds(table, "ask_for", ASK_S),
         narrows,
+        named,
     )
 
 

@@ -7,8 +7,8 @@ import functools
 import os
 import re
 import shlex
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -148,6 +148,17 @@ def _may_vanish(word: Word) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class There:
+    """The other machine that a job would run on: where its paths lead, and which folder has the copy of one here."""
+
+    host: str
+    real: Callable[[str | Path], str]
+    copy_of: Callable[[Path], Path]
+    sync: str = ""
+    """The folder here whose copy it would run in."""
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """A job that is asked for."""
 
@@ -157,8 +168,7 @@ class Asked:
     env: Mapping[str, str] = field(default_factory=dict)
     inherited: Collection[str] | None = None
     """The names of the variables that it would have beside; None where nobody can tell."""
-    host: str = ""
-    """The other machine that it would run on, if not this one."""
+    there: There | None = None
     shell_options: tuple[str, ...] = ()
     ready: str | None = None
     """The command line that tells that it is ready."""
@@ -212,9 +222,22 @@ class Policy:
     """How long a person is asked, before it is refused."""
     narrows: bool = False
     """Whether another policy holds too, so that this one need not say again what none allows."""
+    named: tuple[tuple[str, Path], ...] = ()
+    """Roots on other machines: each machine's name, and the path there."""
+    there: There | None = None
+    """The other machine that it is about now."""
 
     def judge(self, asked: Asked) -> list[Finding]:
         """A finding for each thing that is asked; the first is never missing."""
+        return (self if asked.there is None else self._over(asked.there))._judge(asked)
+
+    def _over(self, there: There) -> Policy:
+        """The same for a job on that machine: its roots are those paths there, their copies, and what is named."""
+        named = [path for host, path in self.named if host == there.host]
+        ours = [*self.roots, *([Path(there.sync)] if there.sync and self.covers(Path(there.sync)) else [])]
+        return replace(self, roots=(*self.roots, *map(there.copy_of, ours), *named), there=there)
+
+    def _judge(self, asked: Asked) -> list[Finding]:
         found = [*self._folder(asked.cwd), *self._shell(asked.shell), *self._environment(asked.env)]
         found += self._options(asked)
         return found + [one for line in asked.lines for one in self._line(line, asked)]
@@ -286,12 +309,16 @@ class Policy:
         """Whether it lets jobs write there."""
         return bool(self.roots) and self._within(path)
 
+    def _real(self, path: str | Path) -> str:
+        return self.there.real(path) if self.there is not None else os.path.realpath(path)
+
     def _within(self, path: Path) -> bool:
-        real = Path(os.path.realpath(path))
-        return not self.roots or any(real.is_relative_to(os.path.realpath(root)) for root in self.roots)
+        real = Path(self._real(path))
+        return not self.roots or any(real.is_relative_to(self._real(root)) for root in self.roots)
 
     def _named_roots(self) -> str:
-        return " or ".join(str(root) for root in self.roots)
+        named = " or ".join(str(root) for root in self.roots)
+        return named if self.there is None else f"{named} there; `roots` may name it as '{self.there.host}:/path'"
 
     def _shell(self, shell: str) -> list[Finding]:
         real = os.path.realpath(shell)
@@ -336,7 +363,7 @@ class Policy:
         """Where the line changes to and what it writes must be below the roots, wherever it is by then."""
         places = [cwd]
         for folder in what.folders:
-            target = _path(folder)
+            target = _path(folder, self.there)
             if target is None:
                 return [Finding(folder.raw, "deny", "only a run could tell which folder it is")]
             places += [at / target for at in places if at / target not in places]
@@ -351,7 +378,7 @@ class Policy:
         shown = f"{operator}{target.raw}"
         if operator in (">&", "<&") and re.fullmatch(r"\d+-?|-", target.text or ""):
             return []
-        path = _path(target)
+        path = _path(target, self.there)
         if path is None:
             return [Finding(shown, "deny", "only a run could tell which file it is")]
         if operator in ("<", "<&"):
@@ -363,7 +390,7 @@ class Policy:
 
     def against_writing(self, path: Path) -> str:
         """Why nothing may be written to that file, if so."""
-        real = Path(os.path.realpath(path))
+        real = Path(self._real(path))
         if not self._within(real) or str(real).startswith(("/dev/", "/proc/")):
             return f"it writes to a file that is not below {self._named_roots() or '/'}"
         if real.name.casefold() == PROJECT_FILE or str(real) == os.path.realpath(self.where):
@@ -373,8 +400,9 @@ class Policy:
         return ""
 
 
-def _path(word: Word) -> Path | None:
-    if word.text is None or word.many or "\0" in word.text:
+def _path(word: Word, there: There | None) -> Path | None:
+    """None where only a run could tell, as of another machine's `~`."""
+    if word.text is None or word.many or "\0" in word.text or (word.home and there is not None):
         return None
     return Path(os.path.expanduser(word.text) if word.home else word.text)
 
@@ -404,15 +432,14 @@ class Verdict:
 def reached(asked: Asked) -> tuple[tuple[str, str], ...]:
     """Its folder, where its lines change to and what they write to, each with where it leads now; raises Unclear."""
     found: dict[Path, None] = {asked.cwd: None}
-    if asked.host:  # its links are not known here
-        return ()
     for line in asked.lines:
         what, places = asked.seen(line), [asked.cwd]
-        for target in filter(None, map(_path, what.folders)):
+        for target in filter(None, (_path(one, asked.there) for one in what.folders)):
             places += [at / target for at in places if at / target not in places]
-        written = [_path(one.target) for one in what.redirects if one.operator not in ("<", "<&", ">&")]
+        written = [_path(one.target, asked.there) for one in what.redirects if one.operator not in ("<", "<&", ">&")]
         found |= dict.fromkeys(places) | {at / path: None for path in written if path for at in places}
-    return tuple((str(path), os.path.realpath(path)) for path in found)
+    real = os.path.realpath if asked.there is None else asked.there.real
+    return tuple((str(path), real(path)) for path in found)
 
 
 def verdict_on(policies: Iterable[Policy], asked: Asked) -> Verdict:

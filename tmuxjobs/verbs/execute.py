@@ -233,16 +233,25 @@ def to_judge(host: Host, given: Mapping[str, Any]) -> rules.Asked:
         what["shell"],
         env,
         environment.keys(),
-        host=host.name,
+        there=there_of(host, given.get("sync") or "") if host.name else None,
         shell_options=what.get("shell_options", ()),
         ready=line if kind == "command" else None,
     )
 
 
+def there_of(host: Host, sync: str) -> rules.There:
+    """Another machine's folders, for a policy."""
+    from tmuxjobs.policy.rules import There  # noqa: PLC0415
+
+    real = functools.cache(host.machine.real)
+    return There(host.name, lambda path: real(str(path)), lambda source: files.copy_of(host, source), sync)
+
+
 def again(spec: JobSpec, **others: object) -> dict[str, Any]:
     """The arguments by which that job would be started again, with others in their place."""
     shell = shlex.join((spec.shell, *spec.shell_options))
-    return {"command": spec.command, "cwd": spec.cwd, "shell": shell, "ready_when": spec.ready_when, **others}
+    asked = {"command": spec.command, "cwd": spec.cwd, "shell": shell, "ready_when": spec.ready_when}
+    return {**asked, "sync": spec.sync, **others}
 
 
 def size_of(host: Host, asked: int | str | None) -> dict[str, Any]:

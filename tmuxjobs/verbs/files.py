@@ -61,6 +61,11 @@ def send(host: Host, caller: Caller, sync: str) -> None:
     rsync.send(cast("RemoteHost", host), Path(sync), bound_s(caller))
 
 
+def copy_of(host: Host, source: Path) -> Path:
+    """The folder on that other host which has the copy of that one here."""
+    return Path(rsync.copy_of(cast("RemoteHost", host), source))
+
+
 def is_ours(host: Host, sync: str, cwd: str) -> bool:
     """Whether the folder of that name here is what the job's copy was made of: the job may be another machine's."""
     copy = rsync.copy_of(cast("RemoteHost", host), Path(sync)) if sync else ""
