@@ -200,6 +200,9 @@ JOB: Shape = {
     "success_codes": optional(lambda value: isinstance(value, list) and all(map(is_whole, value))),
     "ready_when": optional(is_text),
     "ready_timeout_s": optional(is_seconds),
+    "judged": optional(
+        lambda value: isinstance(value, list) and all(isinstance(one, list) and all(map(is_text, one)) for one in value)
+    ),
 }
 """Of `job.json`: the fields that the processes in the panes use."""
 

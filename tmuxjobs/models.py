@@ -153,6 +153,8 @@ class JobSpec(Model):
     """For a job in Slurm: `sbatch` runs it, independently of any process here."""
     sync: Text = ""
     """For a job on another host: the folder here whose copy there was brought up to date before its start."""
+    judged: tuple[tuple[Text, Text], ...] = ()
+    """Paths that a policy judged, each with where it led then, without links: if one leads elsewhere, it is not run."""
     ask_why: Text = ""
     """Why a person must approve it before it runs; empty when nobody must."""
     ask_s: float = 0.0

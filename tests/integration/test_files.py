@@ -216,6 +216,40 @@ def test_what_is_left_out_of_what_is_fetched_is_named(far: Far, far_jobs: Jobs, 
     assert (alone.files, alone.note) == ((), f"left out: p (not a regular file), out/bad {leads_out}")
 
 
+def test_under_a_policy_jobs_run_there_in_copies_and_where_roots_name_it(
+    far: Far, far_jobs: Jobs, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    (project / "sub").mkdir()
+    (project / "sub" / "f").touch()
+
+    def agent(**policy: object) -> Jobs:
+        given = Settings.load(ssh=far.ssh, hosts="gpu1", host="gpu1", policy={"default": "allow", **policy})
+        return Jobs.open(given).called_by("agent")
+
+    jobs = agent()
+    ran = jobs.execute("pwd; echo hi > g; ln -s / out", sync=".", wait=30)
+    assert (ran.status, ran.stdout) == ("completed", f"{copied(far)}\n")
+    assert jobs.restart(ran.job_id).job_id
+    assert jobs.execute("ls", sync=".", cwd="sub", wait=30).status == "completed"
+    for cwd, line in (
+        (None, "ls"),
+        (str(copied(far) / "out"), "ls"),
+        (str(copied(far)), "ls > ~/x"),
+        (str(copied(far)), "ls > out/x"),
+    ):
+        with pytest.raises(NotAllowed, match="This is not allowed"):
+            jobs.execute(line, cwd=cwd)
+    with pytest.raises(NotAllowed, match="there; `roots` may name it as 'gpu1:/path'"):
+        jobs.execute("ls")
+    jobs._hosts.close()
+    named = agent(roots=[f"gpu1:{far.home}", "gpu2:/"])
+    assert named.execute("echo a > a", wait=30).status == "completed"
+    with pytest.raises(NotAllowed, match="it is not below"):
+        named.execute("ls", cwd="/")
+    named._hosts.close()
+
+
 def test_under_a_policy_only_what_a_line_may_write_is_fetched(
     far: Far, far_jobs: Jobs, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -165,6 +165,28 @@ def test_link_that_leads_out_of_the_roots_is_no_folder_below_them(agent: Agent, 
     assert agent(roots=[str(tmp_path)]).execute("echo a > ../x", wait=20).status == "completed"
 
 
+def test_job_does_not_start_where_a_link_leads_elsewhere_than_when_it_was_judged(
+    agent: Agent, project: Path, tmp_path: Path
+) -> None:
+    jobs = agent(allow=[*POLICY["allow"], "cd"])
+    first = jobs.called_by("person").execute("until [ -e go ]; do sleep 0.05; done").job_id
+    (tmp_path / "out").mkdir()
+    for name in ("to", "into"):
+        (project / name).mkdir()
+    lines = {"echo hi > f": "sub", "echo hi > to/f": ".", "cd into && echo hi > f": ".", "echo hi": "sub"}
+    late = [jobs.execute(line, cwd=str(project / cwd), after=[first]).job_id for line, cwd in lines.items()]
+    kept = jobs.execute("echo a > kept", after=[first]).job_id
+    for name in ("sub", "to", "into"):
+        (project / name).rmdir()
+        (project / name).symlink_to(tmp_path / "out")
+    (project / "go").touch()
+    for job_id in late:
+        assert ended(jobs, job_id).reason == "not-started"
+        assert "a link leads elsewhere now than when the policy judged it: " in jobs.status(job_id).text()
+    assert ended(jobs, kept).status == "completed"
+    assert not any((tmp_path / "out").iterdir())
+
+
 def test_restart_is_judged_as_a_new_job(agent: Agent) -> None:
     jobs = agent()
     person = jobs.called_by("person")

@@ -43,6 +43,11 @@ def folder(base: str, wanted: str) -> list[str]:
     return [path, "" if os.access(path, os.X_OK) else "may not be entered"]
 
 
+def real(path: str) -> str:
+    """Where the path leads, without links."""
+    return os.path.realpath(path)
+
+
 def free_bytes(path: str) -> int:
     """Of the disk that has that file, for us."""
     disk = os.statvfs(path)
@@ -106,6 +111,7 @@ class Machine:
     of_pane = staticmethod(job_processes.of_pane)
     places = staticmethod(turns.places)
     program = staticmethod(program)
+    real = staticmethod(real)
     runners = staticmethod(job_processes.runners)
     send = staticmethod(processes.send)
     start = staticmethod(turns.start)
@@ -161,6 +167,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
         of_jobs,
         of_pane,
         program,
+        real,
         runners,
         usage,
         job_processes.alive,

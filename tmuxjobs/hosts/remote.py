@@ -89,6 +89,7 @@ class FarMachine:
     usage = _far(Machine.usage)
     of_jobs = _far(Machine.of_jobs)
     of_pane = _far(Machine.of_pane)
+    real = _far(Machine.real)
     runners = _far(Machine.runners)
 
     _folder = _far(Machine.folder)

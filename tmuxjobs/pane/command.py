@@ -66,6 +66,14 @@ class Server:
         return False
 
 
+def enter(job: dict[str, Any]) -> None:
+    """Into the job's folder; raises OSError, also where a path leads elsewhere than when a policy judged it."""
+    os.chdir(job["cwd"])
+    for path, real in job.get("judged") or ():
+        if (os.getcwd() if path == job["cwd"] else os.path.realpath(path)) != real:
+            raise OSError(errno.EXDEV, "a link leads elsewhere now than when the policy judged it", path)
+
+
 class Command:
     """The command's process and its descendants; `stop` is set once they are to end, `status` once the command has."""
 
@@ -136,7 +144,7 @@ class Command:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         if self.stderr:
             os.dup2(self.stderr.input, 2)
-        os.chdir(self.job["cwd"])
+        enter(self.job)
         env[b"PWD"] = os.fsencode(self.job["cwd"])
         if "GPG_TTY" not in self.job.get("env_names", ()):
             env[b"GPG_TTY"] = os.fsencode(self.tty)  # an inherited one names another terminal

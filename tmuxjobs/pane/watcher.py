@@ -16,6 +16,7 @@ import time
 from tmuxjobs import files
 from tmuxjobs.contract import FORMAT
 from tmuxjobs.pane import turns
+from tmuxjobs.pane.command import enter
 from tmuxjobs.pane.recorder_link import RecorderLink, Refused
 from tmuxjobs.system import processes
 
@@ -182,7 +183,7 @@ class Watcher:
                 signal.signal(signal.SIGPIPE, signal.SIG_DFL)
                 for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU):
                     signal.signal(number, signal.SIG_DFL)
-                os.chdir(self.job["cwd"])
+                enter(self.job)
                 os.umask(self.job["umask"])
                 shell, options = self.job["shell"], self.job.get("shell_options") or ()
                 os.execve(shell, [os.path.basename(shell), *options, "-c", self.what], self.env)

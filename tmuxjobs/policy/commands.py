@@ -161,6 +161,8 @@ class _Unwrapping:
         return None
 
     def _add(self, words: tuple[Word, ...], *, wraps: bool = False) -> None:
+        if (words[0].text or "").rpartition("/")[2] in options.OUTPUTS:
+            self.found.redirects += [Redirect(">", word) for word in options.outputs(words)]
         self.found.commands.append(Command(words, wraps, () if wraps else options.sharp(words)))
 
     def _plain(self, words: tuple[Word, ...], simple: Simple) -> None:
@@ -388,7 +390,8 @@ class _Unwrapping:
         for word in words[1:]:
             if word.text is None or word.text.startswith("of="):
                 text = None if word.text is None else word.text.removeprefix("of=")
-                self.found.redirects.append(Redirect(">", replace(word, text=text)))
+                home = (text or "").startswith("~")  # bash replaces it as in an assignment
+                self.found.redirects.append(Redirect(">", replace(word, text=text, home=home)))
         self._add(words)
 
     _pushd = _cd

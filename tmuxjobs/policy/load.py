@@ -26,11 +26,13 @@ from tmuxjobs.arguments import duration
 from tmuxjobs.errors import SettingsError
 from tmuxjobs.files import Odd
 from tmuxjobs.policy.commands import Command, seen
-from tmuxjobs.policy.rules import ASK_S, END, STRICT, Asked, Kind, Policy, Rule, Tools, Verdict, verdict_on
+from tmuxjobs.policy.rules import ASK_S, END, STRICT, Asked, Kind, Policy, Rule, Tools, Verdict, reached, verdict_on
 from tmuxjobs.policy.tree import Unclear
 
 MOST_S = 365 * 86400.0
 SHELLS = ("bash", "sh", "dash", "ash")
+THERE = re.compile(r"([\w.@-]+):(/.*)", re.ASCII)
+"""A root on another host."""
 KEYS = ("default", "allow", "ask", "deny", "always", "ask_for", "roots", "env", "shells", "tools")
 
 
@@ -44,11 +46,17 @@ class Table:
     folder: Path = Path("/")
     """The base of its relative roots."""
 
-    def place(self, near: str) -> str:
-        """The file, and the first line of the policy that holds that text; tomllib does not say where a value is."""
+    def place(self, near: str, key: str = "") -> str:
+        """The file, and the line of the policy that holds that text; tomllib does not say where a value is.
+
+        It is the first such line; for a rule, the first in its list that has nothing else between its quotes.
+        """
         lines = self.text.split("\n")
         begins = next((at for at, line in enumerate(lines) if re.match(r"\s*\[?policy\b", line)), 0)
-        at = next((at for at in range(begins, len(lines)) if near in lines[at]), begins)
+        after = next((at for at in range(begins, len(lines)) if re.match(rf"\s*{key}\s*=", lines[at])), begins)
+        written = "|".join(re.escape(one) for one in (f"'{near}'", f'"{near}"', quoted(near)))
+        whole = (at for at in range(after, len(lines)) if re.search(written, lines[at])) if key else iter(())
+        at = next(whole, next((at for at in range(begins, len(lines)) if near in lines[at]), begins))
         return f"{self.file}, line {at + 1}" if self.text else self.file
 
     def refused(self, what: str, near: str) -> SettingsError:
@@ -83,11 +91,14 @@ def policy_of(table: Table, project: Path, *, default: Kind = "deny", narrows: b
     for shell in shells:
         if os.path.basename(shell) not in SHELLS:
             raise table.refused(f"a line of '{shell}' cannot be read; there are {', '.join(SHELLS)}", "shells")
-    roots = tuple(Path(os.path.abspath(table.folder / os.path.expanduser(root))) for root in _texts(table, "roots", ()))
+    written = _texts(table, "roots", ())
+    named = tuple((found[1], Path(found[2])) for one in written if (found := THERE.fullmatch(one)))
+    here = [one for one in written if not THERE.fullmatch(one)]
+    roots = tuple(Path(os.path.abspath(table.folder / os.path.expanduser(root))) for root in here)
     for root in roots:
         if not root.is_dir():
             raise table.refused(f"root '{root}' is not a directory", "roots")
-    if "roots" in content and not roots:
+    if "roots" in content and not written:
         raise table.refused("roots is empty, which would allow nothing; leave it out for the project's folder", "roots")
     return Policy(
         table.file,
@@ -101,6 +112,7 @@ def policy_of(table: Table, project: Path, *, default: Kind = "deny", narrows: b
         tuple(_rules(table, "allow", "always")),
         _seconds(table, "ask_for", ASK_S),
         narrows,
+        named,
     )
 
 
@@ -133,10 +145,10 @@ def _rules(table: Table, kind: Kind, key: str = "") -> list[Rule]:
     written = table.content.get(key or kind, [])
     if not isinstance(written, list):
         raise table.refused(f"{key or kind} must be a list of rules", key or kind)
-    return [_rule(table, kind, one) for one in written]
+    return [_rule(table, kind, one, key or kind) for one in written]
 
 
-def _rule(table: Table, kind: Kind, written: Any) -> Rule:
+def _rule(table: Table, kind: Kind, written: Any, key: str) -> Rule:
     given = {"rule": written} if isinstance(written, str) else written
     if not isinstance(given, Mapping) or not isinstance(given.get("rule"), str):
         raise table.refused(f"a rule of {kind} is neither a text nor a table with `rule`", kind)
@@ -145,16 +157,16 @@ def _rule(table: Table, kind: Kind, written: Any) -> Rule:
     if unknown:
         raise table.refused(f"'{unknown[0]}' of rule '{text}' is not known; there are rule, match, not_match", text)
     try:
-        rule = Rule.parse(text, kind, table.place(text))
+        rule = Rule.parse(text, kind, table.place(text, key))
     except ValueError as error:
         raise table.refused(str(error), text) from None
-    for key in ("match", "not_match"):
-        examples = given.get(key, [])
+    for which in ("match", "not_match"):
+        examples = given.get(which, [])
         if not isinstance(examples, list) or not all(isinstance(one, str) for one in examples):
-            raise table.refused(f"{key} of rule '{text}' must be a list of texts", text)
+            raise table.refused(f"{which} of rule '{text}' must be a list of texts", text)
         for line in examples:
-            if applies(rule, line) != (key == "match"):
-                said = "does not match" if key == "match" else "matches"
+            if applies(rule, line) != (which == "match"):
+                said = "does not match" if which == "match" else "matches"
                 raise table.refused(f"rule '{text}' {said} '{line}'", text)
     return replace(rule, examples=len(given.get("match", [])) + len(given.get("not_match", [])))
 
@@ -196,13 +208,14 @@ def rules_for(policies: Sequence[Policy], asked: Asked) -> tuple[str, tuple[str,
     return policy.where, texts
 
 
-def question(policies: Sequence[Policy], verdict: Verdict) -> dict[str, Any] | None:
-    """What the record says of a job that a person must approve first; None when nobody must."""
+def question(policies: Sequence[Policy], verdict: Verdict) -> dict[str, Any]:
+    """What the record says of a job that is not refused: where it leads, and what a person must approve first."""
+    judged = {"judged": reached(verdict.asked)}
     if verdict.kind != "ask":
-        return None
+        return judged
     file, rules = rules_for(policies, verdict.asked)
     bound_s = min(policy.ask_for_s for policy in policies)
-    return {"ask_why": verdict.why, "ask_s": bound_s, "ask_rules": rules, "ask_file": file}
+    return {**judged, "ask_why": verdict.why, "ask_s": bound_s, "ask_rules": rules, "ask_file": file}
 
 
 def _exact(command: Command) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tmuxjobs.policy.tree import Unclear, names, shortened
 from tmuxjobs.policy.words import Word
@@ -40,6 +40,32 @@ WRAPPERS = {
     ),
 }
 """Programs that only run the rest of their words. Options not listed here make the command unclear."""
+OUTPUTS = {
+    "csplit": ("f", "--prefix", 0),
+    "brotli": ("o", "--output", 0),
+    "dot": ("o", "", 0),
+    "gpg": ("o", "--output", 0),
+    "iconv": ("o", "--output", 0),
+    "openssl": ("", "--out --keyout --writerand", 0),
+    "ptx": ("", "", 2),
+    "sdiff": ("o", "--output", 0),
+    "shuf": ("o", "--output", 0),
+    "split": ("", "", 2),
+    "tree": ("o", "", 0),
+    "uniq": ("", "", 2),
+    "uudecode": ("o", "--output-file", 0),
+    "xmllint": ("o", "--output", 0),
+    "xsltproc": ("o", "--output --writesubtree", 0),
+    "xxd": ("", "", 2),
+    "zstd": ("o", "", 0),
+}
+"""Programs that write to a file, named by that letter or those long options, or by the operand of that number."""
+TAKES = {
+    "uniq": names("-f -s -w --skip-fields --skip-chars --check-chars"),
+    "xxd": names("-c -g -l -n -o -R -s -cols -len -seek -name -groupsize -offset"),
+    "split": names("-a -b -C -l -n -t --suffix-length --bytes --line-bytes --lines --number --separator"),
+}
+"""Options of these whose next word is a value, not an operand."""
 RUNNERS = names(
     "sudo doas su pkexec ssh sshpass script unshare nsenter chroot strace ltrace gdb perf valgrind parallel flock "
     "systemd-run tmux screen at batch crontab tmuxjobs dtach expect socat nc ncat rlwrap entr start-stop-daemon capsh "
@@ -93,6 +119,10 @@ SHARP = {
     "wget": r"-[a-zA-Z]*[OPieoa].*|--(out|ap|dir|use-a|ex|con|in|sa|wa|hs|rej).*",
     "pytest": r"-[pco].*|--(roo|ov|conf|pdbc|im|cov-con).*",
     "split": r"--f.*",
+    "file": r"-[a-zA-Z]*C.*|--comp.*",
+    "history": r"-[a-z]*[awrn].*",
+    "yq": r"-[a-zA-Z]*[is].*|--(inp|split).*",
+    "tcpdump": r"-[a-zA-Z]*[wz].*",
     "zip": r"-.*T.*|--(un|te).*",
     "dc": r"[\s\S]*!.*",
     "scp": r"-.*[SoFJD].*",
@@ -135,6 +165,34 @@ SHARP |= dict.fromkeys(names("vi view ex nvim gvim vimdiff rvim"), SHARP["vim"])
 SHARP |= dict.fromkeys(names("cc g++ c++ clang clang++"), SHARP["gcc"])
 SHARP |= dict.fromkeys(names("latex tex pdftex xelatex lualatex"), SHARP["pdflatex"])
 _SHARP = {name: re.compile(pattern) for name, pattern in SHARP.items()}
+
+
+def outputs(words: tuple[Word, ...]) -> list[Word]:
+    """The files that one of OUTPUTS may write, by more words than it would; raises Unclear."""
+    name = (words[0].text or "").rpartition("/")[2]
+    letter, long, operand = OUTPUTS[name]
+    found: list[Word] = []
+    at = count = 0
+    ended = False
+    while (at := at + 1) < len(words):
+        word, text = words[at], words[at].text
+        if text is None and ((word.may_be_option and not ended) or (operand and word.many)):
+            raise Unclear(f"`{name} {shortened(word.raw)}` may write to a file that only a run could tell")
+        option, equals, value = (text or "").partition("=")
+        following = list(words[at + 1 : at + 2])
+        if ended or not option.startswith("-") or option == "-":
+            count += 1
+            found += [word] if operand and count >= operand else []
+        elif option == "--":
+            ended = True
+        elif option in TAKES.get(name, ()):
+            at += 0 if equals else 1
+        elif any(one.startswith(f"--{option.lstrip('-')}") for one in long.split()):
+            found += [replace(word, text=value)] if equals else following
+        elif letter and letter in option and not option.startswith("--"):
+            behind = (text or "").partition(letter)[2]
+            found += [replace(word, text=behind)] if behind else following
+    return found
 
 
 def odd_option(options: Sequence[str]) -> str | None:

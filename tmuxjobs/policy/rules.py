@@ -7,8 +7,8 @@ import functools
 import os
 import re
 import shlex
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +19,7 @@ from tmuxjobs.policy.callers import PROJECT_FILE
 from tmuxjobs.policy.commands import OTHER_SHELLS, Command, Seen, seen
 from tmuxjobs.policy.shell import Redirect
 from tmuxjobs.policy.tree import Unclear
+from tmuxjobs.policy.variables import changes_what_runs
 from tmuxjobs.policy.words import Word
 
 Kind = Literal["allow", "ask", "deny"]
@@ -37,39 +38,6 @@ FOLDERS = 40
 ASK_S = 3600.0
 END = "$"
 """As a rule's last token: the command ends there."""
-
-# Variables that change what a command runs, loads, or reads its instructions from.
-_EXACT = """
-PATH IFS ENV HOME SHELL SHELLOPTS BASHOPTS CDPATH FPATH ZDOTDIR PAGER EDITOR VISUAL BROWSER PROMPT_COMMAND PS0 PS1 PS2
-PS3 PS4 POSIXLY_CORRECT GLIBC_TUNABLES EXECIGNORE GLOBIGNORE HISTFILE MAILPATH INPUTRC TERMINFO TERMINFO_DIRS TERMCAP
-GCONV_PATH LOCPATH NLSPATH HOSTALIASES GETCONF_DIR MALLOC_TRACE NODE_OPTIONS NODE_PATH NODE_EXTRA_CA_CERTS
-NODE_REPL_EXTERNAL_MODULE PERLLIB PERLDB RUBYOPT RUBYLIB RUBYSHELL PHPRC PHP_INI_SCAN_DIR CLASSPATH JAVA_HOME
-JAVA_TOOL_OPTIONS JDK_JAVA_OPTIONS _JAVA_OPTIONS MAVEN_OPTS MAVEN_ARGS GRADLE_OPTS JAVA_OPTS SBT_OPTS ANT_OPTS
-ANT_ARGS LEIN_JVM_OPTS MAKEFLAGS MAKEFILES GNUMAKEFLAGS MFLAGS MAKESHELL CC CXX CPP LD AR AS NM RANLIB STRIP FC CFLAGS
-MAKE RM INSTALL LEX YACC MAKEINFO ARFLAGS FFLAGS LFLAGS YFLAGS ASFLAGS
-CXXFLAGS CPPFLAGS LDFLAGS LIBRARY_PATH COMPILER_PATH CPATH C_INCLUDE_PATH CPLUS_INCLUDE_PATH GCC_EXEC_PREFIX
-CMAKE_GENERATOR CMAKE_TOOLCHAIN_FILE CMAKE_PREFIX_PATH RUSTC RUSTDOC RUSTFLAGS RUSTDOCFLAGS RUSTC_WRAPPER
-RUSTC_WORKSPACE_WRAPPER RUSTUP_TOOLCHAIN RUSTUP_HOME TAR_OPTIONS GREP_OPTIONS GZIP RSYNC_RSH CVS_RSH SVN_SSH
-RIPGREP_CONFIG_PATH ACK_OPTIONS FZF_DEFAULT_COMMAND FZF_DEFAULT_OPTS BAT_CONFIG_PATH CURL_HOME WGETRC SYSTEM_WGETRC
-NETRC KUBECONFIG DOCKER_HOST DOCKER_CONFIG GNUPGHOME GPG_AGENT_INFO SSH_AUTH_SOCK SSH_ASKPASS SUDO_EDITOR MANOPT
-MANPATH MANROFFOPT GROFF_BIN_PATH COMP_WORDBREAKS R_HOME R_PROFILE R_ENVIRON JULIA_LOAD_PATH JULIA_DEPOT_PATH
-ERL_FLAGS ERL_AFLAGS ERL_LIBS ELIXIR_ERL_OPTIONS MIX_HOME GHCRTS OCAMLRUNPARAM CAML_LD_LIBRARY_PATH TCLLIBPATH
-DENO_DIR DBUS_SESSION_BUS_ADDRESS VIMINIT EXINIT MYVIMRC VIMRUNTIME EMACSLOADPATH AWKPATH AWKLIBPATH PKG_CONFIG
-LESSOPEN LESSCLOSE BC_ENV_ARGS MYSQL_HOME PSQLRC SQLITE_HISTORY GDBHISTFILE QT_PLUGIN_PATH GTK_MODULES
-GIO_EXTRA_MODULES GST_PLUGIN_PATH VK_LAYER_PATH LIBGL_DRIVERS_PATH OPENSSL_CONF OPENSSL_ENGINES OPENSSL_MODULES
-SSLKEYLOGFILE KRB5_CONFIG GOFLAGS GOPATH GOROOT GOBIN GOENV GOPROXY GONOSUMDB GONOSUMCHECK GOSUMDB GOINSECURE
-GOTOOLCHAIN GOWORK GOEXPERIMENT GOPRIVATE GO111MODULE GOVCS GOCACHE GOMODCACHE
-"""
-_BEGINNINGS = """
-BASH_ LD_ DYLD_ PYTHON PYTEST_ PIP_ UV_ POETRY_ CONDA_ VIRTUAL_ENV PERL5 GIT_ XDG_ LESS NPM_CONFIG_ npm_config_ YARN_
-yarn_ PNPM_ BUN_ GEM_ BUNDLE_ CARGO_ CGO_ LUA PKG_CONFIG_ GUILE_ SYSTEMD_ TMUX SUDO_ ANSIBLE_ TF_ HELM_ COVERAGE_
-TMUXJOBS_ MCP_BG_ CCACHE_ DISTCC_ AUTOM4TE ACLOCAL OPENSSL_ FAKEROOT ELECTRON_ NIX_ GUIX_ BUILDAH_ DOTNET_ CORECLR
-COR_ MSBUILD COMPlus_ MONO_
-"""
-_ENDINGS = "_PAGER PAGER _EDITOR _ASKPASS _SHELL _BROWSER _WRAPPER _PRELOAD _LIBRARY_PATH _SSH_COMMAND _PLUGINS"
-_DANGEROUS = re.compile(
-    f"({'|'.join(_EXACT.split())})|({'|'.join(_BEGINNINGS.split())}).*|.*({'|'.join(_ENDINGS.split())})"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +148,17 @@ def _may_vanish(word: Word) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class There:
+    """The other machine that a job would run on: where its paths lead, and which folder has the copy of one here."""
+
+    host: str
+    real: Callable[[str | Path], str]
+    copy_of: Callable[[Path], Path]
+    sync: str = ""
+    """The folder here whose copy it would run in."""
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """A job that is asked for."""
 
@@ -189,6 +168,7 @@ class Asked:
     env: Mapping[str, str] = field(default_factory=dict)
     inherited: Collection[str] | None = None
     """The names of the variables that it would have beside; None where nobody can tell."""
+    there: There | None = None
     shell_options: tuple[str, ...] = ()
     ready: str | None = None
     """The command line that tells that it is ready."""
@@ -242,9 +222,22 @@ class Policy:
     """How long a person is asked before the job is refused."""
     narrows: bool = False
     """Whether another policy holds too, so that this one need not repeat what none allows."""
+    named: tuple[tuple[str, Path], ...] = ()
+    """Roots on other machines: each machine's name, and the path there."""
+    there: There | None = None
+    """The other machine that it is about now."""
 
     def judge(self, asked: Asked) -> list[Finding]:
         """A finding for each part of the request; at least one."""
+        return (self if asked.there is None else self._over(asked.there))._judge(asked)
+
+    def _over(self, there: There) -> Policy:
+        """The same for a job on that machine: its roots are those paths there, their copies, and what is named."""
+        named = [path for host, path in self.named if host == there.host]
+        ours = [*self.roots, *([Path(there.sync)] if there.sync and self.covers(Path(there.sync)) else [])]
+        return replace(self, roots=(*self.roots, *map(there.copy_of, ours), *named), there=there)
+
+    def _judge(self, asked: Asked) -> list[Finding]:
         found = [*self._folder(asked.cwd), *self._shell(asked.shell), *self._environment(asked.env)]
         found += self._options(asked)
         return found + [one for line in asked.lines for one in self._line(line, asked)]
@@ -316,12 +309,16 @@ class Policy:
         """Whether it has roots, and lets jobs write to *path*."""
         return bool(self.roots) and self._within(path)
 
+    def _real(self, path: str | Path) -> str:
+        return self.there.real(path) if self.there is not None else os.path.realpath(path)
+
     def _within(self, path: Path) -> bool:
-        real = Path(os.path.realpath(path))
-        return not self.roots or any(real.is_relative_to(os.path.realpath(root)) for root in self.roots)
+        real = Path(self._real(path))
+        return not self.roots or any(real.is_relative_to(self._real(root)) for root in self.roots)
 
     def _named_roots(self) -> str:
-        return " or ".join(str(root) for root in self.roots)
+        named = " or ".join(str(root) for root in self.roots)
+        return named if self.there is None else f"{named} there; `roots` may name it as '{self.there.host}:/path'"
 
     def _shell(self, shell: str) -> list[Finding]:
         real = os.path.realpath(shell)
@@ -366,7 +363,7 @@ class Policy:
         """Folders that the line changes into and files that it writes must be below the roots, wherever it is then."""
         places = [cwd]
         for folder in what.folders:
-            target = _path(folder)
+            target = _path(folder, self.there)
             if target is None:
                 return [Finding(folder.raw, "deny", "only a run could tell which folder it is")]
             places += [at / target for at in places if at / target not in places]
@@ -381,7 +378,7 @@ class Policy:
         shown = f"{operator}{target.raw}"
         if operator in (">&", "<&") and re.fullmatch(r"\d+-?|-", target.text or ""):
             return []
-        path = _path(target)
+        path = _path(target, self.there)
         if path is None:
             return [Finding(shown, "deny", "only a run could tell which file it is")]
         if operator in ("<", "<&"):
@@ -393,7 +390,7 @@ class Policy:
 
     def against_writing(self, path: Path) -> str:
         """Why nothing may be written to that file, if so."""
-        real = Path(os.path.realpath(path))
+        real = Path(self._real(path))
         if not self._within(real) or str(real).startswith(("/dev/", "/proc/")):
             return f"it writes to a file that is not below {self._named_roots() or '/'}"
         if real.name.casefold() == PROJECT_FILE or str(real) == os.path.realpath(self.where):
@@ -403,8 +400,9 @@ class Policy:
         return ""
 
 
-def _path(word: Word) -> Path | None:
-    if word.text is None or word.many or "\0" in word.text:
+def _path(word: Word, there: There | None) -> Path | None:
+    """None where only a run could tell, as of another machine's `~`."""
+    if word.text is None or word.many or "\0" in word.text or (word.home and there is not None):
         return None
     return Path(os.path.expanduser(word.text) if word.home else word.text)
 
@@ -431,9 +429,17 @@ class Verdict:
         return "; ".join(dict.fromkeys(one.shown for one in decisive))
 
 
-def changes_what_runs(name: str) -> bool:
-    """Whether a variable changes what runs; an invalid name, such as of an exported function, counts too."""
-    return not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name, re.ASCII) or _DANGEROUS.fullmatch(name) is not None
+def reached(asked: Asked) -> tuple[tuple[str, str], ...]:
+    """Its folder, where its lines change to and what they write to, each with where it leads now; raises Unclear."""
+    found: dict[Path, None] = {asked.cwd: None}
+    for line in asked.lines:
+        what, places = asked.seen(line), [asked.cwd]
+        for target in filter(None, (_path(one, asked.there) for one in what.folders)):
+            places += [at / target for at in places if at / target not in places]
+        written = [_path(one.target, asked.there) for one in what.redirects if one.operator not in ("<", "<&", ">&")]
+        found |= dict.fromkeys(places) | {at / path: None for path in written if path for at in places}
+    real = os.path.realpath if asked.there is None else asked.there.real
+    return tuple((str(path), real(path)) for path in found)
 
 
 def verdict_on(policies: Iterable[Policy], asked: Asked) -> Verdict:

@@ -39,7 +39,7 @@ COMMAND_BYTES = 120_000
 GRACE_S = 5.0
 ASKED = {"ask_why": "", "ask_s": 0.0, "ask_rules": (), "ask_file": ""}
 asks: ContextVar[Mapping[str, Any]] = ContextVar("asks", default=ASKED)
-"""The fields of the record that say that a person must approve a job that is started now."""
+"""The fields of the record that say how a policy judged the job, and that a person must approve it."""
 OF_THE_TERMINAL = {"TMUX", "TMUX_PANE", "TERM", "TERM_PROGRAM", "TERM_PROGRAM_VERSION", "COLUMNS", "LINES", "STY"}
 SHELL_OPTIONS = re.compile(
     r"([-+][oO] [a-z_]+|-[a-zA-Z]{1,10}|--[a-z-]+)( ([-+][oO] [a-z_]+|-[a-zA-Z]{1,10}|--[a-z-]+))*"
@@ -233,15 +233,25 @@ def to_judge(host: Host, given: Mapping[str, Any]) -> rules.Asked:
         what["shell"],
         env,
         environment.keys(),
+        there=there_of(host, given.get("sync") or "") if host.name else None,
         shell_options=what.get("shell_options", ()),
         ready=line if kind == "command" else None,
     )
 
 
+def there_of(host: Host, sync: str) -> rules.There:
+    """Another machine's folders, for a policy."""
+    from tmuxjobs.policy.rules import There  # noqa: PLC0415
+
+    real = functools.cache(host.machine.real)
+    return There(host.name, lambda path: real(str(path)), lambda source: files.copy_of(host, source), sync)
+
+
 def again(spec: JobSpec, **others: object) -> dict[str, Any]:
     """The arguments by which that job would be started again, with others in their place."""
     shell = shlex.join((spec.shell, *spec.shell_options))
-    return {"command": spec.command, "cwd": spec.cwd, "shell": shell, "ready_when": spec.ready_when, **others}
+    asked = {"command": spec.command, "cwd": spec.cwd, "shell": shell, "ready_when": spec.ready_when}
+    return {**asked, "sync": spec.sync, **others}
 
 
 def size_of(host: Host, asked: int | str | None) -> dict[str, Any]:
@@ -394,7 +404,7 @@ def refuse_beyond_limits(host: Host, caller: Caller, replaces: str | None) -> No
 @contextlib.contextmanager
 def to_approve(question: Mapping[str, Any] | None) -> Iterator[None]:
     """Make jobs that are started within it wait until a person approves them, if there is a question."""
-    token = asks.set(question or ASKED)
+    token = asks.set({**ASKED, **(question or {})})
     try:
         yield
     finally:

@@ -63,6 +63,11 @@ def send(host: Host, caller: Caller, sync: str) -> None:
     rsync.send(cast("RemoteHost", host), Path(sync), bound_s(caller))
 
 
+def copy_of(host: Host, source: Path) -> Path:
+    """The folder on that other host which has the copy of that one here."""
+    return Path(rsync.copy_of(cast("RemoteHost", host), source))
+
+
 def is_ours(host: Host, sync: str, cwd: str) -> bool:
     """Whether the job's copy was made from the folder `sync` of this machine: another may have started the job."""
     copy = rsync.copy_of(cast("RemoteHost", host), Path(sync)) if sync else ""

@@ -139,6 +139,29 @@ def test_what_a_recipe_of_make_would_run_from_a_variable_is_no_rules(tmp_path: P
     assert kind(named, "make ARGS='; x'") == "allow"
 
 
+def test_line_of_a_rule_is_where_it_stands(tmp_path: Path) -> None:
+    text = """[policy]
+always = ['git push origin main $', "a 'b'"]
+allow = ["git pull"]
+# "git push"
+ask = ["git pull --x",
+  "git push", 'git pull']
+deny = [{ rule = "git push --all", match = ["git push --all"] }, "a 'b'"]
+"""
+    rules = policy(tmp_path, text)
+    places = {(rule.kind, rule.text): rule.where.rpartition("line ")[2] for rule in (*rules.rules, *rules.always)}
+    assert places == {
+        ("allow", "git pull"): "3",
+        ("ask", "git pull --x"): "5",
+        ("ask", "git push"): "6",
+        ("ask", "git pull"): "6",
+        ("deny", "git push --all"): "7",
+        ("deny", "a 'b'"): "7",
+        ("allow", "git push origin main $"): "2",
+        ("allow", "a 'b'"): "2",
+    }
+
+
 def test_environment_shell_and_folder_are_judged(tmp_path: Path) -> None:
     (tmp_path / "out").symlink_to("/")
     rules = policy(tmp_path, '[policy]\nallow = ["make"]\nenv = ["CI", "APP_*", "GIT_AUTHOR_NAME"]')
@@ -165,6 +188,67 @@ def test_environment_shell_and_folder_are_judged(tmp_path: Path) -> None:
 def test_no_pattern_for_names_lets_one_through_that_changes_what_runs(tmp_path: Path, name: str) -> None:
     rules = policy(tmp_path, '[policy]\ndefault = "allow"\nenv = ["*"]')
     assert kind(rules, "make", env={name: "1"}) == "deny"
+
+
+def test_name_that_changes_what_runs_is_known_in_any_form(tmp_path: Path) -> None:
+    rules = policy(tmp_path, '[policy]\ndefault = "allow"')
+    for name in (
+        "Npm_Config_Script_Shell", "nPM_CONFIG_x", "PNPM_config_script_shell", "Yarn_x", "HGRCPATH",
+        "AWS_CONFIG_FILE",
+        "CMAKE_C_COMPILER_LAUNCHER", "CMAKE_CUDA_LINKER_LAUNCHER", "CLOUDSDK_PYTHON", "GH_CONFIG_DIR",
+        "GLAB_CONFIG_DIR", "BORG_RSH", "BORG_PASSCOMMAND", "RESTIC_PASSWORD_COMMAND", "RCLONE_PASSWORD_COMMAND",
+        "RCLONE_SFTP_SSH",
+        "SPEC_OPTS", "PYLINTRC", "NODE_TLS_REJECT_UNAUTHORIZED", "KUBECONFIG", "CHROME_BIN", "MPLCONFIGDIR",
+        "COMPOSE_FILE", "MY_RC",
+        "REQUESTS_CA_BUNDLE", "TS_NODE_COMPILER", "SUDO_ASKPASS", "SCREENRC",
+    ):  # fmt: skip
+        assert kind(rules, "npm run x", env={name: "1"}) == kind(rules, f"{name}=1 npm run x") == "deny", name
+        assert kind(rules, f"export {name}=1; npm run x") == "deny", name
+    for name in (
+        "CI", "NODE_ENV", "PORT", "DEBUG", "DATABASE_URL", "AWS_PROFILE", "AWS_REGION", "CMAKE_BUILD_TYPE",
+        "GH_TOKEN",
+        "SRC", "CLOUDSDK_CORE_PROJECT", "COMPOSE_PROJECT_NAME", "TMPDIR", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS",
+        "HF_HOME",
+        "APP_SRC", "CRC", "PGHOST", "LANG", "config", "opts", "cmd", "path", "src", "python_version", "git_branch",
+        "VERBOSE",
+    ):  # fmt: skip
+        assert kind(rules, f"{name}=1; {name}=2 npm run x", env={name: "1"}) == "allow", name
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "dd if=a of={}", "dd of=~/f", "uniq a {}", "uniq -c -f 1 a {}", "uniq -cf 1 a {}", "uniq - {}",
+        "uniq -- a {}", "uniq --skip-fields=1 a {}",
+        "shuf -o {} a", "shuf -o{} a", "shuf -n 5 -o {}", "shuf -ro {} a", "shuf --output={} a", "shuf --out {} a",
+        "iconv -f latin1 -o {} a", "iconv -fiso -o {} a", "iconv --o={} a", "xxd a {}", "xxd -l 16 a {}",
+        "xxd -ps a {}",
+        "xxd -r -p a {}", "split -l 5 a {}", "csplit -f {} a 5", "/usr/bin/uniq a {}", "timeout 5 uniq a {}",
+        "ptx -G a {}",
+        "openssl enc -in a -out {}", "xmllint -o {} a", "tree -o {}", "zstd a -o {}", "gpg --output {} -d a",
+        "uniq a $x",
+        "uniq $x", "shuf \"$x\"", "uniq *.txt", "sort -o {} a", "xargs uniq", "find . -exec uniq a {} +",
+    ],
+)  # fmt: skip
+def test_file_that_a_reader_writes_is_below_the_roots(tmp_path: Path, line: str) -> None:
+    rules = policy(tmp_path, '[policy]\ndefault = "allow"')
+    for outside in ("/tmp/f", "../f", "tmuxjobs.toml", ".git/hooks/x", "~/f"):
+        if outside != "~/f" or " {}" in line:  # elsewhere in a word no shell replaces it
+            assert kind(rules, line.replace("{}", outside)) == "deny", outside
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "sort a | uniq -c", "uniq -f 2 /etc/passwd", "uniq a b", "shuf -n 5 /etc/passwd", "shuf -o out a",
+        "xxd -l 16 /bin/ls",
+        "iconv -f latin1 -t utf-8 /etc/passwd", "xxd -r -p", "split -b 10M big part",
+        "openssl dgst -sha256 /etc/passwd",
+        "shuf *.txt", "tree -L 2", "uniq -- \"$x\"", "cat a | shuf", "history", "file -b /bin/ls",
+    ],
+)  # fmt: skip
+def test_reader_that_writes_nothing_elsewhere_is_allowed(tmp_path: Path, line: str) -> None:
+    assert kind(policy(tmp_path, '[policy]\ndefault = "allow"'), line) == "allow"
 
 
 def test_line_for_bash_is_refused_where_another_shell_would_run_it(tmp_path: Path) -> None:
