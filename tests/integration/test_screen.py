@@ -31,6 +31,35 @@ def test_screen_of_a_full_screen_program(jobs: Jobs, tmp_path: Path) -> None:
     assert "[running, 100x50, cursor in row 50, column 2, full-screen program]" in jobs.screen(job_id).text()
 
 
+ASKS = f"python3 {Path(__file__).parents[1] / 'programs/asks.py'}"
+SAYS = "a full-screen program: `screen` shows it"
+
+
+@pytest.mark.parametrize("command", ["watch -n1 date", f"{ASKS} redraws title", "less -F /etc/services /etc/passwd"])
+def test_answers_about_a_full_screen_program_say_that_it_is_one(jobs: Jobs, command: str) -> None:
+    needs(command.split()[0])
+    job_id = jobs.execute(command).job_id
+    wait_until(lambda: jobs.screen(job_id).alternate)
+    assert SAYS in jobs.output(job_id).note
+    assert jobs.tail(job_id).fields()["note"] == SAYS
+    waited = jobs.wait(job_id, timeout=0.5)
+    assert "full-screen program" in waited.note
+    assert waited.note.count("`screen` shows") == 1
+    assert "`screen` shows" in waited.fields()["note"]
+
+
+def test_program_that_has_left_the_screen_or_only_draws_lines_is_not_called_one(jobs: Jobs) -> None:
+    gone = jobs.execute(r"printf '\033[?1049h\033[Hmenu\033[?1049l\033[5;1Hback\n'; sleep 1000").job_id
+    bar = jobs.execute(r"printf '\033[31mone\033[m\r\033[Ktwo\n'; sleep 1000").job_id
+    for job_id in (gone, bar):
+        wait_until(lambda at=job_id: "back" in jobs.output(at).stdout or "two" in jobs.output(at).stdout)  # type: ignore[misc]
+        notes = (jobs.output(job_id).note, jobs.tail(job_id).note, jobs.wait(job_id, timeout=0.1).note)
+        assert not any("full-screen" in note for note in notes)
+    ended_one = jobs.execute(r"printf '\033[?1049h\033[Hmenu'").job_id
+    ended(jobs, ended_one)
+    assert "full-screen" not in jobs.output(ended_one).note
+
+
 def test_screen_shows_redraws_as_they_stand(jobs: Jobs) -> None:
     job_id = jobs.execute(r"printf 'one\n  two\033[31m red\033[m\033[A\rONE'; sleep 1000").job_id
     seen = wait_until(lambda: jobs.screen(job_id), lambda seen: "ONE" in seen.screen)

@@ -6,6 +6,7 @@ stars    the same, with a star for each character
 slow     the same, but what is typed shows a moment later
 hidden   a menu whose cursor is hidden, in an event loop
 watch    the same, by one that waits for its files too
+redraws  a program that has the whole screen, draws it again and again, and reads nothing
 screen   a program that has the whole screen; `q` ends it, and for a moment it still looks for keys
 """
 
@@ -62,6 +63,11 @@ try:
             loop.register(changes, select.EPOLLIN)
         write(f"\x1b[?25l{prompt}\r\n> one\r\n  two\r\n")
         loop.poll()
+    elif shape == "redraws":
+        write(f"before\r\n\x1b[?1049h\x1b[H{prompt}")
+        for number in range(1000):
+            write(f"\x1b[H\x1b[2J{prompt}\x1b[2;1H{number}{' ' * 2000}")
+            time.sleep(0.05)
     elif shape == "screen":
         write(f"\x1b[?1049h\x1b[H{prompt}\r\nsome text\x1b[H")
         while os.read(0, 1) != b"q":

@@ -23,7 +23,7 @@ from tmuxjobs.text.clean import Cleaner, clean, drawn
 from tmuxjobs.text.lines import cleaner_at
 from tmuxjobs.text.log import READ_S, Log, Punched, gone_because, gone_bytes, log_size
 from tmuxjobs.text.paging import check_cursor, gap_line, line_begun, unshown
-from tmuxjobs.verbs import attempts
+from tmuxjobs.verbs import attempts, prompts
 from tmuxjobs.verbs.waiter import Watched, run, run_async
 from tmuxjobs.visible import visible_lines
 
@@ -49,7 +49,11 @@ def output(
     job = host.look(job_id)
     part = attempts.part(job, attempt) if attempt is not None else None
     out, err = _pages(job, cursor, stderr_cursor, max_bytes=max_bytes, raw=raw, part=part)
-    return _printed(job, out, err, raw=raw)
+    return _with_notes(_printed(job, out, err, raw=raw), prompts.screen_notes(host, job))
+
+
+def _with_notes(answer: Output, notes: Sequence[str]) -> Output:
+    return answer.model_copy(update={"note": "; ".join(filter(None, (answer.note, *notes)))})
 
 
 def _printed(job: Job, out: paging.Page, err: paging.Page | None, *, raw: bool) -> Output:
@@ -125,7 +129,7 @@ def tail(host: Host, job_id: str, *, lines: int = 50) -> Output:
         raise InvalidInput(f"lines must be 1 to 1000, not {lines}.")
     job = host.look(job_id)
     err = paging.tail(job.stderr, lines=lines) if job.stderr else None
-    return answer_of(job, paging.tail(job.log, lines=lines), err)
+    return _with_notes(answer_of(job, paging.tail(job.log, lines=lines), err), prompts.screen_notes(host, job))
 
 
 def answer_of(job: Job, out: paging.Page, err: paging.Page | None) -> Output:

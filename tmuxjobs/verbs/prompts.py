@@ -6,6 +6,7 @@ program that reads lines is one `Turn`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import re
@@ -53,6 +54,8 @@ ASIDE = re.compile(r"\([^()\n]{1,80}\)|\[[^\[\]\n]{1,80}\]")
 """Brackets hold what may be typed, or the default."""
 HINT = re.compile(WORDS, re.IGNORECASE)
 HINT_BYTES = 1 << 14
+PLACED = re.compile(rb"\x1b\[[0-9;]*[Hfd]|\x1b\[\?(?:1049|1047|47)h")
+"""What who draws the whole screen sends all the time, and others seldom: a place for the cursor."""
 CONTROL = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[()][0-9A-Z]|\x1b[ -/]*[0-~]")
 
 
@@ -207,6 +210,16 @@ def draws(job: Job) -> bool:
     end = _end_of(job)
     screens = (b"\x1b[?1049h", b"\x1b[?1049l"), (b"\x1b[?1047h", b"\x1b[?1047l"), (b"\x1b[?47h", b"\x1b[?47l")
     return any(end.rfind(on) > end.rfind(off) for on, off in (*screens, (b"\x1b[?25l", b"\x1b[?25h")))
+
+
+def screen_notes(host: Host, job: Job) -> list[str]:
+    """A note when its program has the whole screen now, as far as tmux says within TMUX_S."""
+    if job.runs and PLACED.search(_end_of(job)):
+        with contextlib.suppress(TmuxError):
+            pane = host.tmux.panes(timeout=TMUX_S).get(job.id)
+            if pane is not None and pane.alternate and not pane.dead:
+                return ["a full-screen program: `screen` shows it"]
+    return []
 
 
 def may_ask_a_secret(job: Job) -> bool:

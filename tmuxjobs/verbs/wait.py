@@ -32,7 +32,7 @@ from tmuxjobs.policy import callers
 from tmuxjobs.states import Job
 from tmuxjobs.system.watch import Watch, watching
 from tmuxjobs.text import matching
-from tmuxjobs.verbs import events, output, queue
+from tmuxjobs.verbs import events, output, prompts, queue
 from tmuxjobs.verbs.job_wait import CHARS_MAX, Goal, JobWait, goal, place
 from tmuxjobs.verbs.waiter import unheard, waits, waits_async
 
@@ -135,6 +135,7 @@ class Wait:
             notes += one_time_notes(one)
         notes += output.log_notes(job)
         notes += output.held_back(out)
+        notes += prompts.screen_notes(one.host, job) if not (result.prompt and result.prompt.full_screen) else ()
         one.seen.note(one.job_id, cursor, err.cursor if err else None)
         return Waited(
             job_id=one.job_id,
