@@ -37,16 +37,9 @@ STARTS = "starts"
 """The marks of the last jobs and their ids, a line each."""
 KEPT = 200
 ROOM_BYTES = 16384
-OVER: dict[str, Any] = {
-    "ends_with": None,
-    "ask_why": "",
-    "ask_s": 0.0,
-    "ask_rules": [],
-    "ask_file": "",
-    "queue": None,
-    "judged": [],
-}
-"""What was so for the first time alone: a person wants it now, and nobody need ask them."""
+OVER: dict[str, Any] = {"ends_with": None, "queue": None, "judged": []}
+OVER |= {"ask_why": "", "ask_s": 0.0, "ask_rules": [], "ask_file": ""}
+"""What held only for the first run: a person wants it now, and need not be asked."""
 
 
 def refuse(job: dict[str, Any]) -> None:
