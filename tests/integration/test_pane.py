@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from support import Jobs, Screen, Tmux, ended, in_panes, record_of, wait_until
 
+from tmuxjobs.pane.recorder_link import RecorderLink, Refused
 from tmuxjobs.settings import Settings
 from tmuxjobs.store import units
 from tmuxjobs.verbs import prune
@@ -193,3 +194,24 @@ def test_older_server_can_read_what_is_started_now(jobs: Jobs) -> None:
     assert {name: type(value) for name, value in older.items() if value is not None}.items() <= {
         name: type(value) for name, value in record.items()
     }.items()
+
+
+def test_runner_asks_no_other_server_than_that_of_its_window(
+    jobs: Jobs, tmux: Tmux, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = record_of(jobs, jobs.execute("sleep 1000").job_id)
+    wait_until(lambda: jobs.status(record.id).pid)
+    pane = jobs.host.tmux.panes()[record.id].pane_id
+    socket, server_pid = tmux("display-message", "-p", "#{socket_path} #{pid}").split()
+    monkeypatch.setenv("TMUX_PANE", pane)
+    said = []
+    for pid in (server_pid, str(os.getpid())):
+        monkeypatch.setenv("TMUX", f"{socket},{pid},0")
+        link = RecorderLink(str(jobs.host.store.folder(record.id)), record.job.model_dump(mode="json"))
+        try:
+            said.append(link.tmux(["display-message", "-p", "-t", pane, 'it\'s "$HOME"; #{pane_id}']).decode())
+            link.tmux(["set-option", "-p", "-t", pane, "@seen", pid])
+        except Refused as error:
+            said.append(str(error))
+    assert said == [f'it\'s "$HOME"; {pane}\n', "the tmux server ended"]
+    assert tmux("show-options", "-pv", "-t", pane, "@seen").strip() == server_pid

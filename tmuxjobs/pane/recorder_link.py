@@ -33,7 +33,13 @@ QUIET_CHECK_S = 30.0
 SHELL_S = 1.0
 # The first wait for a recorder that starts at the same time as we do.
 FIRST_S = 0.5
+OTHER_SERVER = "another-server"
 STDERR_BYTES = 32768
+
+
+def quoted(word: str) -> str:
+    """As tmux reads it in a line of commands: nothing is special between single quotes."""
+    return "'" + word.replace("'", "'\\''") + "'"
 
 
 class Refused(Exception):
@@ -171,17 +177,18 @@ class RecorderLink:
     def tmux(self, *commands: list[str], bound_s: float = TMUX_S) -> bytes:
         """Run tmux commands and return what they print; raises Refused.
 
-        Another server on the same socket is not asked: our pane's id names another pane there.
+        Another server on the same socket is not asked: our pane's id names another pane there. Only that server itself
+        can tell, since ours may end at any time.
         """
         if not self.server_lives():
             raise Refused("the tmux server ended")
-        argv = [self.job["tmux"], "-S", self.socket]
-        for command in commands:
-            argv += [*command, ";"]
+        ours = f"#{{==:#{{pid}},{self.server_pid}}}"
+        line = " ; ".join(" ".join(map(quoted, command)) for command in commands)
+        argv = [self.job["tmux"], "-S", self.socket, "if-shell", "-F", ours, line, f"display-message -p {OTHER_SERVER}"]
         read, write = os.pipe()
         actions = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, write, 1)]
         actions += [(os.POSIX_SPAWN_DUP2, write, 2)]
-        pid = os.posix_spawn(argv[0], argv[:-1], os.environ, file_actions=actions)
+        pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=actions)
         os.close(write)
         said = b""
         deadline = time.monotonic() + bound_s
@@ -198,6 +205,8 @@ class RecorderLink:
             raise Refused(f"tmux did not answer within {bound_s:.0f} s")
         if code:
             raise Refused(f"tmux refused ({said.decode(errors='replace').strip() or f'code {code}'})")
+        if said.strip() == OTHER_SERVER.encode():
+            raise Refused("the tmux server ended")
         return said
 
     def server_lives(self) -> bool:
