@@ -376,11 +376,11 @@ class Reader:
 
     def _heredoc_redirect(self, node: Node) -> list[Word]:
         """The words of the command that stand behind the `<<`; what else stands there is a statement."""
-        self._check_before(node)
         start = next((child for child in node.children if child.type == "heredoc_start"), None)
         end = next((child for child in node.children if child.type == "heredoc_end"), None)
         if start is None or end is None:
             raise Unclear("its here-document has no end")
+        self._check_before(node)
         quoted = not self._source.text(start)[0].isalnum() and self._source.text(start)[0] != "_"
         mark = self._source.text(start).strip("\\'\"")
         tabs = any(child.type == "<<-" for child in node.children)
