@@ -222,17 +222,17 @@ class Reader:
                 runs.append(child)
         self._statements(runs)
 
-    def _test(self, node: Node, *, double: bool) -> None:
+    def _test(self, node: Node, *, double: bool, numeric: bool = False) -> None:
         operators = [self._source.text(child) for child in node.children if child.type == "test_operator"]
         if {"-v", "-R"} & set(operators):
             raise Unclear("`-v` in its test would evaluate what it is given")
-        numeric = double and bool(NUMERIC_TESTS & set(operators))
+        numeric = numeric or (double and bool(NUMERIC_TESTS & set(operators)))
         for child in node.children:
             if child.type == "test_operator" or not child.is_named:
                 if child.type == "((":
                     raise Unclear("its test holds arithmetic")
             elif child.type in ("binary_expression", "unary_expression", "parenthesized_expression"):
-                self._test(child, double=double)
+                self._test(child, double=double, numeric=numeric)
             elif numeric:
                 self._words.arithmetic(child)
             elif child.type in WORDS:
@@ -299,7 +299,7 @@ class Reader:
         if self._source.text(node) in RESERVED:
             raise Unclear(f"`{word.text}` stands where no command can")
 
-    def _assigned(self, node: Node) -> tuple[str, Word]:
+    def _assigned(self, node: Node, *, keyed: bool = False) -> tuple[str, Word]:
         name, *rest = node.children
         if name.type == "subscript":
             self._words.subscript(name)
@@ -309,7 +309,7 @@ class Reader:
             if child.type == "array":
                 for one in child.children:
                     if one.type in WORDS:
-                        self._words.word(one)
+                        self._words.element(one, keyed=keyed)
                     elif one.is_named:
                         raise Unclear("an array in it cannot be read with certainty")
                 value = Word(None)
@@ -322,9 +322,10 @@ class Reader:
     def _declaration(self, node: Node) -> None:
         """`export`, `declare` and the like: options that make a reference or evaluate are refused."""
         words = [Word(self._source.text(node.children[0]), raw=self._source.text(node.children[0]))]
+        keyed = any(re.fullmatch(r"-\w*A\w*", self._source.text(child)) for child in node.children)
         for child in node.children[1:]:
             if child.type == "variable_assignment":
-                name, value = self._assigned(child)
+                name, value = self._assigned(child, keyed=keyed)
                 if value.many and not self._source.bash:
                     raise Unclear(f"`{words[0].text}` may set more than one variable; quote its value")
                 self.line.sets.append((name, value))
@@ -346,7 +347,13 @@ class Reader:
 
     # Redirections
 
+    def _check_before(self, node: Node) -> None:
+        """`{name}>file` sets a variable, or an element of an array."""
+        if re.search(rb"(?<!\$)\{[^\s{}]+\}$", self._source.bytes[: node.start_byte]):
+            raise Unclear("a redirection in it sets a variable")
+
     def _file_redirect(self, node: Node) -> None:
+        self._check_before(node)
         operator = next(self._source.text(child) for child in node.children if child.type != "file_descriptor")
         targets = [self._words.word(child) for child in node.children if child.type in WORDS]
         if operator in ("<&-", ">&-") and not targets:
@@ -360,6 +367,7 @@ class Reader:
         self.line.steps.append(Redirect(operator, targets[0]))
 
     def _herestring_redirect(self, node: Node) -> None:
+        self._check_before(node)
         for child in node.children:
             if child.type in WORDS:
                 self._words.word(child)
@@ -372,6 +380,7 @@ class Reader:
         end = next((child for child in node.children if child.type == "heredoc_end"), None)
         if start is None or end is None:
             raise Unclear("its here-document has no end")
+        self._check_before(node)
         quoted = not self._source.text(start)[0].isalnum() and self._source.text(start)[0] != "_"
         mark = self._source.text(start).strip("\\'\"")
         tabs = any(child.type == "<<-" for child in node.children)

@@ -189,6 +189,15 @@ class Words:
         text = None if any(part.text is None for part in parts) else "".join(part.text or "" for part in parts)
         return Word(None if braces else text, many=braces or any(part.many for part in parts), home=home)
 
+    def element(self, node: Node, *, keyed: bool) -> None:
+        """One of `(...)` as an array's value; the `[...]=` before it is arithmetic unless its keys are texts."""
+        text = self._source.text(node)
+        found = re.match(r"\[(\w+)\]\+?=", text)
+        plain = found is not None and (keyed or NUMBER.fullmatch(found[1]) or self._is_numeric(found[1]))
+        if text.startswith("[") and re.search(r"\]\+?=", text) and not plain:
+            raise Unclear(f"'{shortened(text)}' in an array of it would evaluate a value that only a run could tell")
+        self.word(node)
+
     def subscript(self, node: Node) -> None:
         for child in node.children[2:-1]:
             if self._source.text(child) not in ("@", "*"):

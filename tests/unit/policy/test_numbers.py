@@ -36,7 +36,8 @@ AROUND = [
 READS = [
     "echo $(({v}))", "(({v}))", "[[ {v} -eq 1 ]]", "echo ${{PWD:{v}}}", "a[{v}]=1", "echo ${{PWD:0:$ {v}}}",
     "echo $((1+${v}))",
-    "[[ $(({v})) = 0 ]]", "echo ${{a[{v}]}}", "for ((i={v};i<1;i++)); do :; done", "[ ${v} -lt 3 ]",
+    "a=([{v}]=1)", "[[ ! {v} -eq 1 ]]", "exec {{a[{v}]}}>/dev/null", "[[ $(({v})) = 0 ]]", "echo ${{a[{v}]}}",
+    "for ((i={v};i<1;i++)); do :; done", "[ ${v} -lt 3 ]",
     "cat <<E\n$(({v}))\nE",
     "{v}=$(({v}+1))", "(({v}+=1))", "echo $(({v}++))", "f() {{ echo $(({v})); }}; f", "bash -c 'echo $(({v}))'",
 ]  # fmt: skip
@@ -89,6 +90,8 @@ def test_bash_evaluates_no_value_in_what_is_allowed(tmp_path: Path, part: int) -
         "false && X=1; [[ X -eq 1 ]]", "echo $(X=1) $((X))", "X+=1; echo $((X))", "A=1; A[0]='b[$(ls)]'; echo $((A))",
         "while false; do X=1; done; ((X))", "X=1 true; echo $((X))", "if false; then X=1; else ((X)); fi",
         "set -- 'a[$(ls)]'; echo $(($1))",
+        "a=([X]=1)", "a+=([0]=1 [X]=2)", "declare -a a=([X]=1)", "a=([$X]=1)", "a=([\"X\"]=1)", "a=([b[X]]=1)",
+        "[[ ! X -eq 1 ]]", "[[ ! (X -lt 1) ]]", "exec {a[X]}>f", "ls {a[X]}<f", "{PATH}>f ls", "cat {a[X]}<<<b",
         "bash -c 'echo $((n))'", "eval 'echo $((n))'", "OSTYPE=$((OSTYPE))", "for ((;X=1;)); do ((X)); done",
     ],
 )  # fmt: skip
@@ -100,6 +103,7 @@ def test_variable_that_may_hold_another_value_is_unclear(line: str) -> None:
 @pytest.mark.parametrize(
     "line",
     [
+        "a=([0]=1 [2]=b c)", "declare -A m=([a]=1 [b]=2)", "a=([a-z]*.c)", "{ ls; }>f", "ls ${X}>f", "[[ ! a = b ]]",
         "n=$((n+1))", "for ((i=0;i<3;i++)); do ls $i; done; echo $((i))", "echo $((1+2))", "x=5; echo $((x*2))",
         "n=0; for f in *.c; do n=$((n+1)); done; ls $n", "X=1; (ls $((X)))", "{ X=1; }; ls $((X))", "X=1 && ls $((X))",
         "X=3; while [ $X -gt 0 ]; do X=$((X-1)); done", "for X in 1 2 3; do ls $((X*2)); done",
