@@ -103,6 +103,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
         probes.usual_locale,
         processes.send,
         terminals.fronts,
+        terminals.set_echo,
         terminals.terminal,
         terminals.unread,
     )

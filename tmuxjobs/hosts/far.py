@@ -67,6 +67,7 @@ class FarMachine:
     move = _far(asked.move, bound_s=MOVE_S)
     places = _far(asked.places)
     send = _far(Machine.send)
+    set_echo = _far(Machine.set_echo)
     start = _far(Machine.start, bound_s=MOVE_S)
     start_of = _far(Machine.start_of)
     alive = _far(Machine.alive)

@@ -33,6 +33,7 @@ class Machine:
     program = staticmethod(asked.program)
     runners = staticmethod(job_processes.runners)
     send = staticmethod(processes.send)
+    set_echo = staticmethod(terminals.set_echo)
     start = staticmethod(turns.start)
     start_of = staticmethod(job_processes.start_of)
     stopped = staticmethod(processes.stopped)
