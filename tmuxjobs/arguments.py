@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from typing_extensions import TypedDict
@@ -81,6 +82,14 @@ class Lifecycle(TypedDict, total=False):
 
 class Asked(Conditions, Turn, Engine, Lifecycle, total=False):
     """All of these, as `execute` takes them."""
+
+
+@dataclass
+class Pipe:
+    """What comes by a pipe is text. `hidden` says that a terminal does not show it any more for that."""
+
+    hidden: bool = False
+    ended: bool = False
 
 
 UNIT_S = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}

@@ -108,6 +108,37 @@ def test_pipe_is_typed_with_its_end(given: str, command: str, said: str) -> None
     assert (done.returncode, done.stdout.rstrip().endswith(said)) == (0, True)
 
 
+@pytest.mark.parametrize(
+    ("given", "command"),
+    [
+        (b"b\na\nno end", "cat"),
+        (b"x\x03y\x04z\x1a\x1c\x15\x16\x17\x7f\x12\x13\x11\rw\n", "cat"),
+        (b"\x04\n", "cat"),
+        (bytes(range(1, 256)) + b"\n", "cat"),
+        ("tab\tünï\n".encode() * 2000, "cat"),
+    ],
+)
+def test_pipe_is_text_and_not_shown(given: bytes, command: str, tmp_path: Path) -> None:
+    got = tmp_path / "got"
+    done = subprocess.run([*WAIT.split(), f"{command} > {got}"], input=given, capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert got.read_bytes() == given
+
+
+def test_terminal_shows_again_what_is_typed_behind_a_pipe(jobs: Jobs) -> None:
+    line = "cat > /dev/null; echo ready; read x; echo got $x"
+    waiting = subprocess.Popen([*WAIT.split(), line], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert waiting.stdin is not None
+    waiting.stdin.write(b"unseen\n")
+    waiting.stdin.close()
+    waiting.stdin = None
+    job_id = wait_until(lambda: [job.job_id for job in jobs.list().jobs])[0]
+    wait_until(lambda: "ready" in jobs.output(job_id).stdout)
+    wait_until(lambda: jobs.status(job_id).waits_for, lambda waits_for: waits_for == "input")
+    jobs.interact(job_id, "seen", wait=0)
+    assert waiting.communicate(timeout=60)[0].decode() == "ready\nseen\ngot seen\n"
+
+
 @pytest.mark.parametrize("stdin", [subprocess.DEVNULL, subprocess.PIPE], ids=["no input", "an empty pipe"])
 def test_without_input_the_person_answers(jobs: Jobs, stdin: int) -> None:
     waiting = subprocess.Popen([*WAIT.split(), "read x; echo got $x"], stdin=stdin, stdout=subprocess.PIPE, text=True)

@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any, Literal
 
 from tmuxjobs.answers import Output
+from tmuxjobs.arguments import Pipe
 from tmuxjobs.cli.streams import Stream, TerminalFilter
 from tmuxjobs.contract import OPEN
 from tmuxjobs.errors import TmuxjobsError
@@ -243,7 +244,7 @@ class Typing:
         threading.Thread(target=self._hand_on, args=(jobs, job_id), daemon=True).start()
 
     def _hand_on(self, jobs: Jobs, job_id: str) -> None:
-        given = b""
+        given, pipe = b"", None if self.is_terminal else Pipe()
         with contextlib.suppress(OSError, ValueError):  # closed, or hung up
             while True:
                 if self.is_terminal and not self.is_ours():
@@ -255,19 +256,21 @@ class Typing:
                 data = os.read(self.fd, PIECE_BYTES)
                 if not data:
                     # END ends an open line, and then the input.
-                    data = END if given.endswith(b"\r") else END * 2 if given else b""
-                elif not self.is_terminal:
-                    given = data = data.replace(b"\n", b"\r")
+                    data = END if given.endswith(b"\n") else END * 2 if given else b""
+                    if pipe is not None:
+                        pipe.ended = True
+                else:
+                    given = data if pipe is not None else b""
                 if not data:
                     return
                 try:
-                    while not jobs.type(job_id, data):
+                    while not jobs.type(job_id, data, pipe=pipe):
                         if select.select([self.over], [], [], BEHIND_S)[0]:
                             return
                 except TmuxjobsError as error:
                     note(f"standard input: {error}")
                     return
-                if data.strip(END) == b"" and not self.is_terminal:
+                if pipe is not None and pipe.ended:
                     return
 
 

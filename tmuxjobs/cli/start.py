@@ -130,7 +130,8 @@ def execute(
     """Start a command as a background job: `tmuxjobs execute -- make -j4`.
 
     With --wait it stands in for the command: it prints the output as it comes and exits with the command's code. What
-    you type, or a pipe brings, is typed into the job's own terminal; `tmuxjobs attach` shows a full-screen program.
+    you type is typed into the job's own terminal, and what a pipe brings too, as text that is not shown; `tmuxjobs
+    attach` shows a full-screen program.
 
     Parameters
     ----------

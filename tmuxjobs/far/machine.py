@@ -117,6 +117,7 @@ class Machine:
     start = staticmethod(turns.start)
     start_of = staticmethod(job_processes.start_of)
     stopped = staticmethod(processes.stopped)
+    set_echo = staticmethod(terminals.set_echo)
     terminal = staticmethod(terminals.terminal)
     unread = staticmethod(terminals.unread)
     usage = staticmethod(job_processes.usage)
@@ -186,6 +187,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
         processes.send,
         beside.asking,
         terminals.fronts,
+        terminals.set_echo,
         terminals.terminal,
         terminals.unread,
     )

@@ -84,6 +84,7 @@ class FarMachine:
     start = _far(Machine.start, bound_s=MOVE_S)
     start_of = _far(Machine.start_of)
     alive = _far(Machine.alive)
+    set_echo = _far(Machine.set_echo)
     terminal = _far(Machine.terminal)
     unread = _far(Machine.unread)
     usage = _far(Machine.usage)

@@ -64,7 +64,10 @@ class Terminal:
     """Whether Ctrl-C is a signal: line editors leave it one, programs that draw their own screen take every key."""
     bare: bool = False
     quotes: bool = False
-    """Whether Ctrl-V makes text of the key after it: readline, zle and libedit take it from the terminal for that."""
+    """Whether Ctrl-V makes text of the key after it: readline, zle and libedit take it from the terminal for that.
+
+    Of one that takes lines, whether the terminal itself does so.
+    """
 
     @property
     def hides(self) -> bool:
@@ -111,10 +114,30 @@ def terminal(tty: str) -> Terminal | None:
         _, output, _, flags, _, _, codes = termios.tcgetattr(fd)
         cooked, echo, signals = (bool(flags & one) for one in (termios.ICANON, termios.ECHO, termios.ISIG))
         bare = not (cooked or signals or output & termios.OPOST)
-        quotes = not (cooked or echo) and signals and codes[termios.VLNEXT] in NO_CODE
+        free = codes[termios.VLNEXT] in NO_CODE
+        quotes = bool(flags & termios.IEXTEN) and not free if cooked else free and signals and not echo
         return Terminal(cooked=cooked, echo=echo, signals=signals, bare=bare, quotes=quotes)
     except termios.error:
         return None
+    finally:
+        os.close(fd)
+
+
+def set_echo(tty: str, *, on: bool) -> bool:
+    """Whether the terminal has begun, or ceased, to show what is typed; False when it did before, or is closed."""
+    try:
+        fd = os.open(tty, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        modes = termios.tcgetattr(fd)
+        if bool(modes[3] & termios.ECHO) is on:
+            return False
+        modes[3] ^= termios.ECHO
+        termios.tcsetattr(fd, termios.TCSANOW, modes)
+        return True
+    except termios.error:
+        return False
     finally:
         os.close(fd)
 

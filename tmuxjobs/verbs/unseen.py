@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Literal
 
+from tmuxjobs.arguments import Pipe
 from tmuxjobs.errors import InvalidInput, JobEnded, TmuxError
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.states import Job
@@ -20,11 +22,15 @@ Hidden = Literal["by the terminal", "by the program"]
 PROMPT_S = 0.3
 """A prompt that has come just now is not known as one yet."""
 LOOK_S = 0.02
+ARRIVED_S = 0.06
+"""Since tmux was given something to type, until the terminal has it."""
 SETTLED_S = 0.25
 """Since the log grew, when a program that waits again has drawn all that it draws."""
 UNSEEN_S = 5.0
 """At the most until a program has taken a character and drawn what it draws."""
 ERASE = "\x7f"
+CONTROL = re.compile(rb"[\x01-\x08\x0b-\x1f\x7f]")
+"""What a terminal that takes lines acts on; Ctrl-V before it makes text of it."""
 KEYS_BYTES = 64
 """More than one press of a key sends comes from a pipe or a paste, and waits until the program reads."""
 
@@ -84,9 +90,11 @@ def is_unseen(host: Host, job: Job, pane: Pane, character: str, *, before: Scree
     return False
 
 
-def type(host: Host, job_id: str, data: bytes) -> bool:
+def type(host: Host, job_id: str, data: bytes, *, pipe: Pipe | None = None) -> bool:
     """Type these bytes as they are, and record nothing of them; False when it is too early.
 
+    What came by a `pipe` is all text, which the terminal of a program that takes lines does not show; what is typed
+    after its end it shows as before.
     Raises JobNotFound, JobEnded, and TmuxError when the job has no window.
     """
     job = host.look(job_id)
@@ -99,5 +107,19 @@ def type(host: Host, job_id: str, data: bytes) -> bool:
     # Before its command starts the terminal is set up, which ends the lines in it elsewhere.
     if not has_started or (len(data) > KEYS_BYTES and host.machine.unread(pane.tty)):
         return False
+    if pipe is not None and not pipe.ended:
+        settings = host.machine.terminal(pane.tty)
+        if settings is not None and settings.cooked:
+            pipe.hidden |= host.machine.set_echo(pane.tty, on=False)
+            data = CONTROL.sub(b"\x16\\g<0>", data) if settings.quotes else data
+        data = data.replace(b"\n", b"\r")
+    if pipe is not None and pipe.ended and pipe.hidden:
+        deadline = time.monotonic() + UNSEEN_S
+        time.sleep(ARRIVED_S)
+        while host.machine.unread(pane.tty) and time.monotonic() < deadline:
+            time.sleep(LOOK_S)
+        asked = prompts.prompt(host, job)
+        if asked is None or asked.waits_for != "password":  # which the program hides by itself
+            host.machine.set_echo(pane.tty, on=True)
     keyboard.feed(host.tmux, pane, data)
     return True
