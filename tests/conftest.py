@@ -50,8 +50,10 @@ def environment_of(folder: Path) -> dict[str, str]:
     places |= {"HOME": home, "XDG_RUNTIME_DIR": home / "xdg-runtime", "TMUX_TMPDIR": folder, "TMPDIR": folder / "tmp"}
     for place in places.values():
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # A person's own shell may be fish, or `nologin` for the user of a build machine; a fresh system has no locale.
-    return {name: str(place) for name, place in places.items()} | {"SHELL": "/bin/sh", "LANG": "C.UTF-8"}
+    # A person's own shell may be fish, or `nologin` for the user of a build machine; a fresh system has no locale; and
+    # `python3` has a line editor of its own since 3.13.
+    usual = {"SHELL": "/bin/sh", "LANG": "C.UTF-8", "PYTHON_BASIC_REPL": "1"}
+    return {name: str(place) for name, place in places.items()} | usual
 
 
 def leads_outside(name: str) -> bool:

@@ -94,7 +94,7 @@ def test_prompt_of_pythons_repl_is_shown(jobs: Jobs, python: str) -> None:
     program = shutil.which(python)
     if program is None or subprocess.run([program, "--version"], capture_output=True).returncode:
         pytest.skip(f"{python} is not installed")
-    job_id = jobs.execute(f"{program} -q").job_id
+    job_id = jobs.execute(f"unset PYTHON_BASIC_REPL; {program} -q").job_id
     wait_until(lambda: jobs.status(job_id).prompt, lambda prompt: prompt is not None and prompt.startswith(">>>"))
     answer = jobs.output(job_id)
     assert ">>>" in answer.stdout + answer.note
