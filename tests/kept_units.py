@@ -42,6 +42,7 @@ def keep_units(place: Path, set_in: Callable[[Any, str, Any], None]) -> None:
         folder.parent.mkdir(mode=0o700, exist_ok=True)
         for kept in (place / folder.name).glob("*"):
             with contextlib.suppress(OSError):  # another test has taken it, or there is a damaged one
+                os.utime(kept)  # a unit that nobody used for long is removed
                 kept.rename(folder)
                 break
         if not units._is_whole(folder, sources, python):

@@ -40,7 +40,7 @@ def test_answers_about_a_full_screen_program_say_that_it_is_one(jobs: Jobs, comm
     needs(command.split()[0])
     job_id = jobs.execute(command).job_id
     wait_until(lambda: jobs.screen(job_id).alternate)
-    assert SAYS in jobs.output(job_id).note
+    wait_until(lambda: SAYS in jobs.output(job_id).note)  # tmux shows it before the log has it
     assert jobs.tail(job_id).fields()["note"] == SAYS
     waited = jobs.wait(job_id, timeout=0.5)
     assert "full-screen program" in waited.note

@@ -167,3 +167,14 @@ def test_recorder_is_looked_at_less_and_less_while_nothing_is_printed(
     assert pauses == [first, first, *(min(first * 2**n, most) for n in range(1, 5)), first]
     os.close(recorder.fd)
     os.close(recorder_end)
+
+
+def test_server_that_closes_its_terminals_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMUX", f"/nowhere,{os.getpid()},0")
+    monkeypatch.setenv("TMUX_PANE", "%0")
+    recorder = recorder_link.RecorderLink(str(tmp_path), {})
+    assert recorder.server_lives()
+    monkeypatch.setattr(recorder_link, "is_ending", lambda folder: folder == f"/proc/{os.getpid()}")
+    assert not recorder.server_lives()
+    with pytest.raises(recorder_link.Refused, match="the tmux server ended"):
+        recorder.is_piped()

@@ -17,7 +17,7 @@ import time
 
 from tmuxjobs.contract import FIRST, PANE, in_pane, mark_of, marks_of, recorder_line
 from tmuxjobs.lean import loads, signal, suppress
-from tmuxjobs.system.processes import LINUX, ending_code, is_alive, is_stopped, send, start_of
+from tmuxjobs.system.processes import LINUX, ending_code, is_alive, is_ending, is_stopped, send, start_of
 
 TYPE_CHECKING = False  # `typing` takes 2 ms
 
@@ -210,8 +210,16 @@ class RecorderLink:
         return said
 
     def server_lives(self) -> bool:
-        """Whether the tmux server that opened our window is alive, not merely another process with its pid."""
-        return is_alive(self.server_pid, self.server_start)
+        """Whether the tmux server that opened our window is alive, not merely another process with its pid.
+
+        A killed one closes its terminals one by one, which takes a busy machine a second; it counts as ended then.
+        """
+        if not is_alive(self.server_pid, self.server_start):
+            return False
+        try:
+            return not (LINUX and is_ending(f"/proc/{self.server_pid}"))
+        except OSError:  # it has ended meanwhile
+            return False
 
     def report(self, bound_s: float) -> dict[str, Any] | None:
         """The recorder's next report, {"why": "gone"} when it died, None when the bound in seconds has passed."""

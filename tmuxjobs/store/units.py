@@ -42,6 +42,7 @@ FOLDERS = {"tmuxjobs", "far", "pane", "store", "system", "__pycache__"}
 """Names of all that we make in a unit, also while it is incomplete."""
 INSTALLED = "installed.json"
 """Which installation runs `tmuxjobs` for the keys of our windows: the one that was used last."""
+TRIES = 3
 MAKING_S = 60.0
 UNUSED_S = 30 * 86400.0
 
@@ -71,7 +72,12 @@ def prepare(folder: Path) -> Unit:
     try:
         sources, python = read_sources(), base_python()
         unit_folder = folder / name_of(sources, python)
-        if not _is_whole(unit_folder, sources, python):
+        for _ in range(TRIES):  # another process may remove it as unused meanwhile, when the wall clock jumps
+            with contextlib.suppress(FileNotFoundError):
+                if not _is_whole(unit_folder, sources, python):
+                    _make(unit_folder, sources, python)
+                break
+        else:
             _make(unit_folder, sources, python)
     except OSError as error:
         where = f"'{error.filename or folder}'"
