@@ -716,3 +716,14 @@ def test_connection_that_was_closed_is_not_made_anew(far: Far, far_jobs: Jobs) -
     with pytest.raises(HostError, match="is closed"):
         host.reached()
     assert not host.is_reached
+
+
+def test_pipe_is_text_for_a_job_on_another_host_too(far: Far, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMUXJOBS_SSH", far.ssh)
+    monkeypatch.setenv("TMUXJOBS_HOST", "gpu1")
+    got = far.home / "got"
+    given = b"beta\n\x03alpha\tgamma\n"
+    argv = [sys.executable, "-m", "tmuxjobs", "execute", "--wait", "--", f"sort > {got}; echo sorted"]
+    done = subprocess.run(argv, input=given, capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, b"sorted\n")
+    assert got.read_bytes() == b"\x03alpha\tgamma\nbeta\n"
