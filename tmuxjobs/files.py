@@ -335,6 +335,18 @@ def write_json(path: str, value: dict[str, Any]) -> None:
         raise
 
 
+def new_fifo(path: str) -> None:
+    """Make a FIFO that no process has open; raises OSError.
+
+    When a window is opened again because its tmux server ended, the recorder of the first one may still report to the
+    FIFO that was there.
+    """
+    with suppress(FileNotFoundError):
+        if stat.S_ISFIFO(os.lstat(path).st_mode):
+            os.unlink(path)
+    os.mkfifo(path, 0o600)
+
+
 def write_once(path: str, value: dict[str, Any]) -> bool:
     """Create a complete file with `value`, unless there is one; of several processes only the first gets True."""
     beside = f"{path}.{os.getpid()}.{os.urandom(4).hex()}"

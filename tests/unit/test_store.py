@@ -819,3 +819,25 @@ def test_callers_of_removed_jobs_go_once_they_are_the_most(store: Store) -> None
     other = Store(store.root)
     other.callers.refresh()
     assert other.callers.known == store.callers.known
+
+
+def test_recorder_of_an_earlier_window_does_not_report_to_the_runner_of_the_next(store: Store) -> None:
+    store.create(spec(), {})
+    job_id = spec().job_id
+    earlier = os.open(store.await_recorder(job_id), os.O_RDWR | os.O_NONBLOCK)
+    runner = os.open(store.await_recorder(job_id), os.O_RDONLY | os.O_NONBLOCK)
+    os.write(earlier, b'{"why": "eof"}\n')
+    try:
+        assert os.read(runner, 100) == b""
+    finally:
+        os.close(earlier)
+        os.close(runner)
+
+
+def test_file_in_the_place_of_a_fifo_stays(store: Store) -> None:
+    store.create(spec(), {})
+    job_id = spec().job_id
+    path = store.await_recorder(job_id)
+    path.unlink()
+    path.write_text("kept")
+    assert store.await_recorder(job_id).read_text() == "kept"

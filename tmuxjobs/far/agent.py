@@ -332,7 +332,7 @@ class Agent:
         """Make the FIFO of a recorder that starts along with the runner, and answer its path."""
         path = os.path.join(self.folder(job_id), FIRST)
         with contextlib.suppress(OSError):  # the runner says what cannot be made here
-            os.mkfifo(path, 0o600)
+            files.new_fifo(path)
         return {"path": path}
 
     def do_write(self, data: bytes, *, job_id: str, name: str) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def window(state: str, job: dict[str, Any], socket: str) -> list[str]:
     if not job.get("ask_why") and not job.get("detached"):
         fifo = os.path.join(state, "jobs", job["job_id"], FIRST)
         with contextlib.suppress(OSError):  # the runner says what cannot be made here
-            os.mkfifo(fifo, 0o600)
+            files.new_fifo(fifo)
         facts = job["nonce"], str(job["max_output_bytes"]), "1" if job["separate_stderr"] else "0", FIRST
         line = recorder_line(in_pane(job["python"], job["recorder"], "recorder", *facts), job["job_id"], fifo)
     argv = in_pane(job["python"], job["pane"], "runner")

@@ -170,7 +170,7 @@ class Start:
         if not job.get("ask_why"):
             fifo = os.path.join(self.folder, FIRST)
             with suppress(OSError):  # the runner says what cannot be made here
-                os.mkfifo(fifo, 0o600)
+                files.new_fifo(fifo)
             facts = job["nonce"], str(job["max_output_bytes"]), "1" if job["separate_stderr"] else "0", FIRST
             line = recorder_line(in_pane(job["python"], job["pane"], "recorder", *facts), job["job_id"], fifo)
         runner = in_pane(job["python"], job["pane"], "runner")

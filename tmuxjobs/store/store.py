@@ -193,7 +193,7 @@ class Store:
         """Make the FIFO of a recorder that starts along with the runner, and return its path."""
         path = self.folder(job_id) / FIRST
         with contextlib.suppress(OSError):  # the runner says what cannot be made here
-            os.mkfifo(path, 0o600)
+            files.new_fifo(str(path))
         return path
 
     def is_held_back(self, job_id: str) -> bool:
