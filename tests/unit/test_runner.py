@@ -178,3 +178,20 @@ def test_server_that_closes_its_terminals_has_ended(tmp_path: Path, monkeypatch:
     assert not recorder.server_lives()
     with pytest.raises(recorder_link.Refused, match="the tmux server ended"):
         recorder.is_piped()
+
+
+def test_report_of_a_recorder_that_another_server_started_is_not_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMUX", f"{tmp_path}/socket,{os.getpid()},0")
+    monkeypatch.setenv("TMUX_PANE", "%1")
+    recorder = recorder_link.RecorderLink(str(tmp_path), {})
+    recorder.fd, recorder_end = os.pipe()
+    os.write(recorder_end, b'{"why": "ready", "server": 1, "pid": 5}\n{"why": "eof", "server": 1, "logs": {}}\n')
+    assert recorder.report(0) is None
+    os.write(recorder_end, b'{"why": "ready", "server": %d, "pid": 6}\n' % os.getpid())
+    assert (recorder.report(0) or {})["pid"] == 6
+    os.write(recorder_end, b'{"why": "gone"}\n')  # one of an earlier version does not name its server
+    assert recorder.report(0) == {"why": "gone"}
+    os.close(recorder_end)
+    os.close(recorder.fd)

@@ -19,6 +19,8 @@ from tmuxjobs.lean import dumps, signal, suppress
 from tmuxjobs.pane.gaps import SLOW
 from tmuxjobs.pane.log import READ_BYTES, Log
 
+SERVER = os.getppid()
+"""The tmux server that pipes its pane to us; in our reports, as the recorder of an earlier window may report too."""
 TYPE_CHECKING = False  # `typing` takes 2 ms
 
 if TYPE_CHECKING:
@@ -164,7 +166,7 @@ def tell_prints(fifo: int) -> None:
 
 
 def leave(logs: dict[bytes, Log], fifo: int, why: str) -> NoReturn:
-    report = {"why": why, "logs": {log.name: log.report(ended=why == "end") for log in logs.values()}}
+    report = {"why": why, "server": SERVER, "logs": {log.name: log.report(ended=why == "end") for log in logs.values()}}
     with suppress(OSError):  # the runner may be gone; the logs are complete all the same
         os.write(fifo, dumps(report).encode() + b"\n")
     os._exit(0)
@@ -296,7 +298,7 @@ def main(folder: str, nonce: str, limit: str, separate: str, gate: str = "record
             logs[kind] = Log(os.path.join(folder, name), int(limit))
     except (OSError, ValueError) as error:
         text = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-        os.write(fifo, dumps({"why": "failed", "error": f"{name}: {text}"}).encode() + b"\n")
+        os.write(fifo, dumps({"why": "failed", "server": SERVER, "error": f"{name}: {text}"}).encode() + b"\n")
         sys.exit(1)
     queue, splitter = Queue(), Splitter(nonce)
     asked = catch_request()
@@ -304,10 +306,10 @@ def main(folder: str, nonce: str, limit: str, separate: str, gate: str = "record
         # The first report is sent before anything is queued, so the writer's own comes after it.
         _thread.start_new_thread(write_all, (queue, logs, fifo))
     except RuntimeError:  # the machine is out of processes, which threads are too: pthread_create(3), EAGAIN
-        os.write(fifo, dumps({"why": "failed", "error": os.strerror(errno.EAGAIN)}).encode() + b"\n")
+        os.write(fifo, dumps({"why": "failed", "server": SERVER, "error": os.strerror(errno.EAGAIN)}).encode() + b"\n")
         sys.exit(1)
     try:
-        os.write(fifo, dumps({"why": "ready", "pid": os.getpid()}).encode() + b"\n")
+        os.write(fifo, dumps({"why": "ready", "server": SERVER, "pid": os.getpid()}).encode() + b"\n")
     except OSError:  # its runner was killed meanwhile; the writer would wait forever
         os._exit(1)
     why = "eof"

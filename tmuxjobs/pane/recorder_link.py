@@ -234,6 +234,8 @@ class RecorderLink:
                 self.text += chunk
             line, self.text = self.text.split(b"\n", 1)
             report: dict[str, Any] = loads(line)
+            if report.get("server", self.server_pid) != self.server_pid:
+                continue  # our window was opened again: the recorder of the first one came late
             if report["why"] != "prints":
                 return report
             self.look_s = RECORDER_CHECK_S
