@@ -229,6 +229,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return ask(self, do, *args, **given)
 
     monkeypatch.setattr(Connection, "ask", noted)
+    # A start that takes longer, on a busy machine, is looked at meanwhile: does its window's process live?
+    monkeypatch.setattr("tmuxjobs.verbs.launch.ASK_S", 60.0)
     return seen
 
 
