@@ -111,6 +111,11 @@ def marks_of(target: str, job_id: str, root: str, *, state: str, at: str) -> lis
     ]
 
 
+def command_line(commands: Iterable[list[str]]) -> str:
+    """tmux commands as one argument of another, such as `if-shell`: each word in quotes, tmux(1), PARSING SYNTAX."""
+    return " ; ".join(" ".join("'" + word.replace("'", "'\\''") + "'" for word in command) for command in commands)
+
+
 CALL_BYTES = 12_000
 """tmux takes no more than 16 KB in one call."""
 
@@ -128,11 +133,7 @@ def new_window(session: str, job_id: str, root: str, argv: list[str], token: str
         return command
     pane = f"={session}:={job_id}"
     marks = marks_of(pane, job_id, root, state="running", at=str(int(time.time())))
-    # As tmux parses them, each word in quotes: tmux(1), PARSING SYNTAX.
-    words = [
-        ["'" + word.replace("'", "'\\''") + "'" for word in one] for one in [*marks, ["pipe-pane", "-t", pane, line]]
-    ]
-    commands = " ; ".join(map(" ".join, words))
+    commands = command_line([*marks, ["pipe-pane", "-t", pane, line]])
     if len(commands.encode()) + sum(len(word.encode()) for word in argv) >= CALL_BYTES:
         return command
     is_new = f"#{{&&:#{{m:*{token}*,#{{pane_start_command}}}},#{{==:#{{@tmuxjobs_job}},}}}}"

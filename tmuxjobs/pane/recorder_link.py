@@ -15,7 +15,7 @@ import sys
 import termios
 import time
 
-from tmuxjobs.contract import FIRST, PANE, in_pane, mark_of, marks_of, recorder_line
+from tmuxjobs.contract import FIRST, PANE, command_line, in_pane, mark_of, marks_of, recorder_line
 from tmuxjobs.lean import loads, signal, suppress
 from tmuxjobs.system.processes import LINUX, ending_code, is_alive, is_ending, is_stopped, send, start_of
 
@@ -35,11 +35,6 @@ SHELL_S = 1.0
 FIRST_S = 0.5
 OTHER_SERVER = "another-server"
 STDERR_BYTES = 32768
-
-
-def quoted(word: str) -> str:
-    """As tmux reads it in a line of commands: nothing is special between single quotes."""
-    return "'" + word.replace("'", "'\\''") + "'"
 
 
 class Refused(Exception):
@@ -183,8 +178,8 @@ class RecorderLink:
         if not self.server_lives():
             raise Refused("the tmux server ended")
         ours = f"#{{==:#{{pid}},{self.server_pid}}}"
-        line = " ; ".join(" ".join(map(quoted, command)) for command in commands)
-        argv = [self.job["tmux"], "-S", self.socket, "if-shell", "-F", ours, line, f"display-message -p {OTHER_SERVER}"]
+        argv = [self.job["tmux"], "-S", self.socket, "if-shell", "-F", ours, command_line(commands)]
+        argv.append(f"display-message -p {OTHER_SERVER}")
         read, write = os.pipe()
         actions = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, write, 1)]
         actions += [(os.POSIX_SPAWN_DUP2, write, 2)]
