@@ -1,4 +1,4 @@
-"""Variables that change what a command runs, reads its orders from, or loads: by their names."""
+"""The names of variables that change what a command runs, loads, or reads its instructions from."""
 
 from __future__ import annotations
 
@@ -49,5 +49,5 @@ _DANGEROUS = re.compile(
 
 
 def changes_what_runs(name: str) -> bool:
-    """A name that is none, such as that of an exported function, counts too."""
+    """Whether a variable changes what runs; an invalid name, such as of an exported function, counts too."""
     return not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name, re.ASCII) or _DANGEROUS.fullmatch(name) is not None

@@ -1,4 +1,4 @@
-"""Who asks in front of a terminal, and who else is there that may work meanwhile. Stdlib only, Python >= 3.8."""
+"""Which foreground process of a terminal asks, and which others beside it may work meanwhile. Stdlib only."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ WCHAN_WAITS = {"do_wait", "pipe_read", "anon_pipe_read", "sigsuspend", "do_pause
 
 
 def asking(runners: Mapping[str, int]) -> dict[str, tuple[Front, Terminal | None]]:
-    """As `terminals.fronts`, each with the settings of the terminal where its input arrives; None where nobody waits.
+    """As `terminals.fronts`, each with the settings of the terminal where its input arrives; None if no process waits.
 
-    Of one that takes lines it tells who is beside those that read.
+    For a terminal in line mode, `beside` says what the processes beside those that read do.
     """
     found: dict[str, tuple[Front, Terminal | None]] = {}
     table = Table(runners)
@@ -40,7 +40,7 @@ def _most(each: Iterable[Beside]) -> Beside:
 
 
 def _of_process(pid: int) -> Beside:
-    """`nobody` of one that goes on only once another one has: it waits for its child, or reads a pipe."""
+    """What it does; `nobody` if it continues only after another process does: it waits for a child, or reads a pipe."""
     try:
         return _most([_of_thread(pid, f"/proc/{pid}/task/{thread}") for thread in os.listdir(f"/proc/{pid}/task")])
     except OSError:  # it has ended
@@ -62,7 +62,7 @@ def _of_thread(pid: int, folder: str) -> Beside:
 
 
 def _is_woken(pid: int, call: list[int]) -> bool:
-    """Whether nothing ends this call but another process here, or thread: no clock does, and no socket."""
+    """Whether only another process or thread here can end this call: no clock does, and no socket."""
     if call and call[0] in WAITS[os.uname().machine]:
         return True
     kind = terminals.kind_of(call)

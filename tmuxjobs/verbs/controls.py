@@ -1,4 +1,4 @@
-"""Control characters in a text to type: a tab is text, as far as the program lets it be; all others are keys."""
+"""Control characters in a text to type: a tab is text where the program allows that; all others are keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tmuxjobs.tmux.panes import Pane
 
 LINE_BYTES = 4095
-"""What a terminal takes as one line while it is cooked; it cuts what is longer, n_tty(4)."""
+"""The longest line that a cooked terminal takes; it cuts a longer one, n_tty(4)."""
 KEYS = re.compile(r"\x1b(?:\[[0-?]*[@-~]|O[A-Z])|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 """Control characters other than tabs and ends of lines, and what arrows and the like send."""
 
@@ -30,9 +30,9 @@ def check_lines(settings: Terminal | None, text: str) -> None:
 
 
 def tabs(job: Job, pane: Pane, settings: Terminal | None, text: str) -> Tabs:
-    """How tabs are typed so that they stay text; as they are where lines are taken, and for who has the whole screen.
+    """How tabs are typed so that they stay text: as they are for a terminal in line mode and a full-screen program.
 
-    What holds nothing but tabs, or other keys too, is keys.
+    A text of tabs alone, or with other keys in it, is keys.
     """
     if not has_tabs(text) or KEYS.search(text) or settings is None or settings.cooked or pane.alternate:
         return "keys"
@@ -45,7 +45,7 @@ def has_tabs(text: str) -> bool:
 
 
 def doubt(pane: Pane, settings: Terminal | None, text: str, *, attended: bool) -> str:
-    """What to say of a text that may not have arrived as it is, else nothing; `attended` says who read it is known."""
+    """A note on a text that may not have arrived unchanged, else empty; `attended` says that its reader is known."""
     found = sorted({key(one) for one in KEYS.findall(text)}) if KEYS.sub("", text).strip() else []
     if has_tabs(text) and settings is not None:
         if settings.cooked and not attended and not found:
@@ -56,6 +56,6 @@ def doubt(pane: Pane, settings: Terminal | None, text: str, *, attended: bool) -
 
 
 def key(typed: str) -> str:
-    """What is pressed for a control character, or to begin what a key sends."""
+    """The key for a control character, or for the first one of what a key sends."""
     named = {"\x1b": "Escape", "\x7f": "BSpace", "\x00": "C-Space"}
     return named.get(typed[0]) or f"C-{chr(ord(typed[0]) + 64).lower()}"

@@ -221,7 +221,7 @@ def checked(
 
 def to_judge(host: Host, given: Mapping[str, Any]) -> rules.Asked:
     """The arguments of a start, for a policy; raises InvalidInput."""
-    from tmuxjobs.policy.rules import Asked as Judged  # noqa: PLC0415 - its parser is nobody's who has no policy
+    from tmuxjobs.policy.rules import Asked as Judged  # noqa: PLC0415 - its parser is needed only with a policy
 
     env = given.get("env") or {}
     environment = environment_of(host, env)

@@ -76,7 +76,7 @@ def is_ours(host: Host, sync: str, cwd: str) -> bool:
 
 @contextlib.contextmanager
 def writing_by(policies: Sequence[Policy]) -> Iterator[None]:
-    """Within it what is fetched must be what they let a command line write."""
+    """Within it, a fetch may write only what these policies let a command line write."""
     token = binding.set(policies)
     try:
         yield
@@ -85,9 +85,9 @@ def writing_by(policies: Sequence[Policy]) -> Iterator[None]:
 
 
 def refuse_writing(path: Path) -> None:
-    """Raises NotAllowed where a policy lets nobody write that file."""
+    """Raises NotAllowed if a policy does not let that file be written."""
     for policy in binding.get():
-        # rsync names what is not to be printed in a way that leads nowhere here.
+        # rsync escapes what cannot be printed, so such a name is not the path that would be written.
         why = "a policy cannot judge a name like that" if "\\#" in str(path) else policy.against_writing(path)
         if why:
             raise NotAllowed(f"This is not allowed: `{path}`: {why}. It was not fetched.")

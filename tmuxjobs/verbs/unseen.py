@@ -93,8 +93,9 @@ def is_unseen(host: Host, job: Job, pane: Pane, character: str, *, before: Scree
 def type(host: Host, job_id: str, data: bytes, *, pipe: Pipe | None = None) -> bool:
     """Type these bytes as they are, and record nothing of them; False when it is too early.
 
-    What came by a `pipe` is all text, which the terminal of a program that takes lines does not show; what is typed
-    after its end it shows as before.
+    All that comes by a `pipe` is text: a terminal in line mode does not show it, and shows again what is typed after
+    the pipe has ended.
+
     Raises JobNotFound, JobEnded, and TmuxError when the job has no window.
     """
     job = host.look(job_id)
