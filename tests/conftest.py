@@ -20,6 +20,7 @@ from cluster import Cluster
 from far import Far, far_machine
 from hypothesis import Phase, settings
 from kept_units import give_back, keep_units
+from loaded import Loaded
 from support import Jobs, Person, Screen, Tmux, wait_until
 
 from tmuxjobs import Settings
@@ -115,6 +116,14 @@ def isolated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture(scope="session")
 def units_folder(pytestconfig: pytest.Config) -> Path:
     return pytestconfig.stash[SESSION_FOLDER] / "units"
+
+
+@pytest.fixture(scope="session")
+def loaded(units_folder: Path) -> Iterator[Loaded]:
+    """Forks the command and its server from a process that has loaded them."""
+    waiting = Loaded(units_folder)
+    yield waiting
+    waiting.close()
 
 
 @pytest.fixture(autouse=True)

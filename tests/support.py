@@ -38,11 +38,12 @@ Tmux = Callable[..., str]
 
 def wait_until(look: Callable[[], T], done: Callable[[T], object] = bool, *, timeout: float = 30) -> T:
     """The first look that is done. Call it by `asyncio.to_thread` where the looked-at thing lives in the event loop."""
-    deadline = time.monotonic() + timeout
+    start = time.monotonic()
     while not done(last := look()):
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - start
+        if waited > timeout:
             raise AssertionError(f"not so after {timeout} s; the last look was: {last!r}")
-        time.sleep(0.01)
+        time.sleep(min(0.005 + waited / 10, 0.05))  # looks take the processor from what they wait for
     return last
 
 

@@ -23,13 +23,6 @@ PROGRAM = [str(INSTALLED)] if INSTALLED.exists() else [sys.executable, "-m", "tm
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture(scope="session")
-def loaded(units_folder: Path) -> Iterator[Loaded]:
-    waiting = Loaded(units_folder)
-    yield waiting
-    waiting.close()
-
-
 @pytest.fixture
 def real_run() -> Run:
     """As `run`, by the installed command."""

@@ -3,14 +3,12 @@
 import json
 import os
 import select
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from loaded import Loaded
 from support import Jobs, ended, wait_until
 
 EXTENSION = "io.modelcontextprotocol/tasks"
@@ -20,33 +18,36 @@ MODERN, LEGACY = "2026-07-28", "2025-06-18"
 class Wire:
     """A client that says exactly what the test says."""
 
-    def __init__(self) -> None:
+    def __init__(self, loaded: Loaded) -> None:
+        self.loaded = loaded
         self.start()
 
     def start(self) -> None:
-        argv = [sys.executable, "-m", "tmuxjobs", "serve"]
-        self.server = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        (theirs, asked), (answered, out) = os.pipe(), os.pipe()
+        self.server = self.loaded.start(["serve"], env=os.environ, fds=(theirs, out, 2), terminal=False)
+        os.close(theirs)
+        os.close(out)
+        self.asked, self.answered = os.fdopen(asked, "wb", buffering=0), os.fdopen(answered, "rb")
         self.number = 0
 
     def stop(self) -> None:
-        self.server.send_signal(signal.SIGKILL)
-        self.server.communicate()
+        self.server.kill()
+        self.server.wait(60)
+        self.asked.close()
+        self.answered.close()
 
     def send(self, message: dict[str, Any]) -> None:
-        assert self.server.stdin is not None
-        self.server.stdin.write(json.dumps({"jsonrpc": "2.0"} | message).encode() + b"\n")
-        self.server.stdin.flush()
+        self.asked.write(json.dumps({"jsonrpc": "2.0"} | message).encode() + b"\n")
 
     def request(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         """The answer, whole: with `result` or `error`."""
         self.number += 1
         self.send({"id": self.number, "method": method, "params": params})
-        assert self.server.stdout is not None
         deadline = time.monotonic() + 60
         while True:
-            ready = select.select([self.server.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]
+            ready = select.select([self.answered], [], [], max(0.0, deadline - time.monotonic()))[0]
             assert ready, f"no answer to {method}"
-            answer = json.loads(self.server.stdout.readline())
+            answer = json.loads(self.answered.readline())
             if answer.get("id") == self.number:
                 return dict(answer)
 
@@ -81,8 +82,8 @@ class Wire:
 
 
 @pytest.fixture
-def wire(jobs: Jobs) -> Iterator[Wire]:
-    wire = Wire()
+def wire(jobs: Jobs, loaded: Loaded) -> Iterator[Wire]:
+    wire = Wire(loaded)
     yield wire
     wire.stop()
 
