@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from tmuxjobs.policy import options, shell
 from tmuxjobs.policy.shell import Line, Redirect, Simple
-from tmuxjobs.policy.tree import NAME, Unclear, names, shortened
+from tmuxjobs.policy.tree import EVALUATED, NAME, Unclear, names, shortened
 from tmuxjobs.policy.words import Word
 
 DEPTH = 8
@@ -22,12 +22,14 @@ REFUSED = {
 }
 DECLARING = names("export declare typeset readonly local unset unsetenv")
 SETTERS = {
-    "read": "-p -t -n -N -d -u -i",
-    "mapfile": "-d -n -O -s -u -c",
-    "readarray": "-d -n -O -s -u -c",
-    "getopts": "",
+    "read": ("ers", "ptnNdui"),
+    "mapfile": ("t", "dnOsuc"),
+    "readarray": ("t", "dnOsuc"),
+    "getopts": ("", ""),
 }
-"""{builtin that sets the variables it names: its options that take a value}."""
+"""{builtin that sets the variables it names: its options without a value and with one}."""
+UNARY = re.compile(r"-[a-hknoprstuwxzGLNOS]")
+BINARY = names("= == != < > -eq -ne -lt -le -gt -ge -nt -ot -ef")
 BUILTINS = names(
     "command builtin exec eval trap source . cd popd pushd set [ test read mapfile readarray getopts printf"
 )
@@ -60,8 +62,8 @@ class Seen:
 
     commands: list[Command] = field(default_factory=list)
     redirects: list[Redirect] = field(default_factory=list)
-    folders: list[Word] = field(default_factory=list)
-    """The folders that it changes into, in order."""
+    folders: list[tuple[Word, int]] = field(default_factory=list)
+    """The folders that it changes into, in order, each with its `chain`."""
     sets: list[str] = field(default_factory=list)
     """Shell variables that it sets."""
     exports: list[str] = field(default_factory=list)
@@ -89,16 +91,40 @@ def seen(
     return found
 
 
+def _sets_only(words: tuple[Word, ...], setter: str) -> list[Word]:
+    """The names that `read` and the like are given, behind their options; raises Unclear."""
+    flags, valued = SETTERS[setter]
+    found: list[Word] = []
+    at = 1
+    while at < len(words):
+        text = words[at].text
+        if text is None and words[at].may_be_option:
+            raise Unclear(f"`{setter}` in it sets what only a run could tell")
+        if text is None or not text.startswith("-") or text in ("-", "--"):
+            break
+        letters = text[1:].lstrip(flags)
+        if letters[:1] == "a" and setter == "read":
+            found.append(Word(letters[1:]) if letters[1:] else words[at + 1] if at + 1 < len(words) else ANYTHING)
+        elif letters and letters[0] not in valued:
+            raise Unclear(f"`{setter} -{letters[0]}` may run or set what only a run could tell")
+        at += 2 if len(letters) == 1 else 1
+    rest = words[at + 1 if at < len(words) and words[at].text == "--" else at :]
+    return [*found, *(rest[1:2] if setter == "getopts" else rest)]
+
+
 def _has(words: tuple[Word, ...], letter: str) -> bool:
     """Whether an option with that letter may be among the words."""
     return any(word.may_be_option and (word.text is None or letter in word.text) for word in words[1:])
 
 
 class _Unwrapping:
-    def __init__(self, found: Seen, exported: list[tuple[str, Word]], *, bash: bool, depth: int = 0) -> None:
+    def __init__(
+        self, found: Seen, exported: list[tuple[str, Word]], *, bash: bool, depth: int = 0, looped: bool = False
+    ) -> None:
         self.found = found
         self.bash = bash
         self.depth = depth
+        self.looped = looped
         self.exported = list(exported)
         """Variables that the commands may see, with their values."""
 
@@ -110,17 +136,18 @@ class _Unwrapping:
             if isinstance(step, Redirect):
                 self.found.redirects.append(step)
             else:
-                self.found.exports += [name for name, _ in step.sets]
+                self.found.exports += [name for name, _ in step.sets if (name, step.words[0].text) != ("IFS", "read")]
                 before = self.exported
                 self.exported = [*before, *step.sets]
                 self.command(step)
                 self.exported = before
 
-    def script(self, text: str, *, bash: bool) -> None:
-        """Read a shell line that is inside a word."""
+    def script(self, text: str, *, bash: bool, looped: bool = False) -> None:
+        """Read a shell line that is inside a word; `looped` says if this shell may run it more than once."""
         if self.depth >= DEPTH:
             raise Unclear("it is nested too deeply")
-        _Unwrapping(self.found, self.exported, bash=bash, depth=self.depth + 1).line(shell.read(text, bash=bash))
+        inside = _Unwrapping(self.found, self.exported, bash=bash, depth=self.depth + 1, looped=looped)
+        inside.line(shell.read(text, bash=bash))
 
     def inner(self, words: tuple[Word, ...] | list[Word], looped: bool = False) -> None:
         """Read a command that is the end of another command's arguments."""
@@ -226,24 +253,16 @@ class _Unwrapping:
 
     def _setter(self, base: str, words: tuple[Word, ...]) -> None:
         """A name with a subscript would be evaluated, so each must be plain."""
-        for number, word in enumerate(words[1:], 1):
-            option = words[number - 1].text
-            if base == "printf":
-                if word.may_be_option and (word.text is None or word.text.startswith("-v")) and number == 1:
-                    target = words[2].text if len(words) > 2 and word.text == "-v" else None
-                    if target is None or not NAME.fullmatch(target):
-                        raise Unclear("`printf` in it sets what only a run could tell")
-                    self.found.sets.append(target)
-                continue
-            if word.text is not None and word.text.startswith("-"):
-                if "C" in word.text and base != "read":
-                    raise Unclear(f"`{base} -C` runs what it is given")
-            elif option in SETTERS[base].split() or (base == "getopts" and number == 1):
-                pass
-            elif word.text is None or not NAME.fullmatch(word.text):
+        if base != "printf":
+            targets = _sets_only(words, base)
+        elif len(words) > 1 and words[1].may_be_option and (words[1].text or "-v").startswith("-v"):
+            targets = [words[2] if len(words) > 2 and words[1].text == "-v" else ANYTHING]
+        else:
+            targets = []
+        for word in targets:
+            if word.text is None or not NAME.fullmatch(word.text) or EVALUATED.fullmatch(word.text):
                 raise Unclear(f"`{base}` in it sets what only a run could tell")
-            else:
-                self.found.sets.append(word.text)
+            self.found.sets.append(word.text)
         self._add(words)
 
     # Commands that are read in their own way, by name: OWN
@@ -252,7 +271,8 @@ class _Unwrapping:
         if not all(word.known for word in words):
             raise Unclear("`eval` is given what only a run could tell")
         self._add(words, wraps=True)
-        self.script(" ".join(word.text or "" for word in words[1:]), bash=self.bash)
+        looped = simple.looped or self.looped
+        self.script(" ".join(word.text or "" for word in words[1:]), bash=self.bash, looped=looped)
 
     def _trap(self, words: tuple[Word, ...], simple: Simple) -> None:
         if not all(word.known for word in words):
@@ -261,7 +281,7 @@ class _Unwrapping:
         if len(words) > 1 and (words[1].text or "").startswith("-") and words[1].text not in ("-", "-p", "-l"):
             raise Unclear("`trap` is given what cannot be read")
         if len(words) > 2 and words[1].text not in ("-", "-p", "-l", ""):
-            self.script(words[1].text or "", bash=self.bash)
+            self.script(words[1].text or "", bash=self.bash, looped=True)
 
     def _source(self, words: tuple[Word, ...], simple: Simple) -> None:
         if len(words) < 2 or not words[1].known or FED.fullmatch(words[1].text or ""):
@@ -275,19 +295,28 @@ class _Unwrapping:
         self._add(words)
 
     def _test(self, words: tuple[Word, ...], simple: Simple) -> None:
-        if any(word.many for word in words) or {"-v", "-R"} & {word.text for word in words}:
-            raise Unclear("its `test` would evaluate what it is given")
-        if len(words) == 3 and words[1].text is None:
-            raise Unclear("its `test` would evaluate what it is given")
+        """A word that only a run can tell must not be able to be the operator `-v`, which evaluates the next one."""
+        rest = list(words[1:])
+        while len(rest) > 1 and rest[0].text == "!":
+            del rest[0]
+        texts = [word.text for word in rest]
+        plain = (
+            None not in texts
+            or len(rest) < 2
+            or (len(rest) == 2 and UNARY.fullmatch(texts[0] or ""))
+            or (len(rest) == 3 and texts[1] in BINARY)
+        )
+        if any(word.many for word in words) or {"-v", "-R"} & set(texts) or not plain:
+            raise Unclear("its `test` may evaluate what it is given; write each test of its own as `[ A = B ]`")
         self._add(words)
 
     def _cd(self, words: tuple[Word, ...], simple: Simple) -> None:
         rest = [word for word in words[1:] if word.text not in ("-P", "-L", "--")]
         if len(rest) != 1 or rest[0].text is None or rest[0].text.startswith("-"):
             raise Unclear(f"`{words[0].text}` goes where only a run could tell")
-        if simple.looped and ".." in rest[0].text:
+        if (simple.looped or self.looped) and ".." in rest[0].text:
             raise Unclear(f"`{words[0].text}` goes up more than once")
-        self.found.folders.append(rest[0])
+        self.found.folders.append((rest[0], simple.chain))
         self._add(words)
 
     def _popd(self, words: tuple[Word, ...], simple: Simple) -> None:
@@ -323,7 +352,7 @@ class _Unwrapping:
         at = 1
         while at < len(words) and (words[at].text or "").startswith("-"):
             if words[at].text == "-C" and at + 1 < len(words):
-                self.found.folders.append(words[at + 1])
+                self.found.folders.append((words[at + 1], 0))
                 at += 2
             elif words[at].text in ("--no-pager", "--no-optional-locks", "--literal-pathspecs", "-P"):
                 at += 1
@@ -346,7 +375,7 @@ class _Unwrapping:
             folder = found[2] or found[3]
             if not folder and not rest:
                 raise Unclear(f"`{words[0].text}` goes where only a run could tell")
-            self.found.folders.append(Word(folder, raw=folder) if folder else rest.pop(0))
+            self.found.folders.append((Word(folder, raw=folder) if folder else rest.pop(0), 0))
             if found[1] and found[1] != "-":
                 kept.append(Word(found[1], raw=found[1]))
         before = {
@@ -369,9 +398,9 @@ class _Unwrapping:
         for number, word in enumerate(words[1:], 1):
             found = re.fullmatch(r"(?:-C|--dir[a-z]*=)(.+)", word.text or "", re.DOTALL)
             if found:
-                self.found.folders.append(Word(found[1], raw=found[1]))
+                self.found.folders.append((Word(found[1], raw=found[1]), 0))
             elif re.fullmatch(r"-[a-zA-Z]*C|--dir[a-z]*", word.text or "") and number + 1 < len(words):
-                self.found.folders.append(words[number + 1])
+                self.found.folders.append((words[number + 1], 0))
             elif re.match(r"-[a-zA-Z]*C", dashed[number].text or ""):
                 raise Unclear("`tar` goes where only a run could tell; write its -C apart")
         self.found.commands.append(Command(words, False, options.sharp(dashed)))

@@ -7,7 +7,7 @@ import functools
 import os
 import re
 import shlex
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -17,6 +17,7 @@ import regex
 from tmuxjobs.policy import options
 from tmuxjobs.policy.callers import PROJECT_FILE
 from tmuxjobs.policy.commands import OTHER_SHELLS, Command, Seen, seen
+from tmuxjobs.policy.places import There, path_of, walk
 from tmuxjobs.policy.shell import Redirect
 from tmuxjobs.policy.tree import Unclear
 from tmuxjobs.policy.variables import changes_what_runs
@@ -145,17 +146,6 @@ def _named(sharp: str, text: str) -> bool:
 
 def _may_vanish(word: Word) -> bool:
     return any(char in word.raw for char in "$`{") or not word.raw
-
-
-@dataclass(frozen=True, slots=True)
-class There:
-    """The other machine that a job would run on: where its paths lead, and which folder has the copy of one here."""
-
-    host: str
-    real: Callable[[str | Path], str]
-    copy_of: Callable[[Path], Path]
-    sync: str = ""
-    """The folder here whose copy it would run in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,15 +352,14 @@ class Policy:
     def _places(self, what: Seen, cwd: Path) -> list[Finding]:
         """Folders that the line changes into and files that it writes must be below the roots, wherever it is then."""
         places = [cwd]
-        for folder in what.folders:
-            target = _path(folder, self.there)
-            if target is None:
+        for folder, places in walk(what, cwd, self.there):
+            if not places:
                 return [Finding(folder.raw, "deny", "only a run could tell which folder it is")]
-            places += [at / target for at in places if at / target not in places]
             if len(places) > FOLDERS:
                 return [Finding(folder.raw, "deny", "it changes its folder too often")]
             if not all(self._within(place) for place in places):
-                return [Finding(f"cd {folder.raw}", "deny", f"it is not below {self._named_roots()}")]
+                why = f"it is not below {self._named_roots()}, or would not be if a command before it failed"
+                return [Finding(f"cd {folder.raw}", "deny", why)]
         return [one for redirect in what.redirects for one in self._redirect(redirect, places)]
 
     def _redirect(self, redirect: Redirect, places: list[Path]) -> list[Finding]:
@@ -378,7 +367,7 @@ class Policy:
         shown = f"{operator}{target.raw}"
         if operator in (">&", "<&") and re.fullmatch(r"\d+-?|-", target.text or ""):
             return []
-        path = _path(target, self.there)
+        path = path_of(target, self.there)
         if path is None:
             return [Finding(shown, "deny", "only a run could tell which file it is")]
         if operator in ("<", "<&"):
@@ -398,13 +387,6 @@ class Policy:
         if ".git" in [part.casefold() for part in real.parts]:
             return "it writes into .git, where files are run"
         return ""
-
-
-def _path(word: Word, there: There | None) -> Path | None:
-    """None where only a run could tell, as of another machine's `~`."""
-    if word.text is None or word.many or "\0" in word.text or (word.home and there is not None):
-        return None
-    return Path(os.path.expanduser(word.text) if word.home else word.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -433,10 +415,9 @@ def reached(asked: Asked) -> tuple[tuple[str, str], ...]:
     """Its folder, where its lines change to and what they write to, each with where it leads now; raises Unclear."""
     found: dict[Path, None] = {asked.cwd: None}
     for line in asked.lines:
-        what, places = asked.seen(line), [asked.cwd]
-        for target in filter(None, (_path(one, asked.there) for one in what.folders)):
-            places += [at / target for at in places if at / target not in places]
-        written = [_path(one.target, asked.there) for one in what.redirects if one.operator not in ("<", "<&", ">&")]
+        what = asked.seen(line)
+        places = [asked.cwd, *(one for _, there in walk(what, asked.cwd, asked.there) for one in there)]
+        written = [path_of(one.target, asked.there) for one in what.redirects if one.operator not in ("<", "<&", ">&")]
         found |= dict.fromkeys(places) | {at / path: None for path in written if path for at in places}
     real = os.path.realpath if asked.there is None else asked.there.real
     return tuple((str(path), real(path)) for path in found)

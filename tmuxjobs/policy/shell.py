@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from tmuxjobs.policy.tree import WORDS, Node, Source, Unclear, names, parsed, shortened
+from tmuxjobs.policy.tree import (
+    ARRAYS,
+    EVALUATED,
+    VALID_NUMBER,
+    WORDS,
+    Node,
+    Source,
+    Unclear,
+    names,
+    parsed,
+    shortened,
+)
 from tmuxjobs.policy.words import Word, Words
 
+CHAINS = itertools.count(1)
 DEPTH = 40
 """How deep constructs may be nested."""
 RESERVED = names("if then else elif fi case esac for select while until do done in function { } [[ ]] ! coproc")
@@ -27,6 +40,8 @@ class Simple:
     sets: tuple[tuple[str, Word], ...] = ()
     looped: bool = False
     """Whether it may run more than once."""
+    chain: int = 0
+    """Equal for commands of which each runs in the folder where the one before went, and only then; 0 if not known."""
     declares: bool = False
     """Whether it is `export` or the like, read as such: the variables it sets are in `sets` of the line."""
 
@@ -63,6 +78,7 @@ class Reader:
         self._words = Words(source, self.line.sets, self._statements, environment)
         self.depth = 0
         self.loops = 0
+        self.chain = 0
         self._statements(source.root.children)
 
     def _statements(self, nodes: Sequence[Node]) -> None:
@@ -71,7 +87,7 @@ class Reader:
             with self._words.perhaps() if after is not None and after.type == "&" else contextlib.nullcontext():
                 self._statement(node)
 
-    def _statement(self, node: Node) -> None:
+    def _statement(self, node: Node, chain: int = 0) -> None:
         if not node.is_named:
             if node.type not in CONTROL or self._source.text(node).strip() != node.type:
                 raise Unclear(f"'{shortened(self._source.text(node))}' stands where no command can")
@@ -79,6 +95,7 @@ class Reader:
         self.depth += 1
         if self.depth > DEPTH:
             raise Unclear("it is nested too deeply")
+        self.chain = chain if node.type == "command" else 0
         with contextlib.nullcontext() if node.type in CERTAIN else self._words.perhaps():
             self._read(node)
         self.depth -= 1
@@ -114,8 +131,8 @@ class Reader:
             case "command":
                 self._command(node)
             case "variable_assignment":
-                self.line.sets.append(self._assigned(node))
-                if node.children[1].type == "=":
+                self._set(*self._assigned(node))
+                if self._source.surely_sets(node):
                     self._words.numbers.add(self._source.text(node.children[0]))
             case "declaration_command":
                 self._declaration(node)
@@ -135,10 +152,11 @@ class Reader:
         parts = [node]
         while parts[0].type == "list":
             parts[:1] = parts[0].children
-        self._statement(parts[0])
+        chain = next(CHAINS) if self.depth == 1 and not self._source.goes_unseen else 0
+        self._statement(parts[0], chain)
         surely, either = set(self._words.numbers), False
         for part in parts[1:]:
-            self._statement(part)
+            self._statement(part, 0 if either else chain)
             either = either or part.type == "||"
             if either:
                 self._words.numbers = set(surely)
@@ -160,14 +178,17 @@ class Reader:
             if child.type == "variable_name":
                 name = self._source.text(child)
             elif child.type in WORDS:
-                self.line.sets.append((name, self._words.word(child)))
+                self._set(name, self._words.word(child))
             elif child.type == "select":
                 raise Unclear("it asks with `select`")
             else:
                 if child.is_named and self._source.counts(node):
                     self._words.numbers.add(name)
                 self._statement(child)
-        self.line.sets.append((name, Word(None)))
+        if any(child.type in WORDS for child in node.children):
+            self.line.sets.append((name, Word(None)))
+        else:
+            self._set(name, Word(None))
         self.loops -= 1
 
     def _c_style_for(self, node: Node) -> None:
@@ -180,7 +201,7 @@ class Reader:
                     self._statement(child)
             elif child.type != "for":
                 self._words.arithmetic(child)
-                if begins and child.type == "variable_assignment" and child.children[1].type == "=":
+                if begins and child.type == "variable_assignment" and self._source.surely_sets(child):
                     self._words.numbers.add(self._source.text(child.children[0]))
         self.loops -= 1
 
@@ -272,7 +293,7 @@ class Reader:
                 if child.type == "command_name":
                     self._check_name(inner, words[0])
             elif child.type == "variable_assignment":
-                sets.append(self._assigned(child))
+                sets.append(self._checked(*self._assigned(child)))
             elif child.type == "file_redirect":
                 if child.start_byte == end and child.children[0].type == "file_descriptor":
                     raise Unclear("it is not clear where its words end")
@@ -289,7 +310,7 @@ class Reader:
                 raise Unclear(f"its part '{shortened(self._source.text(child))}' is of a kind that no rule can judge")
         if not words:
             raise Unclear("a command in it has no name")
-        self.line.steps.append(Simple(tuple(words + (more or [])), tuple(sets), self.loops > 0))
+        self.line.steps.append(Simple(tuple(words + (more or [])), tuple(sets), self.loops > 0, self.chain))
 
     def _check_name(self, node: Node, word: Word) -> None:
         if word.text is None or word.home or word.many:
@@ -322,13 +343,16 @@ class Reader:
     def _declaration(self, node: Node) -> None:
         """`export`, `declare` and the like: options that make a reference or evaluate are refused."""
         words = [Word(self._source.text(node.children[0]), raw=self._source.text(node.children[0]))]
-        keyed = any(re.fullmatch(r"-\w*A\w*", self._source.text(child)) for child in node.children)
+        options = "".join(self._source.text(child) for child in node.children if child.type == "word")
+        keyed, indexed = "A" in options, "a" in options
         for child in node.children[1:]:
             if child.type == "variable_assignment":
                 name, value = self._assigned(child, keyed=keyed)
                 if value.many and not self._source.bash:
                     raise Unclear(f"`{words[0].text}` may set more than one variable; quote its value")
-                self.line.sets.append((name, value))
+                if child.children[-1].type != "array":
+                    self._check_no_array(name, value, many=keyed or indexed)
+                self._set(name, value)
                 words.append(Word(None, raw=self._source.text(child)))
             elif child.type == "variable_name":
                 self.line.sets.append((self._source.text(child), Word(None)))
@@ -338,6 +362,21 @@ class Reader:
             else:
                 raise Unclear(f"`{words[0].text}` in it is given what only a run could tell")
         self.line.steps.append(Simple(tuple(words), declares=True))
+
+    def _checked(self, name: str, value: Word) -> tuple[str, Word]:
+        if EVALUATED.fullmatch(name) and not (value.known and VALID_NUMBER.fullmatch(value.text or "0")):
+            raise Unclear(f"`{name}` is set, and bash evaluates what it is set to")
+        return name, value
+
+    def _set(self, name: str, value: Word) -> None:
+        self.line.sets.append(self._checked(name, value))
+
+    def _check_no_array(self, name: str, value: Word, *, many: bool) -> None:
+        """The text `(...)` in the place of an array's value is expanded as one."""
+        arrays = self._source.arrays
+        many = many or arrays is None or name in arrays or ARRAYS.fullmatch(name) is not None
+        if many and (value.text is None or value.text.startswith("(")):
+            raise Unclear(f"the value of `{name}` may be expanded as an array; write the array without quotes")
 
     def _unset(self, node: Node) -> None:
         for child in node.children[1:]:

@@ -27,6 +27,8 @@ CHUNK = 1 << 16
 MOST_CHARS = 20_000
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 NUMBER = re.compile(r"-?(0x[0-9a-fA-F]+|\d+)", re.ASCII)
+VALID_NUMBER = re.compile(r"-?(0x[0-9a-fA-F]+|0[0-7]*|[1-9]\d*)", re.ASCII)
+"""One that arithmetic takes without an error: `08` is none."""
 DOLLAR = r"\$(?![({\[\w@*#?$!'\"-])"
 SHAPES = {
     "word": re.compile(r"(?!#)(?:[\w@%+=:,./~^*?!\[\]{}#-]|\\[^\n\r])+"),
@@ -61,6 +63,12 @@ BY_THE_SHELL = re.compile(
     r"_|REPLY|MAPFILE|OPTARG|PWD|OLDPWD|DIRSTACK|FUNCNAME|GROUPS|SHELLOPTS|HISTCMD|HOST.*|(BASH|COMP|COPROC|READLINE).*"
 )
 """Variables that a shell may set to something other than numbers."""
+NEVER_FAIL = names("$(( )) ( ) + - * < > <= >= == != & ^ | && || << >> ? : ! ~")
+"""Arithmetic that no number makes an error, which would end the line before anything is set."""
+EVALUATED = re.compile(r"S?RANDOM|SECONDS|HISTCMD|OPTIND|BASHPID|EPOCH(SECONDS|REALTIME)|LINENO|PIPESTATUS")
+"""Variables whose new value bash may evaluate as arithmetic."""
+ARRAYS = re.compile(r"PIPESTATUS|DIRSTACK|FUNCNAME|GROUPS|MAPFILE|(BASH|COMP|COPROC).*")
+"""Variables that may be arrays from the start."""
 NUMERIC = names(
     "number arithmetic_expansion binary_expression unary_expression postfix_expression parenthesized_expression "
     "ternary_expression variable_assignment"
@@ -118,6 +126,8 @@ class Source:
                 raise Unclear("it is not clear where its comment begins")
         elif node.is_named and node.type not in ("string", "heredoc_body", "heredoc_content", "heredoc_end"):
             shape = SHAPES.get(node.type)
+            if node.parent is not None and node.parent.type in ("simple_expansion", "expansion") and text.isdecimal():
+                return
             if shape is None or not shape.fullmatch(text):
                 raise Unclear(f"'{shortened(text)}' in it cannot be read with certainty")
 
@@ -135,7 +145,9 @@ class Source:
         others: set[str] = set()
         for node in _all(self.root):
             if node.type == "variable_assignment":
-                if node.children[0].type != "variable_name" or node.children[-1].type not in NUMERIC:
+                value = node.children[-1]
+                plain = value.type != "number" or VALID_NUMBER.fullmatch(self.text(value))
+                if node.children[0].type != "variable_name" or value.type not in NUMERIC or not plain:
                     others |= set(NAME.findall(self.text(node.children[0]))[:1])
             elif node.type == "for_statement":
                 if not self.counts(node):
@@ -149,15 +161,48 @@ class Source:
                 others |= set(NAME.findall(self.text(node.children[1]))[:1])
         return others
 
+    @functools.cached_property
+    def goes_unseen(self) -> bool:
+        """Whether the folder may change where no `cd` stands: in a function, a trap, or a text that is evaluated."""
+        text = re.sub(r"\\\n|[\\'\"]", "", self.bytes.decode())
+        return any(node.type == "function_definition" for node in _all(self.root)) or (
+            re.search(r"\b(trap|eval|source|command|builtin|pushd|popd)\b|(^|\s)\.\s", text) is not None
+        )
+
     def counts(self, loop: Node) -> bool:
         """Whether that `for` goes over numbers, of which there is one at least."""
-        return {child.type for child in loop.children if child.type in WORDS} == {"number"}
+        words = [child for child in loop.children if child.type in WORDS]
+        return bool(words) and all(VALID_NUMBER.fullmatch(self.text(word)) for word in words)
+
+    def surely_sets(self, node: Node) -> bool:
+        """Whether that assignment surely sets a number: arithmetic that fails leaves the value that there was."""
+        value = node.children[-1]
+        leaves = [one for one in _all(value) if not one.children]
+        return node.children[1].type == "=" and all(
+            NAME.fullmatch(self.text(one)) or VALID_NUMBER.fullmatch(self.text(one))
+            if one.is_named else one.type in NEVER_FAIL for one in leaves
+        )  # fmt: skip
+
+    @functools.cached_property
+    def arrays(self) -> set[str] | None:
+        """Variables that the line may make arrays; None if that may be any."""
+        found: set[str] = set()
+        for node in _all(self.root):
+            if node.type == "variable_assignment" and {node.children[0].type, node.children[-1].type} & {
+                "subscript", "array"
+            }:  # fmt: skip
+                found |= set(NAME.findall(self.text(node.children[0]))[:1])
+            elif node.type in ("declaration_command", "command"):
+                words = [re.sub(r"\\\n|[\\'\"]", "", self.text(child)) for child in node.children]
+                if {"mapfile", "readarray", "eval"} & set(words) or any(re.match(r"-\w*[aA]", one) for one in words):
+                    return None
+        return found
 
     def _literals(self, node: Node) -> Iterator[str]:
         if node.type == "ansi_c_string":
             raise Unclear("it sets what cannot be read with certainty")
         if not node.children:
-            yield self.text(node)
+            yield re.sub(r"\\\n|[\\'\"]", "", self.text(node))
         elif node.type in ("concatenation", "string", "translated_string", "command_name", "variable_assignment"):
             for child in node.children:
                 yield from self._literals(child)

@@ -24,6 +24,7 @@ from tmuxjobs.policy.tree import (
 
 EXPANDERS = names("${ } - :- = := + :+ ? :? # ## % %% / // /# /% ^ ^^ , ,, :")
 ARITHMETIC = names("+ - * / % ** << >> < > <= >= == != & ^ | && || ! ~ ++ -- = += -= *= /= %= ? : , ( ) (( )) $(( ;")
+ONE_NUMBER = ("$#", "$?", "$$", "$!")
 ESCAPES = {"a": "\a", "b": "\b", "e": "\x1b", "E": "\x1b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
 
@@ -46,6 +47,8 @@ class Word:
     @property
     def may_be_option(self) -> bool:
         """Whether it may be an option; the names that a pattern matches do not count, as everywhere in a shell."""
+        if self.raw.strip('"') in ONE_NUMBER:
+            return False
         first = self.text if self.text is not None else self.raw.lstrip("\"'")
         return first.startswith("-") or (self.text is None and first[:1] in ("", "$", "`", "{"))
 
@@ -94,7 +97,7 @@ class Words:
         """Whether it always expands to one number."""
         text = self._source.text(node)
         name = text.strip("${}")
-        return text in ("$#", "$?", "$$", "$!") or (name in self.numbers and self._is_numeric(name))
+        return text in ONE_NUMBER or (name in self.numbers and self._is_numeric(name))
 
     def _word(self, node: Node, *, quoted: bool) -> Word:
         text = self._source.text(node)
@@ -115,7 +118,7 @@ class Words:
             case "concatenation":
                 return self._joined(node)
             case "simple_expansion":
-                return Word(None, many=not quoted or text == "$@")
+                return Word(None, many=(not quoted and text not in ("$#", "$?", "$$")) or text == "$@")
             case "expansion":
                 self._expansion(node)
                 return Word(None, many=not quoted or "[@]" in text or text.startswith("${@"))

@@ -32,7 +32,7 @@ from tmuxjobs.verbs.launch import await_start, is_starting, launch, withdraw
 from tmuxjobs.verbs.wait import wait as wait_for
 
 if TYPE_CHECKING:
-    from tmuxjobs.policy import rules
+    from tmuxjobs.policy import places, rules
 
 COMMAND_BYTES = 120_000
 """Linux limits one argument to 128 KiB: execve(2), MAX_ARG_STRLEN."""
@@ -239,9 +239,9 @@ def to_judge(host: Host, given: Mapping[str, Any]) -> rules.Asked:
     )
 
 
-def there_of(host: Host, sync: str) -> rules.There:
+def there_of(host: Host, sync: str) -> places.There:
     """Another machine's folders, for a policy."""
-    from tmuxjobs.policy.rules import There  # noqa: PLC0415
+    from tmuxjobs.policy.places import There  # noqa: PLC0415
 
     real = functools.cache(host.machine.real)
     return There(host.name, lambda path: real(str(path)), lambda source: files.copy_of(host, source), sync)

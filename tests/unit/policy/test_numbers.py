@@ -19,6 +19,11 @@ SETS = [
     "{v}=1", "{v}=$(({w}+1))", "{v}+=1", "for {v} in 1 2; do :; done", "for (({v}=0;{v}<2;{v}++)); do :; done",
     "for {v} in $PWD; do :; done", "(({v}=1))", "(({v}+=2))", "(({v}++))", "{v}=1 {w}=2", "export {v}=1", "{v}=1 true",
     "read {v}", "printf -v {v} 1", "[[ {v} -eq 1 ]]", "{v}=$#", "for ((;{v}=1;)); do :; done", "{v}[0]=1", "unset {v}",
+    "{v}=$((1/0))", "{v}=$((08))", "{v}=$((1=2))", "{v}=$((1%{w}))", "{v}=08", "for (({v}=09;0;)); do :; done",
+    "{v}=$((2**-1))", "for {v} in 1 08; do :; done", "read \"{v}\"", "printf -v '{v}' '%s' \"$PWD\"",
+    "{v}=$((2*3-{w}))",
+    "eval \"{v}\"=$PWD", "{v}=$((3++))", "eval '{v}=5'", "declare -a {v}='(1)'", "RANDOM=5",
+    "f() {{ {v}=$((1/0)); }}; f",
     "for {v} in; do :; done", "{v}=$({w}=1)", "echo ${{{v}:=1}}", "true | {v}=1", "((true && ({v}=1)))", "{v}=$PWD",
 ]  # fmt: skip
 AROUND = [
@@ -92,12 +97,49 @@ def test_bash_evaluates_no_value_in_what_is_allowed(tmp_path: Path, part: int) -
         "set -- 'a[$(ls)]'; echo $(($1))",
         "a=([X]=1)", "a+=([0]=1 [X]=2)", "declare -a a=([X]=1)", "a=([$X]=1)", "a=([\"X\"]=1)", "a=([b[X]]=1)",
         "[[ ! X -eq 1 ]]", "[[ ! (X -lt 1) ]]", "exec {a[X]}>f", "ls {a[X]}<f", "{PATH}>f ls", "cat {a[X]}<<<b",
+        "X=$((7 % 0))\necho $((X))", "X=$((09+1))\n((X))", "for ((X=1/0;0;)); do ls; done; ((X))", "X=$((1=2))\n((X))",
+        "X=08; Y=$((X))\necho $((Y))", "eval k\\e\"y\"='a[0]'; echo $((key))", "read 'ke'y; ((key))",
+        "printf -v k'ey' '%s' \"$X\"; ((key))", "mapfile \"k\"ey; ((key))", "for X in 1 09; do ls; done; ((X))",
         "bash -c 'echo $((n))'", "eval 'echo $((n))'", "OSTYPE=$((OSTYPE))", "for ((;X=1;)); do ((X)); done",
     ],
 )  # fmt: skip
 def test_variable_that_may_hold_another_value_is_unclear(line: str) -> None:
     with pytest.raises(Unclear):
         seen(line, inherited=["X"])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "RANDOM=$X; ls", "SRANDOM='a[$(ls)]'", "for HISTCMD in \"$X\"; do ls; done", "OPTIND+=$X", "read OPTIND < f",
+        "printf -v RANDOM '%s' \"$X\"", "SECONDS=\"a[0]\" ls", "set -- \"$X\"; for SECONDS; do ls; done",
+        "mapfile -t BASHPID", "declare RANDOM=$X", "read -n 5 SRANDOM",
+        "test ! \"$A\" \"$X\"", "test x -o \"$A\" \"$X\"", "test \"$A\" \"$B\" \"$X\"", "test ! ! \"-${A}\" y",
+        "test -f y -a \"$A\" \"$X\"", "test \"-$A\" \"$X\"", "test -n \"$A\" -a -n \"$X\"",
+        "declare -a k='($(ls))'", "k=(1); export k=\"$X\"", "k[0]=1; readonly k='(a)'", "typeset -gA k=\"$X\"",
+        "read -a k; declare k=\"$X\"", "declare DIRSTACK='(a)'", "mapfile k; export k=\"$X\"",
+        "read -ra 'k[0]'", "read -p ? \"$X\"", "mapfile -tC ls k", "read -Z k", "read \"$A\" k", "getopts a \"$X\"",
+    ],
+)  # fmt: skip
+def test_what_bash_would_evaluate_is_unclear(line: str) -> None:
+    with pytest.raises(Unclear):
+        seen(line, inherited=["X"])
+
+
+@pytest.mark.parametrize(
+    ("line", "sets"),
+    [
+        ("read -p -n X", ["X"]), ("read -rn1 -d '' k v", ["k", "v"]), ("read -ra parts", ["parts"]), ("read", []),
+        ("getopts ab: opt \"$@\"", ["opt"]), ("mapfile -t -d '' k", ["k"]),
+        ("RANDOM=7; SECONDS=0", ["RANDOM", "SECONDS"]),
+        ("IFS=: read -r k < f", ["k"]), ("test $# -gt 1", []), ("test ! -f \"$X\"", []), ("[ $? -ne 0 ]", []),
+        ("test \"$X\" = \"$A\"", []), ("wait $!", []), ("export k=\"$X/bin\"", ["k"]), ("export k='(a)'", ["k"]),
+        ("declare -a k=(a b)", ["k"]), ("case $1 in a) ls;; esac", []), ("set -- a; ls \"$1\" ${2:-b}", []),
+    ],
+)  # fmt: skip
+def test_what_bash_only_sets_is_clear(line: str, sets: list[str]) -> None:
+    found = seen(line, inherited=["X"])
+    assert (found.sets, found.exports) == (sets, [])
 
 
 @pytest.mark.parametrize(

@@ -318,3 +318,29 @@ def test_patterns_are_searched_in_every_command(
 def test_size_and_depth_are_bounded(line: str) -> None:
     with contextlib.suppress(Unclear):
         assert seen(line) is not None
+
+
+@pytest.mark.parametrize(
+    ("line", "cwd", "wanted"),
+    [
+        ("cd dist && ls && cd ..", "", "allow"), ("cd dist && ls && cd ../a/.. && ls", "", "allow"),
+        ("cd a && cd b && cd ../..", "", "allow"), ("(cd dist && ls); ls", "", "allow"),
+        ("cd .. && ls", "a/b", "allow"),
+        ("cd dist; cd ..", "", "deny"), ("cd dist && ls || ls; cd ..", "", "deny"), ("cd dist || cd ..", "", "deny"),
+        ("cd dist && cd .. && cd ..", "", "deny"), ("(cd a && cd b); cd ..", "", "deny"),
+        ("! cd dist && cd ..", "", "deny"), ("cd a && cd b & cd ..", "", "deny"), ("cd dist | ls && cd ..", "", "deny"),
+        ("f() { cd dist; }; cd a && f && cd ..", "", "deny"), ("pushd a && popd && cd ..", "", "deny"),
+        ("trap 'cd a' DEBUG; cd a && cd ..", "", "deny"), ("eval 'cd a && cd ..' && cd ..", "", "deny"),
+        ("cd ln/../.. && touch x", "", "deny"), ("cd ../../ && ls > x", "ln", "deny"),
+        ("cd -P ln/../.. && ls", "", "deny"), ("cd ln && ls > ../x", "", "deny"),
+        ("cd ln/.. && ls", "", "allow"),
+        ("for k in 1 2; do eval 'cd ..'; done", "a/b", "deny"), ("trap 'cd ..' ERR; false; false", "a/b", "deny"),
+        ("while ls; do builtin eval \"eval 'cd ..'\"; done", "a/b", "deny"), ("eval 'cd ..'; ls", "a/b", "allow"),
+    ],
+)  # fmt: skip
+def test_line_goes_nowhere_outside_the_roots(tmp_path: Path, line: str, cwd: str, wanted: str) -> None:
+    """A shell goes up from a link to where the link is, and a program to above where it leads."""
+    for folder in ("dist", "a/b"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "ln").symlink_to("a/b")
+    assert kind(policy(tmp_path, '[policy]\ndefault = "allow"'), line, cwd=tmp_path / cwd) == wanted
