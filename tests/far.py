@@ -117,7 +117,8 @@ class Far:
         """End every connection; new ones are taken."""
         for process in self.processes("sshd"):
             with contextlib.suppress(psutil.Error):
-                if process.parent().name() == "sshd":
+                parent = process.parent()
+                if parent is not None and parent.name() == "sshd":
                     process.kill()
 
     def down(self) -> None:
