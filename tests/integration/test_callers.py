@@ -66,7 +66,7 @@ def test_agent_does_not_act_on_another_projects_job(at: Callable[..., Jobs], tmp
         with pytest.raises(OtherProject, match=f"'{job_id}' belongs to another project, {tmp_path}/api: nothing"):
             act()
     assert agent.status(job_id).status == "running"
-    assert at("web", scope="all").called_by("agent").interact(job_id, "yes", pattern="got yes").stdout
+    assert at("web", scope="all").called_by("agent").interact(job_id, "yes", wait=30, pattern="got yes").stdout
     assert at("web").kill(job_id).status == "killed", "a person is free"
 
 

@@ -58,7 +58,7 @@ async def test_agent_may_read_what_a_person_holds(jobs: Jobs) -> None:
 def test_person_is_not_held_back_by_their_own_hold(jobs: Jobs) -> None:
     job_id = asking(jobs)
     jobs.hold(job_id)
-    assert "got mine" in jobs.interact(job_id, "mine", pattern="got").stdout
+    assert "got mine" in jobs.interact(job_id, "mine", wait=30, pattern="got").stdout
     assert jobs.kill(job_id).status == "killed"
 
 
