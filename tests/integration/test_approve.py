@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from tmuxjobs import Settings
 from tmuxjobs.answers import Ran, Started
 from tmuxjobs.errors import InvalidInput, JobEnded, NotAllowed
 from tmuxjobs.models import Caller
+from tmuxjobs.server import approval
+from tmuxjobs.server.approval import AsksPerson
 
 Agent = Callable[..., Jobs]
 CALLER = Caller(kind="agent", client="claude-code", version="2.1")
@@ -450,8 +453,16 @@ async def test_question_that_is_closed_is_no_answer(agent: Agent, mode: Any) -> 
         assert (waited.structured_content or {})["status"] == "completed"
 
 
-async def test_client_that_declines_by_itself_has_not_answered(agent: Agent) -> None:
-    jobs = agent()
+async def test_client_that_declines_by_itself_has_not_answered(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs, looked, waits = agent(), threading.Event(), AsksPerson._waits
+
+    def slowly(asks: AsksPerson, job_id: str) -> bool:
+        time.sleep(0.0 if looked.is_set() else 3.2)
+        looked.set()
+        return waits(asks, job_id)
+
+    monkeypatch.setattr(AsksPerson, "_waits", slowly)
+    monkeypatch.setattr(approval, "AT_ONCE_S", 3.0)
 
     async def decline(*_: object) -> ElicitResult[Any]:
         return ElicitResult(action="decline")
@@ -459,6 +470,7 @@ async def test_client_that_declines_by_itself_has_not_answered(agent: Agent) -> 
     codex = Implementation(name="codex-mcp-client", version="0.171.0")
     async with Client(server_of(jobs), mode="legacy", elicitation_handler=decline, client_info=codex) as client:
         started = (await client.call_tool("execute", {"command": "touch x"})).structured_content or {}
+        await asyncio.to_thread(looked.wait, 30)
         waited = await client.call_tool("wait", {"job_id": started["job_id"], "timeout": 1})
         assert (waited.structured_content or {})["waits_for"] == "approval"
         await asyncio.to_thread(jobs.called_by("person").approve, started["job_id"])
