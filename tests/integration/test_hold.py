@@ -18,6 +18,12 @@ from tmuxjobs.verbs import hold
 Attach = Callable[..., Person]
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tmux that is slow to tell is waited for: without its answer nobody is known to hold a job."""
+    monkeypatch.setattr(hold, "TMUX_S", 30.0)
+
+
 def asking(jobs: Jobs) -> str:
     job_id = jobs.execute("echo ready; read x; echo got $x; sleep 1000").job_id
     wait_until(lambda: jobs.output(job_id).stdout, lambda text: "ready" in text)
