@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -694,6 +695,19 @@ def test_clock_that_is_an_hour_off_is_no_harm(far_jobs: Jobs) -> None:
     far_jobs.hold(job_id)
     with pytest.raises(Held, match=r"\(for \d s\)"):
         far_jobs.called_by("agent").kill(job_id)
+
+
+def test_hello_that_comes_late_is_no_clock_that_is_behind(far_jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrive = Connection._arrive
+
+    def late(self: Connection, state: str) -> None:
+        arrive(self, state)
+        time.sleep(1.5)
+
+    monkeypatch.setattr(Connection, "_arrive", late)
+    ids = [far_jobs.execute("true", host=host, wait=30).job_id for host in ("gpu1", "", "gpu1")]
+    assert [job.job_id for job in far_jobs.list().jobs] == ids[::-1]
+    assert "its clock" not in far_jobs.doctor(host="gpu1").text()
 
 
 def test_host_without_tmux_is_told(far: Far, far_jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
