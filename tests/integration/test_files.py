@@ -377,6 +377,7 @@ def test_cut_in_a_copy_starts_nothing_and_the_next_one_is_whole(
     far_jobs.execute("true", wait=30)
     (project / "large").write_bytes(os.urandom(1 << 20) * 100)
     monkeypatch.setattr(rsync, "COPYING", [*rsync.COPYING, SLOWLY])
+    connection = far_jobs._hosts.used()[0].connection()  # type: ignore[attr-defined]
     said: list[str] = []
 
     def start() -> None:
@@ -390,6 +391,7 @@ def test_cut_in_a_copy_starts_nothing_and_the_next_one_is_whole(
     wait_until(lambda: [one for one in (far.state / "files").glob("*/.large.*") if one.stat().st_size > 1 << 20])
     far.cut()
     thread.join(60)
+    assert connection.lost.wait(30)  # rsync may know it first
     assert len(said) == 1
     assert said[0].startswith("The files were not completely copied to host 'gpu1': ")
     assert "\n" not in said[0]
