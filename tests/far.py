@@ -41,7 +41,8 @@ class Far:
             "SHELL": "/bin/sh",
         }
         self._down = self.folder / "down"
-        self._port = free_port()
+        self._held = held_port()
+        self._port = int(self._held.getsockname()[1])
         self._write()
         self.ssh = f"{SSH} -F {self.folder}/config"
         self._process = self._start()
@@ -117,7 +118,8 @@ class Far:
         """End every connection; new ones are taken."""
         for process in self.processes("sshd"):
             with contextlib.suppress(psutil.Error):
-                if process.parent().name() == "sshd":
+                parent = process.parent()
+                if parent is not None and parent.name() == "sshd":
                     process.kill()
 
     def down(self) -> None:
@@ -134,16 +136,22 @@ class Far:
 
     def close(self) -> None:
         """End the machine with all that runs there."""
-        for process in psutil.Process(self._process.pid).children():
-            process.kill()
-        self._process.kill()
-        self._process.wait()
+        inner = psutil.Process(self._process.pid).children()
+        for process in inner:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        if not inner:
+            self._process.kill()
+        self._process.wait()  # it waits for the first process there, which ends after all others
+        self._held.close()
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+def held_port() -> socket.socket:
+    """A port that nobody else is given until it is closed; sshd may bind it, as it names it and asks to reuse it."""
+    one = socket.socket()
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    one.bind(("127.0.0.1", 0))
+    return one
 
 
 def together(folder: Path, machines: Sequence[Far]) -> str:

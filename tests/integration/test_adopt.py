@@ -27,6 +27,7 @@ from support import (
 from tmuxjobs.errors import InvalidInput, LimitReached, NotStarted, TmuxjobsError
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.settings import Settings
+from tmuxjobs.system import job_processes
 from tmuxjobs.verbs import prune
 
 PROMPT = "PS1='> ' exec sh -i"
@@ -48,6 +49,14 @@ def opened(tmux: Tmux, command: str = PROMPT, *, name: str = "mine") -> str:
 
 def typed(tmux: Tmux, pane: str, line: str) -> None:
     tmux("send-keys", "-t", pane, line, "Enter")
+
+
+def started_anew(tmux: Tmux, pane: str, seconds: int) -> None:
+    """A person starts another process in the pane, and the one before has ended: its hang-up may take a moment."""
+    before = int(tmux("display-message", "-p", "-t", pane, "#{pane_pid}"))
+    start = job_processes.start_of(before)
+    tmux("respawn-pane", "-k", "-t", pane, f"sleep {seconds}; :")
+    wait_until(lambda: job_processes.start_of(before), lambda found: found != start)
 
 
 def with_a_tree(jobs: Jobs, tmux: Tmux) -> tuple[str, int]:
@@ -172,7 +181,7 @@ def test_what_a_person_starts_anew_after_its_adopter_was_killed_is_not_of_the_jo
     (left,) = wait_until(lambda: sleeping(seconds))
     os.kill(record_of(jobs, job_id).run.pid, signal.SIGKILL)  # type: ignore[union-attr]
     assert ended(jobs, job_id).status == "lost"
-    tmux("respawn-pane", "-k", "-t", pane, f"sleep {seconds}; :")
+    started_anew(tmux, pane, seconds)
     wait_until(lambda: sleeping(seconds), lambda found: len(found) == 2)
     status = jobs.status(job_id)
     assert status.survivors == ()
@@ -190,7 +199,7 @@ def test_pane_of_that_name_of_another_tmux_server_is_a_strangers(jobs: Jobs, tmu
     run = record_of(jobs, job_id).run
     assert run is not None
     os.kill(run.pid, signal.SIGKILL)
-    tmux("respawn-pane", "-k", "-t", pane, f"sleep {seconds}; :")
+    started_anew(tmux, pane, seconds)
     wait_until(lambda: sleeping(seconds))
     path = jobs.host.store.folder(job_id) / "run.json"
     path.write_text(run.model_copy(update={"server_start": "1"}).model_dump_json())
@@ -256,9 +265,10 @@ def test_agent_uses_it_as_any_job(jobs: Jobs, tmux: Tmux) -> None:
     job_id = jobs.adopt("mine", name="shell").job_id
     assert job_id.startswith("shell-")
     assert tmux("list-windows", "-t", "=mcp-jobs", "-F", "#W").split() == ["jobs", job_id]
-    asks = wait_until(lambda: jobs.status(job_id), lambda status: status.waiting_for_input)
+    # The prompt is on the screen alone, which tmux may be slow to tell.
+    asks = wait_until(lambda: jobs.status(job_id), lambda status: status.waiting_for_input and status.prompt)
     assert asks.prompt == ">"
-    assert "got 42" in jobs.interact(job_id, "echo got $((6 * 7))", pattern="got 42").stdout
+    assert "got 42" in jobs.interact(job_id, "echo got $((6 * 7))", wait=30, pattern="got 42").stdout
     assert jobs.search(job_id, "^got").total == 1
     assert "got 42" in jobs.tail(job_id, lines=5).stdout
     assert jobs.wait(job_id, until="input", timeout=30).reason == "input"
@@ -296,7 +306,7 @@ def test_finished_window_keeps_its_screen_says_how_it_ended_and_closes_by_x(
     person.press("C-b", "n")
     person.until(">", "no job: tmuxjobs adopt")
     job_id = jobs.adopt("mine").job_id
-    assert "no job" not in person.until(">", f"▸{job_id}")
+    wait_until(person.look, lambda text: f"▸{job_id}" in text and "no job" not in text)
     typed(tmux, pane, "echo its output; exit 3")
     seen = person.until("its output", "failed after", "exit code 3", "x close", f"✗{job_id} exit 3")
     assert "run again" not in seen

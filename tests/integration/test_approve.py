@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from tmuxjobs import Settings
 from tmuxjobs.answers import Ran, Started
 from tmuxjobs.errors import InvalidInput, JobEnded, NotAllowed
 from tmuxjobs.models import Caller
+from tmuxjobs.server import approval
+from tmuxjobs.server.approval import AsksPerson
 
 Agent = Callable[..., Jobs]
 CALLER = Caller(kind="agent", client="claude-code", version="2.1")
@@ -174,9 +177,11 @@ def test_long_command_is_read_to_its_end_before_y_counts(
     tmux("select-window", "-t", f"=mcp-jobs:{job_id}")
     terminal.until("$ echo 0", "y run it", "of 41")
     terminal.press("y")
-    terminal.until("Read it all first")
-    while "touch x" not in terminal.look().split("folder")[0]:
+    shown, first = terminal.until("Read it all first"), 1
+    while "touch x" not in shown.split("folder")[0]:
         terminal.press("Down")
+        first += 1
+        shown = terminal.until(f"lines {first} to ")  # a `y` that is read together with other keys does not count
     terminal.press("y")
     assert ended(jobs, job_id).status == "completed"
 
@@ -266,7 +271,7 @@ def test_no_agent_approves(agent: Agent, tmux: Tmux, project: Path) -> None:
     assert plain.exit_code == 1
     assert f"This command runs in job '{plain.job_id}'. Nothing was answered." in plain.stdout
     bare = "env -u TMUXJOBS_JOB_ID -u TMUXJOBS_JOB_MARK"
-    for away in (bare, f"setsid -w {bare}", f"{bare} sh -c 'setsid -f \"$@\"; sleep 3' sh"):
+    for away in (bare, f"setsid -w {bare}", f"{bare} sh -c 'setsid -f \"$@\" 2>&1 | cat' sh"):
         assert "Only a person may approve" in inside.execute(f"{away} {command}", wait=30).stdout
     assert jobs.status(job_id).waits_for == "approval"
     assert not (project / "x").exists()
@@ -288,6 +293,7 @@ def test_approved_job_takes_input_and_another_of_its_kind_does_not(agent: Agent)
     jobs = agent(ask=["cat"], allow=["echo"])
     job_id = jobs.execute("cat").job_id
     jobs.called_by("person").approve(job_id)
+    assert jobs.wait(job_id, until="input", timeout=30).reason == "input"
     assert jobs.interact(job_id, "hello").stdout == "hello\n"
     theirs = jobs.called_by("person").execute("cat").job_id
     with pytest.raises(NotAllowed, match="nothing was typed"):
@@ -447,8 +453,16 @@ async def test_question_that_is_closed_is_no_answer(agent: Agent, mode: Any) -> 
         assert (waited.structured_content or {})["status"] == "completed"
 
 
-async def test_client_that_declines_by_itself_has_not_answered(agent: Agent) -> None:
-    jobs = agent()
+async def test_client_that_declines_by_itself_has_not_answered(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs, looked, waits = agent(), threading.Event(), AsksPerson._waits
+
+    def slowly(asks: AsksPerson, job_id: str) -> bool:
+        time.sleep(0.0 if looked.is_set() else 3.2)
+        looked.set()
+        return waits(asks, job_id)
+
+    monkeypatch.setattr(AsksPerson, "_waits", slowly)
+    monkeypatch.setattr(approval, "AT_ONCE_S", 3.0)
 
     async def decline(*_: object) -> ElicitResult[Any]:
         return ElicitResult(action="decline")
@@ -456,6 +470,7 @@ async def test_client_that_declines_by_itself_has_not_answered(agent: Agent) -> 
     codex = Implementation(name="codex-mcp-client", version="0.171.0")
     async with Client(server_of(jobs), mode="legacy", elicitation_handler=decline, client_info=codex) as client:
         started = (await client.call_tool("execute", {"command": "touch x"})).structured_content or {}
+        await asyncio.to_thread(looked.wait, 30)
         waited = await client.call_tool("wait", {"job_id": started["job_id"], "timeout": 1})
         assert (waited.structured_content or {})["waits_for"] == "approval"
         await asyncio.to_thread(jobs.called_by("person").approve, started["job_id"])

@@ -55,9 +55,9 @@ def config(request: pytest.FixtureRequest, isolated: Path) -> str:
 def test_first_window_says_what_this_is(jobs: Jobs, screen: Open, config: str, rows: int, columns: int) -> None:
     job_id = jobs.execute("sleep 1000", name="build").job_id
     person = screen(rows=rows, columns=columns)
-    seen = person.until("Commands that a coding agent started run here", job_id, "sleep 1000", "Enter go to it")
     prefix = "C-a" if config else "C-b"
-    assert f"{prefix} {1 if config else 0} jobs  {prefix} n next" in seen
+    keys = f"{prefix} {1 if config else 0} jobs  {prefix} n next"
+    seen = person.until("Commands that a coding agent started run here", job_id, "sleep 1000", "Enter go to it", keys)
     assert ("ALL MINE" in seen, "MINE" in seen) == (False, False)
 
 
@@ -94,10 +94,11 @@ def test_list_begins_with_who_waits_and_ends_with_what_has_ended(jobs: Jobs, scr
         person.look,
         lambda text: re.findall(r"^[> ][?▸✓] ([\w-]+)  ", text, re.MULTILINE) == [asks, newer, runs, over],
     )
-    tabs = re.findall(
-        r"[?▸✓]([\w-]+) ", next(line for line in person.look().splitlines() if line.startswith(" 0 jobs"))
-    )
-    assert tabs == [asks, runs, newer, over]
+
+    def tabs(text: str) -> list[str]:
+        return re.findall(r"[?▸✓]([\w-]+) ", next((one for one in text.splitlines() if one.startswith(" 0 jobs")), ""))
+
+    wait_until(person.look, lambda text: tabs(text) == [asks, runs, newer, over])
 
 
 def has_left(text: str) -> bool:
@@ -163,8 +164,7 @@ def test_help_is_whole_on_a_small_terminal(jobs: Jobs, screen: Open) -> None:
     person = screen(rows=24, columns=80)
     person.until("choose")
     person.press("?")
-    seen = person.until("Home and End", "tmuxjobs list")
-    assert [state for state in STATES if f" {state}" not in seen] == []
+    person.until("Home and End", "tmuxjobs list", *(f" {state}" for state in STATES))
 
 
 def test_long_list_is_gone_through_by_pages_and_ends(jobs: Jobs, screen: Open) -> None:
@@ -238,10 +238,10 @@ def test_options_elsewhere_stay_as_they_are(jobs: Jobs, tmux: Tmux, config: str)
 
 
 def test_enter_on_the_welcome_page_goes_to_the_chosen_job(jobs: Jobs, screen: Open) -> None:
-    jobs.execute("echo this is the older one; sleep 1000")
-    jobs.execute("echo this is the newer one; sleep 1000")
+    older = jobs.execute("echo this is the older one; sleep 1000").job_id
+    newer = jobs.execute("echo this is the newer one; sleep 1000").job_id
     person = screen()
-    person.until("▸ echo-this-is-the", "Enter go to it")
+    person.until(f">▸ {newer}", f" ▸ {older}", "Enter go to it")
     person.press("Down")
     person.press("Enter")
     wait_until(person.look, lambda text: text.startswith("this is the older one"))

@@ -1,12 +1,15 @@
 """A job that runs its command again: one id, numbered attempts, each with its own end and its own part of the log."""
 
+import json
 import os
+import secrets
 import signal
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import pytest
-from support import Jobs, Person, Tmux, change_pane, ended, in_panes, log_of, record_of, sleeping, wait_until
+from support import Jobs, Person, Tmux, change_pane, ended, log_of, record_of, sleeping, wait_until
 
 from tmuxjobs import Settings
 from tmuxjobs.errors import InvalidInput
@@ -21,6 +24,14 @@ def soon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Jobs:
     """Jobs whose pauses are short."""
     folder = tmp_path / "changed"
     change_pane(monkeypatch, folder, "attempts.py", lambda text: text.replace("= 1.0, 60.0", "= 0.05, 0.1"))
+    return Jobs.open(Settings.load(max_jobs=40))
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Jobs:
+    """Jobs whose first pause is long: what is done within it may take its time."""
+    folder = tmp_path / "changed"
+    change_pane(monkeypatch, folder, "attempts.py", lambda text: text.replace("= 1.0, 60.0", "= 60.0, 60.0"))
     return Jobs.open(Settings.load(max_jobs=40))
 
 
@@ -72,17 +83,17 @@ def test_job_that_ran_once_has_its_first_attempt_alone(jobs: Jobs) -> None:
         jobs.output(job_id, attempt=2)
 
 
-def test_pause_before_the_next_attempt_doubles(jobs: Jobs) -> None:
-    job_id = jobs.execute("exit 1", retry=4).job_id
-    pauses = []
-    for number in (1, 2):
-        wait_until(lambda at=number: jobs.status(job_id).detail, lambda it, at=number: it.startswith(f"attempt {at} "))
-        run = record_of(jobs, job_id).run
-        assert run is not None
-        assert run.again_at is not None
-        pauses.append(run.again_at)
-    jobs.kill(job_id)
-    assert pauses[1] - pauses[0] >= 2
+def test_pause_before_the_next_attempt_doubles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = tmp_path / "changed"
+    change_pane(monkeypatch, folder, "attempts.py", lambda text: text.replace("= 1.0, 60.0", "= 0.3, 60.0"))
+    jobs = Jobs.open(Settings.load())
+    job_id = jobs.execute("exit 1", retry=3).job_id
+    ended(jobs, job_id)
+    attempts = json.loads((jobs.host.store.folder(job_id) / "attempts.json").read_text())["attempts"]
+    begun, over = ([datetime.fromisoformat(one[name]) for one in attempts] for name in ("started_at", "ended_at"))
+    pauses = [(begin - end).total_seconds() for begin, end in zip(begun[1:], over, strict=False)]
+    assert len(pauses) == 3
+    assert all(pause >= least - 0.01 for pause, least in zip(pauses, (0.3, 0.6, 1.2), strict=True)), pauses
 
 
 def test_line_between_attempts_is_in_the_window_and_not_in_the_log(soon: Jobs, tmux: Tmux, tmp_path: Path) -> None:
@@ -97,16 +108,17 @@ def test_line_between_attempts_is_in_the_window_and_not_in_the_log(soon: Jobs, t
 
 
 def test_what_an_attempt_left_behind_is_ended_before_the_next(soon: Jobs, tmp_path: Path) -> None:
-    left = "setsid sleep 7341 < /dev/null > /dev/null 2>&1 & sleep 7341 &"
-    command = f"{COUNTS}; [ $n = 2 ] && {{ pgrep -fc '[s]leep 7341'; exit 0; }}; {left} sleep 0.2; exit 1"
+    seconds = 1000 + secrets.randbelow(10**8)
+    left = f"setsid sleep {seconds} < /dev/null > /dev/null 2>&1 & sleep {seconds} &"
+    command = f"{COUNTS}; [ $n = 2 ] && {{ pgrep -fc '[s]leep {seconds}'; exit 0; }}; {left} sleep 0.2; exit 1"
     job_id = soon.execute(command, cwd=str(tmp_path), retry=1, env={"n": ""}).job_id
     status = ended(soon, job_id)
     assert (status.attempts, soon.output(job_id, attempt=2).stdout) == (2, "run 2\n1\n")  # the shell's own line
-    assert not sleeping(7341)
+    assert not sleeping(seconds)
 
 
 def test_timeout_ends_an_attempt_and_counts_as_its_failure(soon: Jobs, tmp_path: Path) -> None:
-    job_id = soon.execute(f"{COUNTS}; [ $n = 2 ] || sleep 1000", cwd=str(tmp_path), retry=1, timeout=0.5).job_id
+    job_id = soon.execute(f"{COUNTS}; [ $n = 2 ] || sleep 1000", cwd=str(tmp_path), retry=1, timeout=3.0).job_id
     status = ended(soon, job_id)
     assert (status.status, status.attempts) == ("completed", 2)
     assert status.earlier[0].startswith("attempt 1: by its timeout (SIGTERM)")
@@ -124,7 +136,11 @@ def test_kill_ends_all_attempts(jobs: Jobs) -> None:
     assert (status.status, status.reason, status.attempts) == ("killed", "kill", 1)
 
 
-def test_kill_between_two_attempts_ends_the_job_at_once(jobs: Jobs, tmp_path: Path) -> None:
+def test_kill_between_two_attempts_ends_the_job_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # The second pause is a minute.
+    change = lambda text: text.replace("= 1.0, 60.0", "= 0.05, 60.0").replace("FIRST_S * 2 **", "FIRST_S * 1200 **")  # noqa: E731
+    change_pane(monkeypatch, tmp_path / "changed", "attempts.py", change)
+    jobs = Jobs.open(Settings.load())
     job_id = jobs.execute(f"{COUNTS}; exit 3", cwd=str(tmp_path), retry=9).job_id
     wait_until(lambda: jobs.status(job_id).detail, lambda detail: detail.startswith("attempt 2 ended"))
     assert jobs.kill(job_id).status == "killed"
@@ -134,7 +150,7 @@ def test_kill_between_two_attempts_ends_the_job_at_once(jobs: Jobs, tmp_path: Pa
 
 
 def test_kill_while_a_timeout_ends_an_attempt_ends_the_job(soon: Jobs) -> None:
-    job_id = soon.execute("trap 'echo asked' TERM; while :; do sleep 0.1; done", retry=5, timeout=1.0).job_id
+    job_id = soon.execute("trap 'echo asked' TERM; while :; do sleep 0.1; done", retry=5, timeout=4.0).job_id
     wait_until(lambda: soon.output(job_id).stdout)
     soon.kill(job_id, grace=0.1)
     status = soon.status(job_id)
@@ -153,21 +169,21 @@ def test_next_attempt_of_a_paused_job_waits_until_it_is_resumed(soon: Jobs, tmp_
     assert (status.status, status.attempts) == ("completed", 2)
 
 
-def test_paused_job_between_two_attempts_is_ended_by_kill(jobs: Jobs) -> None:
-    job_id = jobs.execute("exit 3", retry=9).job_id
-    rests(jobs, job_id)
-    jobs.pause(job_id)
-    attempts = jobs.status(job_id).attempts
-    assert jobs.status(job_id).status == "paused"
-    assert jobs.kill(job_id).status == "killed"
-    assert jobs.status(job_id).attempts == attempts
+def test_paused_job_between_two_attempts_is_ended_by_kill(late: Jobs) -> None:
+    job_id = late.execute("exit 3", retry=9).job_id
+    rests(late, job_id)
+    late.pause(job_id)
+    attempts = late.status(job_id).attempts
+    assert late.status(job_id).status == "paused"
+    assert late.kill(job_id).status == "killed"
+    assert late.status(job_id).attempts == attempts
 
 
-def test_closed_window_ends_a_job_between_two_attempts(jobs: Jobs, tmux: Tmux) -> None:
-    job_id = jobs.execute("exit 3", retry=9).job_id
-    rests(jobs, job_id)
+def test_closed_window_ends_a_job_between_two_attempts(late: Jobs, tmux: Tmux) -> None:
+    job_id = late.execute("exit 3", retry=9).job_id
+    rests(late, job_id)
     tmux("kill-window", "-t", f"=mcp-jobs:{job_id}")
-    assert ended(jobs, job_id).reason == "window-closed"
+    assert ended(late, job_id).reason == "window-closed"
 
 
 def test_ctrl_c_in_the_window_ends_all_attempts(jobs: Jobs, person: Callable[..., Person]) -> None:
@@ -191,12 +207,12 @@ def test_policy_on_failure_ends_with_success_and_gives_up_after_so_many_in_a_row
 
 
 def test_attempt_that_ran_long_begins_the_count_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    change = lambda text: text.replace("= 1.0, 60.0", "= 0.05, 0.1").replace("STEADY_S = 60.0", "STEADY_S = 0.5")  # noqa: E731
+    change = lambda text: text.replace("= 1.0, 60.0", "= 0.05, 0.1").replace("STEADY_S = 60.0", "STEADY_S = 2.0")  # noqa: E731
     change_pane(monkeypatch, tmp_path / "changed", "attempts.py", change)
     jobs = Jobs.open(Settings.load())
-    command = f"{COUNTS}; [ $n -gt 4 ] || sleep 0.6; exit 1"
+    command = f"{COUNTS}; [ $n -gt 2 ] || sleep 2.1; exit 1"
     status = ended(jobs, jobs.execute(command, cwd=str(tmp_path), restart_policy="on-failure", retry=1).job_id)
-    assert status.attempts == 5  # each of four that ran long is followed by one
+    assert status.attempts == 3  # each of two that ran long is followed by one
 
 
 def test_given_codes_mean_success(soon: Jobs) -> None:
@@ -243,12 +259,12 @@ def test_list_tells_which_attempt_runs(soon: Jobs, tmp_path: Path) -> None:
     assert soon.output(job_id, attempt=2).stdout == "run 2\n"
 
 
-def test_job_between_two_attempts_is_running_and_says_when_it_goes_on(jobs: Jobs) -> None:
-    job_id = jobs.execute("exit 3", retry=9).job_id
-    status = rests(jobs, job_id)
+def test_job_between_two_attempts_is_running_and_says_when_it_goes_on(late: Jobs) -> None:
+    job_id = late.execute("exit 3", retry=9).job_id
+    status = rests(late, job_id)
     assert status.status == "running"
     assert status.detail.startswith("attempt 1 ended with exit code 3; attempt 2 begins in")
-    assert job_id in [job.job_id for job in jobs.list(status="running").jobs]
+    assert job_id in [job.job_id for job in late.list(status="running").jobs]
 
 
 def test_crash_loop_is_told_as_one_event_and_its_end_with_the_count(soon: Jobs) -> None:
@@ -276,12 +292,11 @@ def test_restart_takes_over_how_often_it_runs(soon: Jobs) -> None:
     assert (spec.retry, spec.success_codes, spec.ready_when, spec.ready_timeout_s) == (2, (0, 5), "port 5000", 7.0)
 
 
-def test_killed_runner_between_two_attempts_leaves_a_lost_job(jobs: Jobs) -> None:
-    job_id = jobs.execute("exit 3", retry=9).job_id
-    rests(jobs, job_id)
-    for runner in in_panes(jobs, "runner", job_id):
-        os.kill(runner.pid, signal.SIGKILL)
-    assert ended(jobs, job_id).status == "lost"
+def test_killed_runner_between_two_attempts_leaves_a_lost_job(late: Jobs) -> None:
+    job_id = late.execute("exit 3", retry=9).job_id
+    rests(late, job_id)
+    os.kill(record_of(late, job_id).run.pid, signal.SIGKILL)  # type: ignore[union-attr]
+    assert ended(late, job_id).status == "lost"
 
 
 def test_damaged_list_of_attempts_is_passed_over(soon: Jobs) -> None:

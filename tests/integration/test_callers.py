@@ -15,6 +15,7 @@ from tmuxjobs import Settings
 from tmuxjobs.errors import LimitReached, OtherProject
 from tmuxjobs.hosts.local import Host, own_environment
 from tmuxjobs.models import Caller
+from tmuxjobs.verbs import hold
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_agent_does_not_act_on_another_projects_job(at: Callable[..., Jobs], tmp
         with pytest.raises(OtherProject, match=f"'{job_id}' belongs to another project, {tmp_path}/api: nothing"):
             act()
     assert agent.status(job_id).status == "running"
-    assert at("web", scope="all").called_by("agent").interact(job_id, "yes", pattern="got yes").stdout
+    assert at("web", scope="all").called_by("agent").interact(job_id, "yes", wait=30, pattern="got yes").stdout
     assert at("web").kill(job_id).status == "killed", "a person is free"
 
 
@@ -133,7 +134,10 @@ def test_slots_are_the_projects(at: Callable[..., Jobs]) -> None:
         other.execute("true")
 
 
-def test_held_job_is_not_named_to_an_agent_as_one_to_kill(at: Callable[..., Jobs]) -> None:
+def test_held_job_is_not_named_to_an_agent_as_one_to_kill(
+    at: Callable[..., Jobs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hold, "TMUX_S", 30.0)
     jobs = at("api", max_jobs=2)
     ids = [jobs.execute("sleep 1000").job_id for _ in range(2)]
     jobs.hold(ids[0])

@@ -82,7 +82,7 @@ async def test_results_have_the_seeds_fields(client: Client[Any], jobs: Jobs) ->
     assert (output["stdout"], output["cursor"]) == ("out\n", 5)
     tail = await call(client, "tail", job_id=job_id, lines=1)
     assert tail["stdout"].strip() == "out"
-    answer = await call(client, "interact", job_id=job_id, input="it", pattern="got it")
+    answer = await call(client, "interact", job_id=job_id, input="it", wait=30, pattern="got it")
     assert answer["stdout"] == "got it\n"
     assert (await call(client, "kill", job_id=job_id))["status"] == "killed"
     assert {"ended", "signal", "reason"} <= set(await call(client, "status", job_id=job_id))
@@ -137,7 +137,9 @@ def test_instructions_say_which_lines_are_ours(jobs: Jobs) -> None:
 
 
 async def test_slow_calls_do_not_hold_up_fast_ones(client: Client[Any], jobs: Jobs) -> None:
-    stubborn = [jobs.execute("trap '' TERM INT; while :; do sleep 1000; done").job_id for _ in range(2)]
+    stubborn = [jobs.execute("trap '' TERM INT; echo ready; while :; do sleep 1000; done").job_id for _ in range(2)]
+    for job_id in stubborn:
+        await asyncio.to_thread(wait_until, lambda job_id=job_id: jobs.output(job_id).stdout)
     calls = [client.call_tool("wait", {"job_id": stubborn[0], "timeout": 40}) for _ in range(50)]
     calls += [
         client.call_tool("interact", {"job_id": stubborn[0], "input": "x", "wait": 40, "pattern": "never"})

@@ -191,7 +191,7 @@ def test_few_terminals_are_told_with_their_cure(isolated: Path, most: int, enoug
 @pytest.mark.parametrize(("room", "enough"), [(20, False), (500, True)])
 def test_few_processes_are_told_with_their_cure(tmux: Tmux, room: int, enough: bool) -> None:
     jobs = Jobs.open(Settings.load(max_jobs=8))
-    tmux("new-session", "-d", "cat")
+    tmux("new-session", "-d", "exec cat")
     try:
         group = Group(int(tmux("display-message", "-p", "#{pid}")))
     except NotHere as reason:

@@ -1,13 +1,14 @@
 """What starting a job promises."""
 
 import os
+import secrets
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support import Jobs, Person, Tmux, change_pane, contents, ended, log_of, record_of, wait_until
+from support import Jobs, Person, Tmux, change_pane, contents, ended, log_of, record_of, sleeping, wait_until
 
 from tmuxjobs import Settings
 from tmuxjobs.errors import InvalidInput, NotStarted, StateError, TmuxError
@@ -239,9 +240,10 @@ def test_person_types_into_the_job(jobs: Jobs, person: Callable[..., Person]) ->
 
 
 def test_ctrl_c_of_a_person_reaches_the_job_alone(jobs: Jobs, person: Callable[..., Person]) -> None:
-    started = jobs.execute("trap 'echo caught; exit 7' INT; echo ready; sleep 100")
+    seconds = 1000 + secrets.randbelow(10**8)
+    started = jobs.execute(f"trap 'echo caught; exit 7' INT; sleep {seconds}")
     someone = person(f"mcp-jobs:{started.job_id}")
-    wait_until(lambda: jobs.output(started.job_id).stdout, lambda text: "ready" in text)
+    wait_until(lambda: sleeping(seconds))
     someone.type("\x03")
     status = ended(jobs, started.job_id)
     assert (status.status, status.exit_code) == ("failed", 7)

@@ -1,5 +1,6 @@
 """Files to and from another host: the copy of a folder that a job runs in, and results that come back."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -18,6 +19,8 @@ from tmuxjobs.errors import HostError, InvalidInput, NotAllowed, TmuxjobsError
 from tmuxjobs.hosts import rsync
 
 LIBRARIES = ":".join(map(str, (LOCAL / "usr" / "lib").glob("*-linux-gnu")))
+SLOWLY = "--bwlimit=5000"
+"""A copy of 100 MB takes 20 s, and what is done meanwhile comes before its end."""
 HOSTILE = [
     "a b",
     "new\nline",
@@ -130,8 +133,9 @@ def test_copy_goes_with_the_last_job_that_ran_in_it(far: Far, far_jobs: Jobs, pr
     os.utime(copy, (0, 0))
     jobs.prune(everywhere=True)
     assert (copy / "r").exists()
-    jobs.execute("true", wait=10)
-    os.utime(copy, (0, 0))
+    jobs.execute("true", wait=30)
+    with contextlib.suppress(FileNotFoundError):  # the clean-up at that start came after its end
+        os.utime(copy, (0, 0))
     jobs.prune(everywhere=True)
     wait_until(lambda: list(copy.parent.iterdir()), lambda left: left == [])
     assert run(jobs, "cat train.py", project) == "print('v1')\n"
@@ -146,7 +150,7 @@ def test_copy_that_has_no_job_yet_stays(far: Far, far_jobs: Jobs, project: Path)
 
 
 def test_copy_stays_while_a_record_cannot_be_read(far: Far, far_jobs: Jobs, project: Path) -> None:
-    job_id = far_jobs.execute("true", wait=10).job_id
+    job_id = far_jobs.execute("true", wait=30).job_id
     run(far_jobs, "true", project)
     shutil.rmtree(far.state / "jobs" / far_jobs.list().jobs[0].job_id)
     os.utime(copied(far), (0, 0))
@@ -367,9 +371,13 @@ def of(process: psutil.Process) -> str:
         return ""
 
 
-def test_cut_in_a_copy_starts_nothing_and_the_next_one_is_whole(far: Far, far_jobs: Jobs, project: Path) -> None:
+def test_cut_in_a_copy_starts_nothing_and_the_next_one_is_whole(
+    far: Far, far_jobs: Jobs, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     far_jobs.execute("true", wait=30)
-    (project / "large").write_bytes(os.urandom(1 << 20) * 300)
+    (project / "large").write_bytes(os.urandom(1 << 20) * 100)
+    monkeypatch.setattr(rsync, "COPYING", [*rsync.COPYING, SLOWLY])
+    connection = far_jobs._hosts.used()[0].connection()  # type: ignore[attr-defined]
     said: list[str] = []
 
     def start() -> None:
@@ -380,16 +388,18 @@ def test_cut_in_a_copy_starts_nothing_and_the_next_one_is_whole(far: Far, far_jo
 
     thread = threading.Thread(target=start)
     thread.start()
-    wait_until(lambda: list((far.state / "files").glob("*/.large.*")))
+    wait_until(lambda: [one for one in (far.state / "files").glob("*/.large.*") if one.stat().st_size > 1 << 20])
     far.cut()
     thread.join(60)
+    assert connection.lost.wait(30)  # rsync may know it first
     assert len(said) == 1
     assert said[0].startswith("The files were not completely copied to host 'gpu1': ")
     assert "\n" not in said[0]
     assert [job.command for job in far_jobs.list().jobs] == ["true"]
     wait_until(rsyncs, lambda left: not left)
     assert not (copied(far) / "ran").exists()
-    assert run(far_jobs, "cmp large large; stat -c %s large", project) == f"{300 << 20}\n"
+    monkeypatch.setattr(rsync, "COPYING", rsync.COPYING[:-1])
+    assert run(far_jobs, "cmp large large; stat -c %s large", project) == f"{100 << 20}\n"
     assert (copied(far) / "large").read_bytes() == (project / "large").read_bytes()
     assert not (copied(far) / rsync.PARTIAL).exists()
 
@@ -464,8 +474,9 @@ def test_doctor_says_what_another_host_lacks(far: Far, far_jobs: Jobs, monkeypat
 def test_killed_caller_leaves_no_copy_running_and_starts_nothing(far: Far, far_jobs: Jobs, project: Path) -> None:
     far_jobs.execute("true", wait=30)
     with open(project / "large", "wb") as large:
-        large.truncate(400_000_000)
-    code = "import sys; from tmuxjobs import Jobs, Settings; "
+        large.truncate(100_000_000)
+    code = "import sys; from tmuxjobs import Jobs, Settings; from tmuxjobs.hosts import rsync; "
+    code += f"rsync.COPYING.append({SLOWLY!r}); "
     code += "Jobs.open(Settings.load(ssh=sys.argv[1], host='gpu1')).execute('touch ran', sync=sys.argv[2])"
     caller = subprocess.Popen([sys.executable, "-c", code, far.ssh, str(project)])
     wait_until(lambda: list((far.state / "files").glob("*/.large.*")))

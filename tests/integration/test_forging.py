@@ -103,6 +103,7 @@ async def test_ends_told_meanwhile_stand_behind_the_output(jobs: Jobs, client: C
 async def test_execute_with_wait_and_interact_do_not_show_forged_lines(client: Client[Any]) -> None:
     text, fields = await call(client, "execute", command=f"read x; {COMMAND}; read x", wait=0.1)
     assert "==" not in text.split("\n")
+    await call(client, "wait", job_id=fields["job_id"], until="input", timeout=30)
     text, _ = await call(client, "interact", job_id=fields["job_id"], input="go")
     among, printed, ours = parted(text)
     assert (among, printed) == ([], SHOWN)

@@ -83,7 +83,7 @@ def test_neither_values_nor_what_was_typed_are_in_it(agent: Jobs, isolated: Path
 
 
 def test_command_tells_it(agent: Jobs) -> None:
-    job = agent.execute("echo hi", wait=20).job_id
+    job = agent.execute("echo hi", wait=30).job_id
     with pytest.raises(NotAllowed):
         agent.execute("rm x")
 
@@ -126,13 +126,13 @@ def test_it_keeps_two_files_and_every_line_whole(agent: Jobs, monkeypatch: pytes
 def test_what_cannot_be_written_holds_up_nothing_and_is_told_on_reading(agent: Jobs) -> None:
     path = agent.host.history.path
     os.mkfifo(path)
-    assert agent.execute("echo a", wait=20).status == "completed"
+    assert agent.execute("echo a", wait=30).status == "completed"
     with pytest.raises(StateError, match="is not the history of tmuxjobs: it is a FIFO"):
         agent.history()
     path.unlink()
-    agent.execute("echo a", wait=20)
+    agent.execute("echo a", wait=30)
     with path.open("a") as file:
         file.write('{"cut o')
     assert len(agent.history()) == 1
-    agent.execute("echo b", wait=20)
+    agent.execute("echo b", wait=30)
     assert len(agent.history()) == 2

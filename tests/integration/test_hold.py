@@ -18,6 +18,12 @@ from tmuxjobs.verbs import hold
 Attach = Callable[..., Person]
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tmux that is slow to tell is waited for: without its answer nobody is known to hold a job."""
+    monkeypatch.setattr(hold, "TMUX_S", 30.0)
+
+
 def asking(jobs: Jobs) -> str:
     job_id = jobs.execute("echo ready; read x; echo got $x; sleep 1000").job_id
     wait_until(lambda: jobs.output(job_id).stdout, lambda text: "ready" in text)
@@ -58,7 +64,7 @@ async def test_agent_may_read_what_a_person_holds(jobs: Jobs) -> None:
 def test_person_is_not_held_back_by_their_own_hold(jobs: Jobs) -> None:
     job_id = asking(jobs)
     jobs.hold(job_id)
-    assert "got mine" in jobs.interact(job_id, "mine", pattern="got").stdout
+    assert "got mine" in jobs.interact(job_id, "mine", wait=30, pattern="got").stdout
     assert jobs.kill(job_id).status == "killed"
 
 

@@ -95,6 +95,8 @@ class Connection:
         self.lost = threading.Event()
         self.why = ""
         self.hello: dict[str, Any] = {}
+        self.asked_at = 0.0
+        """When we last sent something before the hello came, by our wall clock."""
         self._on_report = on_report
         self._answers: dict[int, Future[tuple[dict[str, Any], bytes]]] = {}
         self._later: dict[int, Later] = {}
@@ -174,10 +176,12 @@ class Connection:
         text = program()
         marker = json.dumps({"tmuxjobs": "state directory", "format": FORMAT}) + "\n"
         asked = {"state": state, "marker": marker, "names": list(sources), "digest": digest.hexdigest()}
+        self.asked_at = time.time()
         self._write(f"{len(text)}\n".encode() + text + json.dumps(asked).encode() + b"\n")
         fields, _ = self._stream.frame(deadline)
         if fields.get("needs") == "unit":
             sizes = {"sizes": [len(data) for data in sources.values()]}
+            self.asked_at = time.time()
             self._write(json.dumps(sizes).encode() + b"\n" + b"".join(sources.values()))
             fields, _ = self._stream.frame(time.monotonic() + SHIP_S)
         if "fault" in fields:

@@ -111,7 +111,9 @@ class RemoteHost(Host):
         self.machine.ahead = hello["monotonic"] - time.monotonic()
         ahead_s = hello["time"] - time.time()
         self.mirror.skew_ns = int(ahead_s * 1e9)
-        self.ahead_s = ahead_s if abs(ahead_s) > 1 else 0.0
+        # A hello that came late, over a slow line or to a busy machine, tells an old time.
+        is_old = ahead_s <= 0 <= hello["time"] - connection.asked_at
+        self.ahead_s = ahead_s if abs(ahead_s) > 1 and not is_old else 0.0
         self.environ = hello.pop("environ")
         self.machine.take_usual(hello.pop("usual"))
         self.cwd = Path(hello["home"])

@@ -90,14 +90,19 @@ class AsksPerson(Middleware):
     async def _ask(self, session: Any, job_id: str, question: str) -> None:
         """Ask until the person has answered, here or elsewhere."""
         began = time.monotonic()
-        asked = asyncio.ensure_future(session.elicit_form(question, FORM))
+
+        async def ask() -> tuple[Any, float]:
+            answer = await session.elicit_form(question, FORM)
+            return answer, time.monotonic() - began  # a look at the job meanwhile may take longer
+
+        asked = asyncio.ensure_future(ask())
         try:
             while not asked.done() and await asyncio.to_thread(self._waits, job_id):
                 await asyncio.wait({asked}, timeout=CLIENT_CHECK_S)
             if asked.done():
                 with contextlib.suppress(MCPError):  # it cannot ask after all
-                    answer = asked.result()
-                    alone = answer.action == "decline" and time.monotonic() - began < AT_ONCE_S
+                    answer, took_s = asked.result()
+                    alone = answer.action == "decline" and took_s < AT_ONCE_S
                     if not (alone and name_of(session) in DECLINES_ALONE):
                         await self._give(job_id, answer)
         finally:
