@@ -117,7 +117,8 @@ class Far:
         """End every connection; new ones are taken."""
         for process in self.processes("sshd"):
             with contextlib.suppress(psutil.Error):
-                if process.parent().name() == "sshd":
+                parent = process.parent()  # None when it ends just now
+                if parent is not None and parent.name() == "sshd":
                     process.kill()
 
     def down(self) -> None:
@@ -135,7 +136,8 @@ class Far:
     def close(self) -> None:
         """End the machine with all that runs there."""
         for process in psutil.Process(self._process.pid).children():
-            process.kill()
+            with contextlib.suppress(psutil.Error):
+                process.kill()
         self._process.kill()
         self._process.wait()
 
