@@ -73,7 +73,7 @@ def with_timing(jobs: Jobs, **bounds: float) -> Jobs:
     return Jobs(Host(host.settings, environ=host.environ, cwd=host.cwd, timing=Timing(**bounds)))
 
 
-def ended(jobs: Jobs, job_id: str, *, timeout: float = 60) -> JobStatus:
+def ended(jobs: Jobs, job_id: str, *, timeout: float = 120) -> JobStatus:
     """The job's status once it does not run any more."""
     return wait_until(lambda: jobs.status(job_id), lambda status: status.status not in OPEN, timeout=timeout)
 

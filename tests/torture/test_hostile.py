@@ -208,7 +208,9 @@ def test_starter_killed_at_any_moment_leaves_no_slot_and_no_window_behind(tmux: 
             time.sleep(milliseconds / 1000)
             starter.kill()
     jobs = Jobs.open(Settings.load(max_jobs=1))
-    told = wait_until(lambda: jobs.list(), lambda found: all(job.status != "running" for job in found.jobs), timeout=90)
+    told = wait_until(
+        lambda: jobs.list(), lambda found: all(job.status != "running" for job in found.jobs), timeout=200
+    )
     assert {(job.status, job.exit_code) for job in told.jobs} <= {("failed", 2), ("lost", None)}
     assert ended(jobs, jobs.execute("true").job_id).status == "completed"
 
