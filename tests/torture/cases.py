@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 from fastmcp import Client
 from fastmcp.client.transports import StdioTransport
-from support import Person
+from support import Person, with_timing
 
 from tmuxjobs.errors import JobEnded, JobNotFound, TmuxjobsError
 from tmuxjobs.job_answers import JobStatus
@@ -43,8 +43,9 @@ def one_after_another(world: World) -> None:
 
 def burst(world: World) -> None:
     """Fifty at once from one server."""
+    jobs = with_timing(world.jobs, tmux=60.0)  # it has all of them to answer
     with ThreadPoolExecutor(50) as pool:
-        asked = list(pool.map(lambda _: world.start(largest=200_000), range(50)))
+        asked = list(pool.map(lambda _: world.start(largest=200_000, jobs=jobs), range(50)))
     for one in asked:
         world.check(one)
 
