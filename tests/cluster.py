@@ -78,7 +78,7 @@ class Cluster:
 
     def run(self, *argv: str) -> str:
         environ = os.environ | self.environ
-        return subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=20).stdout.strip()
+        return subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=60).stdout.strip()
 
     def state(self, job_id: str) -> str:
         """In Slurm's own word; empty for a job that it does not know."""

@@ -13,12 +13,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from cluster import Cluster
 from far import Far, far_machine
-from hypothesis import Phase, settings
+from hypothesis import HealthCheck, Phase, settings
 from kept_units import give_back, keep_units
 from loaded import Loaded
 from support import Jobs, Person, Screen, Tmux, wait_until
@@ -35,8 +36,10 @@ SESSION_FOLDER = pytest.StashKey[Path]()
 # The long form is `python -m pytest tests/unit --hypothesis-profile=long --timeout=0`.
 # No explanations: they parse source, which Python before 3.11.8 may answer with a SystemError (its issue 106905).
 SEARCH = [Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink]
-settings.register_profile("short", deadline=None, max_examples=20, phases=SEARCH)
-settings.register_profile("long", deadline=None, max_examples=1000, phases=SEARCH)
+# How long it takes to make an example says how busy the machine is.
+USUAL: dict[str, Any] = {"deadline": None, "phases": SEARCH, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("short", max_examples=20, **USUAL)
+settings.register_profile("long", max_examples=1000, **USUAL)
 settings.load_profile("short")
 
 # FastMCP reads these when it is imported.
@@ -144,7 +147,7 @@ def tmp_path(isolated: Path) -> Path:
 def tmux(isolated: Path) -> Tmux:
     """Runs the real tmux on the test's server: `tmux("list-windows", "-t", "=mcp-jobs")` is what it printed."""
 
-    def run(*arguments: str, timeout: float = 20) -> str:
+    def run(*arguments: str, timeout: float = 60) -> str:
         environment = os.environ | {"TMUX_TMPDIR": str(isolated)}
         argv = ["tmux", "-u", *arguments]
         done = subprocess.run(
@@ -233,7 +236,7 @@ def screen(isolated: Path) -> Callable[..., Screen]:
 
 def remove(folder: Path) -> None:
     """A process that starts a program has no environment for a moment, so one may be missed, and write meanwhile."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while True:
         try:
             shutil.rmtree(folder)
@@ -273,7 +276,7 @@ def end_processes(folder: Path) -> list[str]:
             if re.fullmatch("tmux(:.*)?", process.name()):  # not `tmuxjobs-job`
                 process.kill()
     with contextlib.suppress(AssertionError):
-        wait_until(lambda: processes_of(folder) or processes_of(folder), lambda running: not running, timeout=20)
+        wait_until(lambda: processes_of(folder) or processes_of(folder), lambda running: not running)
         return []
     left = []
     for process in processes_of(folder):

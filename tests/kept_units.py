@@ -81,8 +81,8 @@ def digest(data: bytes, kind: str) -> str:
 
 def keep(path: Path, kept: Path) -> None:
     try:
+        os.utime(path, ns=(UNCHANGED_NS, UNCHANGED_NS))  # before others see it: they take away what has another time
         os.link(path, kept)
-        os.utime(kept, ns=(UNCHANGED_NS, UNCHANGED_NS))
     except FileExistsError:  # another process was first
         pass
     except OSError as error:

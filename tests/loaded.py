@@ -47,7 +47,7 @@ class Process:
         self._told = told
         self._text = b""
         self.returncode: int | None = None
-        self.pid = self._number(60)
+        self.pid = self._number(100)  # all is imported first
 
     def _number(self, timeout: float | None) -> int:
         self._told.settimeout(timeout)
@@ -74,7 +74,8 @@ class Process:
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended, which is not told yet
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
@@ -124,14 +125,13 @@ class Loaded:
             reader.start()
         with contextlib.suppress(BrokenPipeError), open(pipes[0][1], "wb") as pipe:
             pipe.write(stdin.encode())
-        deadline = time.monotonic() + timeout
         try:
             code = process.wait(timeout)
         except subprocess.TimeoutExpired:
             process.kill()
             raise
         for reader in readers:
-            reader.join(max(0.0, deadline - time.monotonic()))
+            reader.join(timeout)
             assert not reader.is_alive(), "its output is held open"
         out, err = (text_of(printed[number]) for number in (1, 2))
         return subprocess.CompletedProcess(["tmuxjobs", *arguments], code, out, err)

@@ -1,5 +1,6 @@
 """Eight things an agent does with jobs, as the calls it makes; `tests/bench/bench_scenarios.py` prints their price."""
 
+import asyncio
 import json
 import os
 import shlex
@@ -14,7 +15,7 @@ from typing import Any
 import psutil
 from fastmcp import Client
 from fastmcp.client.transports import StdioTransport
-from support import Person, needs
+from support import Person, needs, wait_until
 
 import tmuxjobs
 
@@ -103,7 +104,8 @@ async def agent_at_work(attach: Attach) -> AsyncIterator[Agent]:
 async def failing_tests(agent: Agent, folder: Path) -> None:
     """Run a failing test suite, and see what fails."""
     (folder / "test_half.py").write_text(FAILING)
-    ran = await agent.call("execute", command="python -m pytest -q -p no:cacheprovider", cwd=str(folder), wait=50)
+    line = "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 python -m pytest -q -p no:cacheprovider"  # they take longer than the tests
+    ran = await agent.call("execute", command=line, cwd=str(folder), wait=50)
     assert "3 failed, 197 passed" in ran
     assert agent.last["exit_code"] == 1
     seen = await agent.call("search", job_id=agent.last["job_id"], pattern="^E  |^FAILED")
@@ -116,9 +118,12 @@ async def web_server(agent: Agent, folder: Path) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = f"python -u -m http.server --bind 127.0.0.1 {port}"
-    started = await agent.call("execute", command=command, cwd=str(folder), wait=30, url=f"http://127.0.0.1:{port}/")
+    started = await agent.call("execute", command=command, cwd=str(folder), wait=50, url=f"http://127.0.0.1:{port}/")
     assert agent.last["reason"] == "url", started
     job_id = agent.last["job_id"]
+    log = Path(os.environ["XDG_STATE_HOME"], "tmuxjobs", "jobs", job_id, "output.log")
+    # That it answers is known by the URL alone, and may be known before its log has the line.
+    await asyncio.to_thread(wait_until, log.read_bytes, lambda text: b"GET /" in text)
     assert '"GET / HTTP/1.1" 200' in await agent.call("tail", job_id=job_id)
     await agent.call("kill", job_id=job_id)
     assert agent.last["status"] == "killed"
@@ -127,10 +132,10 @@ async def web_server(agent: Agent, folder: Path) -> None:
 
 async def repl(agent: Agent, folder: Path) -> None:
     """Debug in a REPL: ten turns."""
-    await agent.call("execute", command="python3 -q", cwd=str(folder), wait=30, until="input")
+    await agent.call("execute", command="python3 -q", cwd=str(folder), wait=50, until="input")
     job_id = agent.last["job_id"]
     for said, answer in TURNS.items():
-        assert answer in await agent.call("interact", job_id=job_id, input=said)
+        assert answer in await agent.call("interact", job_id=job_id, input=said, wait=50)
 
 
 async def progress_bar(agent: Agent, folder: Path) -> None:
@@ -159,12 +164,13 @@ async def editor(agent: Agent, folder: Path) -> None:
     for number in range(4):
         git(folder, "commit", "-q", "--allow-empty", "-m", f"change number {number}")
     rebase = shlex.join(["git", *ADA, "-c", "core.editor=vim -u NONE", "rebase", "-i", "HEAD~3"])
-    shown = await agent.call("execute", command=rebase, cwd=str(folder), wait=30, until="input")
+    shown = await agent.call("execute", command=rebase, cwd=str(folder), wait=50, until="input")
     assert "change number 1" in shown
     job_id = agent.last["job_id"]
-    shown = await agent.call("interact", job_id=job_id, input=":2,3s/^pick/squash/ | wq")
+    shown = await agent.call("interact", job_id=job_id, input=":2,3s/^pick/squash/ | wq", wait=50)
     assert "combination of 3 commits" in shown
-    assert "Successfully rebased" in await agent.call("interact", job_id=job_id, input=":wq", pattern="Successfully")
+    said = await agent.call("interact", job_id=job_id, input=":wq", wait=50, pattern="Successfully")
+    assert "Successfully rebased" in said
     assert git(folder, "log", "--format=%s") == "change number 1\nchange number 0\n"
 
 
@@ -179,7 +185,7 @@ async def in_parallel(agent: Agent, folder: Path) -> None:
         command = f"for n in 1 2 3; do echo {name} step $n; sleep 0.1; done; exit {code}"
         await agent.call("execute", command=command, name=name, cwd=str(folder))
         ids.append(agent.last["job_id"])
-    said = await agent.call("wait", job_id=ids, mode="all", timeout=30)
+    said = await agent.call("wait", job_id=ids, mode="all", timeout=50)
     assert all(f"{name} step 3" in said for name in ("lint", "types", "unit"))
     ends = {one["job_id"]: (one["status"], one["exit_code"]) for one in agent.last["jobs"]}
     assert ends == {ids[0]: ("completed", 0), ids[1]: ("failed", 2), ids[2]: ("completed", 0)}
@@ -189,7 +195,7 @@ async def next_day(agent: Agent, folder: Path) -> None:
     """Come back with a new server: find what ran, why it failed, and end what still runs."""
     async with agent_at_work(agent.attach) as yesterday:
         for name, command in YESTERDAY.items():
-            await yesterday.call("execute", command=command, name=name, wait=20, pattern="tick")
+            await yesterday.call("execute", command=command, name=name, wait=50, pattern="tick")
     await agent.call("list")
     assert sorted(one["status"] for one in agent.last["jobs"]) == ["completed", "completed", "failed", "running"]
     ids = {one["status"]: one["job_id"] for one in agent.last["jobs"]}

@@ -36,15 +36,16 @@ PYTHON = shlex.quote(sys.executable)
 Tmux = Callable[..., str]
 
 
-def wait_until(look: Callable[[], T], done: Callable[[T], object] = bool, *, timeout: float = 30) -> T:
+def wait_until(look: Callable[[], T], done: Callable[[T], object] = bool, *, timeout: float = 60) -> T:
     """The first look that is done. Call it by `asyncio.to_thread` where the looked-at thing lives in the event loop."""
     start = time.monotonic()
-    while not done(last := look()):
-        waited = time.monotonic() - start
+    while True:
+        waited = time.monotonic() - start  # before the look: we may have stood still since the one before
+        if done(last := look()):
+            return last
         if waited > timeout:
             raise AssertionError(f"not so after {timeout} s; the last look was: {last!r}")
         time.sleep(min(0.005 + waited / 10, 0.05))  # looks take the processor from what they wait for
-    return last
 
 
 class Jobs(tmuxjobs.Jobs):
@@ -72,7 +73,7 @@ def with_timing(jobs: Jobs, **bounds: float) -> Jobs:
     return Jobs(Host(host.settings, environ=host.environ, cwd=host.cwd, timing=Timing(**bounds)))
 
 
-def ended(jobs: Jobs, job_id: str, *, timeout: float = 60) -> JobStatus:
+def ended(jobs: Jobs, job_id: str, *, timeout: float = 120) -> JobStatus:
     """The job's status once it does not run any more."""
     return wait_until(lambda: jobs.status(job_id), lambda status: status.status not in OPEN, timeout=timeout)
 
@@ -157,7 +158,7 @@ def with_few_terminals(folder: Path, most: int, *argv: str) -> subprocess.Comple
     return run(*argv)
 
 
-def with_own_pids(*argv: str, stdin: str = "", timeout: float = 100) -> subprocess.CompletedProcess[str]:
+def with_own_pids(*argv: str, stdin: str = "", timeout: float = 250) -> subprocess.CompletedProcess[str]:
     """Run it as the first process of a pid namespace; with it all ends that it has started."""
 
     def run(*inside: str) -> subprocess.CompletedProcess[str]:
@@ -176,10 +177,11 @@ def log_of(status: JobStatus | Started) -> bytes:
 def contents(folder: Path) -> dict[Path, bytes]:
     """Of every file below it; one that goes meanwhile is not there."""
     found = {}
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):
-            if path.is_file():
-                found[path] = path.read_bytes()
+    for place, _, names in os.walk(folder):  # unlike `rglob` it bears a folder that goes
+        for path in (Path(place, name) for name in names):
+            with contextlib.suppress(OSError):
+                if path.is_file():
+                    found[path] = path.read_bytes()
     return found
 
 
@@ -255,14 +257,14 @@ class Person:
 
     def detach(self) -> None:
         self._tmux("detach-client", "-t", self.tty)
-        self._client.wait(10)
+        self._client.wait(60)
 
     def close(self) -> None:
         """As when the terminal's window is closed; safe to call again."""
         if self._client.poll() is None:
             self._client.kill()
-        self._client.wait(10)
-        self._reader.join(10)
+        self._client.wait(60)
+        self._reader.join(60)
         if self._terminal >= 0:
             os.close(self._terminal)
             self._terminal = -1
@@ -281,7 +283,7 @@ class Screen:
 
     def _tmux(self, *arguments: str) -> str:
         argv = ["tmux", "-u", "-L", "terminals", "-f", os.devnull, *arguments]
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20)
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, f"{argv} returned {done.returncode}: {done.stderr}"
         return done.stdout
 
@@ -373,7 +375,7 @@ def on_another_machine(folder: Path, *argv: str, **variables: str) -> subprocess
         line = ["unshare", "--mount", "--uts", "--pid", "--fork", "--mount-proc", "--kill-child"]
         line += ["sh", "-c", f'{mounts} && exec "$@"', "sh", *inside]
         environment = os.environ | {"TMUX_TMPDIR": str(place)} | variables
-        return subprocess.run(line, env=environment, capture_output=True, text=True, cwd="/", timeout=100)
+        return subprocess.run(line, env=environment, capture_output=True, text=True, cwd="/", timeout=250)
 
     if not shutil.which("unshare") or run("true").returncode:
         raise NotHere("namespaces of one's own are made by root on Linux")

@@ -82,13 +82,13 @@ class Terminal:
     def code(self) -> int:
         """The exit code, once it has ended and all it printed was read."""
         code = self._process.wait(60)
-        self._reader.join(10)
+        self._reader.join(60)
         return code
 
     def close(self) -> None:
         self._process.kill()
-        self._process.wait(10)
-        self._reader.join(10)
+        self._process.wait(60)
+        self._reader.join(60)
         os.close(self._end)
 
 

@@ -84,7 +84,7 @@ def test_execute_wait_shows_output_as_it_comes(run: Run, terminal: Open, jobs: J
     [job] = jobs.list().jobs
     assert job.status == "running"
     wait_until(lambda: jobs.status(job.job_id).waits_for)
-    assert run("interact", job.job_id, "it").stdout == "got it\n"
+    assert run("interact", job.job_id, "it", "--wait", "50").stdout == "got it\n"
     assert shell.code() == 0
 
 
@@ -449,9 +449,13 @@ INNER: dict[type[Model | ProcessRecord], str] = {
 }
 
 
-def opened(tmux: Tmux) -> str:
-    """The pane of a window that a person opened among the jobs."""
-    return tmux("new-window", "-d", "-P", "-F", "#{pane_id}", "-t", "=mcp-jobs:", "sleep", "1000").strip()
+def opened(tmux: Tmux, *options: str) -> str:
+    """The pane of a window that a person opened among the jobs, once its program is there."""
+    line = ["new-window", "-d", "-P", "-F", "#{pane_id}", "-t", "=mcp-jobs:", *options, "sleep", "1000"]
+    pane = tmux(*line).strip()
+    running = ["display-message", "-p", "-t", pane, "#{pane_current_command}"]
+    wait_until(lambda: tmux(*running), lambda name: name == "sleep\n")
+    return pane
 
 
 def taking(option: str) -> set[str]:
@@ -621,7 +625,7 @@ def test_progress_is_shown_on_what_takes_long(terminal: Open, jobs: Jobs) -> Non
     wait_until(lambda: jobs.output(job_id).stdout, lambda text: "ready" in text)
     shell = terminal("kill", job_id, "--grace", "2")
     assert shell.code() == 0
-    assert f"ending {job_id} … 1" in shell.seen
+    assert re.search(rf"ending {job_id} … \d", shell.seen)
 
 
 def test_listing_jobs_loads_nothing_slow_that_it_does_not_need(jobs: Jobs) -> None:
@@ -650,7 +654,7 @@ def test_bash_completes_commands_and_job_ids(run: Run, jobs: Jobs, tmp_path: Pat
 
 def test_adopt_makes_a_job_of_the_only_window_that_is_none(run: Run, jobs: Jobs, tmux: Tmux) -> None:
     jobs.host.ensure_session()
-    tmux("new-window", "-d", "-t", "=mcp-jobs:", "-n", "mine", "sleep", "1000")
+    opened(tmux, "-n", "mine")
     done = run("adopt", "--quiet", "--name", "nap")
     assert (done.returncode, done.stderr) == (0, "")
     assert jobs.status(done.stdout.strip()).command == "sleep 1000"

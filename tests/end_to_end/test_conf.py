@@ -139,7 +139,7 @@ def run_server(isolated: Path, tmux: Tmux) -> Iterator[Callable[[list[str]], Non
     yield run
     for process in started:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def units() -> dict[str, list[str]]:

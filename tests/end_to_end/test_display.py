@@ -36,6 +36,7 @@ def unchanged(shell: Screen) -> bool:
     facts = {name: shell.ask(name) for name in ("pane_title", "alternate_on", "mouse_any_flag", "buffer_sample")}
     assert "taken" not in facts["pane_title"] + facts["buffer_sample"]
     assert (facts["alternate_on"], facts["mouse_any_flag"]) == ("0", "0")
+    wait_until(shell.look, lambda text: text.rstrip().endswith("\nready>"))  # or the line is shown before it
     shell.press("echo typed-$((6*7))", "Enter")
     shell.until("ready> echo typed-$((6*7))\ntyped-42")
     return True

@@ -66,10 +66,10 @@ def test_password_is_neither_echoed_nor_run(shell: Shell, isolated: Path) -> Non
 
 
 def test_what_is_typed_is_edited_and_shown_once(shell: Shell) -> None:
-    shell.type(f"{WAIT}\"read -p 'Name? ' x; echo got \\$x; read y\"\r")
+    shell.type(f"{WAIT}\"read -p 'Na''me? ' x; echo got \\$x; read y\"\r")  # the shell shows the line too
     shell.until("Name? ")
     shell.type("ax\x7fda\r")
-    answer = shell.until("got ada")
+    answer = shell.until("got ada").replace("x\x08 \x08", "")
     assert answer.count("ada") == 2
     shell.type("left over\r")
     assert "not found" not in shell.until("SHELL> ")

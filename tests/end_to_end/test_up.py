@@ -67,7 +67,7 @@ def test_day_of_a_project(run: Run, jobs: Jobs, project: Path) -> None:
         "api": "ready",
         "web": "ready",
     }
-    assert jobs.wait(first["test-1"]["job_id"], timeout=40).status == "completed"
+    assert jobs.wait(first["test-1"]["job_id"], timeout=100).status == "completed"
     assert jobs.status(first["test-1"]["job_id"]).attempts == 2
     assert jobs.group("tests").limit == 4
 
@@ -100,7 +100,7 @@ def test_live_job_is_preferred_to_a_finished_one_of_its_name(run: Run, jobs: Job
     (project / "up").touch()
     first = rows(run("up", "--json", "database"))["database"]["job_id"]
     newer = jobs.execute("true", name="database").job_id  # has ended, and is the newest of that name
-    jobs.wait(newer, timeout=40)
+    jobs.wait(newer, timeout=100)
     assert rows(run("up", "--json", "database"))["database"]["job_id"] == first
 
 
@@ -120,7 +120,7 @@ def test_time_that_is_over_is_told_and_the_jobs_go_on(run: Run, jobs: Jobs, proj
     assert done.returncode == 124
     job_id = rows(done)["database"]["job_id"]
     (project / "up").touch()
-    assert jobs.wait(job_id, until="ready", timeout=40).reason == "ready"
+    assert jobs.wait(job_id, until="ready", timeout=100).reason == "ready"
 
 
 def test_table_has_a_line_for_each_job(run: Run, project: Path) -> None:
@@ -157,7 +157,7 @@ def test_watch_restarts_a_job_whose_files_change(jobs: Jobs, project: Path) -> N
     assert staying.returncode == 130
     [new] = {job.job_id for job in jobs.list().jobs if job.status == "running"} - first
     assert line == f"[version has changed: {new} is api now]\n"
-    assert jobs.wait(new, pattern="two", timeout=30).reason == "pattern"
+    assert jobs.wait(new, pattern="two", timeout=100).reason == "pattern"
     assert [job.status for job in jobs.list(name="db-").jobs] == ["running"]
 
 

@@ -14,14 +14,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 from fastmcp import Client
 from fastmcp.client.transports import StdioTransport
-from support import Person
+from support import Person, with_timing
 
 from tmuxjobs.errors import JobEnded, JobNotFound, TmuxjobsError
 from tmuxjobs.job_answers import JobStatus
@@ -43,8 +43,9 @@ def one_after_another(world: World) -> None:
 
 def burst(world: World) -> None:
     """Fifty at once from one server."""
+    jobs = with_timing(world.jobs, tmux=60.0)  # it has all of them to answer
     with ThreadPoolExecutor(50) as pool:
-        asked = list(pool.map(lambda _: world.start(largest=200_000), range(50)))
+        asked = list(pool.map(lambda _: world.start(largest=200_000, jobs=jobs), range(50)))
     for one in asked:
         world.check(one)
 
@@ -211,7 +212,7 @@ def kill_recorders(world: World) -> None:
         shot[one] = hit(world.recorder(one.job_id))
         if world.random.random() < 0.5:
             some_time(world, 0.3)
-            hit(world.recorder(one.job_id))
+            shot[one] |= hit(world.recorder(one.job_id))
     for one in asked:
         status = world.ended(one.job_id)
         if not one.told_truly(status) or (not shot[one] and status.log != "complete"):
@@ -266,13 +267,21 @@ def kill_servers(world: World) -> None:
     next_job_runs(world)
 
 
+def servers_here() -> Iterator[psutil.Process]:
+    """The MCP servers that this process has started."""
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):  # something else, which has just ended
+            if "serve" in child.cmdline():
+                yield child
+
+
 async def shoot_server(world: World) -> None:
     before = set(world.jobs.host.store.ids())
     with contextlib.suppress(Exception):  # the client's own way to say that its server is gone
         async with client() as one:
-            calls = [one.call_tool("execute", {"command": "sleep 0.3; exit 5", "name": "orphan"}) for _ in range(4)]
-            served = [child for child in psutil.Process().children() if "serve" in child.cmdline()]
+            served = list(servers_here())
             world.own |= {child.pid for child in served}
+            calls = [one.call_tool("execute", {"command": "sleep 0.3; exit 5", "name": "orphan"}) for _ in range(4)]
             asyncio.get_running_loop().call_later(world.random.uniform(0.01, 0.4), lambda: [*map(hit, served)])
             await asyncio.wait_for(asyncio.gather(*calls), 30)
             await asyncio.wait_for(one.call_tool("list", {}), 10)

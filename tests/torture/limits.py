@@ -78,7 +78,10 @@ def full_disk(world: World) -> None:
                 world.check(one, status, untouched=False)
             (disk / "filler").unlink()
             for name in jobs.host.store.ids():
-                if extra := {entry.name for entry in (jobs.host.store.jobs / name).iterdir()} - RECORDS:
+                deadline = time.monotonic() + 60  # a runner writes its record first, and then clears up
+                while (extra := extra_files(jobs, name)) and time.monotonic() < deadline:
+                    time.sleep(0.02)
+                if extra:
                     world.left(f"on a full disk in {name}: {', '.join(sorted(extra))}")
             world.another(state_dir=disk / "state", keep_jobs=0, keep_windows=0).prune()
         if memory_of(world.server_pid()) - before > GROWTH_BYTES:
@@ -87,12 +90,16 @@ def full_disk(world: World) -> None:
         world.another(state_dir=disk / "state", keep_jobs=0, keep_windows=0).prune()
 
 
+def extra_files(jobs: Jobs, job_id: str) -> set[str]:
+    return {entry.name for entry in (jobs.host.store.jobs / job_id).iterdir()} - RECORDS
+
+
 def read_only(world: World) -> None:
     """The state directory cannot be written: starts are refused with the reason, and what runs ends."""
     with small_disk(world, 4) as disk:
         jobs = world.another(state_dir=disk / "state")
         done = world.check(world.start(largest=1000, jobs=jobs), jobs=jobs)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while subprocess.run(["mount", "-o", "remount,ro", str(disk)], capture_output=True).returncode:
             assert time.monotonic() < deadline, "something has a file open for writing after the job's end"
             time.sleep(0.1)
@@ -198,7 +205,7 @@ def fork_bomb(world: World) -> None:
         )
         group.limit(world.random.randrange(20, 60))
         bomb = world.jobs.execute(f"exec {PYTHON} -I -S -c {shlex.quote(script)}", name="bomb")
-        told = world.jobs.wait(bomb.job_id, cursor=0, pattern="full", timeout=30)
+        told = world.jobs.wait(bomb.job_id, cursor=0, pattern="full", timeout=100)
         if told.reason != "pattern" or not refused(world, world.jobs, PROCESSES):
             world.tally.wrong(f"every process was taken and nobody said so: {told.text()}")
         killed = world.jobs.kill(bomb.job_id, grace=1)
@@ -225,16 +232,19 @@ def few_terminals(world: World) -> None:
     """No pseudo-terminal is free: a start is refused with the reason, and what runs is unharmed."""
     with few_terminals_only(world, world.random.randrange(1, 5)) as jobs:
         running = []
+        gate = world.folder / "gate"
         with contextlib.suppress(NotStarted, TmuxError):
             while len(running) < 5:
-                running.append(world.steady(jobs=jobs, seconds=3))
+                running.append(world.steady(jobs=jobs, gate=gate))
         if not refused(world, jobs, TERMINALS):
             world.tally.wrong(f"there are more terminals than there may be: {len(running)} jobs run")
         if extra := set(jobs.host.tmux.panes()) - {one.job_id for one in running}:
             world.left(f"windows of {extra}")
+        gate.touch()
         for one in running:
             world.check(one, jobs=jobs)
-        deadline = time.monotonic() + 10
+        gate.unlink()
+        deadline = time.monotonic() + 60
         while running and refused(world, jobs, TERMINALS):
             assert time.monotonic() < deadline, "no terminal is free though every job has ended"
             jobs.prune()
@@ -342,7 +352,7 @@ def persons_tmux(world: World) -> None:
         world.check(world.start(largest=10_000))
     asked = world.jobs.execute("stty -echo; read -r x; echo got $x", cwd=str(world.folder))
     wait_until(lambda: world.jobs.status(asked.job_id).waits_for)
-    world.jobs.interact(asked.job_id, "it", wait=5, pattern="got")
+    world.jobs.interact(asked.job_id, "it", wait=50, pattern="got")
     world.jobs.kill(world.jobs.execute("sleep 1000").job_id)
     world.ended(asked.job_id)
     world.another(keep_windows=0).prune()

@@ -233,7 +233,7 @@ def torture(world: World, count: int, bound_s: float, *, pause_s: float) -> list
     for one in world.asking:
         end(one)
     print(f"{deepest} waited at once, and {world.waiting()} wait when nobody is killed any more", flush=True)
-    quiet = time.monotonic() + max(60.0, bound_s)
+    quiet = time.monotonic() + max(240.0, bound_s)
     world.serve()
     while time.monotonic() < quiet and (world.waiting() or world.left()):
         time.sleep(0.5)

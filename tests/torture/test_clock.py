@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
-from support import Jobs, Tmux, ended, log_of, wait_until
+from support import Jobs, Tmux, ended, in_panes, log_of, record_of, wait_until
 
 DAY_S = 86400
 # The wall clock cannot be another for some processes, as the monotonic one can: time_namespaces(7).
@@ -135,7 +135,11 @@ def test_jobs_outlive_a_time_in_which_nothing_moves(jobs: Jobs, tmux: Tmux, tmp_
     job_id = jobs.execute(command, timeout=3600).job_id
     wait_until(lambda: jobs.output(job_id).stdout)
     server = psutil.Process(int(tmux("display-message", "-p", "#{pid}")))
-    everything = [server, *server.children(recursive=True)]
+    run = record_of(jobs, job_id).run
+    assert run is not None
+    runner = psutil.Process(run.pid)
+    # The welcome page is left out: while it starts a program it waits for that one, and does not stop.
+    everything = [server, runner, *runner.children(recursive=True), *in_panes(jobs, "recorder", job_id)]
     try:
         # tmux wakes a child that was stopped: it is stopped first.
         for process in everything:

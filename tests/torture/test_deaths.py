@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
-from support import Jobs, Tmux, change_pane, ended, in_panes, log_of, record_of, wait_until
+from support import Jobs, Tmux, change_pane, contents, ended, in_panes, log_of, record_of, wait_until
 
 from tmuxjobs import Settings
 from tmuxjobs.contract import FIRST
@@ -217,7 +217,7 @@ def test_bytes_that_are_gone_are_told_while_the_job_runs(jobs: Jobs) -> None:
     job_id = running(jobs, "read x; echo more; read x")
     assert jobs.status(job_id).log == "recording"
     (jobs.host.store.folder(job_id) / "output.log").unlink()
-    answer = jobs.interact(job_id, "go", pattern="more")
+    answer = jobs.interact(job_id, "go", wait=50, pattern="more")
     assert "more" in answer.stdout
     assert jobs.status(job_id).log == "recording; 7 bytes are gone (changed by another program)"
     assert jobs.output(job_id).gone_bytes == 7
@@ -297,7 +297,7 @@ def test_request_to_stop_that_comes_after_the_end_does_not_stay(jobs: Jobs) -> N
     job = jobs.host.look(job_id)
     jobs.kill(job_id)
     assert kill.stop(jobs.host, job, "SIGTERM", 1.0).status == "killed"
-    assert jobs.host.store.transient(job_id) == []
+    wait_until(lambda: jobs.host.store.transient(job_id), lambda left: left == [])  # its runner clears up meanwhile
 
 
 def test_failing_hook_of_the_person_refuses_no_job(jobs: Jobs, tmux: Tmux) -> None:
@@ -438,14 +438,14 @@ def test_recorder_stopped_at_the_end_goes_on(jobs: Jobs, tmp_path: Path) -> None
 
 @pytest.fixture
 def hasty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> float:
-    """Runners that wait only five seconds for the end of a log; how long that is."""
+    """Runners that wait only ten seconds for the end of a log; how long that is."""
 
     def hurry(text: str) -> str:
         assert "\nMARK_S = 60.0\n" in text
-        return text.replace("\nMARK_S = 60.0\n", "\nMARK_S = 5.0\n")
+        return text.replace("\nMARK_S = 60.0\n", "\nMARK_S = 10.0\n")
 
     change_pane(monkeypatch, tmp_path, "runner_log.py", hurry)
-    return 5.0
+    return 10.0
 
 
 @pytest.fixture
@@ -538,17 +538,27 @@ def test_recorder_whose_runner_was_killed_before_leaves(jobs: Jobs, isolated: Pa
     fifo = str(jobs.host.store.folder(job_id) / "recorder")
     shells = [one for one in psutil.process_iter() if any(fifo in part for part in cmdline(one))]
     os.kill(runner_of(jobs, job_id), signal.SIGKILL)
-    wait_until(
-        lambda: jobs.status(job_id).status if jobs.host.store.ids() else "gone", lambda status: status != "running"
-    )
+    wait_until(lambda: has_gone(jobs, job_id))
     (isolated / "go").touch()
     assert shells
-    wait_until(
-        lambda: [one for one in shells if one.is_running() and one.status() != psutil.STATUS_ZOMBIE],
-        lambda left: not left,
-    )
+    wait_until(lambda: [one for one in shells if lives(one)], lambda left: not left)
     starter.join()
     assert "its runner killed before it ran" in refused[0]
+
+
+def has_gone(jobs: Jobs, job_id: str) -> bool:
+    """Whether the job does not run any more, or its start has been undone."""
+    try:
+        return jobs.status(job_id).status != "running"
+    except JobNotFound:
+        return True
+
+
+def lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def cmdline(process: psutil.Process) -> list[str]:
@@ -793,6 +803,7 @@ def test_nothing_is_open_to_others_whatever_the_umask(mask: int) -> None:
     jobs = Jobs.open()
     ended(jobs, job_id)
     root = jobs.host.store.root
+    wait_until(lambda: jobs.host.store.transient(job_id), lambda left: left == [])  # its runner clears up meanwhile
     # A link's own mode says nothing.
     modes = {path: path.lstat().st_mode & 0o777 for path in [root, *root.rglob("*")] if not path.is_symlink()}
     assert {path: oct(mode) for path, mode in modes.items() if mode & 0o077} == {}
@@ -803,8 +814,8 @@ def test_values_of_the_environment_do_not_rest_on_disk(jobs: Jobs) -> None:
     for ending in (False, True):
         if ending:
             jobs.kill(job_id)
-        files = [path for path in jobs.host.store.root.rglob("*") if path.is_file()]
-        assert [path.name for path in files if b"s3cr3t-value" in path.read_bytes()] == []
+        files = contents(jobs.host.store.root)
+        assert [path.name for path, text in files.items() if b"s3cr3t-value" in text] == []
     argv = b"".join(Path(f"/proc/{pid}/cmdline").read_bytes() for pid in (os.getpid(),))
     assert b"s3cr3t-value" not in argv
 

@@ -1,6 +1,7 @@
 """Whatever a client sends to a tool: an answer or one clear line, never a traceback, a path outside, or a shell."""
 
 import asyncio
+import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,11 @@ def test_any_call_is_answered_or_refused_in_one_line(isolated: Path, made: list[
 
 def outside(folder: Path) -> set[Path]:
     """Files of the test's world that are not tmuxjobs' own."""
-    return {path for path in folder.rglob("*") if path.is_file() and "xdg-state" not in path.parts}
+    found = set()
+    for place, folders, names in os.walk(folder):  # unlike `rglob` it bears a folder that goes
+        folders[:] = {*folders} - {"xdg-state"}
+        found |= {Path(place, name) for name in names if Path(place, name).is_file()}
+    return found
 
 
 async def send(made: list[tuple[str, dict[str, Any]]]) -> list[tuple[object, str]]:

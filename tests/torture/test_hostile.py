@@ -129,7 +129,7 @@ def test_hostile_configuration_changes_nothing(isolated: Path, config: str) -> N
     status = ended(jobs, started.job_id)
     assert (status.exit_code, status.log, log_of(status)) == (3, "complete", NUMBERS)
     asked = jobs.execute("read x; echo got $x")
-    assert jobs.interact(asked.job_id, "it", wait=20, pattern="got").stdout == "got it\n"
+    assert jobs.interact(asked.job_id, "it", wait=50, pattern="got").stdout == "got it\n"
     assert jobs.kill(jobs.execute("sleep 1000").job_id).status == "killed"
 
 
@@ -184,6 +184,7 @@ def test_server_killed_in_the_middle_of_a_job_is_followed_by_another(tmp_path: P
     assert (status.exit_code, log_of(status)) == (6, NUMBERS)
 
 
+@pytest.mark.timeout(600)
 def test_two_managers_start_50_jobs_each_without_a_clash() -> None:
     script = (
         "from tmuxjobs import Jobs, Settings\n"
@@ -191,7 +192,7 @@ def test_two_managers_start_50_jobs_each_without_a_clash() -> None:
         "print(*[jobs.execute(f'exit {code}').job_id for code in range(50)])"
     )
     both = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    ids = [manager.communicate(timeout=100)[0].split() for manager in both]
+    ids = [manager.communicate(timeout=250)[0].split() for manager in both]
     jobs = Jobs.open()
     assert len({*ids[0], *ids[1]}) == 100
     for one in ids:
@@ -207,7 +208,9 @@ def test_starter_killed_at_any_moment_leaves_no_slot_and_no_window_behind(tmux: 
             time.sleep(milliseconds / 1000)
             starter.kill()
     jobs = Jobs.open(Settings.load(max_jobs=1))
-    told = wait_until(lambda: jobs.list(), lambda found: all(job.status != "running" for job in found.jobs), timeout=90)
+    told = wait_until(
+        lambda: jobs.list(), lambda found: all(job.status != "running" for job in found.jobs), timeout=200
+    )
     assert {(job.status, job.exit_code) for job in told.jobs} <= {("failed", 2), ("lost", None)}
     assert ended(jobs, jobs.execute("true").job_id).status == "completed"
 

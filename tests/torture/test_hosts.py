@@ -11,7 +11,7 @@ from support import needs
 SCRIPT = Path(__file__).with_name("hosts.py")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_jobs_on_hosts_lose_nothing_and_are_told_truly_whatever_is_cut() -> None:
     need_far_machine()
     needs("ip")

@@ -65,6 +65,7 @@ class World:
         self.ends = ended(jobs, jobs.execute("echo good", name="ends", separate_stderr=True).job_id).job_id
         self.runs = jobs.execute("echo good; read x", name="runs", separate_stderr=True).job_id
         wait_until(lambda: jobs.output(self.runs).stdout)
+        wait_until(lambda: not jobs.host.store.transient(self.ends))  # its runner clears up behind its record
         self.runners: list[subprocess.Popen[bytes]] = []
 
     def copy(self, source: str, job_id: str) -> Path:

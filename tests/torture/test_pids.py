@@ -31,12 +31,12 @@ from tmuxjobs.system import processes
 host = Host.open()
 jobs = Jobs(host)
 job_id = jobs.execute(sys.argv[1], separate_stderr=sys.argv[2] == "apart").job_id
-deadline = time.monotonic() + 30
+deadline = time.monotonic() + 60
 while (run := host.store.read(job_id).run) is None or run.command_ended is None:
     if jobs.status(job_id).status != "running" or time.monotonic() > deadline:
         break
     time.sleep(0.01)
-since = time.monotonic()
+since, status = time.monotonic(), jobs.status(job_id)
 while time.monotonic() - since < 0.5:
     status = jobs.status(job_id)
 below = [pid for pid, facts in processes.all_processes().items() if facts.ppid == host.store.read(job_id).run.pid]

@@ -7,7 +7,7 @@ import pytest
 from torture.queued import World, torture
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_queued_jobs_are_neither_lost_nor_run_twice_nor_beyond_a_limit_whoever_is_killed(isolated: Path) -> None:
     seed = random.SystemRandom().randrange(10**6)
     folder = isolated / "queue"

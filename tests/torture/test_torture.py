@@ -14,6 +14,7 @@ from torture.world import World
 QUICK = [case for case in (*CASES, *LIMITS) if case not in (kill_starters, large)]
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("case", QUICK, ids=lambda case: case.__name__)
 def test_case_loses_nothing_tells_the_truth_and_leaves_nothing(isolated: Path, case: Callable[[World], None]) -> None:
     seed = random.SystemRandom().randrange(10**6)

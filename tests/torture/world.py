@@ -25,7 +25,7 @@ RECORDS = {"job.json", "run.json", "exit.json", "gone.json", "told"}
 RECORDS |= {f"{stream}.{kind}" for stream in ("output", "stderr") for kind in ("log", "gaps")}
 SOURCE_BYTES = 8 << 20
 SIGNALS = ("KILL", "SEGV", "TERM", "INT", "ABRT")
-SETTLE_S = 20.0
+SETTLE_S = 60.0
 CUT = {"tmux-ended": "the tmux server ended", "window-closed": "the window was closed"}
 
 
@@ -115,20 +115,24 @@ class World:
         self.tally.jobs += 1
         return Asked(started.job_id, start, size, code, f"SIG{name}" if name else None)
 
-    def steady(self, *, jobs: Jobs | None = None, seconds: float = 1.0) -> Asked:
-        """A job of one process that has begun to print bytes of the source, some at a time, and needs nothing more."""
+    def steady(self, *, jobs: Jobs | None = None, seconds: float = 1.0, gate: Path | None = None) -> Asked:
+        """A job of one process that has begun to print bytes of the source, some at a time, and needs nothing more.
+
+        With a `gate` it ends only once there is that file.
+        """
         size = 200_000
         start = self.random.randrange(SOURCE_BYTES - size + 1)
         script = (
             f"import os, time; file = open('source', 'rb'); file.seek({start})\n"
             f"for _ in range(100): os.write(1, file.read({size // 100})); time.sleep({seconds / 100})\n"
-            "os._exit(5)"
+            + (f"while not os.path.exists({str(gate)!r}): time.sleep(0.02)\n" if gate else "")
+            + "os._exit(5)"
         )
         command = f"stty -opost -echo; exec {PYTHON} -I -S -c {shlex.quote(script)}"
         jobs = jobs or self.jobs
         started = jobs.execute(command, cwd=str(self.folder), name="steady")
         self.tally.jobs += 1
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not jobs.status(started.job_id).log_bytes:
             assert time.monotonic() < deadline, f"{started.job_id} prints nothing"
             time.sleep(0.01)

@@ -1,5 +1,6 @@
 """The parts of the runner that need no terminal; `tests/integration` has the rest."""
 
+import itertools
 import os
 import re
 import shutil
@@ -8,12 +9,15 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from support import wait_until
 
 from tmuxjobs import contract, files
 from tmuxjobs.pane import recorder_link, window
+from tmuxjobs.pane.runner_log import RunnerLog
 from tmuxjobs.store import units
 from tmuxjobs.system import processes
 
@@ -195,3 +199,19 @@ def test_report_of_a_recorder_that_another_server_started_is_not_heard(
     assert recorder.report(0) == {"why": "gone"}
     os.close(recorder_end)
     os.close(recorder.fd)
+
+
+def test_stderr_that_ends_behind_a_standstill_is_not_held_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended, end = os.pipe()
+    stderr = SimpleNamespace(ended=ended, unshown=lambda: 0, torn_at=None)
+    command: Any = SimpleNamespace(stderr=stderr, tty=os.devnull, stop=None)
+    recorder: Any = SimpleNamespace(look_s=0.0, carry_on=lambda _: None, server_pid=os.getpid())
+    log = RunnerLog("", command, recorder, {}, lambda: False)
+    real, calls = time.monotonic, itertools.count()
+    monkeypatch.setattr(time, "monotonic", lambda: real() + (5.0 if next(calls) > 1 else 0.0))
+    copier = threading.Timer(0.2, os.close, [end])
+    copier.start()
+    log.end_stderr()
+    copier.join()
+    os.close(ended)
+    assert log.notes == []

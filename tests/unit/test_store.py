@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from tmuxjobs.contract import FORMAT
 from tmuxjobs.errors import JobNotFound, StateError
 from tmuxjobs.files import RECORD_BYTES
 from tmuxjobs.models import Caller, ExitRecord, JobSpec
+from tmuxjobs.store import disk
 from tmuxjobs.store import store as store_module
 from tmuxjobs.store.disk import MARKER, Unchanged, discard, is_state_directory, unusable
 from tmuxjobs.store.index import number_of, slug, suffix
@@ -728,9 +730,27 @@ def test_removing_twice_is_removing(store: Store) -> None:
 
 
 def test_wait_for_the_lock_is_bounded_and_says_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "LOCK_S", 0.05)
+    monkeypatch.setattr(disk, "LOCK_S", 0.05)
     with store.lock(), pytest.raises(StateError, match="has held"), Store(store.root).lock():
         pass
+
+
+def test_lock_that_goes_from_hand_to_hand_is_waited_for(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with store.lock():
+        pass
+    os.utime(store.root / "lock", ns=(0, 0))
+    with store.lock():
+        assert (store.root / "lock").stat().st_mtime_ns > 0
+    monkeypatch.setattr(disk, "LOCK_S", 0.0)
+    turns = itertools.count(1)
+    monkeypatch.setattr(time, "sleep", lambda _: os.utime(store.root / "lock", ns=(0, next(turns))))
+    monkeypatch.setattr(fcntl, "flock", lambda *_: None if next(turns) > 100 else refuse())
+    with store.lock():
+        pass
+
+
+def refuse() -> None:
+    raise BlockingIOError
 
 
 def test_lock_is_free_after_an_error_inside(store: Store) -> None:

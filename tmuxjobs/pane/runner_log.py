@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tmuxjobs.pane.command import Command
 
 MARK_S = 60.0
-HELD_S = 1.0
+HELD_S, LOOK_S = 1.0, 0.05
 RECORDER_RESTARTS = 20
 
 
@@ -100,12 +100,11 @@ class RunnerLog:
             return
         self.give_up_at = time.monotonic() + MARK_S
         self.let_flow()
-        held_at = time.monotonic() + HELD_S
+        held_s = 0.0  # by the looks: in a time in which we stood still, the thread that copies did too
         has_ended = readable(self.command.stderr.ended, time.monotonic())
-        while not has_ended and self.waits_for_tmux() and time.monotonic() < held_at:
-            has_ended = readable(self.command.stderr.ended, time.monotonic() + 0.05)
-            if self.command.stderr.unshown():
-                held_at = time.monotonic() + HELD_S
+        while not has_ended and self.waits_for_tmux() and held_s < HELD_S:
+            has_ended = readable(self.command.stderr.ended, time.monotonic() + LOOK_S)
+            held_s = 0.0 if self.command.stderr.unshown() else held_s + LOOK_S
         if missing := self.command.stderr.unshown():
             self.notes.append(f"{missing} bytes of stderr.log are missing: the terminal did not take them")
         elif not has_ended:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from tmuxjobs.errors import StateError
 from tmuxjobs.files import Newer, Odd
 
 T = TypeVar("T")
+LOCK_S, LOCK_MOST_S = 10.0, 60.0
 MARKER = "tmuxjobs.json"
 """Says that a state directory is one, and in which format."""
 REMOVED = "removed.json"
@@ -120,6 +122,26 @@ def unlink(path: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def take_lock(fd: int, path: Path) -> None:
+    """Lock that open file; raises StateError when one has held it for LOCK_S, or many in turn for LOCK_MOST_S."""
+    began = since = time.monotonic()
+    taken_at = 0
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with contextlib.suppress(OSError):  # a full disk
+                os.utime(fd)  # who waits sees that it goes from hand to hand
+            return
+        except BlockingIOError:
+            now, seen_at = time.monotonic(), os.fstat(fd).st_mtime_ns
+            if seen_at != taken_at:
+                since, taken_at = now, seen_at
+            if now - since > LOCK_S or now - began > LOCK_MOST_S:
+                held = f"Another tmuxjobs has held '{path}' for {now - since:.0f} s"
+                raise StateError(f"{held}; try again, or end it.") from None
+            time.sleep(0.005)
 
 
 def is_there(folder: str, name: str) -> bool:

@@ -6,7 +6,6 @@ kind that we make are removed or changed, and only in a state directory that has
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import re
@@ -32,7 +31,6 @@ from tmuxjobs.store.journal import Callers, queued
 from tmuxjobs.system import processes
 
 ROOM_BYTES = 16384
-LOCK_S = 10.0
 MAKING_S = 60.0
 """Seconds after which a file that has not got its final name never will."""
 CACHED = 1000
@@ -81,7 +79,7 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the one lock over starts and removals; the kernel frees it with its holder. Bounded by LOCK_S.
+        """Hold the one lock over starts and removals; the kernel frees it with its holder. Bounded by `take_lock`.
 
         flock(2) holds between machines on NFS too: since 2.6.12 Linux turns it into a lock on the server, which needs
         NFS version 4, or `rpc.statd`, and no `local_lock=flock` or `nolock` among the mount's options. A file that is
@@ -94,23 +92,10 @@ class Store:
         except OSError as error:
             raise disk.unusable(self.root, error) from None
         try:
-            self._flock(fd)
+            disk.take_lock(fd, self.root / "lock")
             yield
         finally:
             os.close(fd)
-
-    def _flock(self, fd: int) -> None:
-        deadline = time.monotonic() + LOCK_S
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise StateError(
-                        f"Another tmuxjobs has held '{self.root / 'lock'}' for {LOCK_S:.0f} s; try again, or end it."
-                    ) from None
-                time.sleep(0.005)
 
     def next_number(self) -> int:
         """A number never given before; call it under the lock."""
