@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import re
-import secrets
 import shlex
 import signal
 import subprocess
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 from fastmcp import Client
 from fastmcp.exceptions import ToolError
-from support import PYTHON, Jobs, Tmux, ended, record_of, server_of, sleeping, wait_until
+from support import PYTHON, Jobs, Tmux, ended, own_seconds, record_of, server_of, sleeping, wait_until
 
 from tmuxjobs.errors import InvalidInput, JobEnded
 from tmuxjobs.system import job_processes, processes
@@ -28,7 +27,7 @@ def stubborn_command(seconds: int) -> str:
 
 
 def stubborn(jobs: Jobs, *, timeout: float | None = None) -> tuple[str, int]:
-    seconds = 1000 + secrets.randbelow(10**8)
+    seconds = own_seconds()
     job_id = jobs.execute(stubborn_command(seconds), timeout=timeout, cwd=os.environ["HOME"]).job_id
     wait_until(lambda: sleeping(seconds), lambda found: len(found) == 4)
     wait_until(lambda: jobs.output(job_id).stdout, lambda text: "ready" in text)
@@ -207,7 +206,7 @@ def test_stranger_with_the_pid_of_a_dead_runner_is_neither_named_nor_signalled(
 ) -> None:
     job_id = lost(jobs)
     jobs.kill(job_id, grace=0)
-    seconds = 1000 + secrets.randbelow(10**8)
+    seconds = own_seconds()
     later = stranger("sh", "-c", f"sleep {seconds} & wait")
     wait_until(lambda: sleeping(seconds))
     rewrite(jobs, job_id, "run.json", pid=later.pid)
@@ -225,7 +224,7 @@ def test_what_cannot_be_proved_to_be_of_a_lost_job_is_named_and_not_touched(
 ) -> None:
     job_id = lost(jobs)
     jobs.kill(job_id, grace=0)
-    seconds = 1000 + secrets.randbelow(10**8)
+    seconds = own_seconds()
     leader = stranger("sh", "-c", f"sleep {seconds} & exit")
     leader.wait()
     (sleeper,) = wait_until(lambda: sleeping(seconds))
@@ -256,7 +255,7 @@ def test_job_of_that_name_in_another_state_directory_is_no_strangers_excuse(
 
 
 def test_all_of_a_lost_job_is_known_by_its_mark_its_session_and_its_parents(jobs: Jobs) -> None:
-    seconds = 1000 + secrets.randbelow(10**8)
+    seconds = own_seconds()
     deep = f"setsid sh -c 'env -i sleep {seconds}; :'"
     job_id = lost(jobs, f"trap '' HUP; env -i sleep {seconds} & {deep} & setsid -f sleep {seconds}; sleep 1000")
     assert len(wait_until(lambda: sleeping(seconds))) == 3
@@ -268,7 +267,7 @@ def test_all_of_a_lost_job_is_known_by_its_mark_its_session_and_its_parents(jobs
 
 @pytest.mark.parametrize("change", [{"boot": "another"}, {"namespace": "pid:[1]"}])
 def test_nothing_is_signalled_for_a_job_of_another_boot_or_container(jobs: Jobs, change: dict[str, str]) -> None:
-    seconds = 1000 + secrets.randbelow(10**8)
+    seconds = own_seconds()
     job_id = lost(jobs, f"trap '' HUP; sleep {seconds}; :")
     rewrite(jobs, job_id, "run.json", **change)
     assert jobs.status(job_id).survivors == ()

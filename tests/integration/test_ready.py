@@ -10,10 +10,21 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 from fastmcp import Client
-from support import PYTHON, Jobs, Screen, Tmux, change_pane, ended, in_panes, server_of, wait_until
+from support import (
+    PYTHON,
+    Jobs,
+    Screen,
+    Tmux,
+    change_pane,
+    ended,
+    in_panes,
+    own_seconds,
+    server_of,
+    sleeping,
+    wait_until,
+)
 
 from tmuxjobs import Settings
 from tmuxjobs.errors import InvalidInput
@@ -129,17 +140,11 @@ def test_command_that_succeeds_in_the_folder_and_environment_of_the_job_makes_it
 
 
 def test_command_that_hangs_is_ended_with_the_job(jobs: Jobs) -> None:
-    job_id = jobs.execute("sleep 1000", ready_when="command exec sleep 7431").job_id
-    (check,) = wait_until(lambda: [one for one in psutil.process_iter() if _argv(one) == ["sleep", "7431"]])
+    seconds = own_seconds()
+    job_id = jobs.execute("sleep 1000", ready_when=f"command exec sleep {seconds}").job_id
+    wait_until(lambda: sleeping(seconds))
     assert jobs.kill(job_id).survivors == ()
-    wait_until(lambda: not check.is_running())
-
-
-def _argv(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
+    wait_until(lambda: not sleeping(seconds))
 
 
 def test_wait_until_ready_returns_at_once_when_it_is(jobs: Jobs) -> None:
