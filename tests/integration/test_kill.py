@@ -29,8 +29,8 @@ def stubborn_command(seconds: int) -> str:
 def stubborn(jobs: Jobs, *, timeout: float | None = None) -> tuple[str, int]:
     seconds = own_seconds()
     job_id = jobs.execute(stubborn_command(seconds), timeout=timeout, cwd=os.environ["HOME"]).job_id
-    wait_until(lambda: sleeping(seconds), lambda found: len(found) == 4)
-    wait_until(lambda: jobs.output(job_id).stdout, lambda text: "ready" in text)
+    started = lambda: len(sleeping(seconds)) == 4 and "ready" in jobs.output(job_id).stdout  # noqa: E731
+    assert wait_until(lambda: started() or (jobs.status(job_id).status != "running" and "ended")) is True
     return job_id, seconds
 
 
@@ -51,7 +51,10 @@ def test_closing_the_window_leaves_nothing_of_a_stubborn_tree(jobs: Jobs, tmux: 
 
 
 def test_timeout_leaves_nothing_of_a_stubborn_tree(jobs: Jobs) -> None:
-    job_id, seconds = stubborn(jobs, timeout=2.0)
+    for timeout in (2.0, 8.0, 32.0):  # a slow machine needs longer to start it
+        with contextlib.suppress(AssertionError):
+            job_id, seconds = stubborn(jobs, timeout=timeout)
+            break
     assert ended(jobs, job_id).reason == "timeout"
     assert sleeping(seconds) == []
 
@@ -173,10 +176,10 @@ def test_signal_to_a_job_that_has_ended_says_how_it_ended(jobs: Jobs) -> None:
 # A lost job, and strangers that have its numbers
 
 
-def lost(jobs: Jobs, command: str = "sleep 1000") -> str:
-    """A job whose runner was killed."""
+def lost(jobs: Jobs, command: str = "sleep 1000", *, begun: Callable[[], object] = lambda: True) -> str:
+    """A job whose runner was killed once the command had begun."""
     job_id = jobs.execute(f"echo ready; {command}").job_id
-    wait_until(lambda: jobs.output(job_id).stdout, lambda text: "ready" in text)
+    wait_until(lambda: "ready" in jobs.output(job_id).stdout and begun())
     os.kill(record_of(jobs, job_id).run.pid, signal.SIGKILL)  # type: ignore[union-attr]
     assert ended(jobs, job_id).status == "lost"
     return job_id
@@ -257,8 +260,11 @@ def test_job_of_that_name_in_another_state_directory_is_no_strangers_excuse(
 def test_all_of_a_lost_job_is_known_by_its_mark_its_session_and_its_parents(jobs: Jobs) -> None:
     seconds = own_seconds()
     deep = f"setsid sh -c 'env -i sleep {seconds}; :'"
-    job_id = lost(jobs, f"trap '' HUP; env -i sleep {seconds} & {deep} & setsid -f sleep {seconds}; sleep 1000")
-    assert len(wait_until(lambda: sleeping(seconds))) == 3
+    job_id = lost(
+        jobs,
+        f"trap '' HUP; env -i sleep {seconds} & {deep} & setsid -f sleep {seconds}; sleep {seconds}",
+        begun=lambda: len(sleeping(seconds)) == 4,
+    )
     names = [one.name for one in jobs.status(job_id).survivors]
     assert names.count("sleep") == 4
     assert jobs.kill(job_id, grace=0.1).status == "killed"
@@ -268,7 +274,7 @@ def test_all_of_a_lost_job_is_known_by_its_mark_its_session_and_its_parents(jobs
 @pytest.mark.parametrize("change", [{"boot": "another"}, {"namespace": "pid:[1]"}])
 def test_nothing_is_signalled_for_a_job_of_another_boot_or_container(jobs: Jobs, change: dict[str, str]) -> None:
     seconds = own_seconds()
-    job_id = lost(jobs, f"trap '' HUP; sleep {seconds}; :")
+    job_id = lost(jobs, f"trap '' HUP; sleep {seconds}; :", begun=lambda: sleeping(seconds))
     rewrite(jobs, job_id, "run.json", **change)
     assert jobs.status(job_id).survivors == ()
     assert jobs.kill(job_id, grace=0).status == "already_terminated"
