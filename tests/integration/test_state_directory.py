@@ -69,7 +69,7 @@ def test_job_of_another_directory_with_the_same_id_is_another_job(tmp_path: Path
     assert mine == theirs
     for jobs in both:
         ended(jobs, mine[1])
-    assert both[0].interact(mine[0], "swordfish", pattern="sw").stdout == "swordfish\n"
+    assert both[0].interact(mine[0], "swordfish", pattern="swordfish\n", wait=30).stdout == "swordfish\n"
     assert both[1].output(mine[0]).stdout == ""
     assert both[1].hold(mine[0]).held
     assert both[0].status(mine[0]).held_since is None
