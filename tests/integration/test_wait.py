@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 from fastmcp import Client
-from support import PYTHON, Jobs, ended, record_of, server_of, wait_until, with_timing
+from support import PYTHON, Jobs, ended, in_panes, record_of, server_of, wait_until, with_timing
 
 from tmuxjobs.answers import Ran, Waited
 from tmuxjobs.cli import WAIT_OVER
@@ -237,6 +237,23 @@ def test_waiting_for_input_is_told_with_the_prompt(jobs: Jobs, tmp_path: Path) -
     answer = future.result(30)
     assert (answer.reason, answer.status, answer.prompt) == ("input", "running", "Overwrite? ")
     assert "it waits for input: 'Overwrite? '" in answer.text()
+
+
+def test_question_that_comes_after_its_read_is_told_all_the_same(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recorder is stopped while the program asks."""
+    monkeypatch.setattr(job_wait, "SETTLED_S", 60.0)
+    gate = go(tmp_path)
+    job_id = jobs.execute(f"read x < {gate}; read -p 'Overwrite? ' answer").job_id
+    [recorder] = wait_until(lambda: in_panes(jobs, "recorder", job_id))
+    recorder.suspend()
+    future = waiting(jobs, job_id, until="input")
+    release(gate)
+    wait_until(lambda: jobs.status(job_id).waiting_for_input)
+    time.sleep(1)  # it is seen to read
+    recorder.resume()
+    assert future.result(30).prompt == "Overwrite? "
 
 
 def test_wait_for_the_end_does_not_sleep_over_a_prompt(jobs: Jobs) -> None:
