@@ -259,7 +259,7 @@ class Person:
 
     def detach(self) -> None:
         self._tmux("detach-client", "-t", self.tty)
-        self._client.wait(10)
+        self._client.wait(60)
 
     def close(self) -> None:
         """As when the terminal's window is closed; safe to call again."""

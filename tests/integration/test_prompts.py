@@ -105,8 +105,8 @@ SILENT = {
     "one that prints beside a child that reads": (
         f"{PYTHON} \"import subprocess, time; subprocess.Popen(['cat'])\nwhile 1: print('step'); time.sleep(0.5)\""
     ),
-    "one that prints beside a job of its shell": "(read x < /dev/tty) & while :; do echo line; sleep 0.7; done",
-    "one that prints dots beside a reader": "(head -n 1 < /dev/tty) & while :; do printf .; sleep 0.9; done",
+    "one that prints beside a job of its shell": "(read x < /dev/tty) & while :; do echo line; sleep 0.4; done",
+    "one that prints dots beside a reader": "(head -n 1 < /dev/tty) & while :; do printf .; sleep 0.4; done",
     "one that works beside a child that reads": (
         f"echo go; {PYTHON} \"import subprocess; subprocess.Popen(['cat'])\nwhile 1: pass\""
     ),
