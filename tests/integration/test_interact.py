@@ -34,6 +34,13 @@ def ready(jobs: Jobs, command: str, sign: str = "ready\n", **options: Any) -> st
     return job_id
 
 
+@pytest.fixture
+def slow_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So long it may take on a slow machine until the log has the prompt that tmux shows."""
+    monkeypatch.setattr(interact, "SETTLED_S", 3.0)
+
+
+@pytest.mark.usefixtures("slow_log")
 def test_answer_is_the_response_without_the_echo(jobs: Jobs) -> None:
     job_id = at_prompt(jobs, "python3 -c \"while True: print('got', repr(input('> ')))\"", prompt=">")
     assert jobs.interact(job_id, "a;", wait=30).stdout == "got 'a;'\n> "
@@ -41,6 +48,7 @@ def test_answer_is_the_response_without_the_echo(jobs: Jobs) -> None:
     assert jobs.interact(job_id, "", wait=30).stdout == "got ''\n> "
 
 
+@pytest.mark.usefixtures("slow_log")
 def test_newline_at_the_end_is_enter_once(jobs: Jobs) -> None:
     job_id = at_prompt(jobs, "python3 -c \"while True: print('got', repr(input('> ')))\"", prompt=">")
     assert jobs.interact(job_id, "a\n", wait=30).stdout == "got 'a'\n> "
@@ -227,6 +235,7 @@ def test_keys_come_apart_for_a_program_that_takes_a_read_for_a_key(
     wait_until(lambda: jobs.output(job_id).stdout, lambda text: f"submitted <{submitted}>\n" in text)
 
 
+@pytest.mark.usefixtures("slow_log")
 def test_response_of_a_repl_is_one_call(jobs: Jobs) -> None:
     job_id = at_prompt(jobs, "python3 -i -q", prompt=">>>")
     assert jobs.interact(job_id, "21 * 2", wait=30).stdout == "42\n>>> "
@@ -247,6 +256,7 @@ LONG = "'" + "x" * 500 + "'"
 BLOCK = "for n in range(3):\n    if n:\n        print(n * 7)\n\n"
 
 
+@pytest.mark.usefixtures("slow_log")
 @pytest.mark.parametrize("python", PYTHONS)
 def test_turn_of_a_python_repl_answers_with_the_answer_alone(jobs: Jobs, python: str) -> None:
     job_id = at_prompt(jobs, f"{python} -q", prompt=">>>")
@@ -269,6 +279,7 @@ def test_turn_of_a_python_repl_answers_with_the_answer_alone(jobs: Jobs, python:
         ("gdb", "gdb -q", {"p 1+1": "$1 = 2\n(gdb) ", "p 5": "$2 = 5\n(gdb) "}),
     ],
 )
+@pytest.mark.usefixtures("slow_log")
 def test_turn_of_other_repls_does_too(jobs: Jobs, program: str, command: str, turns: dict[str, str]) -> None:
     needs(program)
     job_id = at_prompt(jobs, command, prompt=next(iter(turns.values())).split()[-1])
@@ -294,12 +305,14 @@ def test_turn_of_a_paste_is_not_over_before_its_enter(jobs: Jobs, text: str) -> 
     assert early == [False] * 20
 
 
+@pytest.mark.usefixtures("slow_log")
 def test_repl_that_is_silent_for_long_is_waited_for(jobs: Jobs) -> None:
     job_id = at_prompt(jobs, "python3 -q", prompt=">>>")
     answer = jobs.interact(job_id, "import time; time.sleep(2); print('done')", wait=30)
     assert (answer.stdout, answer.note) == ("done\n>>> ", "it waits for input")
 
 
+@pytest.mark.usefixtures("slow_log")
 def test_password_prompt_is_answered_with_what_to_do(jobs: Jobs) -> None:
     job_id = at_prompt(jobs, "read -p 'User: ' x; python3 -c 'import getpass; getpass.getpass()'", prompt="User:")
     answer = jobs.interact(job_id, "me", wait=20)
@@ -327,6 +340,7 @@ def test_full_screen_program_answers_with_its_screen(jobs: Jobs, tmp_path: Path)
     assert "stdout ends with its screen" in answer.note
 
 
+@pytest.mark.usefixtures("slow_log")
 def test_keys_may_be_one_string(jobs: Jobs) -> None:
     job_id = at_prompt(jobs, "PS1='$ ' bash --norc -i", prompt="$")
     jobs.interact(job_id, "echo ab", wait=30)
@@ -532,6 +546,7 @@ def test_call_without_anything_to_type_types_nothing(jobs: Jobs) -> None:
     assert jobs.status(job_id).status == "running"
 
 
+@pytest.mark.usefixtures("slow_log")
 def test_long_response_is_told_by_its_head_and_its_end(jobs: Jobs) -> None:
     job_id = ready(jobs, "echo ready; read x; seq 1 20000; read x")
     answer = jobs.interact(job_id, "go", wait=20)
