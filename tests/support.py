@@ -189,6 +189,11 @@ def record_of(jobs: Jobs, job_id: str) -> Record:
     return jobs.host.store.read(job_id)
 
 
+def own_seconds() -> int:
+    """For a `sleep` that `sleeping` tells from those of all other tests, which may run beside this one."""
+    return 1000 + secrets.randbelow(10**8)
+
+
 def sleeping(seconds: int) -> list[psutil.Process]:
     """The live processes that sleep for just that long, which is one job's mark: one of them has no environment."""
     found = []

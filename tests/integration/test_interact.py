@@ -28,41 +28,49 @@ def works(python: str) -> bool:
     return shutil.which(python) is not None and subprocess.run([python, "-V"], capture_output=True).returncode == 0
 
 
-def ready(jobs: Jobs, command: str, sign: str = "ready", **options: Any) -> str:
+def ready(jobs: Jobs, command: str, sign: str = "ready\n", **options: Any) -> str:
     job_id = jobs.execute(command, **options).job_id
     wait_until(lambda: jobs.output(job_id).stdout, lambda text: sign in text)
     return job_id
 
 
+@pytest.fixture
+def slow_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So long it may take on a slow machine until the log has the prompt that tmux shows."""
+    monkeypatch.setattr(interact, "SETTLED_S", 3.0)
+
+
+@pytest.mark.usefixtures("slow_log")
 def test_answer_is_the_response_without_the_echo(jobs: Jobs) -> None:
-    job_id = ready(jobs, "python3 -c \"while True: print('got', repr(input('> ')))\"", ">")
-    assert jobs.interact(job_id, "a;").stdout == "got 'a;'\n> "
-    assert jobs.interact(job_id, "ünï 漢").stdout == "got 'ünï 漢'\n> "
-    assert jobs.interact(job_id, "").stdout == "got ''\n> "
+    job_id = at_prompt(jobs, "python3 -c \"while True: print('got', repr(input('> ')))\"", prompt=">")
+    assert jobs.interact(job_id, "a;", wait=30).stdout == "got 'a;'\n> "
+    assert jobs.interact(job_id, "ünï 漢", wait=30).stdout == "got 'ünï 漢'\n> "
+    assert jobs.interact(job_id, "", wait=30).stdout == "got ''\n> "
 
 
+@pytest.mark.usefixtures("slow_log")
 def test_newline_at_the_end_is_enter_once(jobs: Jobs) -> None:
-    job_id = ready(jobs, "python3 -c \"while True: print('got', repr(input('> ')))\"", ">")
-    assert jobs.interact(job_id, "a\n").stdout == "got 'a'\n> "
+    job_id = at_prompt(jobs, "python3 -c \"while True: print('got', repr(input('> ')))\"", prompt=">")
+    assert jobs.interact(job_id, "a\n", wait=30).stdout == "got 'a'\n> "
 
 
 def test_enter_false_leaves_the_line_open(jobs: Jobs) -> None:
     job_id = ready(jobs, "echo ready; read x; echo got $x")
     jobs.interact(job_id, "ab", enter=False, wait=0.3)
-    jobs.interact(job_id, "cd", wait=5, pattern="got")
-    assert "got abcd\n" in jobs.output(job_id).stdout
+    jobs.interact(job_id, "cd", wait=0)
+    wait_until(lambda: "got abcd\n" in jobs.output(job_id).stdout)
 
 
 def test_keys_reach_the_program(jobs: Jobs) -> None:
-    job_id = ready(jobs, "trap 'echo interrupted; exit 3' INT; echo ready; sleep 1000")
-    answer = jobs.interact(job_id, keys=["C-c"])
+    job_id = ready(jobs, "trap 'echo interrupted; exit 3' INT; echo ready; while :; do sleep 0.1; done")
+    answer = jobs.interact(job_id, keys=["C-c"], wait=30)
     assert "interrupted" in answer.stdout
     assert ended(jobs, job_id).exit_code == 3
 
 
 def test_pattern_ends_the_wait_and_is_not_matched_by_the_echo(jobs: Jobs) -> None:
     job_id = ready(jobs, "echo ready; read x; sleep 0.3; echo done $x; sleep 1000")
-    answer = jobs.interact(job_id, "done", pattern="done", wait=20)
+    answer = jobs.interact(job_id, "done", pattern="done\n", wait=20)
     assert answer.stdout == "done done\n"
     assert "the pattern showed" in answer.note
 
@@ -77,7 +85,7 @@ def test_output_that_comes_before_the_echo_is_kept(jobs: Jobs, tmp_path: Path) -
     wait_until(lambda: terminals.terminal(pane.tty), lambda settings: settings and settings.echo)
     with open(pane.tty, "w") as terminal:
         before = jobs.tail(job_id).cursor
-        exchange = interact.begin(jobs.host, job_id, line, pattern="got")
+        exchange = interact.begin(jobs.host, job_id, line, pattern=f"got {line}\n", wait=30)
         terminal.write("one\ntwo\n")
     wait_until(lambda: jobs.tail(job_id).cursor > before)
     answer = waiter.run(exchange)
@@ -88,12 +96,12 @@ def test_copy_mode_of_a_person_does_not_swallow_input(jobs: Jobs, tmux: Tmux) ->
     job_id = ready(jobs, "echo ready; read x; echo got $x; sleep 1000")
     pane = record_of(jobs, job_id).run.pane  # type: ignore[union-attr]
     tmux("copy-mode", "-t", pane)
-    assert jobs.interact(job_id, "hello", pattern="got").stdout == "got hello\n"
+    assert jobs.interact(job_id, "hello", pattern="got hello\n", wait=30).stdout == "got hello\n"
     assert tmux("display-message", "-p", "-t", pane, "#{pane_in_mode}").strip() == "1"
 
 
 def test_keys_work_in_copy_mode(jobs: Jobs, tmux: Tmux) -> None:
-    job_id = ready(jobs, "trap 'exit 3' INT; echo ready; sleep 1000")
+    job_id = ready(jobs, "trap 'exit 3' INT; echo ready; while :; do sleep 0.1; done")
     tmux("copy-mode", "-t", record_of(jobs, job_id).run.pane)  # type: ignore[union-attr]
     jobs.interact(job_id, keys=["C-c"])
     assert ended(jobs, job_id).exit_code == 3
@@ -104,7 +112,8 @@ def test_one_megabyte_arrives_exactly(jobs: Jobs, tmp_path: Path) -> None:
     command = f"stty -echo; echo ready; head -c {len(text)} > got; stty echo; echo done"
     job_id = jobs.execute(command, cwd=str(tmp_path)).job_id
     wait_until(lambda: jobs.output(job_id).stdout, lambda shown: "ready" in shown)
-    jobs.interact(job_id, text, pattern="done", wait=50)
+    jobs.interact(job_id, text, wait=0)
+    wait_until(lambda: "done" in jobs.output(job_id).stdout, timeout=90)
     got = (tmp_path / "got").read_bytes()
     assert hashlib.sha256(got).digest() == hashlib.sha256(text.encode()).digest()
 
@@ -180,7 +189,7 @@ def test_each_key_sends_what_a_terminal_sends(jobs: Jobs) -> None:
 def test_semicolon_among_keys_ends_no_command_of_tmux(jobs: Jobs) -> None:
     job_id = ready(jobs, f"{PYTHON} -c {shlex.quote(READS)}")
     jobs.interact(job_id, keys=[";", "k", ";", "M-;"], wait=0.1)
-    assert wait_until(lambda: jobs.output(job_id).stdout.split()[1:], lambda seen: seen[-1:] == ["1b3b"])[0] == "3b"
+    wait_until(lambda: "".join(jobs.output(job_id).stdout.split()[1:]), lambda seen: seen == "3b6b3b1b3b")
 
 
 @pytest.mark.parametrize("key", ["S-Enter", "Ctrl+Enter", "C-M-Enter", "C-Tab", "C-1", "C-;", "C-S-x", "S-1", "C-é"])
@@ -218,17 +227,19 @@ while True:
     ids=["text", "text and key", "keys"],
 )
 def test_keys_come_apart_for_a_program_that_takes_a_read_for_a_key(
-    jobs: Jobs, typed: dict[str, Any], submitted: str
+    jobs: Jobs, typed: dict[str, Any], submitted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(interact, "TAKEN_S", 30.0)  # so long a slow machine may need until it reads a key
     job_id = ready(jobs, f"{PYTHON} -c {shlex.quote(TAKES_READS)}")
     jobs.interact(job_id, **typed, wait=0.1)
     wait_until(lambda: jobs.output(job_id).stdout, lambda text: f"submitted <{submitted}>\n" in text)
 
 
+@pytest.mark.usefixtures("slow_log")
 def test_response_of_a_repl_is_one_call(jobs: Jobs) -> None:
-    job_id = ready(jobs, "python3 -i -q", ">>>")
-    assert jobs.interact(job_id, "21 * 2").stdout == "42\n>>> "
-    answer = jobs.interact(job_id, "exit(6)")
+    job_id = at_prompt(jobs, "python3 -i -q", prompt=">>>")
+    assert jobs.interact(job_id, "21 * 2", wait=30).stdout == "42\n>>> "
+    answer = jobs.interact(job_id, "exit(6)", wait=30)
     assert "the job ended" in answer.note
     assert jobs.status(job_id).exit_code == 6
 
@@ -245,14 +256,15 @@ LONG = "'" + "x" * 500 + "'"
 BLOCK = "for n in range(3):\n    if n:\n        print(n * 7)\n\n"
 
 
+@pytest.mark.usefixtures("slow_log")
 @pytest.mark.parametrize("python", PYTHONS)
 def test_turn_of_a_python_repl_answers_with_the_answer_alone(jobs: Jobs, python: str) -> None:
     job_id = at_prompt(jobs, f"{python} -q", prompt=">>>")
     turns = {"21 * 2": "42\n", BLOCK: "7\n14\n", "def f(a):\n    return a\n\n": "", "f(5)": "5\n", LONG: f"{LONG}\n"}
     for said, answer in turns.items():
-        assert jobs.interact(job_id, said).stdout.replace(" \\\n", "") == f"{answer}>>> "
-    assert jobs.interact(job_id, "print()").stdout == "\n>>> "
-    assert jobs.interact(job_id, "").stdout == ">>> "
+        assert jobs.interact(job_id, said, wait=30).stdout.replace(" \\\n", "") == f"{answer}>>> "
+    assert jobs.interact(job_id, "print()", wait=30).stdout == "\n>>> "
+    assert jobs.interact(job_id, "", wait=30).stdout == ">>> "
 
 
 @pytest.mark.parametrize(
@@ -267,10 +279,11 @@ def test_turn_of_a_python_repl_answers_with_the_answer_alone(jobs: Jobs, python:
         ("gdb", "gdb -q", {"p 1+1": "$1 = 2\n(gdb) ", "p 5": "$2 = 5\n(gdb) "}),
     ],
 )
+@pytest.mark.usefixtures("slow_log")
 def test_turn_of_other_repls_does_too(jobs: Jobs, program: str, command: str, turns: dict[str, str]) -> None:
     needs(program)
     job_id = at_prompt(jobs, command, prompt=next(iter(turns.values())).split()[-1])
-    assert [jobs.interact(job_id, said).stdout for said in turns] == list(turns.values())
+    assert [jobs.interact(job_id, said, wait=30).stdout for said in turns] == list(turns.values())
 
 
 @pytest.mark.parametrize("text", ["if true\nthen echo b\nfi\n", "for i in a b\ndo echo $i\ndone\n"])
@@ -292,12 +305,14 @@ def test_turn_of_a_paste_is_not_over_before_its_enter(jobs: Jobs, text: str) -> 
     assert early == [False] * 20
 
 
+@pytest.mark.usefixtures("slow_log")
 def test_repl_that_is_silent_for_long_is_waited_for(jobs: Jobs) -> None:
     job_id = at_prompt(jobs, "python3 -q", prompt=">>>")
     answer = jobs.interact(job_id, "import time; time.sleep(2); print('done')", wait=30)
     assert (answer.stdout, answer.note) == ("done\n>>> ", "it waits for input")
 
 
+@pytest.mark.usefixtures("slow_log")
 def test_password_prompt_is_answered_with_what_to_do(jobs: Jobs) -> None:
     job_id = at_prompt(jobs, "read -p 'User: ' x; python3 -c 'import getpass; getpass.getpass()'", prompt="User:")
     answer = jobs.interact(job_id, "me", wait=20)
@@ -307,34 +322,35 @@ def test_password_prompt_is_answered_with_what_to_do(jobs: Jobs) -> None:
 
 def test_what_the_terminal_hides_is_no_echo(jobs: Jobs) -> None:
     job_id = at_prompt(jobs, "stty -echo; printf 'Again: '; read x; echo $x; read y", prompt="Again:")
-    assert jobs.interact(job_id, "yes").stdout == "yes\n"
+    assert jobs.interact(job_id, "yes", wait=30).stdout == "yes\n"
 
 
 def test_separate_stderr_is_answered_too(jobs: Jobs) -> None:
     job_id = at_prompt(jobs, "printf '> '; read x; echo bad $x >&2; read y", prompt=">", separate_stderr=True)
-    answer = jobs.interact(job_id, "input", pattern="bad")
+    answer = jobs.interact(job_id, "input", pattern="bad input\n", wait=30)
     assert (answer.stdout, answer.stderr) == ("", "bad input\n")
 
 
 def test_full_screen_program_answers_with_its_screen(jobs: Jobs, tmp_path: Path) -> None:
     needs("less")
     (tmp_path / "file").write_text("".join(f"line {n}\n" for n in range(500)))
-    job_id = at_prompt(jobs, "less file", cwd=str(tmp_path))
-    answer = jobs.interact(job_id, keys=["PageDown"])
+    job_id = at_prompt(jobs, "less file", prompt="file", cwd=str(tmp_path))
+    answer = jobs.interact(job_id, keys=["PageDown"], wait=30)
     assert answer.stdout.splitlines()[0] == "line 49"
     assert "stdout ends with its screen" in answer.note
 
 
+@pytest.mark.usefixtures("slow_log")
 def test_keys_may_be_one_string(jobs: Jobs) -> None:
     job_id = at_prompt(jobs, "PS1='$ ' bash --norc -i", prompt="$")
-    jobs.interact(job_id, "echo ab")
-    assert jobs.interact(job_id, keys="Up BSpace Enter").stdout.endswith("\na\n$ ")
+    jobs.interact(job_id, "echo ab", wait=30)
+    assert jobs.interact(job_id, keys="Up BSpace Enter", wait=30).stdout.endswith("\na\n$ ")
 
 
 def test_pattern_that_explodes_is_refused_in_time(jobs: Jobs) -> None:
     job_id = at_prompt(jobs, "read x; yes a | head -5000 | tr -d '\\n'; echo b; read y")
     with pytest.raises(InvalidInput, match="It was typed, but the pattern takes more than"):
-        with_timing(jobs, pattern=0.2).interact(job_id, "go", pattern=r"(a+b?)+\1[^ab\n]")
+        with_timing(jobs, pattern=0.2).interact(job_id, "go", pattern=r"(a+b?)+\1[^ab\n]", wait=30)
 
 
 @pytest.fixture
@@ -419,7 +435,7 @@ def test_shown_character_is_erased_again(jobs: Jobs) -> None:
     job_id = at_prompt(jobs, f"{ASKS} toolkit 'Password: '")
     with pytest.raises(InvalidInput, match="erased"):
         jobs.interact(job_id, "hunter2", secret=True)
-    assert "0 characters" in jobs.interact(job_id, "", pattern="characters").stdout
+    assert "0 characters" in jobs.interact(job_id, "", pattern="characters", wait=30).stdout
 
 
 def test_what_is_typed_is_not_kept_in_the_clear(jobs: Jobs, isolated: Path) -> None:
@@ -433,7 +449,7 @@ def test_what_is_typed_is_not_kept_in_the_clear(jobs: Jobs, isolated: Path) -> N
 
 def test_answer_to_a_secret_is_whole_though_it_repeats_it(jobs: Jobs) -> None:
     job_id = at_prompt(jobs, "bash --norc -c 'read -e -s -p \"Password: \" x; echo you said $x; read y'")
-    answer = jobs.interact(job_id, "yes", secret=True, pattern="you said", wait=20)
+    answer = jobs.interact(job_id, "yes", secret=True, pattern="you said yes\n", wait=20)
     assert answer.stdout.split("\n")[-2:] == ["you said yes", ""]
 
 
@@ -503,13 +519,13 @@ def test_secret_is_in_no_arguments(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) 
         return run(self, *words, **options)
 
     monkeypatch.setattr(Session, "run", noted)
-    jobs.interact(job_id, "hunter2", secret=True, pattern="^7$")
+    jobs.interact(job_id, "hunter2", secret=True, pattern="^7$", wait=30)
     assert not [word for word in calls if "hunter2" in word]
 
 
 def test_secret_of_the_command_line_comes_from_standard_input_alone(jobs: Jobs) -> None:
-    job_id = at_prompt(jobs, 'python3 -c "import getpass; print(len(getpass.getpass()))"')
-    argv = [sys.executable, "-m", "tmuxjobs", "interact", job_id, "--secret"]
+    job_id = at_prompt(jobs, 'python3 -c "import getpass; print(len(getpass.getpass()))"', prompt="Password:")
+    argv = [sys.executable, "-m", "tmuxjobs", "interact", job_id, "--secret", "--wait", "30"]
     refused = subprocess.run([*argv, "hunter2"], capture_output=True, text=True)
     assert (refused.returncode, "leave the text out" in refused.stderr) == (2, True)
     answered = subprocess.run(argv, input="hunter2\n", capture_output=True, text=True)
@@ -530,6 +546,7 @@ def test_call_without_anything_to_type_types_nothing(jobs: Jobs) -> None:
     assert jobs.status(job_id).status == "running"
 
 
+@pytest.mark.usefixtures("slow_log")
 def test_long_response_is_told_by_its_head_and_its_end(jobs: Jobs) -> None:
     job_id = ready(jobs, "echo ready; read x; seq 1 20000; read x")
     answer = jobs.interact(job_id, "go", wait=20)
@@ -543,7 +560,7 @@ def test_long_response_is_told_by_its_head_and_its_end(jobs: Jobs) -> None:
 
 def test_end_in_response_is_told_with_its_code(jobs: Jobs) -> None:
     job_id = ready(jobs, "echo ready; read x; exit 3")
-    assert "the job ended: exit code 3" in jobs.interact(job_id, "x").note
+    assert "the job ended: exit code 3" in jobs.interact(job_id, "x", wait=30).note
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
@@ -575,7 +592,7 @@ def test_tmux_that_stops_after_the_typing_hides_not_that_it_was_typed(
     run = record_of(jobs, job_id).run
     assert run is not None
     stopping_tmux(tmp_path, monkeypatch, at="send-keys", typed=True)
-    answer = with_timing(Jobs.open(), tmux=2.0).interact(job_id, "hello", wait=0.1)
+    answer = with_timing(Jobs.open(), tmux=6.0).interact(job_id, "hello", wait=0.1)
     os.kill(run.server_pid, signal.SIGCONT)
     assert "it was typed, but what a full-screen program shows now is not known: tmux did not answer" in answer.note
     wait_until((tmp_path / "got").exists)
@@ -589,7 +606,7 @@ def test_tmux_that_stops_before_the_typing_leaves_it_open_whether_it_was_typed(
     assert run is not None
     stopping_tmux(tmp_path, monkeypatch, at="send-keys", typed=False)
     with pytest.raises(TmuxError, match=r"did not answer .* Whether the text reached the job is not known"):
-        with_timing(Jobs.open(), tmux=2.0).interact(job_id, "hello")
+        with_timing(Jobs.open(), tmux=6.0).interact(job_id, "hello")
     os.kill(run.server_pid, signal.SIGCONT)
 
 
@@ -627,8 +644,8 @@ def test_tab_in_a_text_is_text(jobs: Jobs, tmp_path: Path, name: str) -> None:
     (tmp_path / "only.txt").touch()
     job_id = jobs.execute(command, cwd=str(tmp_path)).job_id
     wait_until(lambda: jobs.status(job_id), lambda status: status.waits_for and str(status.prompt).startswith(prompt))
-    answer = jobs.interact(job_id, text)
-    assert said in answer.stdout.split()
+    answer = jobs.interact(job_id, text, wait=30)
+    wait_until(lambda: said in jobs.output(job_id).stdout.split())
     assert not re.search("for a key|for keys", answer.note)
 
 
@@ -653,9 +670,15 @@ def test_text_of_tabs_alone_is_keys(jobs: Jobs, tmp_path: Path) -> None:
 )
 def test_control_character_that_may_be_a_key_is_told(jobs: Jobs, command: str, text: str, doubt: str) -> None:
     job_id = ready(jobs, command)
-    if "cat" in command:
-        wait_until(lambda: jobs.status(job_id).waits_for)
+    if "sleep" not in command:
+        wait_until(lambda: attends(jobs, job_id))
     assert doubt in jobs.interact(job_id, text, wait=0.1).note
+
+
+def attends(jobs: Jobs, job_id: str) -> bool:
+    """Whether its program reads."""
+    run = record_of(jobs, job_id).run
+    return run is not None and terminals.fronts({run.tty: run.pid})[run.tty].attends
 
 
 @pytest.mark.parametrize("text", ["\x03", "\x1b[A", "plain", "two\nlines"])

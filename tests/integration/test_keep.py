@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 from fastmcp import Client
 from fastmcp.client.transports import StdioTransport
-from support import Jobs, ended, record_of, sleeping, wait_until
+from support import Jobs, ended, own_seconds, record_of, sleeping, wait_until
 
 from tmuxjobs.errors import NotStarted
 from tmuxjobs.models import ProcessRecord
@@ -42,13 +42,14 @@ def started_by(command: str, *, keep: str = "kill", who: str = "agent") -> Itera
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_job_that_is_not_kept_ends_with_its_server(jobs: Jobs, number: int) -> None:
-    with started_by("(setsid sleep 3731 &) ; trap '' HUP; sleep 3731") as (job_id, server):
+    seconds = own_seconds()
+    with started_by(f"(setsid sleep {seconds} &) ; trap '' HUP; sleep {seconds}") as (job_id, server):
         assert jobs.status(job_id).status == "running"
         server.send_signal(number)
         status = ended(jobs, job_id)
     assert (status.status, status.reason, status.signal) == ("killed", "disconnected", "SIGTERM")
     assert "because the server that started it ended" in status.detail
-    assert not sleeping(3731)
+    assert not sleeping(seconds)
 
 
 def test_zombie_of_a_server_is_gone(jobs: Jobs) -> None:

@@ -19,6 +19,7 @@ from support import Jobs, ended, record_of, server_of, wait_until
 from tmuxjobs import Settings
 from tmuxjobs.errors import TmuxjobsError
 from tmuxjobs.models import Entry
+from tmuxjobs.verbs import news as of_news
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -125,7 +126,10 @@ def test_entries_of_earlier_and_later_versions_are_read(jobs: Jobs) -> None:
     assert [(one.n, one.job_id) for one in jobs.events() if one.event == "start"] == [(1, job_id), (3, "old-1")]
 
 
-async def test_only_what_no_answer_told_is_untold(jobs: Jobs, news: Callable[..., Follower]) -> None:
+async def test_only_what_no_answer_told_is_untold(
+    jobs: Jobs, news: Callable[..., Follower], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(of_news, "TOLD_S", 4.0)  # so long a slow machine may need until it has answered
     follower = news(untold=True)
     async with Client(server_of(jobs)) as client:
         told = (await client.call_tool("execute", {"command": "sleep 0.2; exit 3", "wait": 50})).structured_content

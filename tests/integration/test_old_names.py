@@ -24,7 +24,7 @@ NAMES = {
     "kill_job",
     "list_jobs",
 }
-PAGED = "for i in $(seq 60000); do echo line $i; done; echo oops >&2"
+PAGED = "seq -f 'line %.0f' 60000; echo oops >&2"
 
 
 @pytest.fixture(params=["auto", "legacy"])

@@ -56,7 +56,7 @@ def test_job_goes_on_and_ends_right_when_its_installation_is_moved_away(
     more = ["--separate-stderr"] if separate else []
     job_id = installed("execute", "--quiet", "--name", "stays", *more, "--", "read x; echo later; exit 3").split()[0]
     installed.move()
-    (recorder,) = in_panes(jobs, "recorder", job_id)
+    (recorder,) = wait_until(lambda: in_panes(jobs, "recorder", job_id))
     os.kill(recorder.pid, signal.SIGKILL)
     wait_until(lambda: jobs.status(job_id).log, lambda log: "replaced 1 times" in log)
     (another,) = wait_until(lambda: in_panes(jobs, "recorder", job_id))
@@ -90,7 +90,7 @@ def test_adopter_needs_no_installation(installed: Installation, jobs: Jobs, tmux
     pane = tmux("new-window", "-d", "-P", "-F", "#{pane_id}", "-t", "=mcp-jobs:", "-n", "mine", "sh").strip()
     job_id = installed("adopt", "--quiet", "mine").split()[0]
     installed.move()
-    (recorder,) = in_panes(jobs, "recorder", job_id)
+    (recorder,) = wait_until(lambda: in_panes(jobs, "recorder", job_id))
     os.kill(recorder.pid, signal.SIGKILL)
     wait_until(lambda: jobs.status(job_id).log, lambda log: "replaced 1 times" in log)
     tmux("send-keys", "-t", pane, "exit 4", "Enter")
@@ -118,7 +118,7 @@ def test_search_for_python_or_for_a_job_finds_nothing_of_ours(jobs: Jobs, tmux: 
         for role, job_id in roles.items()
     }  # type: ignore[misc]
     ours = {one.pid for found in every.values() for one in found} | {int(tmux("display-message", "-p", "#{pid}"))}
-    ours |= {one.pid for one in in_panes(jobs, "recorder")}
+    ours |= {one.pid for one in wait_until(lambda: in_panes(jobs, "recorder"), lambda found: len(found) > 1)}
     assert len(ours) >= 7
     names = ["webpack", "node", "vite", running, over, watched, "sleep", "build"]
     for pattern in ["python", "python3", "[Pp]ython", "py$", "node", *names]:

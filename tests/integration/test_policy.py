@@ -206,7 +206,8 @@ def test_nothing_is_typed_into_what_the_agent_may_not_run(agent: Agent, project:
     with pytest.raises(NotAllowed, match=f"Job '{shell}' runs .* nothing was typed: `bash --norc`"):
         jobs.interact(shell, "touch x")
     own = jobs.execute("cat").job_id
-    assert jobs.interact(own, "hello").stdout == "hello\n"
+    wait_until(lambda: jobs.status(own).waits_for)
+    assert jobs.interact(own, "hello", wait=30).stdout == "hello\n"
     jobs.called_by("person").interact(shell, "exit")
     assert ended(jobs, shell).status == "completed"
     jobs.kill(own)

@@ -105,8 +105,8 @@ SILENT = {
     "one that prints beside a child that reads": (
         f"{PYTHON} \"import subprocess, time; subprocess.Popen(['cat'])\nwhile 1: print('step'); time.sleep(0.5)\""
     ),
-    "one that prints beside a job of its shell": "(read x < /dev/tty) & while :; do echo line; sleep 0.7; done",
-    "one that prints dots beside a reader": "(head -n 1 < /dev/tty) & while :; do printf .; sleep 0.9; done",
+    "one that prints beside a job of its shell": "(read x < /dev/tty) & while :; do echo line; sleep 0.4; done",
+    "one that prints dots beside a reader": "(head -n 1 < /dev/tty) & while :; do printf .; sleep 0.4; done",
     "one that works beside a child that reads": (
         f"echo go; {PYTHON} \"import subprocess; subprocess.Popen(['cat'])\nwhile 1: pass\""
     ),
@@ -163,8 +163,8 @@ def test_full_screen_program_asks_with_the_line_of_its_cursor(jobs: Jobs, tmp_pa
 
 def test_full_screen_program_is_called_one(jobs: Jobs) -> None:
     job_id = jobs.execute(f"printf 'Password: '; {ASKS} screen 'a title'").job_id
-    status = wait_until(lambda: jobs.status(job_id), lambda status: status.waits_for)
-    assert (status.waits_for, status.prompt, status.full_screen) == ("input", "a title", True)
+    status = wait_until(lambda: jobs.status(job_id), lambda status: status.prompt == "a title")
+    assert (status.waits_for, status.full_screen) == ("input", True)
     assert "waits for input in a full-screen program, which `screen` shows: 'a title'" in status.text()
     assert "full-screen program" in jobs.wait(job_id, until="input").note
 
@@ -176,7 +176,7 @@ def test_same_prompt_is_told_once_to_a_client(jobs: Jobs) -> None:
     assert (again.reason, again.waits_for, again.prompt) == ("timeout", "input", "Name? ")
     assert jobs.called_by("person").wait(job_id, until="exit", timeout=30).reason == "input"
     jobs.interact(job_id, "ada")
-    assert jobs.wait(job_id, timeout=30).prompt == "Age? "
+    wait_until(lambda: jobs.wait(job_id, timeout=0.5).prompt, lambda prompt: prompt == "Age? ")
     jobs.interact(job_id, "36", wait=0)
     assert jobs.wait(job_id, until="exit", timeout=30).reason == "exit"
 
@@ -191,11 +191,11 @@ def test_prompt_that_any_answer_told_does_not_end_a_wait_for_the_end(jobs: Jobs,
         # Who asks for the prompt is given it each time.
         assert jobs.wait(job_id, until="input", timeout=30).reason == "input"
     elif told_by == "bound":
-        wait_until(lambda: jobs.status(job_id).waits_for)
+        wait_until(lambda: jobs.status(job_id).prompt == prompt)
         assert jobs.wait(job_id, timeout=0).prompt == prompt
     elif told_by == "interact":
-        wait_until(lambda: jobs.status(job_id).waits_for)
-        assert jobs.interact(job_id, "ada").waits_for == "input"
+        wait_until(lambda: jobs.status(job_id).prompt == prompt)
+        assert jobs.interact(job_id, "ada", wait=30).waits_for == "input"
         prompt = "Age? "
     again = jobs.wait(job_id, timeout=1.5)
     assert (again.reason, again.prompt) == ("timeout", prompt)
@@ -216,7 +216,7 @@ def test_job_has_its_own_terminal_for_gpg(jobs: Jobs, monkeypatch: pytest.Monkey
 
 def test_for_a_password_the_person_is_asked_for_with_the_line_to_type(jobs: Jobs) -> None:
     job_id = jobs.execute("python3 -c 'import getpass; getpass.getpass()'").job_id
-    told = wait_until(lambda: jobs.status(job_id), lambda status: status.waits_for).text()
+    told = wait_until(lambda: jobs.status(job_id), lambda status: status.waits_for == "password").text()
     assert f"ask the person to type it there: tmux attach -t mcp-jobs:{job_id}" in told
 
 

@@ -9,13 +9,26 @@ import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import psutil
 import pytest
 from fastmcp import Client
-from support import PYTHON, Jobs, Screen, Tmux, change_pane, ended, in_panes, server_of, wait_until
+from support import (
+    PYTHON,
+    Jobs,
+    Screen,
+    Tmux,
+    change_pane,
+    ended,
+    in_panes,
+    own_seconds,
+    server_of,
+    sleeping,
+    wait_until,
+)
 
 from tmuxjobs import Settings
+from tmuxjobs.answers import Waited
 from tmuxjobs.errors import InvalidInput
 from tmuxjobs.job_answers import JobStatus
 
@@ -36,6 +49,17 @@ def port() -> int:
 
 def when(jobs: Jobs, job_id: str, *, ready: bool) -> JobStatus:
     return wait_until(lambda: jobs.status(job_id), lambda status: status.ready is ready)
+
+
+def unready_with(jobs: Jobs, said: str, command: str, *, ready_timeout: float = 0.5, **options: Any) -> Waited:
+    """How a wait for a job that does not become ready ends; with more time, unless it ends with these words."""
+    for more in (1, 5, 25):
+        job_id = jobs.execute(command, ready_timeout=ready_timeout * more, **options).job_id
+        waited = jobs.wait(job_id, until="ready", timeout=50)
+        jobs.kill(job_id)
+        if said in waited.note:
+            break
+    return waited
 
 
 def record(jobs: Jobs, job_id: str) -> dict[str, object]:
@@ -72,17 +96,16 @@ def test_url_answered_by_the_job_makes_it_ready(jobs: Jobs, port: int) -> None:
 
 def test_url_that_answers_with_an_error_is_not_ready(jobs: Jobs, port: int) -> None:
     url = f"http://127.0.0.1:{port}/"
-    job_id = jobs.execute(f"{SERVES} {port} 503", ready_when=f"url {url}", ready_timeout=1.5).job_id
-    waited = jobs.wait(job_id, until="ready", timeout=40)
-    assert waited.reason == "not_ready"
-    assert f"{url} answers 503" in waited.note
+    said = f"{url} answers 503"
+    waited = unready_with(jobs, said, f"{SERVES} {port} 503", ready_when=f"url {url}", ready_timeout=1.5)
+    assert (waited.reason, said in waited.note) == ("not_ready", True)
 
 
 def test_url_of_another_process_does_not_count(jobs: Jobs, port: int) -> None:
     other = jobs.execute(f"{SERVES} {port} 200", ready_when=f"port {port}").job_id
     when(jobs, other, ready=True)
-    job_id = jobs.execute("sleep 1000", ready_when=f"url http://127.0.0.1:{port}", ready_timeout=0.5).job_id
-    assert "another process answers" in jobs.wait(job_id, until="ready", timeout=40).note
+    said = "another process answers"
+    assert said in unready_with(jobs, said, "sleep 1000", ready_when=f"url http://127.0.0.1:{port}").note
 
 
 def test_pattern_in_a_clean_line_makes_it_ready(jobs: Jobs) -> None:
@@ -129,17 +152,11 @@ def test_command_that_succeeds_in_the_folder_and_environment_of_the_job_makes_it
 
 
 def test_command_that_hangs_is_ended_with_the_job(jobs: Jobs) -> None:
-    job_id = jobs.execute("sleep 1000", ready_when="command exec sleep 7431").job_id
-    (check,) = wait_until(lambda: [one for one in psutil.process_iter() if _argv(one) == ["sleep", "7431"]])
+    seconds = own_seconds()
+    job_id = jobs.execute("sleep 1000", ready_when=f"command exec sleep {seconds}").job_id
+    wait_until(lambda: sleeping(seconds))
     assert jobs.kill(job_id).survivors == ()
-    wait_until(lambda: not check.is_running())
-
-
-def _argv(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
+    wait_until(lambda: not sleeping(seconds))
 
 
 def test_wait_until_ready_returns_at_once_when_it_is(jobs: Jobs) -> None:

@@ -10,6 +10,7 @@ from support import Jobs, Tmux, ended, needs, record_of, wait_until
 from tmuxjobs.answers import Screen
 from tmuxjobs.errors import TmuxError
 from tmuxjobs.picture import ALIKE, CELL, FONTS, NO_CHARACTER, SIZE, font, font_for, png
+from tmuxjobs.verbs import prompts
 
 
 def picture(seen: Screen) -> Image.Image:
@@ -26,8 +27,8 @@ def test_screen_of_a_full_screen_program(jobs: Jobs, tmp_path: Path) -> None:
     assert seen.alternate
     assert seen.screen.splitlines()[:2] == ["line 0", "line 1"]
     assert (seen.cursor_row, seen.rows) == (50, 50)
-    jobs.interact(job_id, keys=["PageDown"])
-    assert "line 60" in jobs.screen(job_id).screen
+    jobs.interact(job_id, keys=["PageDown"], wait=0)
+    wait_until(lambda: "line 60" in jobs.screen(job_id).screen)
     assert "[running, 100x50, cursor in row 50, column 2, full-screen program]" in jobs.screen(job_id).text()
 
 
@@ -36,8 +37,11 @@ SAYS = "a full-screen program: `screen` shows it"
 
 
 @pytest.mark.parametrize("command", ["watch -n1 date", f"{ASKS} redraws title", "less -F /etc/services /etc/passwd"])
-def test_answers_about_a_full_screen_program_say_that_it_is_one(jobs: Jobs, command: str) -> None:
+def test_answers_about_a_full_screen_program_say_that_it_is_one(
+    jobs: Jobs, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     needs(command.split()[0])
+    monkeypatch.setattr(prompts, "TMUX_S", 20.0)  # so long tmux may take on a slow machine
     job_id = jobs.execute(command).job_id
     wait_until(lambda: jobs.screen(job_id).alternate)
     wait_until(lambda: SAYS in jobs.output(job_id).note)  # tmux shows it before the log has it

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support import Jobs, Screen, ended, record_of, sleeping, wait_until
+from support import Jobs, Screen, ended, own_seconds, record_of, sleeping, wait_until
 
 from tmuxjobs import Settings
 from tmuxjobs.models import JobSpec
@@ -69,7 +69,7 @@ def test_job_of_another_directory_with_the_same_id_is_another_job(tmp_path: Path
     assert mine == theirs
     for jobs in both:
         ended(jobs, mine[1])
-    assert both[0].interact(mine[0], "swordfish", pattern="sw").stdout == "swordfish\n"
+    assert both[0].interact(mine[0], "swordfish", pattern="swordfish\n", wait=30).stdout == "swordfish\n"
     assert both[1].output(mine[0]).stdout == ""
     assert both[1].hold(mine[0]).held
     assert both[0].status(mine[0]).held_since is None
@@ -178,17 +178,19 @@ def test_environment_of_a_job_that_nobody_started_goes(jobs: Jobs, boot: str) ->
 
 @pytest.mark.parametrize("separate", [True, False])
 def test_job_whose_folder_was_removed_is_named_and_can_be_ended(jobs: Jobs, separate: bool) -> None:
-    job_id = jobs.execute("trap '' HUP TERM; echo ready; sleep 1717; read x", separate_stderr=separate).job_id
+    seconds = own_seconds()
+    command = f"trap '' HUP TERM; echo ready; sleep {seconds}; read x"
+    job_id = jobs.execute(command, separate_stderr=separate).job_id
     stays = jobs.execute("read x").job_id
-    wait_until(lambda: jobs.output(job_id).stdout, lambda text: "ready" in text)
+    wait_until(lambda: "ready" in jobs.output(job_id).stdout and sleeping(seconds))
     shutil.rmtree(jobs.host.store.folder(job_id))
     answer = Jobs.open().doctor(fix=True)
     assert [one.text for one in answer.checks if not one.ok] == [
         f"{job_id} run though their folders were removed: `tmuxjobs kill JOB` ends them."
     ]
-    assert len(sleeping(1717)) == 1
+    assert len(sleeping(seconds)) == 1
     assert jobs.kill(job_id).status == "killed"
-    assert sleeping(1717) == []
+    assert sleeping(seconds) == []
     assert jobs.kill(job_id).status == "not_found"
     assert (jobs.status(stays).status, list(jobs.host.tmux.panes())) == ("running", [stays])
 

@@ -26,8 +26,8 @@ def test_prompt_without_a_newline_is_the_last_line(jobs: Jobs) -> None:
 def test_output_goes_on_from_the_cursor_of_a_tail(jobs: Jobs) -> None:
     job_id = jobs.execute("seq 5; read x; echo later; sleep 1000").job_id
     first = wait_until(lambda: jobs.tail(job_id, lines=2), lambda answer: answer.stdout == "4\n5\n")
-    jobs.interact(job_id, "go", pattern="later")
-    assert jobs.output(job_id, cursor=first.cursor).stdout == "go\nlater\n"
+    jobs.interact(job_id, "go", wait=0)
+    wait_until(lambda: jobs.output(job_id, cursor=first.cursor).stdout, lambda text: text == "go\nlater\n")
 
 
 def test_stderr_that_is_kept_apart_has_its_own_last_lines(jobs: Jobs) -> None:

@@ -2,13 +2,16 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support import Jobs, needs, wait_until
+from support import Jobs, in_panes, needs, wait_until
 
 from tmuxjobs.system import terminals
+from tmuxjobs.verbs import interact
 from tmuxjobs.verbs.prompts import Turn
 
 pytestmark = pytest.mark.skipif(not terminals.LINUX, reason="elsewhere nothing tells what a process has written")
@@ -56,18 +59,43 @@ def test_answer_is_whole_however_it_comes(jobs: Jobs, command: str) -> None:
         assert f"two {number}" in jobs.interact(job_id, str(number), wait=20).stdout
 
 
-@pytest.mark.parametrize("command", ["cat", "bc -q", "python3 -q", "PS1='sh> ' bash --norc -i"])
-def test_the_kernel_tells_that_a_line_was_answered(jobs: Jobs, command: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "said"), [("cat", "1"), ("bc -q", "1"), ("python3 -q", "1"), ("PS1='sh> ' bash --norc -i", "echo 1")]
+)
+def test_the_kernel_tells_that_a_line_was_answered(jobs: Jobs, command: str, said: str) -> None:
     needs(command.split()[0] if "=" not in command else "bash")
     job_id = jobs.execute(command).job_id
     wait_until(lambda: jobs.status(job_id).waiting_for_input)
     job = jobs.host.look(job_id)
     assert job.run is not None
-    turn = Turn.begin(job, terminals.terminal(job.run.tty), "1\n")
+    turn = Turn.begin(job, terminals.terminal(job.run.tty), f"{said}\n")
     assert turn is not None
     assert not turn.is_over()
-    jobs.interact(job_id, "1")
-    assert turn.is_over()
+    jobs.interact(job_id, said)
+    wait_until(turn.is_over)
+
+
+def test_answer_does_not_end_in_the_middle_of_what_is_on_its_way(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recorder is stopped while the program says the rest and reads again."""
+    monkeypatch.setattr(interact, "SETTLED_S", 60.0)
+    os.mkfifo(go := tmp_path / "go")
+    job_id = jobs.execute(f"while read x; do printf first; read y < {go}; echo second; done").job_id
+    wait_until(lambda: jobs.status(job_id).waiting_for_input)
+    job = jobs.host.look(job_id)
+    assert job.run is not None
+    run, pid = job.run, terminals.reader(job.run.tty, job.run.pid)
+    [recorder] = wait_until(lambda: in_panes(jobs, "recorder", job_id))
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(jobs.interact, job_id, "1", wait=30)
+        wait_until(lambda: job.log.read_bytes().endswith(b"first"))
+        recorder.suspend()
+        go.write_text("go\n")
+        wait_until(lambda: terminals.reader(run.tty, run.pid) == pid)
+        time.sleep(1)  # it is seen to read again
+        recorder.resume()
+        assert answer.result(60).stdout == "firstsecond\n"
 
 
 def test_no_turn_is_known_of_one_that_is_at_work(jobs: Jobs) -> None:
@@ -86,10 +114,9 @@ def test_no_turn_is_known_of_one_that_is_at_work(jobs: Jobs) -> None:
 
 def test_output_that_is_not_in_the_log_yet_is_waited_for(jobs: Jobs, tmp_path: Path) -> None:
     """tmux is stopped while the program answers, so that what it wrote waits in the terminal."""
-    go = tmp_path / "go"
-    job_id = jobs.execute(
-        f"while read x; do until test -e {go}; do sleep 0.01; done; echo first; echo second; done"
-    ).job_id
+    # Without a child: where processes are accounted for (acct(2)), what the kernel writes at its end counts too.
+    os.mkfifo(go := tmp_path / "go")
+    job_id = jobs.execute(f"while read x; do read y < {go}; echo first; echo second; done").job_id
     wait_until(lambda: jobs.status(job_id).waiting_for_input)
     job = jobs.host.look(job_id)
     assert job.run is not None
@@ -101,7 +128,7 @@ def test_output_that_is_not_in_the_log_yet_is_waited_for(jobs: Jobs, tmp_path: P
     assert server is not None
     os.kill(server, signal.SIGSTOP)
     try:
-        go.touch()
+        go.write_text("go\n")
         wait_until(lambda: terminals.reader(run.tty, run.pid) == turn.pid)
         assert not turn.is_over()
     finally:

@@ -545,7 +545,7 @@ def test_bad_pattern_is_refused_in_one_sentence(log: Path, pattern: str) -> None
 
 
 def test_pattern_that_explodes_is_stopped(log: Path) -> None:
-    result = search(write(log, b"match\n" + b"a" * 5000 + b"\n"), "(a|aa)+$(?<!a)|^match", timeout=0.3)
+    result = search(write(log, b"match\n" + b"a" * 5000 + b"\n"), "(a|aa)+$(?<!a)|^match", timeout=2.0)
     assert (result.total, result.total_at_least, result.truncated) == (1, True, True)
 
 

@@ -135,7 +135,7 @@ def test_write_without_a_bound_waits_also_when_a_job_made_its_terminal_not_block
         thread = threading.Thread(target=lambda: got.append(reader.read(1 << 20)))
         thread.start()
         assert recorder_link.write_fully(write, b"x" * (1 << 20)) is True
-        thread.join(10)
+        thread.join()
     os.close(write)
     assert got == [b"x" * (1 << 20)]
 

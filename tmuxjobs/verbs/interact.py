@@ -292,9 +292,10 @@ class Exchange(Watched):
         since = max(self.waits_since or time.monotonic(), self.changed_at)
         self.waits_since = since if prompt is not None else None
         if prompt is not None:
-            # No prompt yet: what it printed before it began to read may reach the log later. A full-screen program
-            # reads keys while it ends, too: vim for 0.1 s.
+            # No prompt yet, or not all that was written: what it printed before it began to read may reach the log
+            # later. A full-screen program reads keys while it ends, too: vim for 0.1 s.
             unsure = prompt.full_screen or not paging.last_line(self.path)
+            unsure = unsure or (self.turn is not None and self.turn.is_behind())
             if unsure and time.monotonic() - since < SETTLED_S:
                 return None
             self.is_over, self.waits_for = True, prompt.waits_for

@@ -35,6 +35,8 @@ UNWATCHED_S = 0.1
 """Seconds between two checks without an event, in case the kernel reported none; and where nothing can be watched."""
 PROBE_S = 0.015
 SEEK_S = 5.0
+SETTLED_S = 0.25
+"""Seconds of silence after which a program that reads is taken to ask, though its last line is not open."""
 SETTLE_S = 0.5
 """Seconds of silence after which a wait for the end reports that the job waits for input."""
 LOOKS_S = 8.0
@@ -305,7 +307,7 @@ class JobWait:
             self.pause_s = min(self.pause_s, self.goal.idle_s - quiet + 0.001)
         if self.goal.input:
             began = time.monotonic()
-            if (result := self.asks()) is not None:
+            if (result := self.asks(settled=quiet >= SETTLED_S)) is not None:
                 return result
             cost = COST * (time.monotonic() - began)
             settling = QUIET_S + 0.001 - quiet
@@ -347,12 +349,12 @@ class JobWait:
         self._looked_at = now
         return now - self._quiet_from
 
-    def asks(self) -> WaitResult | None:
-        """What it waits for, if it does; the client knows it by then."""
+    def asks(self, *, settled: bool = True) -> WaitResult | None:
+        """What it waits for, if it does; the client knows it by then. Unless `settled`, only with an open line."""
         what = prompts.question(self.size())
         prompt = prompts.prompt(self.host, self.job)
-        if prompt is None:
-            return None
+        if prompt is None or not (settled or any(map(paging.last_line, self.paths))):
+            return None  # what it printed before it began to read may reach the log later
         self.seen.tell(self.job_id, what)
         attach = self.host.attach_line(self.job)
         said = words(prompt.waits_for, prompt.text, attach, full_screen=prompt.full_screen)

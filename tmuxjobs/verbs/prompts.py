@@ -366,6 +366,11 @@ class Turn:
         grown = self.grown()
         return grown is not None and grown >= written + self.echo
 
+    def is_behind(self) -> bool:
+        """Whether the program has written more than the log has: that is on its way, or went elsewhere."""
+        counts = _counts(self.pid)
+        return counts is not None and (self.grown() or 0) < counts[1] - self.counts[1] + self.echo
+
     def grown(self) -> int | None:
         """Bytes that were written to the terminal, by the growth of the logs: it turns `\\n` into `\\r\\n`."""
         before, stderr_before = self.sizes
