@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastmcp import Client
-from support import Jobs, ended, record_of, server_of, wait_until
+from support import Jobs, ended, in_panes, record_of, server_of, wait_until
 
 from tmuxjobs import Settings
 from tmuxjobs.errors import TmuxjobsError
@@ -85,6 +86,25 @@ def test_each_question_is_one_event_for_all_who_follow(jobs: Jobs, news: Callabl
     seen = [follower.until(("end", job_id)) for follower in followers]
     assert [one.event for one in seen[0]] == ["start", "prompt", "prompt", "end"]
     assert seen[0] == seen[1] == seen[2] == list(jobs.events())
+
+
+def test_question_that_comes_after_its_read_is_one_event(
+    jobs: Jobs, news: Callable[..., Follower], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recorder is stopped while the program asks."""
+    monkeypatch.setattr(of_news, "LOOKS_S", (0.1,) * 1000)
+    monkeypatch.setattr(of_news, "SETTLED_S", 60.0)
+    follower = news()
+    os.mkfifo(tmp_path / "gate")
+    job_id = jobs.execute(f"read x < {tmp_path}/gate; read -p 'Proceed? ' x").job_id
+    [recorder] = wait_until(lambda: in_panes(jobs, "recorder", job_id))
+    recorder.suspend()
+    (tmp_path / "gate").write_text("\n")
+    wait_until(lambda: jobs.status(job_id).waiting_for_input)
+    time.sleep(1)  # it is seen to read
+    recorder.resume()
+    [prompt] = [one for one in follower.until(("prompt", job_id)) if one.event == "prompt"]
+    assert prompt.prompt == "Proceed? "
 
 
 def test_password_is_told_as_one(jobs: Jobs, news: Callable[..., Follower]) -> None:

@@ -30,6 +30,7 @@ ROUND_S = 10.0
 UNWATCHED_S = 0.05
 LOOKS_S = (0.1, 0.5, 2.0, 5.0)
 """Seconds of silence after which a job is checked for a prompt; after those, every ROUND_S."""
+SETTLED_S = 0.25
 TOLD_S = 1.0
 """How much later (s) than an event an answer may report it to an agent."""
 COMMAND_CHARS = 80
@@ -54,9 +55,13 @@ class Quiet:
     size: int
     since: float
     looks: int = 0
+    again_at: float = 0.0
+    """When it is checked again because it reads and has asked nothing; 0 if not."""
 
     @property
     def due_at(self) -> float:
+        if self.again_at:
+            return self.again_at
         if self.looks < len(LOOKS_S):
             return self.since + LOOKS_S[self.looks]
         return self.since + LOOKS_S[-1] + ROUND_S * (self.looks - len(LOOKS_S) + 1)
@@ -138,6 +143,10 @@ class News:
             quiet.looks += 1
             self.watches[job.id].logs = True
             prompt = asked.get(job.id)
+            if prompt is not None and not prompt.text and not quiet.again_at:
+                quiet.again_at = now + SETTLED_S  # what it printed before it began to read may reach the log later
+                continue
+            quiet.again_at = 0.0
             if prompt is not None:
                 quiet.since = math.inf  # until it prints again
                 with contextlib.suppress(StateError):  # a full disk: it still asks
