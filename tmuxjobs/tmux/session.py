@@ -357,6 +357,10 @@ class Tmux:
         """Remove a pane whose job has ended; a running one is left alone."""
         self.server.cmd("if-shell", "-F", "-t", pane.pane_id, OVER, f"kill-pane -t {pane.pane_id}")
 
+    def program(self, pane: Pane) -> str:
+        """The name of the program in front of a pane."""
+        return self.run("display-message", "-p", "-t", pane.pane_id, "#{pane_current_command}")[0]
+
     def screen(self, pane: Pane, *, styled: bool = False, live: bool = False, timeout: float | None = None) -> Screen:
         """What a person sees now, scrolled back unless `live`; `styled` keeps colours, including of trailing blanks."""
         capture = ["capture-pane", "-p", *(["-e", "-N"] if styled else []), "-t", pane.pane_id]
