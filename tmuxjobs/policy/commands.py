@@ -108,7 +108,8 @@ class _Unwrapping:
             self.exported += line.sets
         for step in line.steps:
             if isinstance(step, Redirect):
-                self.found.redirects.append(step)
+                if not re.fullmatch(r"[<>]\([\s\S]*\)", step.target.raw):  # the commands in it are steps themselves
+                    self.found.redirects.append(step)
             else:
                 self.found.exports += [name for name, _ in step.sets]
                 before = self.exported
