@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from tmuxjobs.policy import options, shell
+from tmuxjobs.policy import given, options, shell
 from tmuxjobs.policy.shell import Line, Redirect, Simple
 from tmuxjobs.policy.tree import NAME, Unclear, names, shortened
 from tmuxjobs.policy.words import Word
@@ -92,6 +92,12 @@ def seen(
 def _has(words: tuple[Word, ...], letter: str) -> bool:
     """Whether an option with that letter may be among the words."""
     return any(word.may_be_option and (word.text is None or letter in word.text) for word in words[1:])
+
+
+def _replaced(word: Word, mark: str, *, many: bool = False) -> Word:
+    """A word in which `xargs` or `find` puts what only a run can tell, perhaps an option."""
+    before, _, after = (word.text or "").partition(mark)
+    return Word(None, many=many, raw=f"{before}{{}}{after}")
 
 
 class _Unwrapping:
@@ -194,13 +200,17 @@ class _Unwrapping:
         """What `xargs` runs: words from its input follow its own, or replace the mark of -I."""
         if not rest:
             return (Word("echo", raw="echo"), ANYTHING)
-        mark = None
-        for number, word in enumerate(own):
-            if word.text is not None and word.text.startswith("-I"):
-                mark = word.text[2:] or (own[number + 1].text if number + 1 < len(own) else None)
-        if mark is None:
+        arguments = given.read((Word("xargs", raw="xargs"), *own), given.XARGS)
+        marks = [one for one in arguments if one.name in ("I", "i", "replace")]
+        if not marks:
             return (*rest, ANYTHING)
-        return tuple(replace(word, text=None) if mark in (word.text or "") else word for word in rest)
+        if any(one.name in ("L", "l", "n", "max-lines", "max-args") for one in arguments):
+            raise Unclear("`xargs` is given both -I and -L or -n, of which the last one counts")
+        last = marks[-1]
+        mark = "{}" if last.value is None and last.name != "I" else (last.value or ANYTHING).text
+        if mark is None:
+            raise Unclear("`xargs -I` is given what only a run could tell")
+        return tuple(_replaced(word, mark) if mark in (word.text or "") else word for word in rest)
 
     def _shell(self, base: str, words: tuple[Word, ...]) -> None:
         """`sh -c LINE` is that line; a script is a command as written; a shell alone would read anything."""
@@ -304,14 +314,16 @@ class _Unwrapping:
         texts = [word.text for word in words]
         for number, text in enumerate(texts):
             if text in ("-exec", "-execdir", "-ok", "-okdir"):
-                stops = [at for at in range(number, len(texts)) if texts[at] in (";", "+")]
+                fills = [at for at in range(number + 2, len(texts)) if texts[at - 1 : at + 1] == ["{}", "+"]]
+                stops = sorted([*fills[:1], *[at for at in range(number, len(texts)) if texts[at] == ";"][:1]])
                 if not stops or stops[0] == number + 1:
                     raise Unclear(f"`find {text}` has no end")
+                many = stops[0] in fills
+                if many and text in ("-ok", "-okdir"):
+                    raise Unclear(f"`find {text}` ends in a way that not every find knows")
                 run = words[number + 1 : stops[0]]
-                many = texts[stops[0]] == "+"
-                self.inner(
-                    [replace(word, text=None, many=many) if "{}" in (word.text or "") else word for word in run], True
-                )
+                filled = [_replaced(word, "{}", many=many) if "{}" in (word.text or "") else word for word in run]
+                self.inner(filled, True)
             elif text == "-delete":
                 self.inner([Word("rm", raw="rm"), Word(None, raw="{}")])
             elif text in ("-fprint", "-fprint0", "-fls", "-fprintf"):

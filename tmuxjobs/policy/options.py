@@ -17,6 +17,8 @@ class Known:
     flags: frozenset[str] = frozenset()
     valued: frozenset[str] = frozenset()
     operands: int = 0
+    optional: frozenset[str] = frozenset()
+    """Those of the flags that may have a value, but in the same word only."""
 
 
 WRAPPERS = {
@@ -35,8 +37,9 @@ WRAPPERS = {
     "stdbuf": Known(valued=names("-i -o -e --input --output --error")),
     "unbuffer": Known(names("-p")),
     "xargs": Known(
-        names("-0 -r -t -x --null --no-run-if-empty --verbose --exit"),
-        names("-n -P -L -I -d -s -E -a --max-args --max-procs --max-lines --delimiter --arg-file --max-chars"),
+        names("-0 -r -t -x --null --no-run-if-empty --verbose --exit -i -l -e --replace --max-lines --eof"),
+        names("-n -P -L -I -d -s -E -a --max-args --max-procs --delimiter --arg-file --max-chars"),
+        optional=names("-i -l -e --replace --max-lines --eof"),
     ),
 }
 """Programs that only run the rest of their words. Options not listed here make the command unclear."""
@@ -227,7 +230,8 @@ def skipped(words: tuple[Word, ...], known: Known) -> tuple[Word, ...]:
         elif (
             text in known.flags
             or (option in known.valued and option.startswith("--"))
-            or (text[:2] in known.valued and not text.startswith("--"))
+            or (text[:2] in known.valued | known.optional and not text.startswith("--"))
+            or (option in known.optional and option.startswith("--"))
             or (letters and all(f"-{letter}" in known.flags for letter in letters[1]))
             or (name == "nice" and text[1:].isdigit())
         ):
