@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -66,6 +67,12 @@ class Seen:
     """Shell variables that it sets."""
     exports: list[str] = field(default_factory=list)
     """Variables that the commands would see."""
+    assigned: list[tuple[str, Word]] = field(default_factory=list)
+    passed: list[tuple[str, Word]] = field(default_factory=list)
+    """Variables that it sets for one command; another shell than bash may keep them."""
+    makes: dict[int, list[tuple[str, Word]]] = field(default_factory=dict)
+    """For each `make` among the commands the variables that are exported to it in the line itself."""
+    renames: bool = False
 
 
 def seen(
@@ -81,12 +88,28 @@ def seen(
     """
     found = Seen()
     try:
-        given = [(name, Word(value, raw="...")) for name, value in env.items()]
+        exported = [(name, Word(value, raw="...")) for name, value in env.items()]
         environment = None if inherited is None else {*inherited, *env}
-        _Unwrapping(found, given, bash=bash).line(shell.read(line, bash=bash, environment=environment))
+        _Unwrapping(found, exported, bash=bash).line(shell.read(line, bash=bash, environment=environment), line)
+        _judge_make(found, environment)
     except RecursionError:
         raise Unclear("it is nested too deeply") from None
     return found
+
+
+def _judge_make(found: Seen, environment: Collection[str] | None) -> None:
+    """A variable of the environment that the line sets, wherever, reaches the recipes of each `make` in it."""
+    others = Counter(found.sets) - Counter(name for name, _ in found.assigned)
+    if any((command.words[0].text or "") in SETTERS for command in found.commands):
+        others.update(("REPLY", "OPTARG"))
+    assigned = [*found.assigned, *found.passed, *((name, Word(None)) for name in others)]
+    for at, exported in found.makes.items():
+        command = found.commands[at]
+        reach = None if environment is None else {*environment, *(name for name, _ in exported)}
+        later = [one for one in assigned if reach is None or one[0] in reach]
+        sharp = [f"{name}=..." for name, value in (*exported, *later) if options.reaches_make(name, value.text)]
+        own = options.sharp(command.words, counts=not found.renames)
+        found.commands[at] = replace(command, sharp=(*own, *dict.fromkeys(sharp)))
 
 
 def _has(words: tuple[Word, ...], letter: str) -> bool:
@@ -108,8 +131,10 @@ class _Unwrapping:
         self.exported = list(exported)
         """Variables that the commands may see, with their values."""
 
-    def line(self, line: Line) -> None:
+    def line(self, line: Line, text: str) -> None:
         self.found.sets += [name for name, _ in line.sets]
+        self.found.assigned += line.sets
+        self.found.renames = self.found.renames or re.search(r"nproc[\s\\]*\(|function", text) is not None
         if any(isinstance(step, Simple) and (step.declares or step.words[0].text == "set") for step in line.steps):
             self.exported += line.sets
         for step in line.steps:
@@ -118,6 +143,7 @@ class _Unwrapping:
                     self.found.redirects.append(step)
             else:
                 self.found.exports += [name for name, _ in step.sets]
+                self.found.passed += step.sets
                 before = self.exported
                 self.exported = [*before, *step.sets]
                 self.command(step)
@@ -127,7 +153,7 @@ class _Unwrapping:
         """Read a shell line that is inside a word."""
         if self.depth >= DEPTH:
             raise Unclear("it is nested too deeply")
-        _Unwrapping(self.found, self.exported, bash=bash, depth=self.depth + 1).line(shell.read(text, bash=bash))
+        _Unwrapping(self.found, self.exported, bash=bash, depth=self.depth + 1).line(shell.read(text, bash=bash), text)
 
     def inner(self, words: tuple[Word, ...] | list[Word], looped: bool = False) -> None:
         """Read a command that is the end of another command's arguments."""
@@ -362,12 +388,9 @@ class _Unwrapping:
             self.found.folders.append(Word(folder, raw=folder) if folder else rest.pop(0))
             if found[1] and found[1] != "-":
                 kept.append(Word(found[1], raw=found[1]))
-        before = {
-            f"{name}=...": Word(None if value.text is None else f"{name}={value.text}", raw=f"{name}=...")
-            for name, value in self.exported
-        }
-        sharp = [shown for shown, word in before.items() if options.sharp((words[0], word))]
-        self.found.commands.append(Command(tuple(kept), False, (*options.sharp(tuple(kept)), *sharp)))
+        if words[0].text != "ninja":
+            self.found.makes[len(self.found.commands)] = self.exported
+        self._add(tuple(kept))
 
     def _tee(self, words: tuple[Word, ...], simple: Simple) -> None:
         for word in words[1:]:

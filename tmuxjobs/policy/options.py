@@ -98,10 +98,7 @@ SHARP = {
     "more": r"\+.*",
     "vim": r"-.*[cSsuUwWiElqrtT].*|\+.*|--(cmd|rem|serv|sta|log).*",
     "nano": r"-.*[sC].*|--(sp|ba).*",
-    "make": r"-[\w.]*[fEI].*|--(f|mak|ev|inc).*|[\s\S]*[$`;|&<>()\n][\s\S]*|[^=]*!=.*"
-    r"|(SHELL|MAKE|MAKEFILES|CC|CXX|CPP|FC|LD|AR|AS|RM|LEX|YACC|M2C|PC|CO|GET|LINT|TEX|TEXI2DVI|MAKEINFO|C?WEAVE|C?TANGLE"
-    r"|INSTALL|PYTHON\w*|NODE|NPM|GO|CARGO|DOCKER|BASH|SH|SED|AWK|GIT|TAR|CURL|\.?[A-Z_]*FLAGS)[:+?]*=.*"
-    r"|(?!(?i:\w*(PREFIX|DIR|ROOT))[:+?]*=)[^=]*=\s*(/|~|(\S*/)?\.\./).*",
+    "make": r"-[\w.]*[fEI].*|--(f|mak|ev|inc).*|[\s\S]*[$`;|&<>()\n\r\\][\s\S]*",
     "awk": r"-[fliEeoOdpDW].*|--(f|l|i|e|so|du|pre|pro|de).*|[\s\S]*(system|[|>]|getline|@)[\s\S]*",
     "sed": r"-[a-zA-Z]*(f.*|e.+)|--(f|ex).*|(?!-|s/[^/;\n]*/[^/;\n]*/[gIip0-9]*$|"
     r"[0-9$]*(,[0-9$]+)?[pdq]$|/[^/;\n]*/[pd]$)[\s\S]*",
@@ -168,6 +165,18 @@ SHARP |= dict.fromkeys(names("vi view ex nvim gvim vimdiff rvim"), SHARP["vim"])
 SHARP |= dict.fromkeys(names("cc g++ c++ clang clang++"), SHARP["gcc"])
 SHARP |= dict.fromkeys(names("latex tex pdftex xelatex lualatex"), SHARP["pdflatex"])
 _SHARP = {name: re.compile(pattern) for name, pattern in SHARP.items()}
+
+MAKES_OWN = re.compile(
+    r"(?!PYTHON(UNBUFFERED|DONTWRITEBYTECODE|HASHSEED|IOENCODING|UTF8|FAULTHANDLER)$)(SHELL|MAKE\w*|CC|CXX|CPP|FC|F77"
+    r"|LD|AR|AS|NM|RM|LEX|YACC|M2C|PC|CO|GET|LINT|TEX|TEXI2DVI|C?WEAVE|C?TANGLE|OBJC\w*|[VG]PATH|CURDIR|SUFFIXES"
+    r"|TARGET_(ARCH|MACH)|OUTPUT_OPTION|LOADLIBES|\w*LIBS|LDADD|CROSS_COMPILE|HOST(CC|CXX)|INSTALL|PYTHON\w*|NODE"
+    r"|NP[MX]|YARN|PNPM|GO|CARGO|RUSTC|JAVAC?|MVN|GRADLE|PERL|RUBY|DOCKER|PODMAN|BASH|SH|SED|M?AWK|GREP|FIND|XARGS|GIT"
+    r"|TAR|CURL|WGET|SSH|SCP|RSYNC|SUDO|CMAKE|CTEST|NINJA|MESON|PROTOC|PYTEST|TOX|UV|POETRY|PIP3?|PKG_CONFIG|AUTO(CONF"
+    r"|MAKE|HEADER|RECONF)|ACLOCAL|LIBTOOL\w*|M4|BISON|FLEX|NVCC|GCC|GXX|CLANG|STRIP|RANLIB|OBJ(COPY|DUMP)|CP|MV|LN"
+    r"|MKDIR|ECHO|CAT|TOUCH|PRINTF|\w*(FLAGS|_CC|_CXX|_LD|CMD|COMMAND|WRAPPER|LAUNCHER|PROG|PROGRAM|EXECUTABLE|_BIN"
+    r"|_SHELL|COMPILER|EDITOR|PAGER))"
+)
+"""Variables of make that it, or most makefiles, take for a program or its options."""
 
 
 def outputs(words: tuple[Word, ...]) -> list[Word]:
@@ -243,8 +252,34 @@ def skipped(words: tuple[Word, ...], known: Known) -> tuple[Word, ...]:
     return words[at + known.operands :]
 
 
-def sharp(words: tuple[Word, ...]) -> tuple[str, ...]:
-    """The words by which that command does, or after expansion may do, more than its name says."""
+def given_to_make(text: str) -> bool:
+    """Whether a variable of make has a name or a value by which its recipes may run something else."""
+    name, equals, value = text.partition("=")
+    name = name.strip().rstrip(":+?").strip()
+    if not equals or text.startswith("-"):
+        return False
+    if not re.fullmatch(r"[A-Za-z_][\w-]*", name, re.ASCII) or MAKES_OWN.fullmatch(name):
+        return True
+    elsewhere = re.match(r"\s*(/|~|(\S*/)?\.\./)", value) and not re.search(r"(?i)(PREFIX|DIR|ROOT)$", name)
+    option = re.search(r"(^|[\s\"'])-", value) and not re.search(r"(?i)ARGS?$|TEST", name)
+    return bool(elsewhere or option or SHARP_MAKE.fullmatch(text))
+
+
+SHARP_MAKE = _SHARP["make"]
+COUNTED = re.compile(r"\"?(-j|--jobs=)?\"?\$\(nproc( --all)?\)\"?")
+"""A number of jobs that is one number."""
+
+
+def reaches_make(name: str, value: str | None) -> bool:
+    """Whether a variable of its environment may change what its recipes run."""
+    return value is None or given_to_make(f"{name}={value}")
+
+
+def sharp(words: tuple[Word, ...], *, counts: bool = False) -> tuple[str, ...]:
+    """The words by which that command does, or after expansion may do, more than its name says.
+
+    `$(nproc)` is a number only where that surely runs the program.
+    """
     name = (words[0].text or "").rpartition("/")[2]
     if name in RUNNERS:
         return (words[0].text or "",)
@@ -267,11 +302,15 @@ def sharp(words: tuple[Word, ...]) -> tuple[str, ...]:
         if word.text is None:
             if words[number - 1].text in VALUED.get(f"{name} {verb}", ()) and not word.many:
                 continue
+            if counts and name in ("make", "gmake") and COUNTED.fullmatch(word.raw):
+                continue
             if word.may_be_option or "=" in word.raw or name in CODED:
                 found.append(word.raw or "...")
         elif name == "git" and word.text.startswith("-c") and number > 1 and verb != "clone":
             continue
-        elif any(pattern.fullmatch(word.text) for pattern in patterns):
+        elif any(pattern.fullmatch(word.text) for pattern in patterns) or (
+            name in ("make", "gmake") and given_to_make(word.text)
+        ):
             found.append(word.text)
     return tuple(found)
 

@@ -47,13 +47,31 @@ DENIED = {
         "find . -exec gmake + '--eval=$(info x)' ';'", "find . -execdir git log + --output=o ';'",
         "find . -exec rm + ';'", "find . -ok cat {} + -quit ';'", "find . -exec cat +", "find . -exec cat x + {} -o",
     ],
+    "make takes blanks before the sign, and has names of its own": [
+        "make 'LD = ./x'", "make 'CXX\t= ./x' a.o", "make 'SHELL := ./x'", "make 'RM ?= ./x'", "make 'A != ls'",
+        "make 'FC ::= x'", "make '  CC=x'", "make LINK.o=x", "make .SHELLFLAGS=-ec", "make LOADLIBES=x",
+        "make VPATH=/x", "make TARGET_MACH=-Bx", "make MAKE_COMMAND=./x", "make CROSS_COMPILE=./x-",
+        "make PREPROCESS.S=x", "make CMD=ls", "make EXTRA='-wrapper x'", "make X=' -a'", "make HOSTCC=./x",
+        "make CMAKE=./x", "make 'export CC=x'", "make 'A\\=b'", "make CHECKOUT,v=./x",
+    ],
+    "a number of jobs is one only where it surely is": [
+        "nproc() { echo '-f x'; }; make -j$(nproc)", "function nproc { echo x; }; make -j$(nproc)", "make -j$(cat x)",
+        "make -j$(nproc)x", "make $(nproc --ignore=$x)", "eval 'nproc () { cat x; }'; make -j $(nproc)",
+        "make -j$(echo 4)",
+    ],
 }  # fmt: skip
 ALLOWED = [
     "ls | xargs -n 2 cat", "ls | xargs -L 1 cat", "ls | xargs -l cat", "ls | xargs --max-lines=1 cat",
     "ls | xargs -0 cat", "ls | xargs -I{} cat {}", "ls | xargs -i cat {}", "ls | xargs -I% cat a/%",
     "ls | xargs -P4 -n1 cat", "ls | xargs -r wc", "find . -exec wc {} +", "find . -exec wc + ';'",
-    "find . -exec wc {} ';' -exec cat {} +", "find . -execdir cat {} +", "mapfile -t a < <(ls)", "cat a > >(head)",
-    "exec 2> >(cat)", "head < <(ls | wc)",
+    "find . -exec wc {} ';' -exec cat {} +", "find . -execdir cat {} +", "make V=1 -j8 -k all",
+    "make CONFIG=debug TESTS='a b'", "make ARGS=\"-k 'a b'\"", "make prefix=/opt/x DESTDIR=/tmp/y",
+    "make test TEST=tests/a.py::b", "make VERSION=1.2.3 URL=https://h/x", "make -j$(nproc)", "make -j\"$(nproc)\" all",
+    "make -j \"$(nproc)\"", "make --jobs=$(nproc --all)", "make --debug --keep-going", "make CFG=a,b:c@d%e+f=g",
+    "cmake -S . -B out -G Ninja -DCMAKE_BUILD_TYPE=Debug", "cmake -C cache.cmake -B out",
+    "cmake --build out -j4 --target a --config Release",
+    "cmake . -DBUILD_COMMANDS=ON -DCMAKE_EXPORT_COMPILE_COMMANDS=1", "cmake --build out -- -j4 VERBOSE=1",
+    "ninja -v -j4", "mapfile -t a < <(ls)", "cat a > >(head)", "exec 2> >(cat)", "head < <(ls | wc)", "X='a;b' ninja",
 ]  # fmt: skip
 
 
@@ -67,6 +85,32 @@ def test_usual_line_is_allowed(rules: Policy, line: str) -> None:
     assert why(rules, line) == ""
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "FLAG='$(ls)'; make", "for FLAG in '`ls`' b; do gmake; done", "read FLAG; make", "printf -v FLAG %s x; make",
+        "mapfile FLAG < a; make", "make; FLAG='a|b'", "eval \"FLAG='a|b'\"; make", "bash -c \"FLAG='a|b'; make\"",
+        "echo ${FLAG:='a|b'}; make", "FLAG=ok ls; read FLAG; make", "FLAG=ok; read -r FLAG; timeout 5 make",
+        "FLAG+='a>b'; make -s all", "FLAG='a|b' :; make", "FLAG=\"$x\"; make", "if ls; then FLAG='a|b'; fi; make",
+        "f() { FLAG='a|b'; }; make", "declare FLAG; eval \"FLAG='a|b'\"; make", "FLAG='a|b'; find . -exec make {} +",
+        "REPLY=a; read; make",
+    ],
+)  # fmt: skip
+def test_variable_of_the_environment_that_is_set_again_is_given_to_make(rules: Policy, line: str) -> None:
+    for env, inherited in ({"FLAG": "ok", "REPLY": "ok"}, ("PATH",)), ({}, ("PATH", "FLAG", "REPLY")):
+        assert why(rules, line, env, inherited), env
+
+
+def test_variable_that_no_recipe_sees_is_not_given_to_make(rules: Policy) -> None:
+    for line in ("OTHER='a|b'; make", "read OTHER; make", "x=$(ls); make all", "FLAG=c; make", "FLAG='a|b'; ls"):
+        assert why(rules, line, {"FLAG": "ok"}) == "", line
+    assert why(rules, "PYTHONUNBUFFERED=1 make", {"PYTHONHASHSEED": "0"}) == ""
+    assert "no rule names 'FLAG=...'" in why(rules, "read FLAG; make", {"FLAG": "ok"})
+
+
 def test_sentence_says_what_is_wrong(rules: Policy) -> None:
-    for line, said in (("ls | xargs -I{} -n1 cat", "both -I and -L or -n"),):
+    for line, said in (
+        ("ls | xargs -I{} -n1 cat", "both -I and -L or -n"),
+        ("make -j$(cat n)", "no rule names '-j$(cat n)'"),
+    ):
         assert said in why(rules, line)
