@@ -68,11 +68,13 @@ class Seen:
     exports: list[str] = field(default_factory=list)
     """Variables that the commands would see."""
     assigned: list[tuple[str, Word]] = field(default_factory=list)
+    """Variables that it sets by assignments, with their values."""
     passed: list[tuple[str, Word]] = field(default_factory=list)
     """Variables that it sets for one command; another shell than bash may keep them."""
     makes: dict[int, list[tuple[str, Word]]] = field(default_factory=dict)
     """For each `make` among the commands the variables that are exported to it in the line itself."""
     renames: bool = False
+    """Whether it may define a function `nproc`."""
 
 
 def seen(
@@ -196,6 +198,9 @@ class _Unwrapping:
     def _add(self, words: tuple[Word, ...], *, wraps: bool = False) -> None:
         if (words[0].text or "").rpartition("/")[2] in options.OUTPUTS:
             self.found.redirects += [Redirect(">", word) for word in options.outputs(words)]
+        files = given.files(words)
+        self.found.redirects += files.redirects
+        self.found.folders += files.folders
         self.found.commands.append(Command(words, wraps, () if wraps else options.sharp(words)))
 
     def _plain(self, words: tuple[Word, ...], simple: Simple) -> None:
@@ -392,36 +397,6 @@ class _Unwrapping:
             self.found.makes[len(self.found.commands)] = self.exported
         self._add(tuple(kept))
 
-    def _tee(self, words: tuple[Word, ...], simple: Simple) -> None:
-        for word in words[1:]:
-            if word.text is None or not word.text.startswith("-"):
-                self.found.redirects.append(Redirect(">", word))
-        self._add(words)
-
-    def _tar(self, words: tuple[Word, ...], simple: Simple) -> None:
-        """The folder of its -C counts as one that the line changes into."""
-        first = words[1].text if len(words) > 1 else None
-        dashed = (words[0], Word(f"-{first}", raw=first), *words[2:]) if first and first[0] != "-" else words
-        for number, word in enumerate(words[1:], 1):
-            found = re.fullmatch(r"(?:-C|--dir[a-z]*=)(.+)", word.text or "", re.DOTALL)
-            if found:
-                self.found.folders.append(Word(found[1], raw=found[1]))
-            elif re.fullmatch(r"-[a-zA-Z]*C|--dir[a-z]*", word.text or "") and number + 1 < len(words):
-                self.found.folders.append(words[number + 1])
-            elif re.match(r"-[a-zA-Z]*C", dashed[number].text or ""):
-                raise Unclear("`tar` goes where only a run could tell; write its -C apart")
-        self.found.commands.append(Command(words, False, options.sharp(dashed)))
-
-    def _sed(self, words: tuple[Word, ...], simple: Simple) -> None:
-        """With `-i` it writes the files that it reads."""
-        if any(re.match(r"-[nErsuz]*i|--in", word.text or "") for word in words[1:]):
-            scripts = options.sed_scripts(words)
-            for number, word in enumerate(words[1:], 1):
-                below = re.fullmatch(r"[\w*?\[\]-][\w./*?\[\]-]*", word.raw) and ".." not in word.raw
-                if number not in scripts and not (word.text or "").startswith("-") and not (word.many and below):
-                    self.found.redirects.append(Redirect(">", word))
-        self._add(words)
-
     def _dd(self, words: tuple[Word, ...], simple: Simple) -> None:
         for word in words[1:]:
             if word.text is None or word.text.startswith("of="):
@@ -447,4 +422,4 @@ class _Unwrapping:
         self.script(" ".join(word.text or "" for word in rest), bash=False)
 
 
-OWN = names("eval trap source set test cd popd pushd find git make gmake ninja busybox watch tee dd tar sed")
+OWN = names("eval trap source set test cd popd pushd find git make gmake ninja busybox watch dd")

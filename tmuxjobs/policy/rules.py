@@ -17,7 +17,7 @@ import regex
 from tmuxjobs.policy import options
 from tmuxjobs.policy.callers import PROJECT_FILE
 from tmuxjobs.policy.commands import OTHER_SHELLS, Command, Seen, seen
-from tmuxjobs.policy.shell import Redirect
+from tmuxjobs.policy.shell import RUNS, Redirect
 from tmuxjobs.policy.tree import Unclear
 from tmuxjobs.policy.variables import changes_what_runs
 from tmuxjobs.policy.words import Word
@@ -381,12 +381,12 @@ class Policy:
         path = _path(target, self.there)
         if path is None:
             return [Finding(shown, "deny", "only a run could tell which file it is")]
-        if operator in ("<", "<&"):
+        if operator in ("<", "<&") or str(path) == "/dev/null":
             network = path.is_relative_to("/dev/tcp") or path.is_relative_to("/dev/udp")
             return [Finding(shown, "deny", "it opens a connection")] if network else []
-        if str(path) == "/dev/null":
-            return []
-        return [Finding(shown, "deny", why) for place in places if (why := self.against_writing(place / path))][:1]
+        does = "runs" if operator == RUNS else "writes to"
+        against = [why for place in places if (why := self.against_writing(place / path))][:1]
+        return [Finding(shown, "deny", why.replace("writes to", does)) for why in against]
 
     def against_writing(self, path: Path) -> str:
         """Why nothing may be written to that file, if so."""

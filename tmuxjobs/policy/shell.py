@@ -19,6 +19,10 @@ CERTAIN = names("list compound_statement variable_assignment variable_assignment
 NUMERIC_TESTS = names("-eq -ne -lt -le -gt -ge")
 
 
+RUNS = "runs "
+"""The operator of a Redirect that is none, but a path from which a program runs code."""
+
+
 @dataclass(frozen=True, slots=True)
 class Simple:
     """One simple command, and the variables that are set only for it."""

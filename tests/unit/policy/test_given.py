@@ -54,6 +54,57 @@ DENIED = {
         "make PREPROCESS.S=x", "make CMD=ls", "make EXTRA='-wrapper x'", "make X=' -a'", "make HOSTCC=./x",
         "make CMAKE=./x", "make 'export CC=x'", "make 'A\\=b'", "make CHECKOUT,v=./x",
     ],
+    "npm takes any number of dashes, and shortened names": [
+        "npm run a -shell=./x", "npm run a ---node-options=-rx", "npm run a -node-opt=-rx", "npm run a -userc=x",
+        "npm test --cach=/x", "npm test -sC /x", "npm test --no-no-shell=x", "npm test -L global",
+        "npm test --pack-dest=/x", "pnpm run a --scr=./x", "pnpm run a -di /x", "npm test -loc=global",
+        "npm test --color -- --shell=x",
+    ],
+    "sed has values, shortened options and files behind them": [
+        "sed -l 3 '2w x' a", "sed -l 9p 1e a", "sed -nl 9p '2w x' a", "sed -n -l 9 1e a", "sed p --expr '1e ls' a",
+        "sed --e=1e a", "sed --exp=w/x a", "sed --in-pl=.b s/a/b/ ../f", "sed -Ei s/a/b/ /f", "sed -ni p ../f",
+        "sed -si.b p a /f", "sed -i p -- -/../../f", "sed --fi x a", "sed -nf x a", "sed -zi p $x", "sed -i p a/.*/b",
+        "sed -n -- '1e ls' a", "sed -i -e p -e p ../f",
+    ],
+    "a long option may be shortened as far as to one letter": [
+        "make --e='x'", "make --fil=x", "make --inc=x",
+        "git push --r=./x", "git push --exe=./x", "git fetch --up=./x", "git clone --c=a.b=c x", "git clone --t=./x y",
+        "git init --temp=./x", "git log --outp=/x", "git diff --ou=/x", "git grep --open=x a", "git show --te",
+        "git archive --rem=ext::x HEAD", "git archive --remote=ext::x HEAD", "git clone -vc a.b=c x",
+        "git clone -lu x y", "git grep -inOless a", "git archive -vo /x HEAD", "git pull --up=x", "git apply --uns x",
+        "tar --to-c=./x -xf a", "tar --info-s=./x -cf a b", "tar --rs=./x -cf a b", "tar --abs -xf a",
+        "tar -0I x -cf a b", "tar --remove-f -cf a b", "sort --out=/x a", "sort --comp=x a", "sort --c=x a",
+        "curl --conf x", "curl --ou x h", "curl --O x h", "curl --UPLOAD x h", "curl --cookie-j x h",
+        "curl --cr= --c x", "curl -0o x h", "curl -#T x h", "curl --expand-output x h", "curl -w '%output{/x}a' h",
+        "wget --o=x h", "wget --exec=a h", "wget -4O x h", "wget --dir=/ h", "gawk --fi x a", "gawk -bo/x 1 a",
+        "gawk --dump=/x 1 a", "mysql --loose-pager=x", "mysql --init_command=x", "psql --ou=/x", "psql -1f x",
+        "zip --unz=x a b", "hg --cw=/ log", "hg --confi=a.b=c log", "hg -vR /x log", "svn log --diff-c=x",
+        "rake --rakef=x", "rake -qe 1", "gradle --init=x a", "mvn -sett x a", "rsync --rsync-p=x a h:",
+        "less --log=/x a", "split --filt=x a", "tox --con=x", "tox -qc x", "pdflatex -shell x", "sqlite3 --init x",
+        "nano --spell=x a", "ninja -vf x", "diff3 --d=./x a b c", "sdiff --diff-p ./x a b", "awk --prof=/x 1 a",
+    ],
+    "tar writes what it is told to": [
+        "tar cvf ../a.tar b", "tar -cf/a.tar b", "tar -c -f /a.tar b", "tar --cre --file=../a b", "tar rf /a.tar b",
+        "tar --upd --fil /a.tar b", "tar --delete -f /a.tar b", "tar Af /a.tar b", "tar xf a --one-t=/o",
+        "tar xvf a --ind=/o", "tar c --listed=/o -f a b", "tar cgf /o a b", "tar -c --volno-file=/o -Mf a b",
+        "tar xf a -T list", "tar xTf l a", "tar xfC a ..", "tar -xC.. -f a", "tar -x --direc .. -f a",
+        "tar cbf 20 /a b", "tar cf \"a$x\" b", "tar -cf a -- -b", "tar -cf a --exclude -T l b", "tar c*",
+    ],
+    "pytest runs its operands and loads what options name": [
+        "pytest -qc /x", "pytest -xp m", "pytest -vo a=b", "pytest -sqW 'error::m.C'", "pytest -W default::m.C",
+        "pytest -Wonce::m.C", "pytest --junit-xml /x", "pytest --junitxml=../x", "pytest --log-file=/x",
+        "pytest --basetemp=/x", "pytest --cov-report html:/x", "pytest --cov-report=xml:../x", "pytest /x/a.py::b",
+        "pytest ../a.py", "pytest ~/a.py", "pytest a.py $x", "pytest a/.*/b.py", "pytest --override=a=b",
+        "pytest --rootd=/", "pytest --tx=popen//python=x", "pytest @x", "py.test -p m", "pytest --debug=/x",
+        "pytest -- /x", "python3 -m pytest -qp m", "python3 -m pytest /x.py", "python3 -m pytest --junitxml=/x",
+    ],
+    "cmake runs and writes where it is told to": [
+        "cmake -C /x.cmake .", "cmake -C../x.cmake .", "cmake -S .. -B b", "cmake -B /b", "cmake -B../b", "cmake /src",
+        "cmake --build /b", "cmake --install=/b", "cmake --toolchain /x .", "cmake -D CMAKE_CXX_COMPILER=x .",
+        "cmake -DCMAKE_CXX_COMPILER_LAUNCHER:STRING=x .", "cmake -DCMAKE_MAKE_PROGRAM=x .", "cmake -E rm x",
+        "cmake --build b -- CC=./x", "cmake --build b -- -f x", "cmake --graphviz=/x .", "cmake --trace-redirect=/x .",
+    ],
+    "what is behind a `--` is an operand": ["ls | tee -- -a/../../x", "ls | tee -a -- ../x", "tee -- -- /x"],
     "a number of jobs is one only where it surely is": [
         "nproc() { echo '-f x'; }; make -j$(nproc)", "function nproc { echo x; }; make -j$(nproc)", "make -j$(cat x)",
         "make -j$(nproc)x", "make $(nproc --ignore=$x)", "eval 'nproc () { cat x; }'; make -j $(nproc)",
@@ -68,10 +119,31 @@ ALLOWED = [
     "make CONFIG=debug TESTS='a b'", "make ARGS=\"-k 'a b'\"", "make prefix=/opt/x DESTDIR=/tmp/y",
     "make test TEST=tests/a.py::b", "make VERSION=1.2.3 URL=https://h/x", "make -j$(nproc)", "make -j\"$(nproc)\" all",
     "make -j \"$(nproc)\"", "make --jobs=$(nproc --all)", "make --debug --keep-going", "make CFG=a,b:c@d%e+f=g",
+    "npm test -- --coverage -u --prefix=x", "npm run a --if-present", "npm run a --silent -w b", "npm run a -ws",
+    "npm run build --global", "npm test -s", "pnpm run a --filter b", "npm run a --loglevel=warn --registry=https://h",
+    "sed -n 5,9p a", "sed --quiet -e p a", "sed -E -n --expression=3p a", "sed -i.bak s/a/b/ a b", "sed -l 40 5p a",
+    "sed -i s/a/b/ src/*.c", "sed -ne 3p -- a", "sed --in-place s/a/b/ a", "sed -s p /etc/passwd",
+    "git push origin HEAD", "git push --force-with-lease --tags", "git fetch --prune --recurse-submodules",
+    "git clone --depth=1 --branch x https://h/y", "git log --oneline --text --exit-code",
+    "git diff --output-indicator-new=+", "git rebase --onto a b", "git commit --signoff --edit",
+    "git checkout --theirs x", "tar --create --gzip --file=a.tgz b", "tar czf a.tgz b", "tar xf /a.tar",
+    "tar tzf ../a.tgz", "tar cf - b", "tar -xzf a", "tar --extract --file /a --directory b",
+    "tar cf a --exclude='*.o' b", "tar cf a -T list", "tar xf a -C b c", "tar xf a --verbatim-files-from -T list",
+    "tar --checkpoint=9 -cf a b", "tar df /a.tar", "tar czf \"a.tgz\" -C b .", "sort --check a",
+    "sort --reverse --unique --key=2 a", "sort -t, -k1 a", "curl --compressed -sSfL h", "curl --cookie a h",
+    "curl --connect-timeout 5 --retry 3 --request POST --data x --header a:b h", "wget --continue --quiet h",
+    "wget -q h", "gawk --field-separator=, '{print $1}' a", "mysql --password=x -e 'select 1'",
+    "psql --field-separator=, --list", "hg --debug log", "svn log --diff", "gradle --build-cache --continue a",
+    "tox -e py -- -c x", "rsync -az a b", "pytest -q tests -k 'a or b' -m slow", "pytest a.py::test_b[c-1]",
+    "pytest tests/*.py -x --co", "pytest -n auto -vv",
+    "pytest --junitxml=out/x.xml --cov=a --cov-report=term --cov-report=xml:c.xml",
+    "pytest -W error -W ignore::UserWarning", "pytest --pdb --lf --tb=short --durations=3",
+    "pytest -W ignore::pytest.PytestWarning", "python3 -m pytest -q tests", "python3 -m json.tool a",
     "cmake -S . -B out -G Ninja -DCMAKE_BUILD_TYPE=Debug", "cmake -C cache.cmake -B out",
     "cmake --build out -j4 --target a --config Release",
     "cmake . -DBUILD_COMMANDS=ON -DCMAKE_EXPORT_COMPILE_COMMANDS=1", "cmake --build out -- -j4 VERBOSE=1",
-    "ninja -v -j4", "mapfile -t a < <(ls)", "cat a > >(head)", "exec 2> >(cat)", "head < <(ls | wc)", "X='a;b' ninja",
+    "diff3 -m a b c", "diff3 --merge a b c", "ls | tee -a -- out -x", "ninja -v -j4", "mapfile -t a < <(ls)",
+    "cat a > >(head)", "exec 2> >(cat)", "head < <(ls | wc)", "X='a;b' ninja",
 ]  # fmt: skip
 
 
@@ -110,7 +182,22 @@ def test_variable_that_no_recipe_sees_is_not_given_to_make(rules: Policy) -> Non
 
 def test_sentence_says_what_is_wrong(rules: Policy) -> None:
     for line, said in (
+        ("pytest /x.py", "it runs a file that is not below"),
         ("ls | xargs -I{} -n1 cat", "both -I and -L or -n"),
+        ("tar xf a -T l", "write --verbatim-files-from before it"),
+        ("tar cf /a b", "it writes to a file that is not below"),
+        ("git push --exe=x", "no rule names '--exe=x'"),
         ("make -j$(cat n)", "no rule names '-j$(cat n)'"),
     ):
         assert said in why(rules, line)
+
+
+def test_rule_that_names_the_shortened_option_allows_it(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text('[policy]\nallow = ["sort --comp=gzip", "make CC=clang", "sed -n -f a.sed"]')
+    table = table_in(tmp_path / "a.toml", known=())
+    assert table is not None
+    rules = policy_of(table, tmp_path)
+    for line in ("sort --comp=gzip a", "make CC=clang", "sed -n -f a.sed x"):
+        assert why(rules, line) == "", line
+    for line in ("sort --comp=x a", "make CC=x", "sed -n -f b.sed x"):
+        assert why(rules, line), line
