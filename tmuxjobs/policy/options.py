@@ -112,7 +112,7 @@ SHARP = {
     "curl": r"-[\w#:]*[oOKTcD].*|[\s\S]*%output\{[\s\S]*",
     "wget": r"-\w*[OPieoa].*",
     "pytest": r"-[vqxslhVfd]*([pco].*|W.*:.*:.*\..*)|[a-z]*:[^:]*:(?!pytest\.)\w[\w.]*\..*|@.*",
-    "ninja": r"-[nvdh]*[ftw].*",
+    "ninja": r"-[nvdh]*[ft].*",
     "file": r"-\w*C.*",
     "history": r"-[a-z]*[awrn].*",
     "yq": r"-\w*[is].*",
@@ -222,7 +222,7 @@ LIKE = {
 }
 """{program: the one whose options it has}."""
 SHARP |= {"sftp": f"-b.*|{SHARP['scp']}"}
-_SHARP = {name: re.compile(pattern) for name, pattern in SHARP.items()}
+_SHARP = {name: re.compile(pattern, re.DOTALL) for name, pattern in SHARP.items()}
 _LONG = {name: tuple(frozenset(part.split()) for part in f"{text}|".split("|")[:2]) for name, text in LONG.items()}
 SAFE_SCRIPT = re.compile(r"s/[^/;\n]*/[^/;\n]*/[gIip0-9]*|[0-9$]*(,[0-9$]+)?[pdq]|/[^/;\n]*/[pd]")
 """What a script of `sed` may be."""

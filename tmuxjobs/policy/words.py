@@ -47,7 +47,7 @@ class Word:
     def may_be_option(self) -> bool:
         """Whether it may be an option; the names that a pattern matches do not count, as everywhere in a shell."""
         first = self.text if self.text is not None else self.raw.lstrip("\"'")
-        return first.startswith("-") or (self.text is None and first[:1] in ("", "$", "`", "{"))
+        return first.startswith("-") or (self.text is None and first[:1] in ("", "$", "`", "{", "\\"))
 
 
 class Words:

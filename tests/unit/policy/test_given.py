@@ -104,6 +104,10 @@ DENIED = {
         "cmake -DCMAKE_CXX_COMPILER_LAUNCHER:STRING=x .", "cmake -DCMAKE_MAKE_PROGRAM=x .", "cmake -E rm x",
         "cmake --build b -- CC=./x", "cmake --build b -- -f x", "cmake --graphviz=/x .", "cmake --trace-redirect=/x .",
     ],
+    "a quote, a backslash or a new line hides no option": [
+        "sort \\-o$x a", "sort \"-o\"$x a", "sort -''o\"$x\" a", "git log \\--output\"$x\"", "sort $'-oa\\nb' a",
+        "sort '-oa\nb'", "git diff $'--output=a\\nb'", "pytest $'-pa\\nb'",
+    ],
     "what is behind a `--` is an operand": ["ls | tee -- -a/../../x", "ls | tee -a -- ../x", "tee -- -- /x"],
     "a number of jobs is one only where it surely is": [
         "nproc() { echo '-f x'; }; make -j$(nproc)", "function nproc { echo x; }; make -j$(nproc)", "make -j$(cat x)",
