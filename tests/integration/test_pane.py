@@ -223,7 +223,8 @@ def test_window_whose_end_could_not_be_marked_is_marked_later(
     """As when a machine has no more processes for a while; until then it would count as running in the status line."""
     gate, out, program = tmp_path / "go", tmp_path / "no-tmux", tmp_path / "bin" / "tmux"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\n[ -e {out} ] && echo out of processes >&2 && exit 1\nexec {shutil.which("tmux")} "$@"\n')
+    fails = f"[ -e {out} ] && echo out of processes >&2 && exit 1"
+    program.write_text(f'#!/bin/sh\n{fails}\nexec {shutil.which("tmux")} "$@"\n')
     program.chmod(0o755)
     with monkeypatch.context() as patch:
         patch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
