@@ -162,6 +162,8 @@ PIECE_BYTES = 2048
 """Less than a terminal holds, n_tty(4)."""
 BEHIND_S = 0.05
 """Seconds between two checks whether the job has read the last piece, and whether this terminal is ours again."""
+LONG_BEHIND_S = 0.5
+"""The most between two such checks of a job that does not read for long."""
 END = b"\x04"
 
 
@@ -261,17 +263,24 @@ class Typing:
                         pipe.ended = True
                 else:
                     given = data if pipe is not None else b""
-                if not data:
-                    return
-                try:
-                    while not jobs.type(job_id, data, pipe=pipe):
-                        if select.select([self.over], [], [], BEHIND_S)[0]:
-                            return
-                except TmuxjobsError as error:
-                    note(f"standard input: {error}")
+                if not data or not self._typed(jobs, job_id, data, pipe):
                     return
                 if pipe is not None and pipe.ended:
                     return
+
+    def _typed(self, jobs: Jobs, job_id: str, data: bytes, pipe: Pipe | None) -> bool:
+        pause = BEHIND_S
+        while data:
+            try:
+                count = jobs.type(job_id, data, pipe=pipe)
+            except TmuxjobsError as error:
+                note(f"standard input: {error}")
+                return False
+            data = data[count:]
+            pause = BEHIND_S if count else min(LONG_BEHIND_S, pause * 1.1)
+            if not count and select.select([self.over], [], [], pause)[0]:
+                return False
+        return True
 
 
 def is_nothing(fd: int) -> bool:
