@@ -97,15 +97,20 @@ def type(host: Host, job_id: str, data: bytes, *, pipe: Pipe | None = None) -> i
     """Type these bytes as they are, and record nothing of them; how many of them, 0 when it is too early.
 
     All that comes by a `pipe` is text: a terminal in line mode does not show it, and shows again what is typed after
-    the pipe has ended.
+    the pipe has ended. The end of a pipe needs no job that takes it.
 
     Raises JobNotFound, JobEnded, InvalidInput, and TmuxError when the job has no window.
     """
     job = host.look(job_id)
+    is_end = pipe is not None and pipe.ended
     if not job.runs:
+        if is_end:
+            return len(data)
         raise JobEnded(f"Job '{job_id}' takes no input: {job.detail}.")
     pane = host.tmux.panes().get(job_id)
     if pane is None or pane.dead:
+        if is_end:
+            return len(data)
         raise TmuxError(f"The window of job '{job_id}' is closed.")
     has_started = job.spec.adopted or (job.run is not None and job.run.command_pid is not None)
     # Before its command starts the terminal is set up, which ends the lines in it elsewhere.
@@ -212,4 +217,8 @@ def _end(host: Host, job: Job, pane: Pane, data: bytes, pipe: Pipe) -> None:
         asked = prompts.prompt(host, job)
         if asked is None or asked.waits_for != "password":  # which the program hides by itself
             host.machine.set_echo(pane.tty, on=True)
-    keyboard.feed(host.tmux, pane, data)
+    try:
+        keyboard.feed(host.tmux, pane, data)
+    except TmuxError:
+        if job.id in host.tmux.panes():
+            raise
