@@ -90,6 +90,12 @@ class Pipe:
 
     hidden: bool = False
     ended: bool = False
+    alone: int = 4
+    """How many lines still come one at a time, as answers to questions do: then comes as much as the terminal takes."""
+    open: int = 0
+    """How many bytes of a line without its end the terminal holds."""
+    since: float | None = None
+    """Since when no program is seen to read."""
 
 
 UNIT_S = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}

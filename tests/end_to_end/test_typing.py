@@ -5,6 +5,7 @@ import pty
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from select import select
@@ -125,8 +126,80 @@ def test_pipe_is_text_and_not_shown(given: bytes, command: str, tmp_path: Path) 
     assert got.read_bytes() == given
 
 
-def test_terminal_shows_again_what_is_typed_behind_a_pipe(jobs: Jobs) -> None:
-    line = "cat > /dev/null; echo ready; read x; echo got $x"
+@pytest.mark.parametrize("end", ["\n", ""])
+@pytest.mark.parametrize("size", [4000, 4001, 9001])
+def test_line_of_a_pipe_may_be_longer_than_a_terminal_takes(size: int, end: str, tmp_path: Path) -> None:
+    given = "".join(f"{number} " for number in range(size))[:size] + end
+    for number, text in enumerate((given, "word\n" * 18 + given)):
+        got = tmp_path / f"got-{number}"
+        done = subprocess.run([*WAIT.split(), f"cat > {got}"], input=text.encode(), capture_output=True, timeout=60)
+        assert (done.returncode, done.stdout, got.read_text()) == (0, b"", text)
+
+
+def test_line_that_would_be_cut_is_refused(jobs: Jobs) -> None:
+    waiting = subprocess.Popen(
+        [*WAIT.split(), "stty eof ^A; cat > /dev/null"], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert waiting.stdin is not None
+    assert waiting.stderr is not None
+    waiting.stdin.write("x" * 9000 + "\n")
+    waiting.stdin.flush()
+    assert "would be cut" in wait_until(waiting.stderr.readline)
+    jobs.kill(jobs.list().jobs[0].job_id)
+    waiting.communicate(timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("import getpass; print([len(getpass.getpass()) for _ in range(3)])", "[3, 5, 7]"),
+        ("import getpass; print(len(input()), len(getpass.getpass()), len(input()))", "3 5 7"),
+    ],
+)
+def test_program_that_drops_what_is_unread_gets_each_line(command: str, said: str) -> None:
+    argv = [*WAIT.split(), sys.executable, "-c", command]
+    done = subprocess.run(argv, input="one\nthree\nseventy\n", capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, said)
+
+
+def test_tab_in_a_pipe_is_text_for_a_line_editor() -> None:
+    given = "echo 'left\tright' | cat -A\n" + ": line\n" * 18 + "echo 'up\tdown' | cat -A\n"
+    argv = [*WAIT.split(), "bash", "--norc", "--noprofile"]
+    done = subprocess.run(argv, input=given, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert {"left^Iright$", "up^Idown$"} <= set(done.stdout.splitlines())
+
+
+def test_job_that_gets_a_pipe_is_not_said_to_wait(jobs: Jobs) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"some\n")
+    waiting = subprocess.Popen(
+        [*WAIT.split(), "md5sum"], stdin=reading, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    os.close(reading)
+    wait_until(lambda: [job.job_id for job in jobs.list().jobs if job.waits_for])
+    time.sleep(1.5)  # in which it would be said
+    os.write(writing, b"more\n")
+    os.close(writing)
+    assert waiting.communicate(timeout=60) == ("44eeb61b2f05d5666beedb5f9b4d04e2  -\n", "")
+
+
+def test_job_is_said_to_wait_while_a_pipe_brings_nothing() -> None:
+    waiting = subprocess.Popen([*WAIT.split(), "cat"], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert waiting.stderr is not None
+    assert "waits for input" in wait_until(waiting.stderr.readline)
+    assert waiting.communicate("a\n", timeout=60) == (None, "")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "cat > /dev/null; echo ready; read x; echo got $x",
+        "read n; modes=$(stty -g); cat > /dev/null; stty $modes; echo ready; read x; echo got $x",
+    ],
+    ids=["its own modes", "modes saved meanwhile"],
+)
+def test_terminal_shows_again_what_is_typed_behind_a_pipe(jobs: Jobs, line: str) -> None:
     waiting = subprocess.Popen([*WAIT.split(), line], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert waiting.stdin is not None
     waiting.stdin.write(b"unseen\n")

@@ -15,6 +15,7 @@ import pytest
 from fastmcp import Client
 from support import PYTHON, Jobs, Tmux, contents, ended, needs, record_of, server_of, wait_until, with_timing
 
+from tmuxjobs.arguments import Pipe
 from tmuxjobs.errors import InvalidInput, JobEnded, TmuxError
 from tmuxjobs.system import terminals
 from tmuxjobs.tmux import keyboard
@@ -730,3 +731,11 @@ def attends(jobs: Jobs, job_id: str) -> bool:
 def test_keys_as_text_and_plain_text_raise_no_doubt(jobs: Jobs, text: str) -> None:
     job_id = ready(jobs, f"{PYTHON} -c {shlex.quote(READS)}")
     assert "for keys" not in jobs.interact(job_id, text, wait=0.1).note
+
+
+def test_end_of_a_pipe_needs_no_job_that_takes_it(jobs: Jobs) -> None:
+    job_id = jobs.execute("true").job_id
+    ended(jobs, job_id)
+    assert jobs.type(job_id, b"\x04", pipe=Pipe(ended=True)) == 1
+    with pytest.raises(JobEnded, match="takes no input"):
+        jobs.type(job_id, b"left\n", pipe=Pipe())

@@ -38,13 +38,13 @@ def follow(
     cursor: int,
     stderr_cursor: int | None = None,
     pressed: Pressed | None = None,
-    types: bool = False,
+    types: Callable[[], bool] = lambda: False,
 ) -> int:
     """Print what comes after the cursors until the job ends; its exit code, as a shell would give it.
 
     A terminal gets it in colour and without what is meant for the job's terminal (`streams.py`), all else clean text.
-    With `types` this terminal's keys go to the job, so only a full-screen program's prompt is announced. When the
-    reader of a pipe leaves first, the job runs on and the code is that of SIGPIPE.
+    While it `types` it hands the job what this terminal or a pipe brings, so only a full-screen program's prompt is
+    announced. When the reader of a pipe leaves first, the job runs on and the code is that of SIGPIPE.
     """
     show = Shown(colours=sys.stdout.isatty())
     pages = jobs.follow(job_id, cursor=cursor, stderr_cursor=stderr_cursor, raw=show.colours)
@@ -58,8 +58,8 @@ def follow(
             if isinstance(sys.stdout, Stream) and sys.stdout.unread and page.status in OPEN:
                 return UNREAD
             if page.status in OPEN and not (page.stdout or page.stderr or page.more):
-                status = jobs.status(job_id)
-                show.asks(status) if status.full_screen or not types else None
+                typed, status = types(), jobs.status(job_id)
+                show.asks(status) if status.full_screen or not typed else None
     return exit_code(jobs.status(job_id))
 
 
@@ -162,6 +162,10 @@ PIECE_BYTES = 2048
 """Less than a terminal holds, n_tty(4)."""
 BEHIND_S = 0.05
 """Seconds between two checks whether the job has read the last piece, and whether this terminal is ours again."""
+LONG_BEHIND_S = 0.5
+"""The most between two such checks of a job that does not read for long."""
+ENDED_S = 1.0
+"""Since the end of a pipe was typed, until the job has it."""
 END = b"\x04"
 
 
@@ -176,6 +180,11 @@ class Typing:
         self.modes: list[Any] | None = None
         self.fd = sys.stdin.fileno() if sys.stdin is not None else -1
         self.over = self._over = -1
+        self.pours = False
+
+    def goes_on(self) -> bool:
+        """Whether the job gets its input from here: from a terminal, or a pipe that has begun and not ended."""
+        return self.is_terminal or self.pours
 
     @property
     def is_terminal(self) -> bool:
@@ -241,7 +250,14 @@ class Typing:
         """Pass on all input from now on, in a separate thread."""
         if self.fd < 0 or (not self.is_terminal and (os.isatty(self.fd) or is_nothing(self.fd))):
             return
-        threading.Thread(target=self._hand_on, args=(jobs, job_id), daemon=True).start()
+        self.pours = not self.is_terminal and bool(select.select([self.fd], [], [], 0)[0])
+        threading.Thread(target=self._pass_on, args=(jobs, job_id), daemon=True).start()
+
+    def _pass_on(self, jobs: Jobs, job_id: str) -> None:
+        try:
+            self._hand_on(jobs, job_id)
+        finally:
+            self.pours = False
 
     def _hand_on(self, jobs: Jobs, job_id: str) -> None:
         given, pipe = b"", None if self.is_terminal else Pipe()
@@ -261,17 +277,26 @@ class Typing:
                         pipe.ended = True
                 else:
                     given = data if pipe is not None else b""
-                if not data:
-                    return
-                try:
-                    while not jobs.type(job_id, data, pipe=pipe):
-                        if select.select([self.over], [], [], BEHIND_S)[0]:
-                            return
-                except TmuxjobsError as error:
-                    note(f"standard input: {error}")
+                self.pours = given != b""
+                if not data or not self._typed(jobs, job_id, data, pipe):
                     return
                 if pipe is not None and pipe.ended:
+                    select.select([self.over], [], [], ENDED_S)
                     return
+
+    def _typed(self, jobs: Jobs, job_id: str, data: bytes, pipe: Pipe | None) -> bool:
+        pause = BEHIND_S
+        while data:
+            try:
+                count = jobs.type(job_id, data, pipe=pipe)
+            except TmuxjobsError as error:
+                note(f"standard input: {error}")
+                return False
+            data = data[count:]
+            pause = BEHIND_S if count else min(LONG_BEHIND_S, pause * 1.1)
+            if not count and select.select([self.over], [], [], pause)[0]:
+                return False
+        return True
 
 
 def is_nothing(fd: int) -> bool:

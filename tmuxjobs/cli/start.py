@@ -242,7 +242,7 @@ def execute(
                 print(f"[{started.job_id}: {visible(started.attach)}]", file=sys.stderr)
             typing.to(jobs, started.job_id)
             stderr_cursor = 0 if separate_stderr else None
-            types = typing.is_terminal
+            types = typing.goes_on
             sys.exit(follow(jobs, started.job_id, cursor=0, stderr_cursor=stderr_cursor, pressed=pressed, types=types))
 
 

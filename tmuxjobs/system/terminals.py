@@ -68,6 +68,8 @@ class Terminal:
 
     Of one that takes lines, whether the terminal itself does so.
     """
+    ends: bool = True
+    """Whether Ctrl-D ends the input of one that takes lines, and hands over an open line."""
 
     @property
     def hides(self) -> bool:
@@ -116,7 +118,7 @@ def terminal(tty: str) -> Terminal | None:
         bare = not (cooked or signals or output & termios.OPOST)
         free = codes[termios.VLNEXT] in NO_CODE
         quotes = bool(flags & termios.IEXTEN) and not free if cooked else free and signals and not echo
-        return Terminal(cooked=cooked, echo=echo, signals=signals, bare=bare, quotes=quotes)
+        return Terminal(cooked, echo, signals, bare, quotes, ends=codes[termios.VEOF] == b"\x04")
     except termios.error:
         return None
     finally:

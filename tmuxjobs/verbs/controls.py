@@ -20,6 +20,8 @@ LINE_BYTES = 4095
 """The longest line that a cooked terminal takes; it cuts a longer one, n_tty(4)."""
 OF_LINES = frozenset(["gdb", "gdb-multiarch", "sqlite3", "sqlite", "lftp", "ftp", "sftp", "gnuplot", "crash"])
 """Programs with readline that take all of a paste as one line."""
+PART_BYTES = 4000
+"""A longer line goes in parts into a cooked terminal, which takes each alone."""
 KEYS = re.compile(r"\x1b(?:\[[0-?]*[@-~]|O[A-Z])|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 """Control characters other than tabs and ends of lines, and what arrows and the like send."""
 
@@ -30,6 +32,15 @@ def check_lines(settings: Terminal | None, text: str) -> None:
         raise InvalidInput(
             f"A line of {longest} bytes would be cut: the program reads whole lines of at most {LINE_BYTES} bytes. "
             "Send shorter lines, or write the text to a file that the job reads."
+        )
+
+
+def check_ends(settings: Terminal) -> None:
+    """Refuse a part of a line where Ctrl-D does not hand it over."""
+    if not settings.ends:
+        raise InvalidInput(
+            f"A line of more than {LINE_BYTES} bytes would be cut: the program reads whole lines, and its terminal "
+            "has another key than Ctrl-D for the end. Send shorter lines, or let the job read a file."
         )
 
 
