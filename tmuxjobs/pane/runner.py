@@ -389,8 +389,8 @@ class Runner:
             self.closed = self.closed or signal.SIGHUP in os.read(self.wakeup, 4096)
         if self.closed:
             return
-        mark = ["set-option", "-w", "-t", self.recorder.pane]
-        commands = [[*mark, "@tmuxjobs_state", end.state], [*mark, "@tmuxjobs_end", end.short]]
+        marks = (("@tmuxjobs_state", end.state), ("@tmuxjobs_end", end.short), ("-qu", "@tmuxjobs_held"))
+        commands = [["set-option", "-w", "-t", self.recorder.pane, *one] for one in marks]
         if speak:
             # Last: the person may have renamed the session.
             commands += announce.notice(self.job, f"{self.job['job_id']}: {end.words}")

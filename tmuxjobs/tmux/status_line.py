@@ -108,6 +108,8 @@ BESIDE = RUNS_BESIDE + ASKS_BESIDE + case(LOST, " lost") + case("#{@tmuxjobs_end
 
 ENDED = f"#{{||:#{{@tmuxjobs_end}},{LOST}}}"
 
+YOURS = case(HELD, "#[bold] yours")
+
 ROOM = "#{e|<|:#{e|*|:#{session_windows},34},#{client_width}}"
 
 TAB = (
@@ -116,7 +118,7 @@ TAB = (
     + "{name}"
     + case("#{@tmuxjobs_project}", " #[dim]#{@tmuxjobs_project}#[nodim]")
     + BESIDE
-    + case(HELD, "#[bold] yours")
+    + YOURS
     + f" {OVER}#[norange]"
 )
 
@@ -136,7 +138,7 @@ def tabs(*, ended: bool) -> str:
     only = case(ENDED, "{tab}", "") if ended else case(ENDED, "", "{tab}")
     shown = [tab(current=current) for current in (False, True)]
     if ended:
-        for part in (ASKS_MARK, ASKS_BESIDE, RUNS_BESIDE):
+        for part in (ASKS_MARK, ASKS_BESIDE, RUNS_BESIDE, YOURS):
             shown = [one.replace(part, "") for one in shown]
     return "#{W:" + ",".join(only.replace("{tab}", one) for one in shown) + "}"
 
