@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tmuxjobs.contract import WELCOME, new_window
+from tmuxjobs.contract import WELCOME, command_line, new_window
 from tmuxjobs.errors import TmuxError
 from tmuxjobs.tmux.panes import (
     FORMAT,
@@ -42,9 +42,8 @@ if TYPE_CHECKING:
 MINIMUM = (3, 2)
 SIZE = (100, 50)
 LOOK = "@tmuxjobs_look"
+NOW = f"#{{{LOOK}}} #{{{WELCOME}}}#{{W:#{{P:#{{?#{{==:#{{pane_id}},#{{{WELCOME}}}}}, there,}}}}}}"  # `look-1f %0 there`
 EXITED_S = 0.1
-
-
 UTF8 = re.compile("utf-?8", re.IGNORECASE)
 
 
@@ -149,7 +148,7 @@ class Tmux:
         """Make our session if there is none, with `welcome` (an argv) in its first window, and set its options."""
         target = f"={self.session}"
         version = f"look-{zlib.crc32(repr(look_of_it).encode()):x}"
-        facts = (";", "show-options", "-sv", "exit-unattached", ";", "show-options", "-qv", "-t", f"{target}:", LOOK)
+        facts = (";", "show-options", "-sv", "exit-unattached", ";", "display-message", "-p", "-t", f"{target}:", NOW)
         look = ("has-session", "-t", target, *facts)
         size = ("-x", str(SIZE[0]), "-y", str(SIZE[1]))
         make = ("new-session", "-d", "-s", self.session, *size, "-n", "jobs", "-c", "/")
@@ -174,8 +173,20 @@ class Tmux:
                 "tmux's server option exit-unattached is on, so tmux would end with every job when nobody is attached; "
                 "set it off (tmux set -s exit-unattached off) and try again."
             )
-        if version not in answer.stdout:
+        look_now, *page = answer.stdout[-1].split(" ")
+        if version != look_now:
             self.server.cmd(*dress[1:])
+        if len(page) == 1 and page[0]:  # without `there`
+            self._open_page(welcome, page[0])
+
+    def _open_page(self, welcome: Sequence[str], gone: str) -> None:
+        """Open the closed page anew, in the first free place and in front of nobody, unless another process has."""
+        session, name = f"={self.session}:", f"jobs-{secrets.token_hex(4)}"
+        new = ["new-window", "-d", "-t", session, "-n", name, "-c", "/", *welcome]
+        take = [["set-option", "-t", session, WELCOME, ""]]  # where a hook renames windows, not again and again
+        take += [["set-option", "-F", "-t", f"{session}={name}", WELCOME, "#{pane_id}"]]
+        line = command_line([new, *take, ["rename-window", "-t", f"{session}={name}", "jobs"]])
+        self.server.cmd("if-shell", "-F", "-t", session, f"#{{==:#{{{WELCOME}}},{gone}}}", line)
 
     def open_window(self, name: str, argv: Sequence[str], *, line: str | None, answered: Callable[[], None]) -> Opening:
         """Start a window that runs `argv` for the job of that name; a thread calls `answered` once tmux has answered.

@@ -152,18 +152,29 @@ COUNTS += count(APPROVAL, ASKING, STATES["waits"][0], "to approve")
 
 COUNTS += case("#{@tmuxjobs_queued}", f"  {style('queued')}{STATES['queued'][0]}#{{@tmuxjobs_queued}} queued{OVER}")
 
-HOLD = case("#{@tmuxjobs_keys_hold}", "#{E:@tmuxjobs_keys_hold} " + case(HELD, "release", "hold") + "  ")
+IS_PAGE = "#{==:#{pane_id},#{@tmuxjobs_welcome}}"
+
+# A person may have closed it.
+HAS_PAGE = f"#{{W:{case(IS_PAGE, 'x')}}}"
+
+HOLD_KEY = both("#{@tmuxjobs_keys_hold}", HAS_PAGE)
+
+HOLD = case(HOLD_KEY, "#{E:@tmuxjobs_keys_hold} " + case(HELD, "release", "hold") + "  ")
 
 NO_JOB = "#{==:#{@tmuxjobs_state},}"
 
-IS_PAGE = "#{==:#{pane_id},#{@tmuxjobs_welcome}}"
+
+def keys(name: str) -> str:
+    """The person's own keys, without the one that leads to the page if there is none."""
+    return case(HAS_PAGE, f"#{{E:{name}}} ", f"#{{E;s/^[^ ]+ [^ ]+ jobs *//:{name}}} ")
+
 
 KEYS = (
     case("#{@tmuxjobs_end}", case("#{@tmuxjobs_adopted}", "", "r run again  ") + "x close  ")
     + case(RUNNING, HOLD)
     + case(APPROVAL, "y run it  n refuse it  ")
     + case(NO_JOB, case(IS_PAGE, "", "no job: tmuxjobs adopt  "))
-    + case(NARROW, "#{E:@tmuxjobs_keys_short} ", "#{E:@tmuxjobs_keys} ")
+    + case(NARROW, keys("@tmuxjobs_keys_short"), keys("@tmuxjobs_keys"))
 )
 
 FRESH = f"#{{e|<|:#{{e|-|:%s,#{{@tmuxjobs_notice_at}}}},{NOTICE_S}}}"
