@@ -657,6 +657,51 @@ def test_tab_in_a_text_is_text(jobs: Jobs, tmp_path: Path, name: str) -> None:
     assert not re.search("for a key|for keys", answer.note)
 
 
+LINES = {
+    "gdb": ("gdb -q", "(gdb)", "set $n = 20\nset $m = 3\nprint $n + $m\nprint $n * $m", ["= 23\n", "= 60\n"]),
+    "a block of gdb": ("gdb -q", "(gdb)", "define twice\nprint 2 * $arg0\nend\ntwice 21", ["= 42\n"]),
+    "sqlite3": ("sqlite3", "sqlite>", ".mode csv\nselect 4 + 5, 'x';", ["9,x\n"]),
+    "more lines": ("sqlite3", "sqlite>", "\n".join(f"select {n} * 1000;" for n in range(1, 9)), ["1000\n", "8000\n"]),
+    "read -e": (
+        'for n in 1 2 3; do read -e -p "$n? " x; echo "<$x>"; done',
+        "1?",
+        "one\ntwo\nthree",
+        ["<two>", "<three>"],
+    ),
+    "a script": ("bash read.sh", "name?", "Ada\n36", ["<Ada>", "<36>"]),
+    "a shell": (BASH, "sh>", "for n in 1 2; do\n  echo $((n * 111))\ndone\necho over$((1 + 1))", ["222\n", "over2\n"]),
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_each_line_of_a_text_is_a_line(jobs: Jobs, tmp_path: Path, name: str) -> None:
+    command, prompt, text, said = LINES[name]
+    (tmp_path / "read.sh").write_text('for n in name age; do read -e -p "$n? " x; echo "<$x>"; done\n')
+    program = command.split()[0]
+    if program in ("gdb", "sqlite3"):
+        needs(program)
+    job_id = jobs.execute(command, cwd=str(tmp_path)).job_id
+    wait_until(lambda: jobs.status(job_id), lambda status: status.waits_for and str(status.prompt).startswith(prompt))
+    jobs.interact(job_id, text)
+    wait_until(lambda: jobs.output(job_id).stdout, lambda shown: all(one in shown for one in said))
+
+
+@pytest.mark.parametrize(
+    ("asks", "waits_for"),
+    [
+        ("read -p 'Nom : ' n; read -rsp 'Mot de passe : ' x", "password"),
+        ("read -p 'Name: ' n; read -rsp 'PIN [4 digits]> ' x", "password"),
+        ("read -p 'Name: ' n; read -rp 'Keep the password? [Y/n] ' x", "input"),
+        ("read -p 'Name: ' n; read -rp 'Drop that token (yes/no)? ' x", "input"),
+    ],
+)
+def test_next_question_is_for_a_password_where_the_terminal_hides_it(jobs: Jobs, asks: str, waits_for: str) -> None:
+    job_id = jobs.execute(asks).job_id
+    wait_until(lambda: jobs.status(job_id).waits_for)
+    assert jobs.interact(job_id, "Jo", wait=50).waits_for == waits_for
+    assert wait_until(lambda: jobs.status(job_id).waits_for) == waits_for
+
+
 def test_text_of_tabs_alone_is_keys(jobs: Jobs, tmp_path: Path) -> None:
     (tmp_path / "only.txt").touch()
     job_id = jobs.execute(BASH, cwd=str(tmp_path)).job_id

@@ -215,3 +215,33 @@ def test_runner_asks_no_other_server_than_that_of_its_window(
             said.append(str(error))
     assert said == [f'it\'s "$HOME"; {pane}\n', "the tmux server ended"]
     assert tmux("show-options", "-pv", "-t", pane, "@seen").strip() == server_pid
+
+
+def test_window_whose_end_could_not_be_marked_is_marked_later(
+    tmux: Tmux, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a machine has no more processes for a while; until then it would count as running in the status line."""
+    gate, out, program = tmp_path / "go", tmp_path / "no-tmux", tmp_path / "bin" / "tmux"
+    program.parent.mkdir()
+    fails = f"[ -e {out} ] && echo out of processes >&2 && exit 1"
+    program.write_text(f'#!/bin/sh\n{fails}\nexec {shutil.which("tmux")} "$@"\n')
+    program.chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+        jobs = Jobs.open(Settings.load(keep_windows=0))
+        job_id = jobs.execute(f"until [ -e {gate} ]; do sleep 0.02; done; exit 3").job_id
+    pane = record_of(jobs, job_id).run.pane  # type: ignore[union-attr]
+
+    def mark() -> str:
+        return tmux("show-options", "-wqv", "-t", pane, "@tmuxjobs_end").strip()
+
+    out.touch()
+    gate.touch()
+    wait_until(lambda: in_panes(jobs, "finished", job_id))
+    assert mark() == ""
+    out.unlink()
+    assert wait_until(mark) == "exit 3"
+    Jobs.open(Settings.load(keep_windows=0)).prune()
+    wait_until(
+        lambda: tmux("list-windows", "-t", "=mcp-jobs", "-F", "#{window_name}").split(), lambda left: left == ["jobs"]
+    )

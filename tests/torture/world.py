@@ -246,6 +246,8 @@ class World:
             with contextlib.suppress(psutil.Error):
                 self.left(f"process {one.pid} {' '.join(one.cmdline())[:150]}")
                 one.kill()
+        while not all(pane.dead for pane in self.jobs.host.tmux.panes().values()) and time.monotonic() < deadline:
+            time.sleep(0.1)  # an end is marked after it is recorded
         self.jobs.prune()
         for name in self.jobs.host.store.ids():
             folder = self.jobs.host.store.jobs / name

@@ -61,7 +61,7 @@ def main() -> None:
     elif role == "finished":
         from tmuxjobs.pane import window
 
-        window.ended(folder())
+        window.ended(folder(), marked=not rest)
     elif role == "hook":
         from tmuxjobs.pane import announce
 

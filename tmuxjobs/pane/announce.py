@@ -36,6 +36,12 @@ def for_keys(fd: int) -> None:
         termios.tcflush(fd, termios.TCIFLUSH)
 
 
+def end_marks(pane: str, end: End) -> list[list[str]]:
+    """The tmux commands that mark a window as that of a job that has ended."""
+    marks = (("@tmuxjobs_state", end.state), ("@tmuxjobs_end", end.short), ("-qu", "@tmuxjobs_held"))
+    return [["set-option", "-w", "-t", pane, *one] for one in marks]
+
+
 def hook_environment(folder: str, record: dict[str, Any], end: End) -> dict[str, str]:
     """Our environment plus the TMUXJOBS_* facts, so that `tmuxjobs` in the hook finds this job."""
     job = record["job"]

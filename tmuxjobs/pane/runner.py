@@ -51,8 +51,8 @@ class Runner:
         self.env: dict[bytes, bytes] = {}
         self.deadline: float | None = None
         self.server = Server({}, "")
-        self.left_s = 0.0
-        self.look_s = 0.02
+        self.left_s, self.look_s = 0.0, 0.02
+        self.kept_as: list[str] = []
 
     def path(self, name: str) -> str:
         return os.path.join(self.folder, name)
@@ -389,13 +389,13 @@ class Runner:
             self.closed = self.closed or signal.SIGHUP in os.read(self.wakeup, 4096)
         if self.closed:
             return
-        marks = (("@tmuxjobs_state", end.state), ("@tmuxjobs_end", end.short), ("-qu", "@tmuxjobs_held"))
-        commands = [["set-option", "-w", "-t", self.recorder.pane, *one] for one in marks]
-        if speak:
-            # Last: the person may have renamed the session.
+        commands = announce.end_marks(self.recorder.pane, end)
+        if speak:  # last: the person may have renamed the session
             commands += announce.notice(self.job, f"{self.job['job_id']}: {end.words}")
-        with suppress(Refused, OSError):  # the window or the session is gone
+        try:
             self.recorder.tmux(*commands, bound_s=TMUX_END_S)
+        except (Refused, OSError):  # the window or the session is gone, or tmux cannot be run now
+            self.kept_as = ["unmarked"]
 
     def show_end(self, line: str) -> None:
         announce.show(self.tty, line)
@@ -414,7 +414,7 @@ class Runner:
         self.command.signal_all(signal.SIGKILL)
 
     def keeper(self) -> list[str]:
-        return in_pane(sys.executable, PANE, "finished")
+        return in_pane(sys.executable, PANE, "finished", *self.kept_as)
 
     def reject(self, why: str) -> int:
         """Record and announce that the job was not approved, as for any other end."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 ALONE_S = 0.05
+MARK_S = 1.0
+"""Seconds between two tries to mark the window, as long as tmux cannot be run or does not answer."""
 NONE = "tmuxjobs is not installed on this machine: use it on the one that started the job"
 AGENT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "far", "__main__.py")
 """Sent along to machines where tmuxjobs is not installed; it can start a job there."""
@@ -63,12 +65,12 @@ class Terminal:
             return []
         return split_keys(self.read()) if 0 in events else []
 
-    def key_alone(self) -> str:
-        """The next key; empty after a resize, and for several keys at once.
+    def key_alone(self, bound_s: float | None = None) -> str:
+        """The next key; empty after a resize, once the bound has passed, and for several keys at once.
 
         Several at once were typed or pasted for a program that has ended, as `interact` does.
         """
-        keys = self.keys(None)
+        keys = self.keys(bound_s)
         more = select.poll()
         more.register(0, select.POLLIN)
         while more.poll(ALONE_S * 1000):
@@ -198,8 +200,8 @@ def read_record(folder: str, name: str, shape: files.Shape) -> dict[str, Any] | 
 # A finished job's window
 
 
-def ended(folder: str) -> None:
-    """Keep the window of a finished job, and do what its keys ask for."""
+def ended(folder: str, *, marked: bool = True) -> None:
+    """Keep the window of a finished job, and do what its keys ask for; mark it first if that has failed before."""
     record = read_record(folder, "exit.json", files.EXIT)
     if record is None:
         sys.exit(f"The job's record '{folder}/exit.json' cannot be read; `tmuxjobs list` says why.")
@@ -214,7 +216,13 @@ def ended(folder: str) -> None:
         write(screen.decode(errors="replace"))
     write("\x1b[?25l")
     while True:
-        key = terminal.key_alone()
+        if not marked:
+            from tmuxjobs.outcome import End
+            from tmuxjobs.pane.announce import end_marks
+
+            words = [word for mark in end_marks(place.pane, End(record)) for word in (";", *mark)]
+            marked = not place.tmux(*words[1:])[1]
+        key = terminal.key_alone(None if marked else MARK_S)
         if key == "x":
             place.tmux("kill-pane", "-t", place.pane)
             return

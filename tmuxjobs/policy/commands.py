@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from tmuxjobs.policy import options, shell
+from tmuxjobs.policy import given, options, shell
 from tmuxjobs.policy.shell import Line, Redirect, Simple
 from tmuxjobs.policy.tree import EVALUATED, NAME, Unclear, names, shortened
 from tmuxjobs.policy.words import Word
@@ -21,13 +22,6 @@ REFUSED = {
     **dict.fromkeys(names("let select coproc"), "evaluates what it is given"),
 }
 DECLARING = names("export declare typeset readonly local unset unsetenv")
-SETTERS = {
-    "read": ("ers", "ptnNdui"),
-    "mapfile": ("t", "dnOsuc"),
-    "readarray": ("t", "dnOsuc"),
-    "getopts": ("", ""),
-}
-"""{builtin that sets the variables it names: its options without a value and with one}."""
 UNARY = re.compile(r"-[a-hknoprstuwxzGLNOS]")
 BINARY = names("= == != < > -eq -ne -lt -le -gt -ge -nt -ot -ef")
 BUILTINS = names(
@@ -68,6 +62,14 @@ class Seen:
     """Shell variables that it sets."""
     exports: list[str] = field(default_factory=list)
     """Variables that the commands would see."""
+    assigned: list[tuple[str, Word]] = field(default_factory=list)
+    """Variables that it sets by assignments, with their values."""
+    passed: list[tuple[str, Word]] = field(default_factory=list)
+    """Variables that it sets for one command; another shell than bash may keep them."""
+    makes: dict[int, list[tuple[str, Word]]] = field(default_factory=dict)
+    """For each `make` among the commands the variables that are exported to it in the line itself."""
+    renames: bool = False
+    """Whether it may define a function `nproc`."""
 
 
 def seen(
@@ -83,38 +85,39 @@ def seen(
     """
     found = Seen()
     try:
-        given = [(name, Word(value, raw="...")) for name, value in env.items()]
+        exported = [(name, Word(value, raw="...")) for name, value in env.items()]
         environment = None if inherited is None else {*inherited, *env}
-        _Unwrapping(found, given, bash=bash).line(shell.read(line, bash=bash, environment=environment))
+        _Unwrapping(found, exported, bash=bash).line(shell.read(line, bash=bash, environment=environment), line)
+        _judge_make(found, environment)
     except RecursionError:
         raise Unclear("it is nested too deeply") from None
     return found
 
 
-def _sets_only(words: tuple[Word, ...], setter: str) -> list[Word]:
-    """The names that `read` and the like are given, behind their options; raises Unclear."""
-    flags, valued = SETTERS[setter]
-    found: list[Word] = []
-    at = 1
-    while at < len(words):
-        text = words[at].text
-        if text is None and words[at].may_be_option:
-            raise Unclear(f"`{setter}` in it sets what only a run could tell")
-        if text is None or not text.startswith("-") or text in ("-", "--"):
-            break
-        letters = text[1:].lstrip(flags)
-        if letters[:1] == "a" and setter == "read":
-            found.append(Word(letters[1:]) if letters[1:] else words[at + 1] if at + 1 < len(words) else ANYTHING)
-        elif letters and letters[0] not in valued:
-            raise Unclear(f"`{setter} -{letters[0]}` may run or set what only a run could tell")
-        at += 2 if len(letters) == 1 else 1
-    rest = words[at + 1 if at < len(words) and words[at].text == "--" else at :]
-    return [*found, *(rest[1:2] if setter == "getopts" else rest)]
+def _judge_make(found: Seen, environment: Collection[str] | None) -> None:
+    """A variable of the environment that the line sets, wherever, reaches the recipes of each `make` in it."""
+    others = Counter(found.sets) - Counter(name for name, _ in found.assigned)
+    if any((command.words[0].text or "") in given.SETTERS for command in found.commands):
+        others.update(("REPLY", "OPTARG"))
+    assigned = [*found.assigned, *found.passed, *((name, Word(None)) for name in others)]
+    for at, exported in found.makes.items():
+        command = found.commands[at]
+        reach = None if environment is None else {*environment, *(name for name, _ in exported)}
+        later = [one for one in assigned if reach is None or one[0] in reach]
+        sharp = [f"{name}=..." for name, value in (*exported, *later) if options.reaches_make(name, value.text)]
+        own = options.sharp(command.words, counts=not found.renames)
+        found.commands[at] = replace(command, sharp=(*own, *dict.fromkeys(sharp)))
 
 
 def _has(words: tuple[Word, ...], letter: str) -> bool:
     """Whether an option with that letter may be among the words."""
     return any(word.may_be_option and (word.text is None or letter in word.text) for word in words[1:])
+
+
+def _replaced(word: Word, mark: str, *, many: bool = False) -> Word:
+    """A word in which `xargs` or `find` puts what only a run can tell, perhaps an option."""
+    before, _, after = (word.text or "").partition(mark)
+    return Word(None, many=many, raw=f"{before}{{}}{after}")
 
 
 class _Unwrapping:
@@ -125,18 +128,23 @@ class _Unwrapping:
         self.bash = bash
         self.depth = depth
         self.looped = looped
+        self.chain = 0
         self.exported = list(exported)
         """Variables that the commands may see, with their values."""
 
-    def line(self, line: Line) -> None:
+    def line(self, line: Line, text: str) -> None:
         self.found.sets += [name for name, _ in line.sets]
+        self.found.assigned += line.sets
+        self.found.renames = self.found.renames or re.search(r"nproc[\s\\]*\(|function", text) is not None
         if any(isinstance(step, Simple) and (step.declares or step.words[0].text == "set") for step in line.steps):
             self.exported += line.sets
         for step in line.steps:
             if isinstance(step, Redirect):
-                self.found.redirects.append(step)
+                if not re.fullmatch(r"[<>]\([\s\S]*\)", step.target.raw):  # the commands in it are steps themselves
+                    self.found.redirects.append(step)
             else:
                 self.found.exports += [name for name, _ in step.sets if (name, step.words[0].text) != ("IFS", "read")]
+                self.found.passed += step.sets
                 before = self.exported
                 self.exported = [*before, *step.sets]
                 self.command(step)
@@ -147,7 +155,7 @@ class _Unwrapping:
         if self.depth >= DEPTH:
             raise Unclear("it is nested too deeply")
         inside = _Unwrapping(self.found, self.exported, bash=bash, depth=self.depth + 1, looped=looped)
-        inside.line(shell.read(text, bash=bash))
+        inside.line(shell.read(text, bash=bash), text)
 
     def inner(self, words: tuple[Word, ...] | list[Word], looped: bool = False) -> None:
         """Read a command that is the end of another command's arguments."""
@@ -158,7 +166,7 @@ class _Unwrapping:
         self.depth -= 1
 
     def command(self, simple: Simple) -> None:
-        words = simple.words
+        words, self.chain = simple.words, simple.chain
         name = words[0].text
         if name is None or words[0].many or words[0].home or not name:
             raise Unclear(f"only a run could tell which command '{shortened(words[0].raw)}' is")
@@ -181,7 +189,7 @@ class _Unwrapping:
         elif base in options.WRAPPERS:
             rest = options.skipped(words, options.WRAPPERS[base])
             self._wrapper(base, words, rest, simple)
-        elif base in SETTERS or base == "printf":
+        elif base in given.SETTERS or base == "printf":
             self._setter(base, words)
         else:
             getattr(self, f"_{base}", self._plain)(words, simple) if base in OWN else self._plain(words, simple)
@@ -190,6 +198,11 @@ class _Unwrapping:
     def _add(self, words: tuple[Word, ...], *, wraps: bool = False) -> None:
         if (words[0].text or "").rpartition("/")[2] in options.OUTPUTS:
             self.found.redirects += [Redirect(">", word) for word in options.outputs(words)]
+        files = given.files(words)
+        folders = self.found.folders
+        here = len(folders) if self.chain and folders and folders[-1][1] == self.chain else 0
+        self.found.redirects += [replace(one, after=here) for one in files.redirects]
+        self.found.folders += [(folder, 0) for folder in files.folders]
         self.found.commands.append(Command(words, wraps, () if wraps else options.sharp(words)))
 
     def _plain(self, words: tuple[Word, ...], simple: Simple) -> None:
@@ -220,13 +233,17 @@ class _Unwrapping:
         """What `xargs` runs: words from its input follow its own, or replace the mark of -I."""
         if not rest:
             return (Word("echo", raw="echo"), ANYTHING)
-        mark = None
-        for number, word in enumerate(own):
-            if word.text is not None and word.text.startswith("-I"):
-                mark = word.text[2:] or (own[number + 1].text if number + 1 < len(own) else None)
-        if mark is None:
+        arguments = given.read((Word("xargs", raw="xargs"), *own), given.XARGS)
+        marks = [one for one in arguments if one.name in ("I", "i", "replace")]
+        if not marks:
             return (*rest, ANYTHING)
-        return tuple(replace(word, text=None) if mark in (word.text or "") else word for word in rest)
+        if any(one.name in ("L", "l", "n", "max-lines", "max-args") for one in arguments):
+            raise Unclear("`xargs` is given both -I and -L or -n, of which the last one counts")
+        last = marks[-1]
+        mark = "{}" if last.value is None and last.name != "I" else (last.value or ANYTHING).text
+        if mark is None:
+            raise Unclear("`xargs -I` is given what only a run could tell")
+        return tuple(_replaced(word, mark) if mark in (word.text or "") else word for word in rest)
 
     def _shell(self, base: str, words: tuple[Word, ...]) -> None:
         """`sh -c LINE` is that line; a script is a command as written; a shell alone would read anything."""
@@ -254,7 +271,7 @@ class _Unwrapping:
     def _setter(self, base: str, words: tuple[Word, ...]) -> None:
         """A name with a subscript would be evaluated, so each must be plain."""
         if base != "printf":
-            targets = _sets_only(words, base)
+            targets = given.names_set(words, base)
         elif len(words) > 1 and words[1].may_be_option and (words[1].text or "-v").startswith("-v"):
             targets = [words[2] if len(words) > 2 and words[1].text == "-v" else ANYTHING]
         else:
@@ -332,14 +349,16 @@ class _Unwrapping:
         texts = [word.text for word in words]
         for number, text in enumerate(texts):
             if text in ("-exec", "-execdir", "-ok", "-okdir"):
-                stops = [at for at in range(number, len(texts)) if texts[at] in (";", "+")]
+                fills = [at for at in range(number + 2, len(texts)) if texts[at - 1 : at + 1] == ["{}", "+"]]
+                stops = sorted([*fills[:1], *[at for at in range(number, len(texts)) if texts[at] == ";"][:1]])
                 if not stops or stops[0] == number + 1:
                     raise Unclear(f"`find {text}` has no end")
+                many = stops[0] in fills
+                if many and text in ("-ok", "-okdir"):
+                    raise Unclear(f"`find {text}` ends in a way that not every find knows")
                 run = words[number + 1 : stops[0]]
-                many = texts[stops[0]] == "+"
-                self.inner(
-                    [replace(word, text=None, many=many) if "{}" in (word.text or "") else word for word in run], True
-                )
+                filled = [_replaced(word, "{}", many=many) if "{}" in (word.text or "") else word for word in run]
+                self.inner(filled, True)
             elif text == "-delete":
                 self.inner([Word("rm", raw="rm"), Word(None, raw="{}")])
             elif text in ("-fprint", "-fprint0", "-fls", "-fprintf"):
@@ -378,42 +397,9 @@ class _Unwrapping:
             self.found.folders.append((Word(folder, raw=folder) if folder else rest.pop(0), 0))
             if found[1] and found[1] != "-":
                 kept.append(Word(found[1], raw=found[1]))
-        before = {
-            f"{name}=...": Word(None if value.text is None else f"{name}={value.text}", raw=f"{name}=...")
-            for name, value in self.exported
-        }
-        sharp = [shown for shown, word in before.items() if options.sharp((words[0], word))]
-        self.found.commands.append(Command(tuple(kept), False, (*options.sharp(tuple(kept)), *sharp)))
-
-    def _tee(self, words: tuple[Word, ...], simple: Simple) -> None:
-        for word in words[1:]:
-            if word.text is None or not word.text.startswith("-"):
-                self.found.redirects.append(Redirect(">", word))
-        self._add(words)
-
-    def _tar(self, words: tuple[Word, ...], simple: Simple) -> None:
-        """The folder of its -C counts as one that the line changes into."""
-        first = words[1].text if len(words) > 1 else None
-        dashed = (words[0], Word(f"-{first}", raw=first), *words[2:]) if first and first[0] != "-" else words
-        for number, word in enumerate(words[1:], 1):
-            found = re.fullmatch(r"(?:-C|--dir[a-z]*=)(.+)", word.text or "", re.DOTALL)
-            if found:
-                self.found.folders.append((Word(found[1], raw=found[1]), 0))
-            elif re.fullmatch(r"-[a-zA-Z]*C|--dir[a-z]*", word.text or "") and number + 1 < len(words):
-                self.found.folders.append((words[number + 1], 0))
-            elif re.match(r"-[a-zA-Z]*C", dashed[number].text or ""):
-                raise Unclear("`tar` goes where only a run could tell; write its -C apart")
-        self.found.commands.append(Command(words, False, options.sharp(dashed)))
-
-    def _sed(self, words: tuple[Word, ...], simple: Simple) -> None:
-        """With `-i` it writes the files that it reads."""
-        if any(re.match(r"-[nErsuz]*i|--in", word.text or "") for word in words[1:]):
-            scripts = options.sed_scripts(words)
-            for number, word in enumerate(words[1:], 1):
-                below = re.fullmatch(r"[\w*?\[\]-][\w./*?\[\]-]*", word.raw) and ".." not in word.raw
-                if number not in scripts and not (word.text or "").startswith("-") and not (word.many and below):
-                    self.found.redirects.append(Redirect(">", word))
-        self._add(words)
+        if words[0].text != "ninja":
+            self.found.makes[len(self.found.commands)] = self.exported
+        self._add(tuple(kept))
 
     def _dd(self, words: tuple[Word, ...], simple: Simple) -> None:
         for word in words[1:]:
@@ -440,4 +426,4 @@ class _Unwrapping:
         self.script(" ".join(word.text or "" for word in rest), bash=False)
 
 
-OWN = names("eval trap source set test cd popd pushd find git make gmake ninja busybox watch tee dd tar sed")
+OWN = names("eval trap source set test cd popd pushd find git make gmake ninja busybox watch dd")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from tmuxjobs.policy import given
 from tmuxjobs.policy.tree import Unclear, names, shortened
 from tmuxjobs.policy.words import Word
 
@@ -17,6 +18,8 @@ class Known:
     flags: frozenset[str] = frozenset()
     valued: frozenset[str] = frozenset()
     operands: int = 0
+    optional: frozenset[str] = frozenset()
+    """Those of the flags that may have a value, but in the same word only."""
 
 
 WRAPPERS = {
@@ -35,8 +38,9 @@ WRAPPERS = {
     "stdbuf": Known(valued=names("-i -o -e --input --output --error")),
     "unbuffer": Known(names("-p")),
     "xargs": Known(
-        names("-0 -r -t -x --null --no-run-if-empty --verbose --exit"),
-        names("-n -P -L -I -d -s -E -a --max-args --max-procs --max-lines --delimiter --arg-file --max-chars"),
+        names("-0 -r -t -x --null --no-run-if-empty --verbose --exit -i -l -e --replace --max-lines --eof"),
+        names("-n -P -L -I -d -s -E -a --max-args --max-procs --delimiter --arg-file --max-chars"),
+        optional=names("-i -l -e --replace --max-lines --eof"),
     ),
 }
 """Programs that only run the rest of their words. Options not listed here make the command unclear."""
@@ -77,73 +81,117 @@ RUNNERS = names(
 )
 """Programs that run others in ways not read here: a rule must name the program, whatever the default is."""
 SHARP = {
-    "git": r"-c.*|--config-env.*|--(git-dir|work-tree|namespace).*|--upl.*|--rece.*|--exec?.*|--ext(-.*)?"
-    r"|--out.*|--op.*|--templ.*|-O.*|--textconv|ext::.*|foreach|--unsafe.*|--sep.*",
-    "git rebase": r"-[^-]*x.*|--ex.*",
-    "git clone": r"-[cu].*|--(conf|u).*",
-    "git ls-remote": r"--u.*",
-    "git archive": r"-o.*",
-    "git format-patch": r"-o.*",
-    "tar": r"--(to-c|use-c|checkpoint-a|rsh|rmt|info|new-v|abs).*|-[a-zA-Z]*[IFP].*|[\w.@-]+:.*",
-    "rsync": r"-[a-zA-Z]*e.*|--rsh.*|--rsync-path.*",
-    "sort": r"-[a-zA-Z]*o.*|--o.*|--com.*",
-    "rg": r"--pre.*|--hostname-bin.*",
-    "fd": r"-[a-zA-Z]*[xX].*|--exec.*",
-    "fdfind": r"-[a-zA-Z]*[xX].*|--exec.*",
-    "man": r"-[a-zA-Z]*[PHCXp].*|--(pa|h|con|gx|pre).*",
-    "less": r"\+.*|-[a-zA-Z]*[kKoO].*|--l(esskey|og).*",
+    "git": r"-c.*|--(config-env|git-dir|work-tree|namespace|exec-path).*|-O.*|(--[a-z-]+=)?ext::.*|foreach",
+    "git rebase": r"-[^-]*x.*",
+    "git clone": r"-[vqnls46]*[cu].*",
+    "git grep": r"-[^-efABCm]*O.*",
+    "git archive": r"-[vl\d]*o.*",
+    "git format-patch": r"-[nNskqpv\d]*o.*",
+    "tar": r"-\w*[IFP].*|[\w.@-]+:.*",
+    "rsync": r"-\w*[eM].*",
+    "sort": r"-\w*o.*",
+    "fd": r"-\w*[xX].*",
+    "man": r"-\w*[PHCXp].*",
+    "less": r"\+.*|-\w*[kKoO].*",
     "more": r"\+.*",
     "vim": r"-.*[cSsuUwWiElqrtT].*|\+.*|--(cmd|rem|serv|sta|log).*",
-    "nano": r"-.*[sC].*|--(sp|ba).*",
-    "make": r"-[\w.]*[fEI].*|--(f|mak|ev|inc).*|[\s\S]*[$`;|&<>()\n][\s\S]*|[^=]*!=.*"
-    r"|(SHELL|MAKE|MAKEFILES|CC|CXX|CPP|FC|LD|AR|AS|RM|LEX|YACC|M2C|PC|CO|GET|LINT|TEX|TEXI2DVI|MAKEINFO|C?WEAVE|C?TANGLE"
-    r"|INSTALL|PYTHON\w*|NODE|NPM|GO|CARGO|DOCKER|BASH|SH|SED|AWK|GIT|TAR|CURL|\.?[A-Z_]*FLAGS)[:+?]*=.*"
-    r"|(?!(?i:\w*(PREFIX|DIR|ROOT))[:+?]*=)[^=]*=\s*(/|~|(\S*/)?\.\./).*",
-    "awk": r"-[fliEeoOdpDW].*|--(f|l|i|e|so|du|pre|pro|de).*|[\s\S]*(system|[|>]|getline|@)[\s\S]*",
-    "sed": r"-[a-zA-Z]*(f.*|e.+)|--(f|ex).*|(?!-|s/[^/;\n]*/[^/;\n]*/[gIip0-9]*$|"
-    r"[0-9$]*(,[0-9$]+)?[pdq]$|/[^/;\n]*/[pd]$)[\s\S]*",
+    "nano": r"-.*[sCf].*",
+    "make": r"-[\w.]*[fEI].*|[\s\S]*[$`;|&<>()\n\r\\][\s\S]*",
+    "awk": r"-[^-Fv]*[fliEeoOdpDW].*|[\s\S]*(system|[|>]|getline|@)[\s\S]*",
     "go": r"-C.*|--?(exec|toolexec|vettool|overlay|modfile|ldflags|gccgoflags|gcflags|asmflags|compiler|w)\b.*",
     "cargo": r"-C.*|--(config|manifest-path).*",
-    "yarn": r"--(cwd|script-s|use-y).*",
-    "pnpm": r"-C.*|--dir.*|--script-shell.*",
-    "mvn": r"-[fs].*|--(file|settings).*",
-    "gradle": r"-[bpIc].*|--(build-file|project-dir|init-script|settings-file).*",
-    "cmake": r"-[PE].*",
-    "rake": r"-[frI].*|--(rakefile|require|libdir).*",
-    "just": r"-[fd].*|--(justfile|working-directory|shell).*",
+    "mvn": r"-[fslt].*|-g[st]",
+    "gradle": r"-[bpIcg].*|-Dorg\.gradle\..*",
+    "cmake": r"-[PE].*|(-D)?\w*(COMPILER|LAUNCHER|PROGRAM|TOOLCHAIN|LINKER|EXECUTABLE|COMMAND|_INCLUDE|MODULE_PATH"
+    r"|EMULATOR|RULE_|_FLAGS|_TOOL)(?<!EXPORT_COMPILE_COMMAND)\w*(:\w+)?=(?!(ON|OFF|TRUE|FALSE|YES|NO|\d+)$).*",
+    "rake": r"-\w*[frIeEpRgGC].*",
+    "just": r"-\w*[fdcE].*",
     "bundle": r"exec|--gemfile.*",
-    "tox": r"-c.*|--conf.*",
-    "npm": r"-C.*|--(scr|shell|pref|globalc|global-c|userc|node-o|loc).*",
-    "curl": r"-[a-zA-Z]*[oOKTcD].*|--(out|remote-n|config|upl|cookie-j|dump|trace|stderr|libcurl|eng).*"
-    r"|--(etag-s|hsts|alt-svc).*",
-    "wget": r"-[a-zA-Z]*[OPieoa].*|--(out|ap|dir|use-a|ex|con|in|sa|wa|hs|rej).*",
-    "pytest": r"-[pco].*|--(roo|ov|conf|pdbc|im|cov-con).*",
-    "split": r"--f.*",
-    "file": r"-[a-zA-Z]*C.*|--comp.*",
+    "tox": r"-[vqr]*[cx].*",
+    "npm": r"-+[a-zA-Z?]*[CL].*",
+    "curl": r"-[\w#:]*[oOKTcD].*|[\s\S]*%output\{[\s\S]*",
+    "wget": r"-\w*[OPieoa].*",
+    "pytest": r"-[vqxslhVfd]*([pco].*|W.*:.*:.*\..*)|[a-z]*:[^:]*:(?!pytest\.)\w[\w.]*\..*|@.*",
+    "ninja": r"-[nvdh]*[ft].*",
+    "file": r"-\w*C.*",
     "history": r"-[a-z]*[awrn].*",
-    "yq": r"-[a-zA-Z]*[is].*|--(inp|split).*",
-    "tcpdump": r"-[a-zA-Z]*[wz].*",
-    "zip": r"-.*T.*|--(un|te).*",
+    "yq": r"-\w*[is].*",
+    "tcpdump": r"-\w*[wz].*",
+    "zip": r"-.*T.*",
     "dc": r"[\s\S]*!.*",
     "scp": r"-.*[SoFJD].*",
-    "gcc": r"-wrapper|-B.*|-fplugin.*|-specs.*|--(sp|pre|wr).*|-X.*|-load|@.*|-Wl,.*plugin.*",
-    "hg": r"--(conf|cw|rep|debugger).*|-R.*|debug.*",
-    "svn": r"--(config|diff|diff3|editor|merge).*-(option|dir|cmd|tool).*",
+    "gcc": r"-wrapper|-B.*|-fplugin.*|-specs.*|-X.*|-load|@.*|-Wl,.*plugin.*",
+    "hg": r"-[qvynh]*R.*|debug.*",
     "uv": r"run|tool|--(dir|proj|config|py).*",
     "poetry": r"run|--(dir|proj).*|-[CP].*",
     "gh": r"alias|extension|config",
-    "sqlite3": r"-(cmd|init).*|[\s\S]*\.(sh|sy|lo|ou|on|ex|im|op|re|ba|sa|ar|cd|clone)[\s\S]*"
+    "sqlite3": r"-A.*|[\s\S]*\.(sh|sy|lo|ou|on|ex|im|op|re|ba|sa|ar|cd|clone)[\s\S]*"
     r"|[\s\S]*(load_extension|writefile|edit\()[\s\S]*",
-    "psql": r"-[a-zA-Z]*[foLv].*|--(f|o|lo|set|var).*|[\s\S]*(\\|(?i:program))[\s\S]*",
-    "mysql": r"--(pa|te|init).*|[\s\S]*(\\|system|pager|tee|source)[\s\S]*",
-    "pandoc": r"-[a-zA-Z]*[FLo].*|--(fi|lua|pdf-e|out|def|data).*|.*\.lua",
-    "pdflatex": r"--?(shell|output|enable|interaction=x).*|\\.*",
+    "psql": r"-\w*[foLv].*|[\s\S]*(\\|(?i:program))[\s\S]*",
+    "mysql": r"[\s\S]*(\\|system|pager|tee|source)[\s\S]*",
+    "pandoc": r"-\w*[FLo].*|.*\.lua",
+    "pdflatex": r"\\.*",
     "gs": r"-c|-s.*%.*|-dNOSAFER",
     "ip": r"netns|vrf|-b.*",
     "docker": r"-[a-zA-Z]*[vH].*|--(vol|mou|priv|pid|dev|cap-a|sec|userns|ipc|net|host|config|cg).*",
     "mise": r"exec|x|run|-C.*|--cd.*",
 }
 """Arguments by which a program runs another, reads its instructions elsewhere, or writes to a file they name."""
+LONG = {
+    "git": "upload-pack receive-pack exec ext-diff output output-directory open-files-in-pager template textconv"
+    " unsafe-paths separate-git-dir | text",
+    "git clone": "config",
+    "tar": "to-command use-compress-program checkpoint-action rsh-command rmt-command info-script new-volume-script"
+    " absolute-names set-mtime-command remove-files | checkpoint",
+    "rsync": "rsh rsync-path remote-option log-file write-batch only-write-batch daemon config",
+    "sort": "output compress-program",
+    "rg": "pre hostname-bin",
+    "fd": "exec exec-batch",
+    "man": "pager html config-file gxditview preprocessor",
+    "less": "lesskey-file lesskey-src lesskey-content log-file cmd",
+    "nano": "speller backupdir rcfile",
+    "make": "file makefile eval include-dir jobserver-auth jobserver-fds sync-mutex temp-stdin",
+    "awk": "file load include exec source dump-variables pretty-print profile debug",
+    "yarn": "cwd script-shell use-yarnrc",
+    "npm": "script-shell shell prefix local-prefix globalconfig global-config userconfig node-options location logs-dir"
+    " cache init-module init.module editor viewer browser git node-gyp nodedir onload-script pack-destination call tmp"
+    " dir cwd store-dir | global",
+    "mvn": "file settings global-settings toolchains global-toolchains log-file",
+    "gradle": "build-file project-dir init-script settings-file include-build gradle-user-home project-cache-dir",
+    "rake": "rakefile require libdir system execute execute-print execute-continue rakelibdir load-system eval",
+    "just": "justfile working-directory shell shell-arg command dotenv-path chooser",
+    "tox": "conf root workdir override",
+    "curl": "output output-dir remote-name remote-name-all config upload-file cookie-jar dump-header trace trace-ascii"
+    " stderr libcurl engine etag-save hsts alt-svc | cookie",
+    "wget": "output-file append-output output-document directory-prefix use-askpass execute config input-file"
+    " save-cookies warc-file warc-tempdir hsts-file rejected-log",
+    "pytest": "rootdir override-ini confcutdir pdbcls import-mode cov-config tx rsyncdir px config-file plugin"
+    " | co cov pdb",
+    "split": "filter",
+    "file": "compile",
+    "yq": "inplace in-place split-exp split-exp-file",
+    "zip": "unzip-command test output-file temp-path logfile-path",
+    "gcc": "specs prefix wrapper",
+    "hg": "config cwd repository debugger | debug",
+    "svn": "config-option config-dir diff-cmd diff3-cmd editor-cmd merge-tool | diff",
+    "diff3": "diff-program",
+    "sqlite3": "cmd init archive vfs",
+    "psql": "file output log-file set variable",
+    "mysql": "pager tee init-command defaults-file defaults-extra-file plugin-dir",
+    "pandoc": "filter lua-filter pdf-engine pdf-engine-opt output defaults data-dir extract-media log",
+    "pdflatex": "shell-escape enable-write18 enable-pipes output-directory output-format cnf-line ini fmt progname",
+    "gpg": "agent-program dirmngr-program photo-viewer exec-path options homedir load-extension log-file logger-file"
+    " status-file attribute-file",
+}
+"""Long options by which it does so, whole; each may be shortened. Behind a `|`: harmless ones that one begins with."""
+ANY_DASHES = names("npm pnpm mvn sqlite3 pdflatex latex tex xelatex lualatex")
+"""Programs whose long options may begin with one dash, or more than two."""
+BEFORE = {
+    "npm": "(no-)+",
+    "curl": "expand-",
+    "mysql": "((loose|skip|enable|disable|maximum)-)+",
+}
+"""What may stand before the name of a long option."""
 SET_NAMES = names("pipefail errexit nounset xtrace noglob noclobber verbose")
 """What `-o` of a shell may be given."""
 GIT_VERBS = names(
@@ -159,12 +207,36 @@ VALUED = {
     "git log": names("--author --grep --since --until --after --before"),
 }
 """Options whose next word is a value, whatever it says."""
-SHARP |= {"gmake": SHARP["make"], "ninja": r"-[ft].*", "sftp": f"-b.*|{SHARP['scp']}", "podman": SHARP["docker"]}
-SHARP |= dict.fromkeys(names("gawk mawk nawk"), SHARP["awk"])
-SHARP |= dict.fromkeys(names("vi view ex nvim gvim vimdiff rvim"), SHARP["vim"])
-SHARP |= dict.fromkeys(names("cc g++ c++ clang clang++"), SHARP["gcc"])
-SHARP |= dict.fromkeys(names("latex tex pdftex xelatex lualatex"), SHARP["pdflatex"])
-_SHARP = {name: re.compile(pattern) for name, pattern in SHARP.items()}
+LIKE = {
+    **dict.fromkeys(names("gmake"), "make"),
+    **dict.fromkeys(names("gawk mawk nawk"), "awk"),
+    **dict.fromkeys(names("vi view ex nvim gvim vimdiff rvim"), "vim"),
+    **dict.fromkeys(names("cc g++ c++ clang clang++"), "gcc"),
+    **dict.fromkeys(names("latex tex xelatex lualatex"), "pdflatex"),
+    "podman": "docker",
+    "pnpm": "npm",
+    "py.test": "pytest",
+    "fdfind": "fd",
+    "sdiff": "diff3",
+    "bsdtar": "tar",
+}
+"""{program: the one whose options it has}."""
+SHARP |= {"sftp": f"-b.*|{SHARP['scp']}"}
+_SHARP = {name: re.compile(pattern, re.DOTALL) for name, pattern in SHARP.items()}
+_LONG = {name: tuple(frozenset(part.split()) for part in f"{text}|".split("|")[:2]) for name, text in LONG.items()}
+SAFE_SCRIPT = re.compile(r"s/[^/;\n]*/[^/;\n]*/[gIip0-9]*|[0-9$]*(,[0-9$]+)?[pdq]|/[^/;\n]*/[pd]")
+"""What a script of `sed` may be."""
+MAKES_OWN = re.compile(
+    r"(?!PYTHON(UNBUFFERED|DONTWRITEBYTECODE|HASHSEED|IOENCODING|UTF8|FAULTHANDLER)$)(SHELL|MAKE\w*|CC|CXX|CPP|FC|F77"
+    r"|LD|AR|AS|NM|RM|LEX|YACC|M2C|PC|CO|GET|LINT|TEX|TEXI2DVI|C?WEAVE|C?TANGLE|OBJC\w*|[VG]PATH|CURDIR|SUFFIXES"
+    r"|TARGET_(ARCH|MACH)|OUTPUT_OPTION|LOADLIBES|\w*LIBS|LDADD|CROSS_COMPILE|HOST(CC|CXX)|INSTALL|PYTHON\w*|NODE"
+    r"|NP[MX]|YARN|PNPM|GO|CARGO|RUSTC|JAVAC?|MVN|GRADLE|PERL|RUBY|DOCKER|PODMAN|BASH|SH|SED|M?AWK|GREP|FIND|XARGS|GIT"
+    r"|TAR|CURL|WGET|SSH|SCP|RSYNC|SUDO|CMAKE|CTEST|NINJA|MESON|PROTOC|PYTEST|TOX|UV|POETRY|PIP3?|PKG_CONFIG|AUTO(CONF"
+    r"|MAKE|HEADER|RECONF)|ACLOCAL|LIBTOOL\w*|M4|BISON|FLEX|NVCC|GCC|GXX|CLANG|STRIP|RANLIB|OBJ(COPY|DUMP)|CP|MV|LN"
+    r"|MKDIR|ECHO|CAT|TOUCH|PRINTF|\w*(FLAGS|_CC|_CXX|_LD|CMD|COMMAND|WRAPPER|LAUNCHER|PROG|PROGRAM|EXECUTABLE|_BIN"
+    r"|_SHELL|COMPILER|EDITOR|PAGER))"
+)
+"""Variables of make that it, or most makefiles, take for a program or its options."""
 
 
 def outputs(words: tuple[Word, ...]) -> list[Word]:
@@ -227,7 +299,8 @@ def skipped(words: tuple[Word, ...], known: Known) -> tuple[Word, ...]:
         elif (
             text in known.flags
             or (option in known.valued and option.startswith("--"))
-            or (text[:2] in known.valued and not text.startswith("--"))
+            or (text[:2] in known.valued | known.optional and not text.startswith("--"))
+            or (option in known.optional and option.startswith("--"))
             or (letters and all(f"-{letter}" in known.flags for letter in letters[1]))
             or (name == "nice" and text[1:].isdigit())
         ):
@@ -239,16 +312,60 @@ def skipped(words: tuple[Word, ...], known: Known) -> tuple[Word, ...]:
     return words[at + known.operands :]
 
 
-def sharp(words: tuple[Word, ...]) -> tuple[str, ...]:
-    """The words by which that command does, or after expansion may do, more than its name says."""
+def given_to_make(text: str) -> bool:
+    """Whether a variable of make has a name or a value by which its recipes may run something else."""
+    name, equals, value = text.partition("=")
+    name = name.strip().rstrip(":+?").strip()
+    if not equals or text.startswith("-"):
+        return False
+    if not re.fullmatch(r"[A-Za-z_][\w-]*", name, re.ASCII) or MAKES_OWN.fullmatch(name):
+        return True
+    elsewhere = re.match(r"\s*(/|~|(\S*/)?\.\./)", value) and not re.search(r"(?i)(PREFIX|DIR|ROOT)$", name)
+    option = re.search(r"(^|[\s\"'])-", value) and not re.search(r"(?i)ARGS?$|TEST", name)
+    return bool(elsewhere or option or SHARP_MAKE.fullmatch(text))
+
+
+SHARP_MAKE = _SHARP["make"]
+COUNTED = re.compile(r"\"?(-j|--jobs=)?\"?\$\(nproc( --all)?\)\"?")
+"""A number of jobs that is one number."""
+
+
+def _is_long(name: str, text: str) -> bool:
+    """Whether it is one of LONG, perhaps shortened."""
+    if name not in _LONG or not (text.startswith("--") or (name in ANY_DASHES and re.match(r"-[^-]{2}", text))):
+        return False
+    option = text.lstrip("-") if name in ANY_DASHES else text[2:]
+    option = option.partition("=")[0].lower()
+    option = re.sub(f"^{BEFORE[name]}", "", option) if name in BEFORE else option
+    option = option.replace("_", "-") if name == "mysql" else option
+    dangerous, harmless = _LONG[name]
+    return option != "" and option not in harmless and any(one.startswith(option) for one in dangerous)
+
+
+def reaches_make(name: str, value: str | None) -> bool:
+    """Whether a variable of its environment may change what its recipes run."""
+    return value is None or given_to_make(f"{name}={value}")
+
+
+def sharp(words: tuple[Word, ...], *, counts: bool = False) -> tuple[str, ...]:
+    """The words by which that command does, or after expansion may do, more than its name says.
+
+    `$(nproc)` is a number only where that surely runs the program.
+    """
     name = (words[0].text or "").rpartition("/")[2]
     if name in RUNNERS:
         return (words[0].text or "",)
-    if name not in _SHARP:
+    if re.fullmatch(r"python[\d.]*", name) and len(words) > 2 and words[1].text == "-m":
+        return sharp(words[2:])
+    name = LIKE.get(name, name)
+    if name == "sed":
+        return _sharp_sed(words)
+    if name not in _SHARP and name not in _LONG:
         return ()
     verb = next((word.text for word in words[1:] if word.text is not None), "")
     found: list[str] = []
-    patterns = [_SHARP[name], *([_SHARP[f"{name} {verb}"]] if f"{name} {verb}" in _SHARP else [])]
+    both = (name, f"{name} {verb}")
+    patterns = [_SHARP[one] for one in both if one in _SHARP]
     if name == "git":
         before = words[1] if len(words) > 1 else None
         after = words[2].text if len(words) > 2 else None
@@ -256,24 +373,41 @@ def sharp(words: tuple[Word, ...]) -> tuple[str, ...]:
             found.append(verb)
         if before is not None and before.may_be_option and before.text not in ("--version", "--help"):
             return (before.raw,)
-    scripts = sed_scripts(words) if name == "sed" else None
+    if name == "tar" and len(words) > 1 and words[1].text and not words[1].text.startswith("-"):
+        words = (words[0], replace(words[1], text=f"-{words[1].text}"), *words[2:])
     for number, word in enumerate(words[1:], 1):
-        if scripts is not None and number not in scripts and not word.may_be_option:
-            continue
         if word.text is None:
             if words[number - 1].text in VALUED.get(f"{name} {verb}", ()) and not word.many:
                 continue
+            if counts and name == "make" and COUNTED.fullmatch(word.raw):
+                continue
             if word.may_be_option or "=" in word.raw or name in CODED:
                 found.append(word.raw or "...")
+        elif name in ("npm", "tox") and word.text == "--" and re.match(r"[^-]|-.*=", words[number - 1].text or "-"):
+            break  # what follows is for what it runs, unless this is the value of an option
+        elif name == "cmake" and word.text == "--":
+            return (*found, *sharp((Word("make"), *words[number + 1 :])))
         elif name == "git" and word.text.startswith("-c") and number > 1 and verb != "clone":
             continue
-        elif any(pattern.fullmatch(word.text) for pattern in patterns):
+        elif (
+            any(pattern.fullmatch(word.text) for pattern in patterns)
+            or any(_is_long(one, word.text) for one in both)
+            or (name == "make" and given_to_make(word.text))
+        ):
             found.append(word.text)
     return tuple(found)
 
 
-def sed_scripts(words: tuple[Word, ...]) -> set[int]:
-    """The positions of its scripts: after each `-e`, else the first word that is not an option."""
-    behind = {at + 1 for at, word in enumerate(words) if re.fullmatch(r"-[a-zA-Z]*e|--expression", word.text or "")}
-    first = next((at for at, word in enumerate(words) if at and not (word.text or "").startswith("-")), 0)
-    return behind or {first}
+def _sharp_sed(words: tuple[Word, ...]) -> tuple[str, ...]:
+    """Its scripts, unless they only print, delete or replace lines."""
+    arguments = given.read(words, given.SED)
+    scripts = given.sed_scripts(arguments)
+    found: list[str] = []
+    for one in arguments:
+        script = one.value if one in scripts and one.value is not None else Word("p")
+        unsafe = one.name in ("f", "file") or script.text is None or not SAFE_SCRIPT.fullmatch(script.text)
+        if unsafe or (one.word.text is None and one.word.may_be_option):
+            apart = one in scripts and one.value is not None and one.value.raw in [word.raw for word in words]
+            word = script if apart else one.word
+            found.append(word.text or word.raw or "...")
+    return tuple(found)

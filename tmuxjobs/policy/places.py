@@ -29,8 +29,10 @@ def path_of(word: Word, there: There | None) -> Path | None:
     return Path(os.path.expanduser(word.text) if word.home else word.text)
 
 
-def walk(what: Seen, cwd: Path, there: There | None) -> Iterator[tuple[Word, list[Path]]]:
-    """For each folder that the line changes into all places where it may be by then; none where it cannot be known.
+def walk(what: Seen, cwd: Path, there: There | None) -> Iterator[tuple[Word, list[Path], list[Path]]]:
+    """For each folder that the line changes into all places where it may be by then, and those where it is just there.
+
+    There are none where that cannot be known.
 
     `..` is both what a shell takes it for, which remembers the links it came by, and what a program does.
     """
@@ -38,7 +40,7 @@ def walk(what: Seen, cwd: Path, there: There | None) -> Iterator[tuple[Word, lis
     for folder, chain in what.folders:
         target = path_of(folder, there)
         if target is None:
-            yield folder, []
+            yield folder, [], []
             return
         if not chain or chain != before:
             at = list(reached)
@@ -47,4 +49,4 @@ def walk(what: Seen, cwd: Path, there: There | None) -> Iterator[tuple[Word, lis
         )
         reached += [one for one in at if one not in reached]
         before = chain
-        yield folder, reached
+        yield folder, reached, at

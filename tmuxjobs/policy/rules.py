@@ -18,7 +18,7 @@ from tmuxjobs.policy import options
 from tmuxjobs.policy.callers import PROJECT_FILE
 from tmuxjobs.policy.commands import OTHER_SHELLS, Command, Seen, seen
 from tmuxjobs.policy.places import There, path_of, walk
-from tmuxjobs.policy.shell import Redirect
+from tmuxjobs.policy.shell import RUNS, Redirect
 from tmuxjobs.policy.tree import Unclear
 from tmuxjobs.policy.variables import changes_what_runs
 from tmuxjobs.policy.words import Word
@@ -351,8 +351,9 @@ class Policy:
 
     def _places(self, what: Seen, cwd: Path) -> list[Finding]:
         """Folders that the line changes into and files that it writes must be below the roots, wherever it is then."""
-        places = [cwd]
-        for folder, places in walk(what, cwd, self.there):
+        places, exact = [cwd], list[list[Path]]()
+        for folder, places, here in walk(what, cwd, self.there):
+            exact.append(here)
             if not places:
                 return [Finding(folder.raw, "deny", "only a run could tell which folder it is")]
             if len(places) > FOLDERS:
@@ -360,7 +361,11 @@ class Policy:
             if not all(self._within(place) for place in places):
                 why = f"it is not below {self._named_roots()}, or would not be if a command before it failed"
                 return [Finding(f"cd {folder.raw}", "deny", why)]
-        return [one for redirect in what.redirects for one in self._redirect(redirect, places)]
+        return [
+            one
+            for redirect in what.redirects
+            for one in self._redirect(redirect, exact[redirect.after - 1] if redirect.after else places)
+        ]
 
     def _redirect(self, redirect: Redirect, places: list[Path]) -> list[Finding]:
         operator, target = redirect.operator, redirect.target
@@ -370,12 +375,12 @@ class Policy:
         path = path_of(target, self.there)
         if path is None:
             return [Finding(shown, "deny", "only a run could tell which file it is")]
-        if operator in ("<", "<&"):
+        if operator in ("<", "<&") or str(path) == "/dev/null":
             network = path.is_relative_to("/dev/tcp") or path.is_relative_to("/dev/udp")
             return [Finding(shown, "deny", "it opens a connection")] if network else []
-        if str(path) == "/dev/null":
-            return []
-        return [Finding(shown, "deny", why) for place in places if (why := self.against_writing(place / path))][:1]
+        does = "runs" if operator == RUNS else "writes to"
+        against = [why for place in places if (why := self.against_writing(place / path))][:1]
+        return [Finding(shown, "deny", why.replace("writes to", does)) for why in against]
 
     def against_writing(self, path: Path) -> str:
         """Why nothing may be written to that file, if so."""
@@ -416,7 +421,7 @@ def reached(asked: Asked) -> tuple[tuple[str, str], ...]:
     found: dict[Path, None] = {asked.cwd: None}
     for line in asked.lines:
         what = asked.seen(line)
-        places = [asked.cwd, *(one for _, there in walk(what, asked.cwd, asked.there) for one in there)]
+        places = [asked.cwd, *(one for _, places, _ in walk(what, asked.cwd, asked.there) for one in places)]
         written = [path_of(one.target, asked.there) for one in what.redirects if one.operator not in ("<", "<&", ">&")]
         found |= dict.fromkeys(places) | {at / path: None for path in written if path for at in places}
     real = os.path.realpath if asked.there is None else asked.there.real

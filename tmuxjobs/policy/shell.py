@@ -8,18 +8,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from tmuxjobs.policy.tree import (
-    ARRAYS,
-    EVALUATED,
-    VALID_NUMBER,
-    WORDS,
-    Node,
-    Source,
-    Unclear,
-    names,
-    parsed,
-    shortened,
-)
+from tmuxjobs.policy.tree import EVALUATED, VALID_NUMBER, WORDS, Node, Source, Unclear, names, parsed, shortened
 from tmuxjobs.policy.words import Word, Words
 
 CHAINS = itertools.count(1)
@@ -30,6 +19,10 @@ CONTROL = names("; & && || | |& ( ) { } ! if then elif else fi while until do do
 CERTAIN = names("list compound_statement variable_assignment variable_assignments for_statement c_style_for_statement")
 """Statements that keep account themselves of which of their parts surely run."""
 NUMERIC_TESTS = names("-eq -ne -lt -le -gt -ge")
+
+
+RUNS = "runs "
+"""The operator of a Redirect that is none, but a path from which a program runs code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +43,8 @@ class Simple:
 class Redirect:
     operator: str
     target: Word
+    after: int = 0
+    """How many changes of the folder there were before it, where it is surely where the last one leads; 0 if not."""
 
 
 @dataclass(slots=True)
@@ -373,9 +368,7 @@ class Reader:
 
     def _check_no_array(self, name: str, value: Word, *, many: bool) -> None:
         """The text `(...)` in the place of an array's value is expanded as one."""
-        arrays = self._source.arrays
-        many = many or arrays is None or name in arrays or ARRAYS.fullmatch(name) is not None
-        if many and (value.text is None or value.text.startswith("(")):
+        if (many or self._source.may_be_array(name)) and (value.text is None or value.text.startswith("(")):
             raise Unclear(f"the value of `{name}` may be expanded as an array; write the array without quotes")
 
     def _unset(self, node: Node) -> None:

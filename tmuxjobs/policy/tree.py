@@ -183,8 +183,11 @@ class Source:
             if one.is_named else one.type in NEVER_FAIL for one in leaves
         )  # fmt: skip
 
+    def may_be_array(self, name: str) -> bool:
+        return self._arrays is None or name in self._arrays or ARRAYS.fullmatch(name) is not None
+
     @functools.cached_property
-    def arrays(self) -> set[str] | None:
+    def _arrays(self) -> set[str] | None:
         """Variables that the line may make arrays; None if that may be any."""
         found: set[str] = set()
         for node in _all(self.root):

@@ -50,7 +50,7 @@ class Word:
         if self.raw.strip('"') in ONE_NUMBER:
             return False
         first = self.text if self.text is not None else self.raw.lstrip("\"'")
-        return first.startswith("-") or (self.text is None and first[:1] in ("", "$", "`", "{"))
+        return first.startswith("-") or (self.text is None and first[:1] in ("", "$", "`", "{", "\\"))
 
 
 class Words:

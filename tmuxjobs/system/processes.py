@@ -225,7 +225,7 @@ def all_processes() -> dict[int, Process]:
 
 
 def called(argv: list[str], env: dict[str, str] | None = None, *, bound_s: float = CALL_S) -> tuple[str, str]:
-    """What a program prints to stdout and to stderr; it is killed after `bound_s` seconds."""
+    """What a program prints to stdout and to stderr; it is killed after `bound_s` seconds, and stderr says so."""
     read, out = os.pipe()
     read_err, err = os.pipe()
     actions = (
@@ -252,6 +252,7 @@ def called(argv: list[str], env: dict[str, str] | None = None, *, bound_s: float
         events = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
         if not events:
             os.kill(pid, signal.SIGKILL)
+            said[read_err] += f"{argv[0]}: no answer within {bound_s:.0f} s".encode()
             break
         for fd, _ in events:
             chunk = os.read(fd, 65536)

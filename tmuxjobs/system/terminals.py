@@ -176,6 +176,18 @@ def fronts(runners: Mapping[str, int], *, pause_s: float = IDLE_S) -> dict[str, 
     return found
 
 
+def reads_by_script(tty: str, runner: int) -> bool:
+    """Whether a shell that runs a script, or a line of `-c`, reads the terminal, as `read -e` does."""
+    pid = reader(tty, runner)
+    try:
+        argv = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")[:-1] if pid is not None else []
+    except OSError:
+        return False
+    options = [word for word in argv[1:] if word.startswith("-")]
+    asked = any("i" in word for word in options if not word.startswith("--"))
+    return bool(argv) and Path(argv[0]).name in ("bash", "sh") and not asked and len(options) < len(argv) - 1
+
+
 def reader(tty: str, runner: int) -> int | None:
     """The pid of the process that waits only for this terminal, if no other could print before the input is read.
 

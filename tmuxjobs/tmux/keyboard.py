@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from tmuxjobs.errors import InvalidInput, TmuxError
 from tmuxjobs.tmux.panes import Pane
@@ -74,6 +74,16 @@ SAME_BYTES = {
 MODIFIED = dict.fromkeys(("Tab", "BTab", "Enter", "Escape", "BSpace"), ("M-",)) | {"Space": ("C-", "M-", "C-M-")}
 
 
+class Way(NamedTuple):
+    """How to type a text: `by_line` for a program that would take several lines as one paste for one line."""
+
+    by_line: bool = False
+    tabs: Tabs = "keys"
+
+
+AS_IT_IS = Way()
+
+
 def key_name(key: str) -> str:
     """tmux's name of a key: `C-c`, `^C`, `ctrl+c`, `Up`, `F5`, `a`, as an argument of `send-keys`.
 
@@ -119,25 +129,25 @@ def type_text(
     text: str,
     *,
     hidden: bool,
-    by_line: bool = False,
-    tabs: Tabs = "keys",
+    way: Way = AS_IT_IS,
     before_enter: Callable[[], None] | None = None,
 ) -> None:
     """Type the text, as a keyboard would: every newline is Enter. Any length, exact.
 
-    `hidden` text must not be seen: every user can see the arguments of `send-keys`. `by_line` means a program that
-    takes no bracketed paste. With *before_enter* the last Enter comes separately, after calling it.
+    `hidden` text must not be seen: every user can see the arguments of `send-keys`. With *before_enter* the last Enter
+    comes separately, after calling it.
     """
     text = text.replace("\r\n", "\r").replace("\n", "\r")
-    text = text.replace("\t", QUOTED_TAB) if tabs == "quoted" else text
+    text = text.replace("\t", QUOTED_TAB) if way.tabs == "quoted" else text
     lines = text.removesuffix("\r").split("\r")
-    ordinary = len(lines) <= (FEW_LINES if by_line else 1) and len(text) <= SHORT_CHARS
+    ordinary = len(lines) <= (FEW_LINES if way.by_line else 1) and len(text) <= SHORT_CHARS
     # A lone `;` separates tmux commands.
     ordinary = ordinary and ";" not in lines and all(map(str.isprintable, lines))
     if ordinary and not hidden and not pane.in_mode:
         _by_keys(tmux, pane, lines, ends=text.endswith("\r"), before_enter=before_enter)
     else:
-        _by_paste(tmux, pane, text, before_enter, tabs)
+        brackets = way.tabs == "pasted" or (way.tabs == "keys" and len(lines) > 1 and not way.by_line)
+        _by_paste(tmux, pane, text, before_enter, brackets=brackets)
 
 
 def _by_keys(
@@ -158,10 +168,10 @@ def _by_keys(
         tmux.run(*words[1:])
 
 
-def _by_paste(tmux: Tmux, pane: Pane, text: str, before_enter: Callable[[], None] | None, tabs: Tabs) -> None:
+def _by_paste(tmux: Tmux, pane: Pane, text: str, before_enter: Callable[[], None] | None, *, brackets: bool) -> None:
     """Paste from a buffer that is read from standard input, which leaves a person's copy mode alone.
 
-    Several lines for a program that takes bracketed pastes come as one, or its editor would indent them again.
+    With `brackets`, a program that takes bracketed pastes has it as one, or its editor would indent several lines.
     """
     lines = text.removesuffix("\r")
     name = f"tmuxjobs-{os.getpid()}-{secrets.token_hex(4)}"
@@ -170,10 +180,10 @@ def _by_paste(tmux: Tmux, pane: Pane, text: str, before_enter: Callable[[], None
     if not lines:
         tmux.run(*enter)
         return
-    brackets = ("-p",) if tabs == "pasted" or (tabs == "keys" and "\r" in lines) else ()
+    whole = (*paste, name, *(["-p"] if brackets else []))
     after = (";", *enter) if text != lines and before_enter is None else ()
     try:
-        tmux.run("load-buffer", "-b", name, "-", ";", *paste, name, *brackets, *after, stdin=lines.encode())
+        tmux.run("load-buffer", "-b", name, "-", ";", *whole, *after, stdin=lines.encode())
         if text != lines and before_enter is not None:
             before_enter()
             tmux.run(*enter)

@@ -17,11 +17,13 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tmuxjobs.contract import WELCOME, command_line, new_window
+from tmuxjobs.contract import WELCOME, new_window
 from tmuxjobs.errors import TmuxError
 from tmuxjobs.tmux.panes import (
     FORMAT,
+    LOOK,
     MARK,
+    NOW,
     OVER,
     PLACE,
     PLACE_FORMAT,
@@ -34,6 +36,7 @@ from tmuxjobs.tmux.panes import (
     Client,
     Pane,
     Screen,
+    page_again,
 )
 
 if TYPE_CHECKING:
@@ -41,8 +44,6 @@ if TYPE_CHECKING:
 
 MINIMUM = (3, 2)
 SIZE = (100, 50)
-LOOK = "@tmuxjobs_look"
-NOW = f"#{{{LOOK}}} #{{{WELCOME}}}#{{W:#{{P:#{{?#{{==:#{{pane_id}},#{{{WELCOME}}}}}, there,}}}}}}"  # `look-1f %0 there`
 EXITED_S = 0.1
 UTF8 = re.compile("utf-?8", re.IGNORECASE)
 
@@ -177,16 +178,7 @@ class Tmux:
         if version != look_now:
             self.server.cmd(*dress[1:])
         if len(page) == 1 and page[0]:  # without `there`
-            self._open_page(welcome, page[0])
-
-    def _open_page(self, welcome: Sequence[str], gone: str) -> None:
-        """Open the closed page anew, in the first free place and in front of nobody, unless another process has."""
-        session, name = f"={self.session}:", f"jobs-{secrets.token_hex(4)}"
-        new = ["new-window", "-d", "-t", session, "-n", name, "-c", "/", *welcome]
-        take = [["set-option", "-t", session, WELCOME, ""]]  # where a hook renames windows, not again and again
-        take += [["set-option", "-F", "-t", f"{session}={name}", WELCOME, "#{pane_id}"]]
-        line = command_line([new, *take, ["rename-window", "-t", f"{session}={name}", "jobs"]])
-        self.server.cmd("if-shell", "-F", "-t", session, f"#{{==:#{{{WELCOME}}},{gone}}}", line)
+            self.server.cmd(*page_again(f"{target}:", welcome, page[0]))
 
     def open_window(self, name: str, argv: Sequence[str], *, line: str | None, answered: Callable[[], None]) -> Opening:
         """Start a window that runs `argv` for the job of that name; a thread calls `answered` once tmux has answered.
@@ -367,6 +359,10 @@ class Tmux:
     def close(self, pane: Pane) -> None:
         """Remove a pane whose job has ended; a running one is left alone."""
         self.server.cmd("if-shell", "-F", "-t", pane.pane_id, OVER, f"kill-pane -t {pane.pane_id}")
+
+    def program(self, pane: Pane) -> str:
+        """The name of the program in front of a pane."""
+        return self.run("display-message", "-p", "-t", pane.pane_id, "#{pane_current_command}")[0]
 
     def screen(self, pane: Pane, *, styled: bool = False, live: bool = False, timeout: float | None = None) -> Screen:
         """What a person sees now, scrolled back unless `live`; `styled` keeps colours, including of trailing blanks."""

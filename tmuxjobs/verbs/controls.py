@@ -6,16 +6,20 @@ import re
 from typing import TYPE_CHECKING
 
 from tmuxjobs.errors import InvalidInput
+from tmuxjobs.hosts.local import Host
 from tmuxjobs.states import Job
+from tmuxjobs.system import terminals
 from tmuxjobs.system.terminals import Terminal
+from tmuxjobs.tmux.keyboard import Tabs, Way
 from tmuxjobs.verbs import prompts
 
 if TYPE_CHECKING:
-    from tmuxjobs.tmux.keyboard import Tabs
     from tmuxjobs.tmux.panes import Pane
 
 LINE_BYTES = 4095
 """The longest line that a cooked terminal takes; it cuts a longer one, n_tty(4)."""
+OF_LINES = frozenset(["gdb", "gdb-multiarch", "sqlite3", "sqlite", "lftp", "ftp", "sftp", "gnuplot", "crash"])
+"""Programs with readline that take all of a paste as one line."""
 KEYS = re.compile(r"\x1b(?:\[[0-?]*[@-~]|O[A-Z])|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 """Control characters other than tabs and ends of lines, and what arrows and the like send."""
 
@@ -29,14 +33,32 @@ def check_lines(settings: Terminal | None, text: str) -> None:
         )
 
 
-def tabs(job: Job, pane: Pane, settings: Terminal | None, text: str) -> Tabs:
+def way(host: Host, job: Job, pane: Pane, settings: Terminal | None, text: str) -> Way:
+    """How to type the text so that it stays as it is."""
+    by_line = _takes_lines(host, job, pane, settings, text)
+    return Way(by_line, _tabs(job, pane, settings, text, by_line=by_line))
+
+
+def _takes_lines(host: Host, job: Job, pane: Pane, settings: Terminal | None, text: str) -> bool:
+    """Whether each line is typed on its own: to a terminal in line mode, and to an editor of single lines.
+
+    Other editors take several lines as one paste, or they would indent them again.
+    """
+    if settings is None or settings.cooked:
+        return settings is not None
+    if "\n" not in text.removesuffix("\n") or pane.alternate or not prompts.edits_lines(job):
+        return False
+    return host.tmux.program(pane) in OF_LINES or terminals.reads_by_script(pane.tty, job.run.pid if job.run else 0)
+
+
+def _tabs(job: Job, pane: Pane, settings: Terminal | None, text: str, *, by_line: bool) -> Tabs:
     """How tabs are typed so that they stay text: as they are for a terminal in line mode and a full-screen program.
 
     A text of tabs alone, or with other keys in it, is keys.
     """
     if not has_tabs(text) or KEYS.search(text) or settings is None or settings.cooked or pane.alternate:
         return "keys"
-    several = "\n" in text.removesuffix("\n")
+    several = "\n" in text.removesuffix("\n") and not by_line
     return "quoted" if settings.quotes and not (several and prompts.edits_lines(job)) else "pasted"
 
 

@@ -101,11 +101,11 @@ def begin(
         )
     quick = plain and hidden is None and seek is None and not names and not host.name
     echo = "" if secret or (settings is not None and settings.hides) else text
+    noted, way = bool(echo) and hidden is None, controls.way(host, job, pane, settings, text)
 
     def act() -> None:
         rest = unseen.begin(host, job, pane, text) if secret and hidden == "by the program" else text
-        tabs = controls.tabs(job, pane, settings, text)
-        send(host, job_id, pane, rest, names, settings, hidden=hidden is not None or not echo, tabs=tabs)
+        send(host, job_id, pane, rest, names, settings, hidden=not noted, way=way)
 
     return Exchange(
         host,
@@ -114,9 +114,9 @@ def begin(
         doubt=functools.partial(controls.doubt, pane, settings, "" if secret else text),
         seek=seek,
         echo=echo,
-        noted=bool(echo) and hidden is None,
+        noted=noted,
         by_kernel=settings is not None and settings.cooked and settings.echo,
-        turn=Turn.begin(job, settings, text) if quick else None,
+        turn=Turn.begin(job, settings, text, by_line=way.by_line) if quick else None,
         asked_s=wait,
     )
 
@@ -149,7 +149,7 @@ def send(
     settings: Terminal | None,
     *,
     hidden: bool,
-    tabs: keyboard.Tabs = "keys",
+    way: keyboard.Way,
 ) -> None:
     """Type the text, then press the keys, with pauses between them for a program that takes single keys.
 
@@ -165,8 +165,7 @@ def send(
     try:
         if text:
             apart = (lambda: await_taken(host, pane, pause_s)) if by_keys else None
-            by_line = settings is not None and settings.cooked
-            keyboard.type_text(host.tmux, pane, text, hidden=hidden, by_line=by_line, tabs=tabs, before_enter=apart)
+            keyboard.type_text(host.tmux, pane, text, hidden=hidden, way=way, before_enter=apart)
             if names and by_keys:
                 await_taken(host, pane, pause_s)
         doubtful = "the keys, after the text," if text else "the keys"

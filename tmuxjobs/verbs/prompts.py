@@ -52,6 +52,9 @@ SECRET = re.compile(WORDS + r"(?:[^\n:>$#%]|:(?! )){0,80}[:?\u203a\u2023\xbb]?\s
 """A question for a password: little comes between the word and what is typed, such as for whom it is."""
 ASIDE = re.compile(r"\([^()\n]{1,80}\)|\[[^\[\]\n]{1,80}\]")
 """Brackets hold what may be typed, or the default."""
+YES_OR_NO = re.compile(r"[(\[]\s*y(es)?\s*[/|,]\s*no?\b", re.IGNORECASE)
+AT_A_SHELL = re.compile(r"^[^\n]*[#$%] +\S")
+"""A line that is being typed at a shell's prompt."""
 HINT = re.compile(WORDS, re.IGNORECASE)
 HINT_BYTES = 1 << 14
 PLACED = re.compile(rb"\x1b\[[0-9;]*[Hfd]|\x1b\[\?(?:1049|1047|47)h")
@@ -162,6 +165,8 @@ def _asked(job: Job, front: Front, settings: Terminal, shown_by: Shows) -> Promp
 
 def asks_a_secret(line: str) -> bool:
     """Whether the line asks for a password, as it is or without what stands in brackets."""
+    if YES_OR_NO.search(line) or AT_A_SHELL.search(line):
+        return False
     return SECRET.search(line) is not None or SECRET.search(ASIDE.sub("", line)) is not None
 
 
@@ -348,7 +353,7 @@ class Turn:
     sizes: tuple[int, int]
 
     @classmethod
-    def begin(cls, job: Job, settings: Terminal | None, text: str) -> Self | None:
+    def begin(cls, job: Job, settings: Terminal | None, text: str, *, by_line: bool = False) -> Self | None:
         """Begin a turn; None when the kernel does not show it, or the program may not read each byte of the text."""
         if job.run is None or settings is None or settings.hides or not text.replace("\n", "").isprintable():
             return None
@@ -360,7 +365,7 @@ class Turn:
         size = len(text.encode(errors="replace"))
         if "\n" in text.removesuffix("\n") and not settings.cooked:
             # It is pasted, and the last Enter comes separately: without counting the brackets, the paste would be all.
-            if not edits_lines(job):
+            if by_line or not edits_lines(job):
                 return None
             size += len(BRACKETS)
         return cls(job, tty, runner, pid, size, size if settings.echo else 0, counts, _sizes(job))
@@ -395,7 +400,9 @@ class Turn:
 
     def is_plain(self) -> bool:
         """Whether it asks for the next line as a shell does: it does not draw the screen or ask for a password."""
-        return not draws(self.job) and not asks_a_secret(paging.last_line(self.job.log))
+        settings = terminals.terminal(self.tty)
+        hides = settings is None or settings.hides
+        return not hides and not draws(self.job) and not asks_a_secret(paging.last_line(self.job.log))
 
 
 def _counts(pid: int) -> tuple[int, int] | None:

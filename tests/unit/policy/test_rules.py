@@ -200,6 +200,14 @@ def test_name_that_changes_what_runs_is_known_in_any_form(tmp_path: Path) -> Non
         "RCLONE_SFTP_SSH",
         "SPEC_OPTS", "PYLINTRC", "NODE_TLS_REJECT_UNAUTHORIZED", "KUBECONFIG", "CHROME_BIN", "MPLCONFIGDIR",
         "COMPOSE_FILE", "MY_RC",
+        "CONFIG_SITE", "JAVACMD", "ANTCMD", "GOCACHEPROG", "GOAUTH", "HGEDITOR", "P4EDITOR", "KUBECTL_EXTERNAL_DIFF",
+        "RSYNC_CONNECT_PROG", "ZIPOPT", "UNZIPOPT", "HOST_CC", "BUILD_CXX", "CC_armv7_linux",
+        "CXX_wasm32", "PROTOC", "CMAKE",
+        "CUDACXX", "HIPCXX", "CARGO", "M4", "PERL", "SED", "ESBUILD_BINARY_PATH", "SASS_BINARY_PATH", "X_RUN_BINARY",
+        "HARNESS_PERL_SWITCHES", "GUNICORN_CMD_ARGS", "FLASK_APP", "R_PROFILE_USER",
+        "ERL_ZFLAGS", "SCONSFLAGS", "RAKEOPT",
+        "COMPOSER", "VIM", "MAGICK_CONFIGURE_PATH", "MAGICK_CODER_MODULE_PATH", "ASAN_SYMBOLIZER_PATH", "TEXTDOMAINDIR",
+        "MSAN_SYMBOLIZER_PATH", "TAPE", "NVCC", "PYTHONUNBUFFEREDX", "PYTHONBREAKPOINT", "X_LINKER", "LIBTOOLIZE",
         "REQUESTS_CA_BUNDLE", "TS_NODE_COMPILER", "SUDO_ASKPASS", "SCREENRC",
     ):  # fmt: skip
         assert kind(rules, "npm run x", env={name: "1"}) == kind(rules, f"{name}=1 npm run x") == "deny", name
@@ -210,7 +218,12 @@ def test_name_that_changes_what_runs_is_known_in_any_form(tmp_path: Path) -> Non
         "SRC", "CLOUDSDK_CORE_PROJECT", "COMPOSE_PROJECT_NAME", "TMPDIR", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS",
         "HF_HOME",
         "APP_SRC", "CRC", "PGHOST", "LANG", "config", "opts", "cmd", "path", "src", "python_version", "git_branch",
-        "VERBOSE",
+        "VERBOSE", "PATCH", "DIFF", "FEATURE_FLAGS",
+        "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED", "PYTHONIOENCODING", "PYTHONUTF8",
+        "PYTHONFAULTHANDLER", "RUST_LOG", "RUST_BACKTRACE", "FORCE_COLOR", "NO_COLOR", "TERM",
+        "DATA_PATH", "LOG_LEVEL", "GOOS",
+        "GOMAXPROCS", "FLASK_ENV", "DJANGO_SETTINGS_MODULE", "TEST_ARGS", "flags", "editor",
+        "SOURCE", "ACCOUNT", "PROGRESS",
     ):  # fmt: skip
         assert kind(rules, f"{name}=1; {name}=2 npm run x", env={name: "1"}) == "allow", name
 
@@ -336,6 +349,11 @@ def test_size_and_depth_are_bounded(line: str) -> None:
         ("cd ln/.. && ls", "", "allow"),
         ("for k in 1 2; do eval 'cd ..'; done", "a/b", "deny"), ("trap 'cd ..' ERR; false; false", "a/b", "deny"),
         ("while ls; do builtin eval \"eval 'cd ..'\"; done", "a/b", "deny"), ("eval 'cd ..'; ls", "a/b", "allow"),
+        ("cd dist && cmake ..", "", "allow"), ("cd dist && cmake .. -DX=1 && make && cd ..", "", "allow"),
+        ("cd dist && pytest ../a", "", "allow"), ("cd dist && tar cf ../x.tar .", "", "allow"),
+        ("cd dist; cmake ..", "", "deny"), ("cd dist && cmake ../..", "", "deny"), ("cd dist || cmake ..", "", "deny"),
+        ("cd dist | cmake ..", "", "deny"), ("cd dist && (cmake ..)", "", "deny"),
+        ("cd ln && cmake ../..", "", "allow"),
     ],
 )  # fmt: skip
 def test_line_goes_nowhere_outside_the_roots(tmp_path: Path, line: str, cwd: str, wanted: str) -> None:
