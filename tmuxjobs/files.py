@@ -247,6 +247,10 @@ GONE: Shape = {"monotonic": is_seconds}
 """Of `gone.json`: when the recorder saw that its runner was gone."""
 
 
+OPENED: Shape = {"pid": is_pid, "start": is_text, "namespace": is_text}
+"""Of `opened.json`: the process that tmux has started in a job's window, before it has recorded itself."""
+
+
 APPROVAL: Shape = {
     "approved": is_flag,
     "how": is_text,

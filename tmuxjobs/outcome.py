@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 LOST = {
     "reboot": "the machine was restarted while it ran",
     "elsewhere": "it was started in another pid namespace: in another container, or before this one was restarted",
-    "never-started": f"its runner did not start within {LAUNCH_S:.0f} s",
+    "never-started": "its runner did not start, so nothing ran",
     "runner-died": "its runner was killed, so how the command ended is not known",
 }
 """What `standing` says, in words."""

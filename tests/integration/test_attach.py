@@ -347,3 +347,34 @@ def test_server_that_drops_its_client_is_told_as_newer(isolated: Path, jobs: Job
             jobs.execute("true")
         newer.shutdown()
     (folder / "default").unlink()
+
+
+def test_page_that_a_person_closed_is_not_offered_and_comes_back_beside_what_they_see(
+    jobs: Jobs, screen: Open, tmux: Tmux
+) -> None:
+    job_id = jobs.execute("sleep 1000", name="build").job_id
+    person = screen(rows=30, columns=200)
+    person.until("C-b 0 jobs  C-b n next", "Enter go to it")
+    tmux("select-window", "-t", f"=mcp-jobs:={job_id}")
+    person.until("C-b 0 h hold")
+    for at_once in (1, 4):
+        page = wait_until(lambda: tmux("show-options", "-qv", "-t", "=mcp-jobs:", "@tmuxjobs_welcome").strip())
+        tmux("kill-pane", "-t", page)
+        wait_until(person.look, lambda text: "C-b 0" not in text and "C-b n next  C-b p previous" in text)
+        before = windows(tmux)
+        openers = [threading.Thread(target=Jobs.open().host.ensure_session) for _ in range(at_once)]
+        for opener in openers:
+            opener.start()
+        for opener in openers:
+            opener.join()
+        jobs.host.ensure_session()
+        after = windows(tmux)
+        assert set(before) < set(after)
+        assert [line.split()[0] for line in after] == ["0", "1"]
+        person.until("C-b 0 h hold", "C-b 0 jobs  C-b n next")
+    tmux("select-window", "-t", "=mcp-jobs:0")
+    person.until("Commands that a coding agent started run here", job_id, "Enter go to it")
+
+
+def windows(tmux: Tmux) -> list[str]:
+    return tmux("list-windows", "-t", "=mcp-jobs", "-F", "#{window_index} #{window_id} #{window_active}").splitlines()

@@ -1,18 +1,34 @@
 """What starting a job promises."""
 
+import contextlib
 import os
 import secrets
+import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
-from support import Jobs, Person, Tmux, change_pane, contents, ended, log_of, record_of, sleeping, wait_until
+from support import (
+    Jobs,
+    Person,
+    Tmux,
+    change_pane,
+    contents,
+    ended,
+    in_panes,
+    log_of,
+    record_of,
+    sleeping,
+    wait_until,
+)
 
 from tmuxjobs import Settings
-from tmuxjobs.errors import InvalidInput, NotStarted, StateError, TmuxError
+from tmuxjobs.errors import InvalidInput, LimitReached, NotStarted, StateError, TmuxError
 from tmuxjobs.hosts.local import Host
+from tmuxjobs.system import job_processes
 
 
 def output_of(jobs: Jobs, command: str, **options: object) -> str:
@@ -345,6 +361,49 @@ def test_start_that_fails_after_the_answer_is_how_the_job_ended(
     with pytest.raises(NotStarted, match="there is no room for it"):
         Jobs(agent.host).execute("touch ran", cwd=str(tmp_path))
     assert not (tmp_path / "ran").exists()
+
+
+def before_its_record(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Every runner from now on waits for the file `begin` before it does anything."""
+    first = "        os.umask(0o077)\n"
+    waits = f"        while not os.path.exists({str(folder / 'begin')!r}):\n            time.sleep(0.01)\n"
+    change_pane(monkeypatch, folder, "runner.py", lambda text: text.replace(first, first + waits, 1))
+
+
+@pytest.mark.parametrize("queued_next", [False, True])
+def test_start_cut_off_after_the_answer_is_told_at_once_and_takes_no_slot(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tmux: Tmux, *, queued_next: bool
+) -> None:
+    before_its_record(monkeypatch, tmp_path)
+    jobs = Jobs.open(Settings.load(max_jobs=1))
+    agent = agent_of(jobs)
+    job_id = agent.execute("touch ran", cwd=str(tmp_path)).job_id
+    [runner] = wait_until(lambda: in_panes(jobs, "runner", job_id))
+    with pytest.raises(LimitReached):
+        agent.execute("true")
+    os.kill(int(tmux("display-message", "-p", "#{pid}")), signal.SIGKILL)
+    with contextlib.suppress(psutil.NoSuchProcess):  # its terminal's end has ended it
+        runner.kill()
+    wait_until(lambda: job_processes.start_of(runner.pid) is None)
+    status = agent.status(job_id)
+    assert (status.status, status.reason) == ("lost", "never-started")
+    assert agent.kill(job_id).status == "already_terminated"
+    (tmp_path / "begin").touch()
+    next_id = agent.execute("exit 3", **({"queue": True} if queued_next else {})).job_id
+    assert ended(jobs, next_id).exit_code == 3
+    assert not (tmp_path / "ran").exists()
+
+
+def test_start_that_is_slow_is_not_taken_for_one_that_was_cut_off(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before_its_record(monkeypatch, tmp_path)
+    agent = agent_of(jobs)
+    job_id = agent.execute("exit 3").job_id
+    assert (agent.status(job_id).status, agent.status(job_id).detail) == ("running", "starting")
+    (tmp_path / "begin").touch()
+    assert ended(jobs, job_id).exit_code == 3
+    wait_until(lambda: jobs.host.store.transient(job_id), lambda left: left == [])
 
 
 def test_job_that_is_just_starting_takes_signals(jobs: Jobs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """A person takes a job over, and the agent keeps its hands off until they let go."""
 
+import os
 import re
+import signal
 from collections.abc import Callable
 
 import pytest
 from fastmcp import Client
 from fastmcp.exceptions import ToolError
-from support import Jobs, Person, Screen, Tmux, server_of, wait_until
+from support import Jobs, Person, Screen, Tmux, record_of, server_of, wait_until
 
 from tmuxjobs.contract import OPEN
 from tmuxjobs.errors import Held, JobEnded, StateError
@@ -66,6 +68,25 @@ def test_person_is_not_held_back_by_their_own_hold(jobs: Jobs) -> None:
     jobs.hold(job_id)
     assert "got mine" in jobs.interact(job_id, "mine", wait=30, pattern="got").stdout
     assert jobs.kill(job_id).status == "killed"
+
+
+@pytest.mark.parametrize("runner_dies", [False, True])
+def test_hold_is_not_shown_any_more_once_the_job_has_ended(
+    jobs: Jobs, screen: Callable[..., Screen], tmux: Tmux, *, runner_dies: bool
+) -> None:
+    job_id = asking(jobs)
+    terminal = screen(rows=30, columns=140)
+    jobs.hold(job_id)
+    terminal.until(f"{job_id} waits yours")
+    run = record_of(jobs, job_id).run
+    assert run is not None
+    os.kill(run.pid if runner_dies else run.command_pid or 0, signal.SIGKILL)
+    terminal.until(f"{job_id} lost" if runner_dies else f"{job_id} SIGKILL")
+    wait_until(terminal.look, lambda text: job_id in text and "yours" not in "".join(text.splitlines()[-2:]))
+    if not runner_dies:
+        marks = wait_until(lambda: tmux("show-options", "-wv", "-t", run.pane, "@tmuxjobs_end"))
+        assert marks
+        assert tmux("show-options", "-wqv", "-t", run.pane, "@tmuxjobs_held") == ""
 
 
 def test_hold_ends_when_its_person_detaches(jobs: Jobs, person: Attach) -> None:

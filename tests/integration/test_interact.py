@@ -341,6 +341,14 @@ def test_full_screen_program_answers_with_its_screen(jobs: Jobs, tmp_path: Path)
     assert "stdout ends with its screen" in answer.note
 
 
+def test_screen_begins_on_a_line_of_its_own_after_what_was_printed_before_it(jobs: Jobs, tmp_path: Path) -> None:
+    needs("less")
+    (tmp_path / "file").write_text("".join(f"line {n}\n" for n in range(500)))
+    job_id = at_prompt(jobs, "PS1='$ ' bash --norc -i", prompt="$", cwd=str(tmp_path))
+    stdout = jobs.interact(job_id, "printf 'half a line'; less file", wait=30).stdout
+    assert stdout.splitlines()[:2] == ["half a line", "line 0"]
+
+
 @pytest.mark.usefixtures("slow_log")
 def test_keys_may_be_one_string(jobs: Jobs) -> None:
     job_id = at_prompt(jobs, "PS1='$ ' bash --norc -i", prompt="$")

@@ -12,6 +12,7 @@ from fastmcp import Client
 from support import Jobs, Screen, ended, own_seconds, record_of, server_of, sleeping, wait_until
 
 from tmuxjobs.errors import InvalidInput, JobEnded
+from tmuxjobs.system import processes
 
 TICKS = "while :; do echo tick; sleep 0.01; done"
 
@@ -70,6 +71,75 @@ def test_job_that_somebody_else_stopped_is_told_as_paused_and_resumed(jobs: Jobs
     os.kill(process.pid, signal.SIGSTOP)
     wait_until(lambda: jobs.status(job_id).status, lambda status: status == "paused")
     assert jobs.resume(job_id).status == "running"
+
+
+def stopped_below(jobs: Jobs, job_id: str, name: str) -> None:
+    """Stops the one program of that name that the job runs."""
+    run = record_of(jobs, job_id).run
+    assert run is not None
+    root = psutil.Process(run.pid)
+    [process] = wait_until(lambda: [one for one in root.children(recursive=True) if one.name() == name])
+    process.suspend()
+    wait_until(process.status, lambda status: status == psutil.STATUS_STOPPED)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "sleep 1010; true",
+        "bash -c 'sleep 1010; true'; true",
+        "python3 -c \"import subprocess; subprocess.run(['sleep', '1010'])\"; true",
+        "sleep 1010 & wait",
+    ],
+)
+def test_job_is_paused_if_all_else_waits_for_the_program_that_somebody_stopped(jobs: Jobs, command: str) -> None:
+    job_id = jobs.execute(command).job_id
+    stopped_below(jobs, job_id, "sleep")
+    wait_until(lambda: jobs.status(job_id).status, lambda status: status == "paused")
+    assert jobs.resume(job_id).status == "running"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "python3 -c \"import os, time; os.popen('exec sleep 1011')\nwhile 1: print(1); time.sleep(0.3)\"",
+        "sleep 1011 & read x",
+        "sleep 1011 & while :; do :; done",
+        "(sleep 1011; true) & python3 -c 'import time; time.sleep(1012)'; true",
+    ],
+)
+@pytest.mark.skipif(not processes.LINUX, reason="elsewhere only the first process is looked at")
+def test_job_is_not_paused_while_a_part_of_it_can_work(jobs: Jobs, command: str) -> None:
+    job_id = jobs.execute(command).job_id
+    stopped_below(jobs, job_id, "sleep")
+    assert jobs.status(job_id).status == "running"
+    assert [job.job_id for job in jobs.list(status="running").jobs] == [job_id]
+
+
+@pytest.mark.skipif(not processes.LINUX, reason="elsewhere only the first process is looked at")
+def test_job_whose_first_process_alone_was_stopped_is_not_paused(jobs: Jobs) -> None:
+    job_id = jobs.execute("python3 -c 'import time; time.sleep(1013)'; true").job_id
+    run = wait_until(lambda: record_of(jobs, job_id).run, lambda run: run is not None and run.command_pid)
+    assert run is not None
+    shell = psutil.Process(run.command_pid)
+    wait_until(shell.children)
+    shell.suspend()
+    wait_until(shell.status, lambda status: status == psutil.STATUS_STOPPED)
+    assert jobs.status(job_id).status == "running"
+
+
+@pytest.mark.skipif(not processes.LINUX, reason="elsewhere only the first process is looked at")
+def test_shell_whose_program_a_person_stopped_in_it_goes_on(jobs: Jobs) -> None:
+    job_id = jobs.execute("PS1='sh> ' bash --norc --noprofile -i").job_id
+    wait_until(lambda: jobs.status(job_id).prompt, lambda prompt: prompt == "sh> ")
+    seconds = own_seconds()
+    jobs.interact(job_id, f"sleep {seconds}", wait=0.1)
+    [process] = wait_until(lambda: sleeping(seconds))
+    jobs.interact(job_id, keys=["C-z"], wait=0.1)
+    wait_until(process.status, lambda status: status == psutil.STATUS_STOPPED)
+    status = wait_until(lambda: jobs.status(job_id), lambda status: status.waiting_for_input)
+    assert (status.status, status.prompt) == ("running", "sh> ")
+    assert [job.job_id for job in jobs.list(status="running").jobs] == [job_id]
 
 
 def test_only_a_running_job_is_paused(jobs: Jobs) -> None:

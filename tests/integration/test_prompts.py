@@ -3,11 +3,13 @@
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import Jobs, needs, wait_until
 
 from tmuxjobs.system import terminals
+from tmuxjobs.tmux.panes import Pane, Screen
 
 pytestmark = pytest.mark.skipif(not terminals.LINUX, reason="elsewhere nothing tells who reads a terminal")
 PYTHON = "python3 -X frozen_modules=on -c"
@@ -271,3 +273,22 @@ def test_a_look_from_the_runner_finds_in_front_what_a_look_at_all_processes_find
     near, whole = (terminals.fronts({tty: one})[tty] for one in (pid, 0))
     assert near.attends == waits
     assert near == whole
+
+
+@pytest.mark.parametrize("retry", [0, 3])
+def test_what_we_print_after_a_program_is_not_taken_for_its_question(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch, retry: int
+) -> None:
+    job_id = jobs.execute("bash --norc -c 'read -e -p \"Which town? \" x; exit 4'", retry=retry).job_id
+    wait_until(lambda: jobs.status(job_id).prompt, lambda prompt: prompt == "Which town? ")
+    tmux = jobs.host.tmux
+    shows, ours = tmux.screen, "attempt 2 begins" if retry else "run again"
+
+    def screen(pane: Pane, **how: Any) -> Screen:
+        if not any(ours in line for line in shows(pane).lines):
+            tmux.run("send-keys", "-t", pane.pane_id, "x", "Enter")
+        wait_until(lambda: " ".join(shows(pane).lines), lambda text: ours in text)
+        return shows(pane, **how)
+
+    monkeypatch.setattr(tmux, "screen", screen)
+    assert jobs.status(job_id).prompt is None

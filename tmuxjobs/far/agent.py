@@ -27,7 +27,7 @@ from tmuxjobs.far.machine import FRAME_BYTES, FUNCTIONS, Stream, frame, plain
 from tmuxjobs.pane import queue
 from tmuxjobs.store import disk
 from tmuxjobs.store.index import ID, Index
-from tmuxjobs.system import processes
+from tmuxjobs.system import beside, processes
 from tmuxjobs.system.watch import watching
 
 TYPE_CHECKING = False
@@ -185,7 +185,7 @@ class Agent:
         if known.runner is not None and not alive and "exit.json" not in facts and self.has_ended(job_id):
             self.tell_job(job_id)  # it has ended between the two checks
             return
-        stopped = alive and known.command is not None and processes.stopped(known.command)
+        stopped = alive and known.command is not None and beside.stopped(known.command)
         if report or without or (alive, stopped) != known.stands:
             runner = known.runner[0] if known.runner else None
             stands = {"runner": runner, "alive": alive, "stopped": stopped, "whole": not known.facts}

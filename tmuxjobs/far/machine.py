@@ -116,7 +116,7 @@ class Machine:
     send = staticmethod(processes.send)
     start = staticmethod(turns.start)
     start_of = staticmethod(job_processes.start_of)
-    stopped = staticmethod(processes.stopped)
+    stopped = staticmethod(beside.stopped)
     set_echo = staticmethod(terminals.set_echo)
     terminal = staticmethod(terminals.terminal)
     unread = staticmethod(terminals.unread)

@@ -38,8 +38,8 @@ def for_keys(fd: int) -> None:
 
 def end_marks(pane: str, end: End) -> list[list[str]]:
     """The tmux commands that mark a window as that of a job that has ended."""
-    mark = ["set-option", "-w", "-t", pane]
-    return [[*mark, "@tmuxjobs_state", end.state], [*mark, "@tmuxjobs_end", end.short]]
+    marks = (("@tmuxjobs_state", end.state), ("@tmuxjobs_end", end.short), ("-qu", "@tmuxjobs_held"))
+    return [["set-option", "-w", "-t", pane, *one] for one in marks]
 
 
 def hook_environment(folder: str, record: dict[str, Any], end: End) -> dict[str, str]:

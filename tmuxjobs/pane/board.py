@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import time
 
@@ -100,7 +101,7 @@ class Job:
             machine=self.machine,
             boot=self.run.get("boot") or self.boot if self.run is not None else self.boot,
             namespace=(self.run.get("namespace") or "") if self.run is not None else None,
-            age_s=time.monotonic() - self.since,
+            age_s=math.inf if self.run is None and queue.cut_off(self.folder) else time.monotonic() - self.since,
             runner_alive=self.run is not None and is_alive(self.run["pid"], self.run["start"]),
         )
         self.is_elsewhere = stands == "other-machine"

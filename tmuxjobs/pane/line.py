@@ -88,7 +88,7 @@ class Line:
             machine=job.get("machine") or "",
             boot=run.get("boot") or job["boot"] if run is not None else job["boot"],
             namespace=(run.get("namespace") or "") if run is not None else None,
-            age_s=time.monotonic() - job["created_monotonic"],
+            age_s=math.inf if run is None and queue.cut_off(folder) else time.monotonic() - job["created_monotonic"],
             runner_alive=run is not None and processes.is_alive(run["pid"], run["start"]),
         )
 

@@ -216,6 +216,14 @@ def begins(folder: str) -> bool:
     return False
 
 
+def cut_off(folder: str) -> bool:
+    """Whether the process that was to run a job is known to have ended before it recorded itself: nothing ran."""
+    opened = record(folder, "opened.json", files.OPENED)
+    if opened is None or opened["namespace"] != processes.pid_namespace():
+        return False
+    return not processes.is_alive(opened["pid"], opened["start"]) and not is_over(folder)
+
+
 def end(state: str, job_id: str, reason: str, *, error: str | None = None, note: str = "") -> bool:
     """Record that a job ended without having run; False if it was claimed or has ended. Call it under the lock."""
     folder = folder_of(state, job_id)

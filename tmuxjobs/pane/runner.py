@@ -367,7 +367,7 @@ class Runner:
 
     def write_exit(self, record: dict[str, Any]) -> None:
         write_in_room(self.folder, "exit", record)
-        made = "recorder recorder.first stop.json pressed.json held env env.held env.ready run.room"
+        made = "recorder recorder.first stop.json pressed.json held env env.held env.ready run.room opened.json"
         for name in f"{made} run.json.new turn.json".split():
             with suppress(OSError):
                 os.unlink(self.path(name))

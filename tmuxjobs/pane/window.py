@@ -220,8 +220,8 @@ def ended(folder: str, *, marked: bool = True) -> None:
             from tmuxjobs.outcome import End
             from tmuxjobs.pane.announce import end_marks
 
-            state, short = end_marks(place.pane, End(record))
-            marked = not place.tmux(*state, ";", *short)[1]
+            words = [word for mark in end_marks(place.pane, End(record)) for word in (";", *mark)]
+            marked = not place.tmux(*words[1:])[1]
         key = terminal.key_alone(None if marked else MARK_S)
         if key == "x":
             place.tmux("kill-pane", "-t", place.pane)

@@ -37,7 +37,7 @@ IN_ROOT = re.compile(
     re.ASCII,
 )
 IN_JOB = re.compile(
-    r"((job|run|exit|turn|stop|approval|pressed|gone|slurm|attempts|ready|removed|task(-[0-9a-f]{8})?)\.json"
+    r"((job|run|exit|turn|opened|stop|approval|pressed|gone|slurm|attempts|ready|removed|task(-[0-9a-f]{8})?)\.json"
     rf"|(run|exit)\.room|env(\.(held|ready))?){BESIDE}|(run|exit|gone|slurm|turn|attempts|ready)\.json\.new"
     r"|(output|stderr)\.(log|gaps|raw|new|first\.log)|typed\.jsonl|screen|told|held|recorder(\.first)?|batch\.sh|code(\.new)?",
     re.ASCII,
@@ -48,6 +48,7 @@ BUG = re.compile(r"bug-\d+(-[0-9a-f]{6})?\.txt", re.ASCII)
 """A traceback, which `bugs.py` writes beside `jobs/` for a person, who removes it."""
 TRANSIENT = (
     *(*FIFOS, "run.room", "exit.room", "stop.json", "pressed.json", "env", "env.held", "env.ready", "run.json.new"),
+    "opened.json",
     *("turn.json", "turn.json.new", "attempts.json.new", "ready.json.new"),
     *("exit.json.new", "gone.json.new", "slurm.json.new", "output.new", "stderr.new", "screen", "held", "batch.sh"),
 )

@@ -185,6 +185,18 @@ class Store:
         """Whether its runner has all that the job needs and waits for `let_go`."""
         return os.path.lexists(self.folder(job_id) / "env.ready")
 
+    def note_opened(self, job_id: str, pid: int, start: str) -> None:
+        """Record the process in the job's window, of which nothing else tells until it records itself."""
+        opened = {"pid": pid, "start": start, "namespace": processes.pid_namespace()}
+        path = self.folder(job_id) / "opened.json"
+        with contextlib.suppress(StateError):  # a full disk, or the job was removed
+            self._write(path, json.dumps(opened).encode())
+        if self.has_ended(job_id):  # what it left behind has been removed
+            disk.unlink(path)
+
+    def was_cut_off(self, job_id: str) -> bool:
+        return queue.cut_off(os.path.join(self.jobs, job_id))
+
     def let_go(self, job_id: str) -> None:
         """Let the command of a job that is held back run; this needs no room on the disk."""
         folder = self.folder(job_id)

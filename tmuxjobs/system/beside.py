@@ -1,4 +1,4 @@
-"""Which foreground process of a terminal asks, and which others beside it may work meanwhile. Stdlib only."""
+"""Which foreground process of a terminal asks, which others may work meanwhile, and whether any can. Stdlib only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from tmuxjobs.system import terminals
+from tmuxjobs.lean import suppress
+from tmuxjobs.system import processes, terminals
 from tmuxjobs.system.table import Table, links, stat
 from tmuxjobs.system.terminals import EPOLLS, LOCKS, POLLS, READS, SELECTS, Beside, Front, Terminal
 
@@ -15,6 +16,11 @@ WAITS: dict[str, set[int]] = {"x86_64": {34, 61, 130, 247}, "aarch64": {95, 133,
 """pause(2), wait4(2), rt_sigsuspend(2), waitid(2)."""
 WAITS["riscv64"] = WAITS["aarch64"]
 WCHAN_WAITS = {"do_wait", "pipe_read", "anon_pipe_read", "sigsuspend", "do_pause", "futex_wait_queue"}
+
+
+WAITS_BELOW = {"x86_64": {61, 130, 247}, "aarch64": {95, 133, 260}, "riscv64": {95, 133, 260}}
+"""Those by which a shell waits for a program that it runs: without pause(2)."""
+WCHAN_WAITS_BELOW = {"do_wait", "sigsuspend", "futex_wait_queue"}
 
 
 def asking(runners: Mapping[str, int]) -> dict[str, tuple[Front, Terminal | None]]:
@@ -82,3 +88,50 @@ def _wchan(folder: str) -> str:
         return Path(folder, "wchan").read_text().partition(".")[0]
     except OSError:
         return ""
+
+
+def stopped(pid: int) -> bool:
+    """Whether that process and all below it are stopped (SIGSTOP), but for those that only wait for a child."""
+    if not processes.LINUX:
+        return processes.is_stopped(pid)
+    left, waiting = _living([pid]), []
+    found = bool(left)
+    while left:
+        one, facts = left.popitem()
+        below = _living(processes.children(one, threads=facts.threads))
+        if facts.state != "T" and not below:
+            return False
+        waiting += [one] if facts.state != "T" else []
+        left.update(below)
+    return found and all(map(_waits_below, waiting))
+
+
+def _living(pids: Iterable[int]) -> dict[int, processes.Process]:
+    found = {}
+    for pid in pids:
+        with suppress(OSError):  # it has ended
+            found[pid] = processes.stat_of(pid)
+    return {pid: facts for pid, facts in found.items() if facts.state not in "ZX"}
+
+
+def _waits_below(pid: int) -> bool:
+    """Whether the process continues only once a child has ended; False where that cannot be known."""
+    with suppress(OSError):
+        threads = [f"/proc/{pid}/task/{thread}" for thread in os.listdir(f"/proc/{pid}/task")]
+        return all(map(_is_in_wait, threads))
+    return False
+
+
+def _is_in_wait(folder: str) -> bool:
+    fields = stat(folder)
+    if fields is None or fields[0] != b"S":
+        return False
+    try:
+        call = terminals.sleeps_in(folder)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return _wchan(folder) in WCHAN_WAITS_BELOW
+    if terminals.kind_of(call) == LOCKS:
+        return call[4] == 0
+    return bool(call) and call[0] in WAITS_BELOW[os.uname().machine]

@@ -198,22 +198,6 @@ def is_stopped(pid: int) -> bool:
     return output_of(["/bin/ps", "-o", "stat=", "-p", str(pid)]).startswith("T")
 
 
-def stopped(pid: int) -> bool:
-    """Whether that process is stopped (SIGSTOP), or the only program that it runs."""
-    while LINUX:
-        try:
-            facts = stat_of(pid)
-        except OSError:  # it has ended
-            return False
-        if facts.state == "T":
-            return True
-        below = children(pid, threads=facts.threads)
-        if len(below) != 1:
-            return False
-        [pid] = below
-    return is_stopped(pid)
-
-
 def handles(pid: int, number: int) -> bool | None:
     """Whether that process has a handler for the signal, proc_pid_status(5); None where that is not known (macOS)."""
     if not LINUX:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tmuxjobs.contract import WELCOME
+from tmuxjobs.contract import WELCOME, command_line
 
+LOOK = "@tmuxjobs_look"
+NOW = f"#{{{LOOK}}} #{{{WELCOME}}}#{{W:#{{P:#{{?#{{==:#{{pane_id}},#{{{WELCOME}}}}}, there,}}}}}}"
+"""How our session looks, and its page: `look-1f %0 there`, without the last word if that was closed."""
 MARK = "@tmuxjobs_job"
 ROOT = "@tmuxjobs_root"
 """The mark of the job's state directory; 0.1.0 set none."""
@@ -159,3 +164,18 @@ SCREEN_FORMAT = "\t".join(
         "pane_title",
     )
 )
+
+
+def page_again(session: str, welcome: Sequence[str], gone: str) -> list[str]:
+    """The command that opens the closed page anew, in the first free place and in front of nobody, unless it is there.
+
+    Where a person's hook renames it, it is not opened again and again.
+    """
+    name = f"jobs-{secrets.token_hex(4)}"
+    commands = [
+        ["new-window", "-d", "-t", session, "-n", name, "-c", "/", *welcome],
+        ["set-option", "-t", session, WELCOME, ""],
+        ["set-option", "-F", "-t", f"{session}={name}", WELCOME, "#{pane_id}"],
+        ["rename-window", "-t", f"{session}={name}", "jobs"],
+    ]
+    return ["if-shell", "-F", "-t", session, f"#{{==:#{{{WELCOME}}},{gone}}}", command_line(commands)]

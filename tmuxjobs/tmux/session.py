@@ -21,7 +21,9 @@ from tmuxjobs.contract import WELCOME, new_window
 from tmuxjobs.errors import TmuxError
 from tmuxjobs.tmux.panes import (
     FORMAT,
+    LOOK,
     MARK,
+    NOW,
     OVER,
     PLACE,
     PLACE_FORMAT,
@@ -34,6 +36,7 @@ from tmuxjobs.tmux.panes import (
     Client,
     Pane,
     Screen,
+    page_again,
 )
 
 if TYPE_CHECKING:
@@ -41,10 +44,7 @@ if TYPE_CHECKING:
 
 MINIMUM = (3, 2)
 SIZE = (100, 50)
-LOOK = "@tmuxjobs_look"
 EXITED_S = 0.1
-
-
 UTF8 = re.compile("utf-?8", re.IGNORECASE)
 
 
@@ -149,7 +149,7 @@ class Tmux:
         """Make our session if there is none, with `welcome` (an argv) in its first window, and set its options."""
         target = f"={self.session}"
         version = f"look-{zlib.crc32(repr(look_of_it).encode()):x}"
-        facts = (";", "show-options", "-sv", "exit-unattached", ";", "show-options", "-qv", "-t", f"{target}:", LOOK)
+        facts = (";", "show-options", "-sv", "exit-unattached", ";", "display-message", "-p", "-t", f"{target}:", NOW)
         look = ("has-session", "-t", target, *facts)
         size = ("-x", str(SIZE[0]), "-y", str(SIZE[1]))
         make = ("new-session", "-d", "-s", self.session, *size, "-n", "jobs", "-c", "/")
@@ -174,8 +174,11 @@ class Tmux:
                 "tmux's server option exit-unattached is on, so tmux would end with every job when nobody is attached; "
                 "set it off (tmux set -s exit-unattached off) and try again."
             )
-        if version not in answer.stdout:
+        look_now, *page = answer.stdout[-1].split(" ")
+        if version != look_now:
             self.server.cmd(*dress[1:])
+        if len(page) == 1 and page[0]:  # without `there`
+            self.server.cmd(*page_again(f"{target}:", welcome, page[0]))
 
     def open_window(self, name: str, argv: Sequence[str], *, line: str | None, answered: Callable[[], None]) -> Opening:
         """Start a window that runs `argv` for the job of that name; a thread calls `answered` once tmux has answered.

@@ -108,6 +108,8 @@ BESIDE = RUNS_BESIDE + ASKS_BESIDE + case(LOST, " lost") + case("#{@tmuxjobs_end
 
 ENDED = f"#{{||:#{{@tmuxjobs_end}},{LOST}}}"
 
+YOURS = case(HELD, "#[bold] yours")
+
 ROOM = "#{e|<|:#{e|*|:#{session_windows},34},#{client_width}}"
 
 TAB = (
@@ -116,7 +118,7 @@ TAB = (
     + "{name}"
     + case("#{@tmuxjobs_project}", " #[dim]#{@tmuxjobs_project}#[nodim]")
     + BESIDE
-    + case(HELD, "#[bold] yours")
+    + YOURS
     + f" {OVER}#[norange]"
 )
 
@@ -136,7 +138,7 @@ def tabs(*, ended: bool) -> str:
     only = case(ENDED, "{tab}", "") if ended else case(ENDED, "", "{tab}")
     shown = [tab(current=current) for current in (False, True)]
     if ended:
-        for part in (ASKS_MARK, ASKS_BESIDE, RUNS_BESIDE):
+        for part in (ASKS_MARK, ASKS_BESIDE, RUNS_BESIDE, YOURS):
             shown = [one.replace(part, "") for one in shown]
     return "#{W:" + ",".join(only.replace("{tab}", one) for one in shown) + "}"
 
@@ -150,18 +152,29 @@ COUNTS += count(APPROVAL, ASKING, STATES["waits"][0], "to approve")
 
 COUNTS += case("#{@tmuxjobs_queued}", f"  {style('queued')}{STATES['queued'][0]}#{{@tmuxjobs_queued}} queued{OVER}")
 
-HOLD = case("#{@tmuxjobs_keys_hold}", "#{E:@tmuxjobs_keys_hold} " + case(HELD, "release", "hold") + "  ")
+IS_PAGE = "#{==:#{pane_id},#{@tmuxjobs_welcome}}"
+
+# A person may have closed it.
+HAS_PAGE = f"#{{W:{case(IS_PAGE, 'x')}}}"
+
+HOLD_KEY = both("#{@tmuxjobs_keys_hold}", HAS_PAGE)
+
+HOLD = case(HOLD_KEY, "#{E:@tmuxjobs_keys_hold} " + case(HELD, "release", "hold") + "  ")
 
 NO_JOB = "#{==:#{@tmuxjobs_state},}"
 
-IS_PAGE = "#{==:#{pane_id},#{@tmuxjobs_welcome}}"
+
+def keys(name: str) -> str:
+    """The person's own keys, without the one that leads to the page if there is none."""
+    return case(HAS_PAGE, f"#{{E:{name}}} ", f"#{{E;s/^[^ ]+ [^ ]+ jobs *//:{name}}} ")
+
 
 KEYS = (
     case("#{@tmuxjobs_end}", case("#{@tmuxjobs_adopted}", "", "r run again  ") + "x close  ")
     + case(RUNNING, HOLD)
     + case(APPROVAL, "y run it  n refuse it  ")
     + case(NO_JOB, case(IS_PAGE, "", "no job: tmuxjobs adopt  "))
-    + case(NARROW, "#{E:@tmuxjobs_keys_short} ", "#{E:@tmuxjobs_keys} ")
+    + case(NARROW, keys("@tmuxjobs_keys_short"), keys("@tmuxjobs_keys"))
 )
 
 FRESH = f"#{{e|<|:#{{e|-|:%s,#{{@tmuxjobs_notice_at}}}},{NOTICE_S}}}"

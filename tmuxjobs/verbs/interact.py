@@ -353,7 +353,7 @@ class Exchange(Watched):
         answer = answer_of(self.job, page, err)
         text = visible_lines(self.without_echo(page.text))
         if screen is not None:
-            text += screen
+            text += "\n" * (text[-1:] not in ("", "\n")) + screen
             said += f"; {ENDS_WITH_SCREEN}"
         doubt = self.doubt(attended=self.attended)
         note = visible("; ".join(filter(None, (answer.note, doubt, said))))

@@ -76,7 +76,7 @@ class Launch(Watched):
         record = self.host.store.read(self.job_id)
         if record.exit is not None and record.exit.reason == "not-started":
             return record.exit.error or "its runner did not say why"
-        if begun(self.host, record) or (self.enough and opening.pid is not None):
+        if begun(self.host, record) or (self.enough and self.is_open(record, opening.pid)):
             return ""
         if record.run is None and opening.session_gone and self.reopened < REOPEN:
             self.reopened += 1
@@ -103,6 +103,15 @@ class Launch(Watched):
         if time.monotonic() >= self.deadline:
             return f"its window did not open within {LAUNCH_S:.0f} s"
         return None
+
+    def is_open(self, record: Record, pid: int | None) -> bool:
+        """Whether its window is open; from now on each look at the job shows if the process in it ends too early."""
+        if pid is None or record.run is not None or self.host.name:
+            return pid is not None
+        start = self.host.machine.start_of(pid)
+        if start is not None:
+            self.host.store.note_opened(self.job_id, pid, start)
+        return start is not None
 
     def open(self) -> Opening:
         """Open the window and start its recorder at the same time; a job that awaits approval has no recorder yet."""

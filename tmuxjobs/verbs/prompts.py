@@ -84,11 +84,12 @@ def prompts(host: Host, jobs: Iterable[Job], *, faults: list[str]) -> dict[str, 
     A fault in one job's log or terminal is named in *faults*.
     """
     ttys: dict[str, Job] = {}
+    begun: dict[str, int | None] = {}
     for job in jobs:
         with apart(job.id, faults):
             # A job of sbatch has no terminal, and that of its runner may belong to another program by now.
             if job.run is not None and not job.spec.detached and host.is_here(job.run) and not is_printing(job):
-                ttys[job.run.tty] = job
+                ttys[job.run.tty], begun[job.id] = job, _attempt(host, job)
     found: dict[str, Prompt] = {}
 
     @functools.cache
@@ -110,9 +111,18 @@ def prompts(host: Host, jobs: Iterable[Job], *, faults: list[str]) -> dict[str, 
     for tty, (front, settings) in (host.machine.asking(runners) if runners else {}).items():
         with apart(ttys[tty].id, faults):
             asked = _asked(ttys[tty], front, settings, screen) if settings is not None else None
-            if asked is not None:
+            # The screen and the end of the log may be of later than the look at the processes.
+            if asked is not None and _attempt(host, ttys[tty]) == begun[ttys[tty].id] is not None:
                 found[ttys[tty].id] = asked
     return found
+
+
+def _attempt(host: Host, job: Job) -> int | None:
+    """Which attempt runs now; None once one has ended: only after that is recorded does our runner print."""
+    now = host.store.look(job.id)
+    if now is None or now.exit is not None or now.run is None or now.run.again_at is not None:
+        return None
+    return now.run.attempt
 
 
 def question(size: int) -> str:
