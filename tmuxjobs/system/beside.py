@@ -134,4 +134,4 @@ def _is_in_wait(folder: str) -> bool:
         return _wchan(folder) in WCHAN_WAITS_BELOW
     if terminals.kind_of(call) == LOCKS:
         return call[4] == 0
-    return bool(call) and call[0] in WAITS_BELOW[os.uname().machine]
+    return bool(call) and call[0] in WAITS_BELOW.get(os.uname().machine, ())
