@@ -111,7 +111,7 @@ SHARP = {
     "npm": r"-+[a-zA-Z?]*[CL].*",
     "curl": r"-[\w#:]*[oOKTcD].*|[\s\S]*%output\{[\s\S]*",
     "wget": r"-\w*[OPieoa].*",
-    "pytest": r"-[vqxslhVfd]*([pco].*|W.*:.*:.*\..*)|[a-z]*:[^:]*:(?!pytest\.)\w[\w.]*\..*|@.*",
+    "pytest": r"-[vqxslhVfd]*(p(?!no:\w).*|[co].*|W.*:.*:.*\..*)|[a-z]*:[^:]*:(?!pytest\.)\w[\w.]*\..*|@.*",
     "ninja": r"-[nvdh]*[ft].*",
     "file": r"-\w*C.*",
     "history": r"-[a-z]*[awrn].*",
@@ -347,6 +347,10 @@ def reaches_make(name: str, value: str | None) -> bool:
     return value is None or given_to_make(f"{name}={value}")
 
 
+def leaves_out(rest: tuple[Word, ...]) -> bool:
+    return bool(rest) and re.fullmatch(r"no:\w+", rest[0].text or "") is not None
+
+
 def sharp(words: tuple[Word, ...], *, counts: bool = False) -> tuple[str, ...]:
     """The words by which that command does, or after expansion may do, more than its name says.
 
@@ -387,6 +391,8 @@ def sharp(words: tuple[Word, ...], *, counts: bool = False) -> tuple[str, ...]:
             break  # what follows is for what it runs, unless this is the value of an option
         elif name == "cmake" and word.text == "--":
             return (*found, *sharp((Word("make"), *words[number + 1 :])))
+        elif name == "pytest" and word.text == "-p" and leaves_out(words[number + 1 :]):
+            continue  # it leaves a plugin out
         elif name == "git" and word.text.startswith("-c") and number > 1 and verb != "clone":
             continue
         elif (
