@@ -76,7 +76,7 @@ def for_edges(job_id: str) -> None:
     print(jobs.whole_id("build"), jobs.with_window(), jobs.running(), jobs.move_on)
     assert_type(jobs.whole(job_id), Whole)
     assert_type(jobs.mirror(job_id), Mirror)
-    assert_type(jobs.type(job_id, b"x"), bool)
+    assert_type(jobs.type(job_id, b"x"), int)
     for entry in jobs.follow_events():
         print(entry and jobs.event_line(entry))
     print(agent.also_ended(known=[job_id]), agent.mark_reported([job_id]))

@@ -453,3 +453,17 @@ def test_of_two_who_adopt_a_window_one_does(jobs: Jobs, tmux: Tmux) -> None:
     (job_id,) = [job.job_id for job in jobs.list().jobs]
     assert said.count(job_id) == 1
     assert jobs.status(job_id).log == "recording"
+
+
+def test_program_that_begins_just_now_is_awaited(jobs: Jobs, tmux: Tmux, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While execve(2) is carried out a process has no arguments, as is so here at the first three looks."""
+    jobs.execute("true")
+    tmux("new-window", "-d", "-t", "=mcp-jobs:", "-n", "begins", "exec sleep 1000")
+    wait_until(
+        lambda: tmux("list-panes", "-s", "-t", "=mcp-jobs:", "-F", "#{pane_current_command}"),
+        lambda seen: "sleep" in seen,
+    )
+    looks, real = [list[str]()] * 3, psutil.Process.cmdline
+    monkeypatch.setattr(psutil.Process, "cmdline", lambda process: looks.pop() if looks else real(process))
+    job_id = jobs.adopt("begins").job_id
+    assert jobs.status(job_id).command == "sleep 1000"

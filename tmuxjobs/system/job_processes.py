@@ -38,6 +38,7 @@ else:
     psutil = Late()
 
 LINUX = sys.platform.startswith("linux")
+BEGUN_S = 1.0
 
 
 def start_of(pid: int) -> str | None:
@@ -88,12 +89,15 @@ class Look:
 
 
 def look(pid: int) -> Look | None:
-    """What is known of a process; None when it has ended or is another user's."""
+    """What is known of a process that tmux has started; None when it has ended or is another user's."""
     start = start_of(pid)
     if start is None:
         return None
     try:
-        process = psutil.Process(pid)
+        process, deadline = psutil.Process(pid), time.monotonic() + BEGUN_S
+        # Before execve(2) it is tmux itself, and while that is carried out it has no arguments.
+        while (not process.cmdline() or process.name() == "tmux: server") and time.monotonic() < deadline:
+            time.sleep(0.005)
         began = datetime.fromtimestamp(process.create_time(), timezone.utc)  # noqa: UP017 - Python 3.8
         argv = tuple(process.cmdline())
         age_s = max(0.0, time.time() - process.create_time())
