@@ -21,6 +21,7 @@ from tmuxjobs import Settings
 from tmuxjobs.errors import Held, HostError, InvalidInput, JobEnded, JobNotFound, NotAllowed, StateError, TmuxError
 from tmuxjobs.hosts.connection import Connection
 from tmuxjobs.store import units
+from tmuxjobs.system import terminals
 
 PRINTS = "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo line $i; [ $((i % 100)) -gt 0 ] || sleep 0.05; done"
 PRINTED = "".join(f"line {number}\n" for number in range(1, 3001))
@@ -70,6 +71,14 @@ def test_list_has_the_jobs_of_all_hosts_newest_first(far_jobs: Jobs) -> None:
     assert [job.host for job in found.jobs] == ["gpu1", None, "gpu1", None]
     assert found.total == 4
     assert [job.job_id for job in far_jobs.list(limit=1).jobs] == ids[-1:]
+
+
+def test_each_line_of_a_text_is_a_line_to_a_script_there(far_jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminals, "reads_by_script", None)  # only that machine can tell
+    job_id = far_jobs.execute('for n in 1 2; do read -e -p "$n? " x; echo "<$x>"; done').job_id
+    wait_until(lambda: far_jobs.status(job_id), lambda status: status.waits_for and str(status.prompt).startswith("1?"))
+    far_jobs.interact(job_id, "left\nright")
+    wait_until(lambda: far_jobs.output(job_id).stdout, lambda shown: "<left>" in shown and "<right>" in shown)
 
 
 def test_any_process_finds_a_job_by_its_id(far: Far, far_jobs: Jobs) -> None:

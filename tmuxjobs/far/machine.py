@@ -111,6 +111,7 @@ class Machine:
     of_pane = staticmethod(job_processes.of_pane)
     places = staticmethod(turns.places)
     program = staticmethod(program)
+    reads_by_script = staticmethod(terminals.reads_by_script)
     real = staticmethod(real)
     runners = staticmethod(job_processes.runners)
     send = staticmethod(processes.send)
@@ -187,6 +188,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
         processes.send,
         beside.asking,
         terminals.fronts,
+        terminals.reads_by_script,
         terminals.set_echo,
         terminals.terminal,
         terminals.unread,

@@ -90,6 +90,7 @@ class FarMachine:
     usage = _far(Machine.usage)
     of_jobs = _far(Machine.of_jobs)
     of_pane = _far(Machine.of_pane)
+    reads_by_script = _far(Machine.reads_by_script)
     real = _far(Machine.real)
     runners = _far(Machine.runners)
 

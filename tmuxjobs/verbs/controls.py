@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from tmuxjobs.errors import InvalidInput
 from tmuxjobs.hosts.local import Host
 from tmuxjobs.states import Job
-from tmuxjobs.system import terminals
 from tmuxjobs.system.terminals import Terminal
 from tmuxjobs.tmux.keyboard import Tabs, Way
 from tmuxjobs.verbs import prompts
@@ -59,7 +58,8 @@ def _takes_lines(host: Host, job: Job, pane: Pane, settings: Terminal | None, te
         return settings is not None
     if "\n" not in text.removesuffix("\n") or pane.alternate or not prompts.edits_lines(job):
         return False
-    return host.tmux.program(pane) in OF_LINES or terminals.reads_by_script(pane.tty, job.run.pid if job.run else 0)
+    by_script = host.machine.reads_by_script
+    return host.tmux.program(pane) in OF_LINES or by_script(pane.tty, job.run.pid if job.run else 0)
 
 
 def _tabs(job: Job, pane: Pane, settings: Terminal | None, text: str, *, by_line: bool) -> Tabs:
