@@ -232,7 +232,7 @@ class Host:
     def state(self, record: Record) -> State:
         alive = record.exit is None and self.lives(record)
         # Nothing is to be awaited of a start that was cut off.
-        now = math.inf if record.run is None and self.store.was_cut_off(record.id) else self.machine.monotonic()
+        now = math.inf if self.store.was_cut_off(record) else self.machine.monotonic()
         state = derive_state(record, self.machine.here(), runner_alive=alive, monotonic=now)
         allocation = self.in_slurm(record.id) if record.job.slurm and type(state) is Running else {}
         if (

@@ -194,8 +194,10 @@ class Store:
         if self.has_ended(job_id):  # what it left behind has been removed
             disk.unlink(path)
 
-    def was_cut_off(self, job_id: str) -> bool:
-        return queue.cut_off(os.path.join(self.jobs, job_id))
+    def was_cut_off(self, record: Record) -> bool:
+        """Whether nothing is to be awaited of its start; one in the queue has not begun to start."""
+        starts = record.exit is None and record.run is None and (record.job.queue is None or record.turn is not None)
+        return starts and queue.cut_off(os.path.join(self.jobs, record.id))
 
     def let_go(self, job_id: str) -> None:
         """Let the command of a job that is held back run; this needs no room on the disk."""
