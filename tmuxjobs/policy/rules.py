@@ -379,16 +379,16 @@ class Policy:
             network = path.is_relative_to("/dev/tcp") or path.is_relative_to("/dev/udp")
             return [Finding(shown, "deny", "it opens a connection")] if network else []
         does = "runs" if operator == RUNS else "writes to"
-        against = [why for place in places if (why := self.against_writing(place / path))][:1]
-        return [Finding(shown, "deny", why.replace("writes to", does)) for why in against]
+        against = (self.against_writing(place / path, does) for place in places)
+        return [Finding(shown, "deny", why) for why in against if why][:1]
 
-    def against_writing(self, path: Path) -> str:
-        """Why nothing may be written to that file, if so."""
+    def against_writing(self, path: Path, does: str = "writes to") -> str:
+        """Why nothing may be written to that file, if so, in words for what `does` so."""
         real = Path(self._real(path))
         if not self._within(real) or str(real).startswith(("/dev/", "/proc/")):
-            return f"it writes to a file that is not below {self._named_roots() or '/'}"
+            return f"it {does} a file that is not below {self._named_roots() or '/'}"
         if real.name.casefold() == PROJECT_FILE or str(real) == os.path.realpath(self.where):
-            return "it writes to a file that says what may run"
+            return f"it {does} a file that says what may run"
         if ".git" in [part.casefold() for part in real.parts]:
             return "it writes into .git, where files are run"
         return ""
