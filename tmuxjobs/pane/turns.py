@@ -182,8 +182,7 @@ class Start:
         # Errors of a person's hook come after the window is there.
         first = said.split("\n", 1)[0]
         self.pid = int(first) if first.isdecimal() else 0
-        error = error or f"tmux did not answer within {TMUX_S:.0f} s"
-        self.why = "" if self.pid else f"its window could not be opened ({error})"
+        self.why = "" if self.pid else f"its window could not be opened ({error or 'tmux said nothing'})"
 
     def finish(self) -> None:
         """Wait until it is claimed, or give its turn back."""
