@@ -20,8 +20,11 @@ from support import Jobs, Person, Screen, change_pane, ended, wait_until
 from tmuxjobs import Settings
 from tmuxjobs.errors import Held, HostError, InvalidInput, JobEnded, JobNotFound, NotAllowed, StateError, TmuxError
 from tmuxjobs.hosts.connection import Connection
+from tmuxjobs.hosts.local import Host
+from tmuxjobs.states import Job
 from tmuxjobs.store import units
 from tmuxjobs.system import terminals
+from tmuxjobs.verbs import prompts
 
 PRINTS = "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo line $i; [ $((i % 100)) -gt 0 ] || sleep 0.05; done"
 PRINTED = "".join(f"line {number}\n" for number in range(1, 3001))
@@ -152,6 +155,22 @@ def test_job_of_a_host_out_of_reach_is_unknown_and_then_exact(far: Far, far_jobs
     ended = wait_until(lambda: far_jobs.status(job_id), lambda status: status.status == "failed")
     assert (ended.exit_code, ended.log) == (3, "complete")
     assert raw(far_jobs, job_id) == "before\nafter\n"
+
+
+def test_host_that_is_lost_again_and_again_meanwhile_is_asked_until_it_answers(
+    far_jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = far_jobs.execute("read x").job_id
+    losses, real = [HostError("The connection to host 'gpu1' is lost: ssh has ended.")] * 4, prompts.prompt
+
+    def prompt(host: Host, job: Job) -> prompts.Prompt | None:
+        if losses:
+            raise losses.pop()
+        return real(host, job)
+
+    monkeypatch.setattr(prompts, "prompt", prompt)
+    assert far_jobs.status(job_id).status == "running"
+    assert losses == []
 
 
 def test_wait_goes_on_over_a_cut(far: Far, far_jobs: Jobs) -> None:

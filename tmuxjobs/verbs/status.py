@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,8 +25,8 @@ from tmuxjobs.store import disk
 from tmuxjobs.text.log import log_size
 from tmuxjobs.verbs import attempts, queue
 
-LOSSES = 3
-"""How often a connection may be lost while a job is looked at: a host that goes down can answer a few times."""
+LOST_S = (0.05, 0.2, 0.5, 1.0)
+"""Seconds between looks at a job whose host was lost meanwhile: one that goes down still answers now and then."""
 
 
 def list(
@@ -197,10 +198,10 @@ def with_window(host: Host) -> builtins.list[str]:
 
 def status(host: Host, job_id: str) -> JobStatus:
     """Everything known of one job. Raises JobNotFound."""
-    for _ in range(LOSSES):
+    for pause_s in LOST_S:
         with contextlib.suppress(HostError):
             return _status(host, job_id)
-        # The connection was lost meanwhile: now the answer says so, or the host is back, maybe for a moment.
+        time.sleep(pause_s)  # then the answer says that it is out of reach, or the host is back
     return _status(host, job_id)
 
 
