@@ -76,6 +76,27 @@ def test_pattern_ends_the_wait_and_is_not_matched_by_the_echo(jobs: Jobs) -> Non
     assert "the pattern showed" in answer.note
 
 
+def test_what_follows_the_echo_is_kept_though_the_job_ends_while_it_is_read(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a job says in a line that ends like the typed one; its window takes keys once it has ended."""
+    os.mkfifo(gate := tmp_path / "gate")
+    job_id = ready(jobs, f"echo ready; read x; echo built $x; read y < {gate}")
+    real, calls = terminals.terminal, []
+
+    def terminal(tty: str) -> terminals.Terminal | None:
+        calls.append(tty)
+        if len(calls) == 2:
+            gate.write_text("go\n")
+            ended(jobs, job_id)
+            wait_until(lambda: real(tty), lambda settings: settings is None or not settings.cooked)
+        return real(tty)
+
+    monkeypatch.setattr(jobs.host.machine, "terminal", terminal)
+    assert jobs.interact(job_id, "lib", wait=0.5).stdout == "built lib\n"
+    assert len(calls) >= 2
+
+
 def test_output_that_comes_before_the_echo_is_kept(jobs: Jobs, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)

@@ -317,11 +317,13 @@ class Exchange(Watched):
         said = without_echo(text, self.echo, by_kernel=self.by_kernel)
         if not self.by_kernel or said == text:
             return said
+        now = self.host.machine.terminal(self.job.run.tty) if self.job.run else None
+        if now is None or now.cooked:
+            return said
+        # When a job has ended, its terminal takes keys for the window: the state is read after it.
         state = self.host.settle(self.job.record).state
-        # When a job has ended, its terminal takes keys for the window.
         runs = isinstance(state, Running) and state.command_ended is None
-        now = self.host.machine.terminal(self.job.run.tty) if runs and self.job.run else None
-        return said if now is None or now.cooked else without_echo(said, self.echo)
+        return without_echo(said, self.echo) if runs else said
 
     def matches(self, seek: Seek, quiet: float) -> bool:
         page = paging.read(self.path, cursor=self.before, max_chars=CHARS_MAX, final=True)
