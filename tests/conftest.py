@@ -5,6 +5,7 @@ The whole session lives in one short folder under /tmp, each test in a folder of
 """
 
 import contextlib
+import gc
 import os
 import re
 import shutil
@@ -90,6 +91,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         kind = item.path.relative_to(TESTS).parts[0]
         assert kind in MARKS, f"{item.nodeid}: a test belongs into one of the folders {', '.join(MARKS)}"
         item.add_marker(kind)
+
+
+def pytest_collection_finish() -> None:
+    """A worker has loaded a million objects by now, and none of them goes away: not to be visited again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -263,7 +270,8 @@ def has_variable(pid: int, name: str, value: str) -> bool:
     """psutil takes ten times as long, and each test looks at all processes of the machine more than once."""
     if not processes.LINUX:
         return psutil.Process(pid).environ().get(name) == value
-    return f"{name}={value}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
+        return f"\0{name}={value}\0".encode() in b"\0" + file.readall()
 
 
 def end_processes(folder: Path) -> list[str]:

@@ -458,6 +458,20 @@ def opened(tmux: Tmux, *options: str) -> str:
     return pane
 
 
+def made(arguments: str, jobs: Jobs, tmux: Tmux) -> list[str]:
+    """The words of the arguments; those in capitals are made, and there is a job that has ended in any case."""
+    done = ended(jobs, jobs.execute("echo hello").job_id).job_id
+    asks = Settings.load(policy={"ask": ["true"]})
+    makers = {
+        "ENDED": lambda: done,
+        "RUNNING": lambda: jobs.execute("cat").job_id,
+        "OPENED": lambda: opened(tmux),
+        "QUEUED": lambda: jobs.execute("true", delay=1000).job_id,
+        "ASKED": lambda: Jobs.open(asks).called_by("agent").execute("true").job_id,
+    }
+    return [makers[word]() if word in makers else word for word in arguments.split()]
+
+
 def taking(option: str) -> set[str]:
     """The commands that have the option."""
     functions = {name: commands.app[name].default_command for name in commands.app if not name.startswith("-")}
@@ -475,14 +489,7 @@ def shown(model: type[Model | ProcessRecord]) -> set[str]:
 @pytest.mark.parametrize("command", JSON)
 def test_json_has_the_fields_that_are_promised(run: Run, jobs: Jobs, tmux: Tmux, command: str) -> None:
     arguments, model, fields = JSON[command]
-    ids = {"ENDED": jobs.execute("echo hello").job_id, "RUNNING": jobs.execute("cat").job_id}
-    ended(jobs, ids["ENDED"])
-    ids["OPENED"] = opened(tmux)
-    if "QUEUED" in arguments:
-        ids["QUEUED"] = jobs.execute("true", delay=1000).job_id
-    if "ASKED" in arguments:
-        ids["ASKED"] = Jobs.open(Settings.load(policy={"ask": ["true"]})).called_by("agent").execute("true").job_id
-    done = run(*command.split(), "--json", *(ids.get(word, word) for word in arguments.split()))
+    done = run(*command.split(), "--json", *made(arguments, jobs, tmux))
     assert done.stderr == ""
     [line] = done.stdout.splitlines()
     assert json.loads(line).keys() == (shown(model) if model else set(fields.split()))

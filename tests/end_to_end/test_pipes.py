@@ -18,15 +18,15 @@ from support import Jobs, Screen, Tmux, ended, wait_until
 from tmuxjobs.cli import commands
 
 from .conftest import PROGRAM
-from .test_commands import JSON, opened
+from .test_commands import JSON, made
 
 COMMANDS = [name for name in commands.app if not name.startswith("-") and name != "fetch"]
 """`fetch` needs another machine."""
 ARGUMENTS = {name: arguments for name, (arguments, _, _) in JSON.items()} | {"install": "cursor"}
-OTHER_CODES = {"attach": 2, "approve": 1, "refuse": 1}
-"""`attach` needs a terminal; nothing waits for approval."""
+OTHER_CODES = {"attach": 2}
+"""It needs a terminal."""
 PIPE_BYTES = 65536
-PRINT_NOTHING = {"attach", "serve", "approve", "refuse"}
+PRINT_NOTHING = {"attach", "serve"}
 
 
 @contextmanager
@@ -72,13 +72,9 @@ def run(loaded: Loaded) -> Run:
 @pytest.fixture
 def line(name: str, jobs: Jobs, tmux: Tmux, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A command line of that command that can be carried out."""
-    ids = {"ENDED": jobs.execute("echo hello").job_id, "RUNNING": jobs.execute("cat").job_id}
-    ended(jobs, ids["ENDED"])
-    ids["OPENED"] = opened(tmux)
-    ids["QUEUED"] = jobs.execute("true", delay=1000).job_id
     (tmp_path / "Procfile").write_text("web: cat\n")
     monkeypatch.chdir(tmp_path)
-    return [name, *(ids.get(word, word) for word in ARGUMENTS.get(name, "").split())]
+    return [name, *made(ARGUMENTS.get(name, ""), jobs, tmux)]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

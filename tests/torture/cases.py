@@ -37,7 +37,7 @@ STARTER = "import sys; from tmuxjobs import Jobs; print(flush=True); print(Jobs.
 
 def one_after_another(world: World) -> None:
     """Jobs of any size, each looked at when it has ended."""
-    for _ in range(10):
+    for _ in range(world.count(10)):
         world.check(world.start(largest=4 << 20))
 
 
@@ -45,14 +45,14 @@ def burst(world: World) -> None:
     """Fifty at once from one server."""
     jobs = with_timing(world.jobs, tmux=60.0)  # it has all of them to answer
     with ThreadPoolExecutor(50) as pool:
-        asked = list(pool.map(lambda _: world.start(largest=200_000, jobs=jobs), range(50)))
+        asked = list(pool.map(lambda _: world.start(largest=200_000, jobs=jobs), range(world.count(50))))
     for one in asked:
         world.check(one)
 
 
 def slow_jobs(world: World) -> None:
     """Jobs that print, pause and print on, twenty beside each other."""
-    asked = [world.start(largest=1 << 20, pause=world.random.uniform(0.05, 1)) for _ in range(20)]
+    asked = [world.start(largest=1 << 20, pause=world.random.uniform(0.05, 1)) for _ in range(world.count(20))]
     for one in asked:
         world.check(one)
 
@@ -61,16 +61,16 @@ def under_load(world: World) -> None:
     """Six beside each other while processors or the disk are busy with other things."""
     hostile = load(world.random.randrange(2, 6)) if world.random.random() < 0.7 else slow_disk(world.folder)
     with hostile, ThreadPoolExecutor(6) as pool:
-        asked = list(pool.map(lambda _: world.start(largest=1 << 20), range(24)))
+        asked = list(pool.map(lambda _: world.start(largest=1 << 20), range(world.count(24))))
         for one in asked:
             world.check(one)
 
 
 def eight_processes(world: World) -> None:
     """Eight launchers in eight processes, each with jobs of its own."""
-    argv = [sys.executable, str(HERE / "long.py"), "--launcher"]
+    argv = [sys.executable, str(HERE / "long.py"), "--share", str(world.share), "--launcher"]
     launchers = []
-    for _ in range(8):
+    for _ in range(world.count(8)):
         seed = str(world.random.random())
         launchers.append(subprocess.Popen([*argv, seed], stdout=subprocess.PIPE, text=True, cwd="/"))
     world.own |= {launcher.pid for launcher in launchers}
@@ -84,7 +84,7 @@ def eight_processes(world: World) -> None:
 
 def launcher(world: World) -> None:
     """What one of the eight does."""
-    for _ in range(4):
+    for _ in range(world.count(4)):
         for one in [world.start(largest=500_000) for _ in range(3)]:
             world.check(one)
 
@@ -121,7 +121,7 @@ def client() -> Client[StdioTransport]:
 async def agree(world: World) -> None:
     async with client() as one, client() as two:
         world.own |= {child.pid for child in psutil.Process().children()}
-        for _ in range(8):
+        for _ in range(world.count(8)):
             asked = await asyncio.to_thread(world.start, largest=100_000, pause=world.random.uniform(0, 0.5))
             killer = world.random.random() < 0.4
             acts: list[Coroutine[None, None, dict[str, object]]] = [watch(one, asked), watch(two, asked)]
@@ -166,7 +166,7 @@ async def shoot(client: Client[StdioTransport], asked: Asked, after: float) -> d
 
 
 def victims(world: World, count: int = 6) -> list[Asked]:
-    return [world.start(largest=100_000, pause=world.random.uniform(0.1, 1.5)) for _ in range(count)]
+    return [world.start(largest=100_000, pause=world.random.uniform(0.1, 1.5)) for _ in range(world.count(count))]
 
 
 def some_time(world: World, longest: float = 0.5) -> None:
@@ -562,7 +562,7 @@ def people(world: World) -> None:
 
 def kill_against_end(world: World) -> None:
     """`kill` at the moment when the job ends by itself: one of the two happened, and all say the same."""
-    for _ in range(8):
+    for _ in range(world.count(8)):
         asked = world.start(largest=20_000, pause=0.05)
         time.sleep(world.random.uniform(0, 0.14))
         answer = world.jobs.kill(asked.job_id, grace=1)

@@ -39,9 +39,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--case", action="append", help="only this one; may be given several times")
     parser.add_argument("--launcher", help=argparse.SUPPRESS)
+    parser.add_argument("--share", type=float, default=1.0, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.launcher is not None:
-        return launch(given.launcher)
+        return launch(given.launcher, given.share)
     folder = Path(tempfile.mkdtemp(prefix="tj", dir="/tmp"))
     for name in [name for name in os.environ if name.startswith(("TMUX", "MCP_BG_"))]:
         del os.environ[name]
@@ -59,8 +60,8 @@ def main() -> int:
     return 0 if all(tally.clean for tally in tallies.values()) else 1
 
 
-def launch(seed: str) -> int:
-    world = World(Path(os.environ["TMUX_TMPDIR"]), seed)
+def launch(seed: str, share: float) -> int:
+    world = World(Path(os.environ["TMUX_TMPDIR"]), seed, share=share)
     cases.launcher(world)
     print(json.dumps(dataclasses.asdict(world.tally)))
     return 0

@@ -76,7 +76,6 @@ class World:
             path.write_text(path.read_text().replace(source, job_id))
         if source == self.runs:
             # Another process for its runner: a copy must not end the job that it was made of.
-            self.close()
             self.runners.append(subprocess.Popen(["sleep", "1000"]))
             pid = self.runners[-1].pid
             run = json.loads((folder / "run.json").read_bytes()) | {"pid": pid, "start": job_processes.start_of(pid)}
@@ -119,12 +118,14 @@ async def answers(made: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, str
     return said
 
 
-def check(world: World, job_id: str, what: str, *, lists: bool = True) -> None:
-    for name, error, fields in asyncio.run(answers(calls(job_id))):
-        assert not error.startswith(("Error calling tool", "Internal")), (what, name, error)
-        assert "\n" not in error, (what, name, error)
-        if name == "list" and lists:
-            assert {world.ends, world.runs} <= {job["job_id"] for job in fields["jobs"]}, (what, error, fields)
+def check(world: World, what: str, *job_ids: str) -> None:
+    made = [call for job_id in job_ids for call in calls(job_id)]
+    for (_, arguments), (name, error, fields) in zip(made, asyncio.run(answers(made)), strict=True):
+        said_of = (what, name, arguments, error)
+        assert not error.startswith(("Error calling tool", "Internal")), said_of
+        assert "\n" not in error, said_of
+        if name == "list":
+            assert {world.ends, world.runs} <= {job["job_id"] for job in fields["jobs"]}, (*said_of, fields)
     for verb in (Jobs.notice_prompts, Jobs.prune):
         said(verb, what)
 
@@ -142,9 +143,8 @@ def said(verb: Callable[[Jobs], object], what: str) -> str:
 @pytest.mark.parametrize(("source", "name"), IN_JOB)
 def test_odd_thing_in_a_jobs_folder_hides_nothing(world: World, source: str, name: str) -> None:
     for kind, put in KINDS.items():
-        folder = world.copy(getattr(world, source), "odd-1")
-        replace(folder / name, put)
-        check(world, "odd-1", f"{kind} as {name}")
+        replace(world.copy(getattr(world, source), f"odd-{kind}") / name, put)
+    check(world, f"{', '.join(KINDS)} as {name}", *(f"odd-{kind}" for kind in KINDS))
 
 
 @pytest.mark.parametrize("name", IN_ROOT)
@@ -153,7 +153,7 @@ def test_odd_thing_beside_the_jobs_hides_nothing(world: World, name: str) -> Non
     before = path.read_bytes()
     for kind, put in KINDS.items():
         replace(path, put)
-        check(world, world.ends, f"{kind} as {name}")
+        check(world, f"{kind} as {name}", world.ends)
         said(lambda jobs: jobs.execute("true"), f"{kind} as {name}")
         replace(path, lambda path: path.write_bytes(before))
 

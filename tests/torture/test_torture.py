@@ -1,4 +1,4 @@
-"""The quick form: one try of every case; `sh conf/torture.sh` is the long one. A failure prints its seed."""
+"""The quick form: one small try of every case; `sh conf/torture.sh` is the long one. A failure prints its seed."""
 
 import random
 from collections.abc import Callable
@@ -11,6 +11,8 @@ from torture.limits import LIMITS
 from torture.world import World
 
 # A killed starter's slot is free after a minute, and 200 MB take their time: the long form has both.
+SHARE = 0.4
+"""Of the jobs that a case has in the long form."""
 QUICK = [case for case in (*CASES, *LIMITS) if case not in (kill_starters, large)]
 
 
@@ -18,7 +20,7 @@ QUICK = [case for case in (*CASES, *LIMITS) if case not in (kill_starters, large
 @pytest.mark.parametrize("case", QUICK, ids=lambda case: case.__name__)
 def test_case_loses_nothing_tells_the_truth_and_leaves_nothing(isolated: Path, case: Callable[[World], None]) -> None:
     seed = random.SystemRandom().randrange(10**6)
-    world = World(isolated, seed)
+    world = World(isolated, seed, share=SHARE)
     try:
         case(world)
     except NotHere as reason:

@@ -71,8 +71,11 @@ class Asked:
 class World:
     """Everything below one folder: tmux server, home, state and the source that jobs print from."""
 
-    def __init__(self, folder: Path, seed: object, tally: Tally | None = None, **settings: object) -> None:
+    def __init__(
+        self, folder: Path, seed: object, tally: Tally | None = None, *, share: float = 1.0, **settings: object
+    ) -> None:
         self.folder = folder
+        self.share = share
         self.random = random.Random(str(seed))
         self.tally = tally or Tally()
         self.settings: dict[str, object] = {"max_jobs": 200, "keep_windows": 5, "keep_jobs": 300, **settings}
@@ -90,6 +93,10 @@ class World:
         return Jobs.open(Settings.load(**{**self.settings, **settings}))
 
     # Jobs
+
+    def count(self, number: int) -> int:
+        """So many, or this world's share of them."""
+        return max(2, round(number * self.share))
 
     def size(self, largest: int) -> int:
         """Bytes of output: often none or few, seldom `largest`."""
