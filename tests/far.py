@@ -70,7 +70,7 @@ class Far:
             "enter": f'#!/bin/sh\n{exports}unset TMUX\ncd\nexec /bin/sh -c "${{SSH_ORIGINAL_COMMAND-exec /bin/sh}}"\n',
             "sshd_config": f"ListenAddress 127.0.0.1\nPort {self._port}\nHostKey {self.folder}/host\nStrictModes no\n"
             f"AuthorizedKeysFile {self.folder}/key.pub\nUsePAM no\nPidFile none\nPasswordAuthentication no\n"
-            f"ForceCommand {self.folder}/enter\nPermitRootLogin yes\nMaxStartups 100\n"
+            f"ForceCommand {self.folder}/enter\nPermitRootLogin yes\nMaxStartups 100\nKexAlgorithms curve25519-sha256\n"
             + "".join(
                 f"{name} {path}\n"
                 for name, part in PARTS.items()

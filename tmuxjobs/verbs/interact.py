@@ -318,12 +318,10 @@ class Exchange(Watched):
         if not self.by_kernel or said == text:
             return said
         now = self.host.machine.terminal(self.job.run.tty) if self.job.run else None
-        if now is None or now.cooked:
-            return said
-        # When a job has ended, its terminal takes keys for the window: the state is read after it.
+        # Read after it: when a job has ended, its terminal takes keys for the window.
         state = self.host.settle(self.job.record).state
         runs = isinstance(state, Running) and state.command_ended is None
-        return without_echo(said, self.echo) if runs else said
+        return without_echo(said, self.echo) if runs and now is not None and not now.cooked else said
 
     def matches(self, seek: Seek, quiet: float) -> bool:
         page = paging.read(self.path, cursor=self.before, max_chars=CHARS_MAX, final=True)
