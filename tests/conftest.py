@@ -49,12 +49,12 @@ os.environ["FASTMCP_CHECK_FOR_UPDATES"] = "off"
 
 
 def environment_of(folder: Path) -> dict[str, str]:
-    """Creates the folder's parts; the variables that keep everything inside it."""
+    """Creates what must be there of the folder's parts; the variables that keep everything inside it."""
     home = folder / "home"
-    places = {f"XDG_{kind}_HOME": home / f"xdg-{kind.lower()}" for kind in XDG}
-    places |= {"HOME": home, "XDG_RUNTIME_DIR": home / "xdg-runtime", "TMUX_TMPDIR": folder, "TMPDIR": folder / "tmp"}
-    for place in places.values():
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    made = {"HOME": home, "XDG_RUNTIME_DIR": home / "xdg-runtime", "TMPDIR": folder / "tmp"}
+    for place in made.values():
+        place.mkdir(mode=0o700)
+    places = made | {f"XDG_{kind}_HOME": home / f"xdg-{kind.lower()}" for kind in XDG} | {"TMUX_TMPDIR": folder}
     # A person's own shell may be fish, or `nologin` for the user of a build machine; a fresh system has no locale; and
     # `python3` has a line editor of its own since 3.13.
     usual = {"SHELL": "/bin/sh", "LANG": "C.UTF-8", "PYTHON_BASIC_REPL": "1"}
@@ -82,8 +82,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Most tests wait for a process more than they work: two for each processor keep all of them busy."""
-    return min(2 * (os.cpu_count() or 1), 8)
+    """Most tests wait for a process more than they work: three for each processor keep all of them busy."""
+    return min(3 * (os.cpu_count() or 1), 8)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

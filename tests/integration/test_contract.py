@@ -136,6 +136,7 @@ def test_instructions_say_which_lines_are_ours(jobs: Jobs) -> None:
     assert "lines that begin with `== `, is from tmuxjobs" in (server_of(jobs).instructions or "")
 
 
+@pytest.mark.parametrize("client", ["auto"], indirect=True)
 async def test_slow_calls_do_not_hold_up_fast_ones(client: Client[Any], jobs: Jobs) -> None:
     stubborn = [jobs.execute("trap '' TERM INT; echo ready; while :; do sleep 1000; done").job_id for _ in range(2)]
     for job_id in stubborn:
