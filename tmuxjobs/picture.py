@@ -97,7 +97,8 @@ def seen(parts: list[Segment]) -> list[Segment]:
     """The parts of a line, without what shows nothing at its end."""
     while parts:
         text, style = parts.pop()[:2]
-        if style is not None and (style.bgcolor or style.reverse or style.underline):
+        filled = style is not None and style.bgcolor is not None and not style.bgcolor.is_default
+        if filled or (style is not None and (style.reverse or style.underline)):
             return [*parts, Segment(text, style)]
         if text.strip():
             return [*parts, Segment(text.rstrip(), style)]

@@ -92,7 +92,7 @@ def test_finished_job_shows_its_end_until_its_window_is_closed(jobs: Jobs, tmux:
 
 
 def test_picture_shows_text_colours_and_cursor(jobs: Jobs) -> None:
-    job_id = jobs.execute(r"printf '\033[48;2;255;0;0m  \033[m ab\n\033[7m漢\033[m'; sleep 1000").job_id
+    job_id = jobs.execute(r"printf '\033[48;2;255;0;0m  \033[m ab   \n\033[7m漢\033[m'; sleep 1000").job_id
     seen = wait_until(lambda: jobs.screen(job_id), lambda seen: "漢" in seen.screen)
     wide, high = CELL
     image = picture(seen)
