@@ -69,6 +69,12 @@ class Cluster:
     def program(self, *names: str) -> str | None:
         return next(filter(None, (shutil.which(name, path=self.environ["PATH"]) for name in names)), None)
 
+    def named(self, name: str, program: str) -> str:
+        """The path of the program under Slurm's own name, by which newer ones know what they are."""
+        link = self.folder / name
+        link.symlink_to(program)
+        return str(link)
+
     def start(self, name: str, *argv: str) -> None:
         with open(self.folder / f"{name}.out", "ab") as out:
             # Not of a test's folder, which ends what was started in it.
@@ -113,8 +119,9 @@ class Cluster:
         files |= {f"{name}-file": self.folder / f"munge.{name}" for name in ("pid", "log", "seed")}
         self.start("munged", munged, "--foreground", "--force", *(f"--{name}={path}" for name, path in files.items()))
         wait_until(files["socket"].exists)
-        self.start("slurmctld", controller, "-D", "-i")
-        self.start("slurmd", slurmd, "-D", "-N", "n1", "-d", stepd)
+        self.start("slurmctld", self.named("slurmctld", controller), "-D", "-i")
+        step = self.named("slurmstepd", stepd)
+        self.start("slurmd", self.named("slurmd", slurmd), "-D", "-N", "n1", "-d", step)
         try:
             wait_until(lambda: self.run(self.program("sinfo") or "", "-h", "-o", "%T"), lambda text: "idle" in text)
         except AssertionError:

@@ -103,10 +103,11 @@ class NotHere(Exception):
     """This machine does not allow the trial; the text says why."""
 
 
-def needs(program: str) -> None:
-    """Skips a test that drives a program which is not ours where that is not installed."""
-    if shutil.which(program) is None:
-        pytest.skip(f"{program} is not installed")
+def needs(*programs: str) -> None:
+    """Skips a test that drives programs which are not ours where one is not installed."""
+    for program in programs:
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
 
 
 class Group:
