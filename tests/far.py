@@ -21,6 +21,9 @@ SSH = shutil.which("ssh", path=f"{os.environ.get('PATH', '')}:{LOCAL}/usr/bin")
 LIBRARIES = ":".join(map(str, (LOCAL / "usr" / "lib").glob("*-linux-gnu")))
 PARTS = {"SshdSessionPath": "sshd-session", "SshdAuthPath": "sshd-auth"}
 """Programs of newer ones, which look for them where they were to be installed."""
+SERVERS = ("sshd", *PARTS.values())
+IS_NEWER = bool(shutil.which(SERVERS[1], path=f"/usr/lib/openssh:/usr/libexec/openssh:{LOCAL}/usr/lib/openssh"))
+"""Newer ones do not let those in for minutes whom they lost before."""
 LOOP = 'while :; do [ -e "$0" ] || "$@"; sleep 0.02; done'
 """What keeps sshd running: without the file of that name."""
 
@@ -71,6 +74,7 @@ class Far:
             "sshd_config": f"ListenAddress 127.0.0.1\nPort {self._port}\nHostKey {self.folder}/host\nStrictModes no\n"
             f"AuthorizedKeysFile {self.folder}/key.pub\nUsePAM no\nPidFile none\nPasswordAuthentication no\n"
             f"ForceCommand {self.folder}/enter\nPermitRootLogin yes\nMaxStartups 100\nKexAlgorithms curve25519-sha256\n"
+            + "PerSourcePenalties no\n" * IS_NEWER
             + "".join(
                 f"{name} {path}\n"
                 for name, part in PARTS.items()
@@ -105,30 +109,30 @@ class Far:
         null = subprocess.DEVNULL
         return subprocess.Popen(inside, env=environ, stdin=null, stdout=null, stderr=null)
 
-    def processes(self, name: str) -> list[psutil.Process]:
-        """Live processes there of that name."""
+    def processes(self, *names: str) -> list[psutil.Process]:
+        """Live processes there of those names."""
         found = []
         for process in psutil.Process(self._process.pid).children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                if process.name() == name and process.status() != psutil.STATUS_ZOMBIE:
+                if process.name() in names and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
         return found
 
     def cut(self) -> None:
         """End every connection; new ones are taken."""
-        for process in self.processes("sshd"):
+        living = self.processes(*SERVERS)
+        for process in reversed(living):  # of two of one connection, the child before its parent
             with contextlib.suppress(psutil.Error):
-                parent = process.parent()
-                if parent is not None and parent.name() == "sshd":
+                if process.ppid() in {one.pid for one in living}:
                     process.kill()
 
     def down(self) -> None:
         """End every connection, and take none until `up`."""
         self._down.touch()
-        for process in self.processes("sshd"):
+        for process in self.processes(*SERVERS):
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        wait_until(lambda: self.processes("sshd"), lambda left: not left)
+        wait_until(lambda: self.processes(*SERVERS), lambda left: not left)
 
     def up(self) -> None:
         self._down.unlink()

@@ -270,7 +270,9 @@ def test_under_a_policy_only_what_a_line_may_write_is_fetched(
 
     jobs = agent("full")
     for paths in (["tmuxjobs.toml"], ["out/a", "out"], ["out/.GIT/config"], ["hooks/x"], ["away/x"]):
-        with pytest.raises(NotAllowed, match=r"This is not allowed: `.*`: it writes .*It was not fetched") as error:
+        # rsync since 3.4 follows no link itself.
+        said = r"(This is not allowed: `.*`: it writes .*It was not fetched|Too many levels of symbolic links)"
+        with pytest.raises((NotAllowed, HostError), match=said) as error:
             jobs.fetch(job_id, paths)
         assert "\n" not in str(error.value)
     assert not (project / "out").exists()

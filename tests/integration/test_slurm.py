@@ -513,7 +513,7 @@ def test_controller_that_is_restarted_loses_no_job_of_sbatch(jobs: Jobs, cluster
     try:
         assert jobs.status(job_id).status == "running"
     finally:
-        cluster.start("slurmctld", cluster.program("slurmctld", "slurmctld-wlm") or "", "-D")
+        cluster.start("slurmctld", str(cluster.folder / "slurmctld"), "-D")
     go.touch()
     status = ended(jobs, job_id)
     assert (status.status, status.exit_code, jobs.output(job_id).stdout) == ("completed", 0, "r\nend\n")
@@ -594,3 +594,11 @@ def test_what_sbatch_refuses_does_not_start(jobs: Jobs, cluster: Cluster) -> Non
 
 def test_time_used_is_read() -> None:
     assert [slurm.used(text) for text in ("0:07", "1:02:03", "2-00:00:01", "INVALID")] == [7, 3723, 172801, 0]
+
+
+def test_exit_code_is_read_as_old_and_new_ones_tell_it() -> None:
+    told = {"": 0, "0": 0, "768": 3 << 8, "9": 9, "0:0": 0, "3:0": 3 << 8, "0:15": 15, "255:0": 255 << 8}
+    assert {text: slurm.status_of(text) for text in told} == told
+    for text in ("n/a", "1:2:3", "-1"):
+        with pytest.raises(slurm.Silent, match=f"not known here: {text}"):
+            slurm.status_of(text)
