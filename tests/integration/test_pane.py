@@ -2,6 +2,7 @@
 
 import json
 import os
+import py_compile
 import select
 import shutil
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from support import Jobs, Screen, Tmux, ended, in_panes, record_of, wait_until
 
+from tmuxjobs.errors import NotStarted
 from tmuxjobs.pane.recorder_link import RecorderLink, Refused
 from tmuxjobs.settings import Settings
 from tmuxjobs.store import units
@@ -143,6 +145,46 @@ def test_next_job_makes_anew_what_a_person_removed(jobs: Jobs) -> None:
     assert ended(jobs, jobs.execute("exit 4").job_id).exit_code == 4
     shutil.rmtree(jobs.host.unit().folder)
     assert ended(jobs, Jobs.open(Settings.load()).execute("exit 5").job_id).exit_code == 5
+
+
+def with_a_bug(jobs: Jobs, line: str) -> list[Path]:
+    """Has a runner carry out that line too from now on; the files that tell of bugs so far."""
+    ended(jobs, jobs.execute("true").job_id)
+    [unit] = (jobs.host.store.root / "pane").glob("[0-9a-f]" * 16)
+    source = unit / "tmuxjobs" / "pane" / "runner.py"
+    wrong = unit.parent.parent.parent / "runner.py"
+    wrong.write_text(f"{source.read_text()}\n{line}\n")
+    [compiled] = (source.parent / "__pycache__").glob("runner.*.pyc")
+    unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    py_compile.compile(str(wrong), str(compiled), str(source), invalidation_mode=unchecked)
+    os.utime(compiled)  # no other test gets this unit
+    return bugs_of(jobs)
+
+
+def bugs_of(jobs: Jobs) -> list[Path]:
+    return [*jobs.host.store.root.glob("bug-*.txt")]
+
+
+def test_bug_in_a_start_is_told_with_its_file(jobs: Jobs) -> None:
+    assert with_a_bug(jobs, "Runner.take_environment = lambda self: {}['nix']") == []
+    with pytest.raises(NotStarted, match="this is a bug of tmuxjobs; what happened is in") as error:
+        jobs.execute("true")
+    [file] = bugs_of(jobs)
+    assert str(file) in str(error.value)
+    assert file.stat().st_mode & 0o777 == 0o600
+    text = file.read_text()
+    assert "KeyError: 'nix'" in text
+    assert text.startswith("Python ")
+    assert jobs.list().total == 1
+    jobs.prune()
+    assert file.exists()
+
+
+def test_bug_in_a_running_job_leaves_a_file(jobs: Jobs) -> None:
+    assert with_a_bug(jobs, "Runner.step = lambda self: {}['nix']") == []
+    job_id = jobs.execute("sleep 1000").job_id
+    assert ended(jobs, job_id).status == "lost"
+    assert "KeyError: 'nix'" in wait_until(lambda: bugs_of(jobs))[0].read_text()
 
 
 def test_unit_that_a_record_names_stays(jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,4 +80,10 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Exception:
+        from tmuxjobs.pane.announce import save_bug
+
+        save_bug(STATE)
+        raise

@@ -1,4 +1,4 @@
-"""Announces a job's end to people: the terminal made ready for keys, and the hook. Stdlib only."""
+"""Announces a job's end to people: the terminal made ready for keys, the hook, a bug of ours. Stdlib only."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import os
 import termios
 import time
 
+from tmuxjobs.files import Odd
 from tmuxjobs.lean import signal, suppress
 from tmuxjobs.outcome import End
-from tmuxjobs.pane.recorder_link import write_fully
+from tmuxjobs.pane.recorder_link import Refused, write_fully
 
 TYPE_CHECKING = False  # `typing` takes 2 ms
 
@@ -104,3 +105,30 @@ def hook(command: str, env: dict[str, str]) -> None:
             os.killpg(pid, signal.SIGKILL)
             break
         time.sleep(0.1)
+
+
+def why_not(error: Exception, folder: str) -> str:
+    """What to say of the start that failed so."""
+    if isinstance(error, Refused):
+        return str(error)
+    if isinstance(error, Odd):
+        return f"a file in {folder} {error}"
+    if isinstance(error, OSError):
+        return f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
+    return f"this is a bug of tmuxjobs; what happened is in {save_bug(os.path.dirname(os.path.dirname(folder)))}"
+
+
+def save_bug(state: str) -> str:
+    """Where the traceback of the exception is, as by `bugs.py`: a private file in the state directory; or why not."""
+    import platform
+    import traceback
+
+    path = os.path.join(state, f"bug-{os.getpid()}-{os.urandom(3).hex()}.txt")
+    text = f"Python {platform.python_version()} on {platform.platform()}\n{__file__}\n{traceback.format_exc()}"
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with open(fd, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+    except OSError as failed:
+        return f"no file ({failed.strerror})"
+    return path

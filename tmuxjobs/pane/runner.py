@@ -77,12 +77,8 @@ class Runner:
                 self.start()
         except NotApproved as refused:
             return self.reject(str(refused))
-        except Refused as refused:
-            return self.refuse(str(refused))
-        except files.Odd as odd:
-            return self.refuse(f"a file in {self.folder} {odd}")
-        except OSError as error:
-            return self.refuse(f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller waits to hear of it
+            return self.refuse(announce.why_not(error, self.folder))
         if not ours:
             return self.leave()
         while not self.over():
