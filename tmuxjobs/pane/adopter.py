@@ -2,7 +2,7 @@
 
 It has no terminal, and outlives the process that started it. The kernel reports when the job's first process ends;
 tmux, or a recent Linux, reports how. No mark can follow the last output: tmux closes the terminal at once (3.2a to
-3.7c).
+3.8).
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 ASK_S = 5.0
 TELL_S = 5.0
 SHOW_S = 10.0
+DEAD_S = 0.3
+"""Limit for tmux to notice that the process of a pane has ended, whose terminal it has closed."""
 END_S = 0.5
 TAIL = "tmux closes the window's terminal as its process ends, so the very last output may be missing"
 # ioctl_pidfd(2), Linux 6.15
@@ -101,6 +103,17 @@ class AdoptedLog(RunnerLog):
         """Ask the recorder to end instead; it has all that tmux has read."""
         self.recorder.signal(signal.SIGUSR1)
         return True
+
+    def report_of_mark(self) -> dict[str, Any] | None:
+        report = super().report_of_mark()
+        return as_end(report) if report is not None and self.is_pane_dead() else report
+
+    def is_pane_dead(self) -> bool:
+        command = ["display-message", "-p", "-t", self.recorder.pane, "#{pane_dead}"]
+        try:
+            return self.recorder.tmux(command, bound_s=ASK_S).strip() == b"1"
+        except Refused:
+            return False
 
     def end(self) -> dict[str, Any]:
         log = super().end()
@@ -233,9 +246,15 @@ class Adopter(Runner):
 
     def recorder_gone(self, report: dict[str, Any]) -> None:
         facts = self.ask_tmux()
+        deadline = time.monotonic() + DEAD_S
+        while facts and facts[0] == "0" and report["why"] == "eof" and time.monotonic() < deadline:
+            time.sleep(0.02)
+            facts = self.ask_tmux()
         if facts == [] or (facts is None and not self.recorder.server_lives()):
             self.log.end_here(report)
             self.hang_up()
+        elif facts and facts[0] == "1" and report["why"] == "eof":
+            self.log.end_here(as_end(report))
         else:
             super().recorder_gone(report)
 
@@ -266,6 +285,11 @@ class Adopter(Runner):
             pass
         with contextlib.suppress(OSError):  # the process that shows it has removed it
             os.unlink(path)
+
+
+def as_end(report: dict[str, Any]) -> dict[str, Any]:
+    """The report of a recorder whose pane is dead: tmux 3.8 closes its pipe with the terminal, older ones leave it."""
+    return {**report, "why": "end"} if report["why"] == "eof" else report
 
 
 def ticks() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import secrets
@@ -16,6 +17,8 @@ from tmuxjobs.tmux.session import Tmux
 Tabs = Literal["keys", "pasted", "quoted"]
 """What is done about the tabs in a text: nothing, brackets around all of it, or Ctrl-V before each."""
 QUOTED_TAB = "\x16\t"
+HARMLESS = re.compile(rb"[\t\r\n -~]*")
+"""What every tmux pastes as it is."""
 SHORT_CHARS = 500
 FEW_LINES = 5
 NAMED_KEYS = {
@@ -175,7 +178,8 @@ def _by_paste(tmux: Tmux, pane: Pane, text: str, before_enter: Callable[[], None
     """
     lines = text.removesuffix("\r")
     name = f"tmuxjobs-{os.getpid()}-{secrets.token_hex(4)}"
-    paste = ("paste-buffer", "-d", "-r", "-t", pane.pane_id, "-b")
+    data = lines.encode()
+    paste = ("paste-buffer", "-d", "-r", *_flag(tmux, data), "-t", pane.pane_id, "-b")
     enter = ("set-buffer", "-b", f"{name}-enter", "--", "\r", ";", *paste, f"{name}-enter")
     if not lines:
         tmux.run(*enter)
@@ -183,7 +187,7 @@ def _by_paste(tmux: Tmux, pane: Pane, text: str, before_enter: Callable[[], None
     whole = (*paste, name, *(["-p"] if brackets else []))
     after = (";", *enter) if text != lines and before_enter is None else ()
     try:
-        tmux.run("load-buffer", "-b", name, "-", ";", *whole, *after, stdin=lines.encode())
+        tmux.run("load-buffer", "-b", name, "-", ";", *whole, *after, stdin=data)
         if text != lines and before_enter is not None:
             before_enter()
             tmux.run(*enter)
@@ -194,10 +198,21 @@ def _by_paste(tmux: Tmux, pane: Pane, text: str, before_enter: Callable[[], None
         raise
 
 
+def _flag(tmux: Tmux, data: bytes) -> tuple[str, ...]:
+    """The flag without which tmux 3.8 pastes `^D` as two characters; older ones do not have it."""
+    return () if HARMLESS.fullmatch(data) else _flag_of(tmux)
+
+
+@functools.cache
+def _flag_of(tmux: Tmux) -> tuple[str, ...]:
+    usage = " ".join(tmux.run("list-commands", "-F", "#{command_list_usage}", "paste-buffer"))
+    return ("-S",) if re.search(r"\[-\w*S\w*\]", usage) else ()
+
+
 def feed(tmux: Tmux, pane: Pane, data: bytes) -> None:
     """Send these bytes to the program, as a keyboard would."""
     name = f"tmuxjobs-{os.getpid()}-{secrets.token_hex(4)}"
-    paste = ("paste-buffer", "-d", "-r", "-t", pane.pane_id, "-b", name)
+    paste = ("paste-buffer", "-d", "-r", *_flag(tmux, data), "-t", pane.pane_id, "-b", name)
     tmux.run("load-buffer", "-b", name, "-", ";", *paste, stdin=data)
 
 

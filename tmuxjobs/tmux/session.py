@@ -283,7 +283,7 @@ class Tmux:
                     pane_id=facts["pane_id"],
                     active=facts["pane_active"] == "1",
                     panes=int(facts["window_panes"]),
-                    pid=int(facts["pane_pid"]),
+                    pid=int(facts["pane_pid"] or "0"),  # 3.8 has none of a dead pane
                     tty=facts["pane_tty"],
                     over=facts[OVER[2:-1]] == "1",
                     piped=facts["pane_pipe"] == "1",
