@@ -123,7 +123,8 @@ def few_files(world: World) -> None:
         "jobs = Jobs.open(); hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
         "for limit in (4, 5, 6, 7, 8, 9, 10, 12, 14):\n"
         "    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))\n"
-        "    for act in (lambda: jobs.execute('exit 4'), jobs.list, lambda: jobs.status(sys.argv[1]), jobs.prune):\n"
+        "    for act in (lambda: jobs.execute('exit 4'), lambda: jobs.list(), lambda: jobs.status(sys.argv[1]),\n"
+        "                lambda: jobs.prune()):\n"
         "        try: act()\n"
         "        except TmuxjobsError as error: pass\n"
     )
