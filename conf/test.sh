@@ -7,7 +7,9 @@ PATH="$PWD/.venv/bin:$PATH"
 export PATH
 
 # By `python -m`: the commands beside it name the folder that they were installed in, which may have been moved.
+python -m pytest --collect-only -qq > /dev/null & # compiles the tests, or each worker would
 python -m ruff check
 python -m ruff format --check
 python -m mypy --strict tmuxjobs
+wait
 exec python -m pytest -n auto --dist worksteal "$@"

@@ -307,6 +307,42 @@ def test_folder_and_shell_are_asked_for_once(far: Far, far_jobs: Jobs, asked: li
     assert len(far_jobs.list().jobs) == 2
 
 
+@pytest.mark.parametrize("alive", [True, False])
+def test_report_that_comes_late_takes_no_end_back(far_jobs: Jobs, alive: bool) -> None:
+    """As when another of our processes, which writes into the same mirror, has heard of the end before."""
+    job_id = far_jobs.execute("echo x; exit 3", wait=30).job_id
+    host = far_jobs._hosts.used()[0]
+    folder = host.store.folder(job_id)
+    early = {name: (folder / name).read_bytes() for name in ("job.json", "run.json")}
+    files = {name: ((folder / name).stat().st_mtime_ns, len(data), len(data)) for name, data in early.items()}
+    stands = {"runner": host.living[job_id][0], "alive": alive, "stopped": False, "ended": False, "at": 0}
+    report = {"job": job_id, "files": files, "whole": True, "without": [], **stands}
+    host.on_report(report, b"".join(early.values()))
+    status = far_jobs.status(job_id)
+    assert (status.status, status.exit_code, status.log) == ("failed", 3, "complete")
+
+
+def test_report_that_comes_late_makes_no_log_shorter(far_jobs: Jobs) -> None:
+    job_id = far_jobs.execute("echo x; read y; echo z; read y").job_id
+    wait_until(lambda: far_jobs.status(job_id).log_bytes, lambda size: size == 3)
+    host = far_jobs._hosts.used()[0]
+    mirror = host.mirror
+    log = mirror.jobs / job_id / "output.log"
+    early, mtime_ns = log.stat().st_mtime_ns - 10**6, log.stat().st_mtime_ns + mirror.skew_ns
+    mirror.lay(log, early + mirror.skew_ns, 0, None)
+    assert far_jobs.status(job_id).log_bytes == 3
+    stands = {"runner": host.living[job_id][0], "alive": True, "stopped": False, "ended": False}
+    before = {"job": job_id, "files": {}, "whole": False, "without": ["output.log"], **stands, "at": mtime_ns - 10**6}
+    host.on_report(before, b"")
+    assert far_jobs.status(job_id).log_bytes == 3
+    far_jobs.interact(job_id, "", wait=10)
+    assert wait_until(lambda: far_jobs.status(job_id).log_bytes, lambda size: size > 3)
+    mirror.lay(log, mtime_ns + 10**10, 0, None)  # as when somebody there has cut it
+    assert log.stat().st_size == 0
+    host.on_report(before | {"at": mtime_ns + 10**11}, b"")
+    assert not log.exists()
+
+
 def test_start_whose_answer_is_lost_is_not_made_twice(
     far: Far, far_jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -375,7 +411,7 @@ def test_agent_lives_as_long_as_it_hears_of_us(
 
 
 def test_what_a_killed_agent_left_half_made_goes_at_the_next_start(far: Far, far_jobs: Jobs) -> None:
-    far_jobs.execute("true", wait=30)
+    job_id = far_jobs.execute("true", wait=30).job_id
     making = far.state / "jobs" / ".new-cut-0000"
     making.mkdir()
     (making / "env").write_text("TOKEN=secret")
@@ -386,9 +422,10 @@ def test_what_a_killed_agent_left_half_made_goes_at_the_next_start(far: Far, far
     assert not (machine / "cut-0000").exists()
     mirror = far_jobs.host.settings.state_dir / "hosts" / "gpu1"
     left = [far.state / "sequence.11.0123abcd", far.state / "starts.11.0123abcd", mirror / "hello.json.11.0123abcd"]
+    left += [mirror / "jobs" / job_id / f"{name}.11.0123abcd" for name in ("exit.json", "output.gaps")]
     for path in left:
         path.touch()
-    os.utime(left[-1], (0, 0))
+        os.utime(path, (0, 0))
     far_jobs.prune(everywhere=True)
     assert not any(path.exists() for path in left)
     assert (mirror / "hello.json").exists()

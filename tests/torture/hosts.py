@@ -231,7 +231,8 @@ class World:
                         break  # it was killed before it had printed all
                     self.lost_bytes += max(1, len(truth.printed) - len(read))
                     self.wrong(
-                        f"{job_id}: {len(read)} of {len(truth.printed)} bytes read, up to {cursor}: {read[-60:]!r}"
+                        f"{job_id}: {len(read)} of {len(truth.printed)} bytes read, up to {cursor}: {read[-60:]!r}; "
+                        f"the answer was {told}"
                     )
                     break
                 read, cursor = read + told["stdout"], told["cursor"]

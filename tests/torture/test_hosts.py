@@ -15,6 +15,6 @@ SCRIPT = Path(__file__).with_name("hosts.py")
 def test_jobs_on_hosts_lose_nothing_and_are_told_truly_whatever_is_cut() -> None:
     need_far_machine()
     needs("ip")
-    line = [sys.executable, str(SCRIPT), "16", "20", "--pause", "0.7"]
+    line = [sys.executable, str(SCRIPT), "24", "20", "--pause", "1"]
     done = subprocess.run(line, capture_output=True, text=True, cwd="/")
     assert done.returncode == 0, done.stdout + done.stderr

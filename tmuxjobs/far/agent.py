@@ -157,7 +157,7 @@ class Agent:
             self.write({"waits": waits})
 
     def tell_job(self, job_id: str) -> None:
-        known = self.known.setdefault(job_id, Known())
+        known, looked_at = self.known.setdefault(job_id, Known()), time.time_ns()
         facts = self.facts_of(job_id)
         if "job.json" not in facts and "exit.json" not in facts:
             return  # it is being removed
@@ -188,7 +188,8 @@ class Agent:
         stopped = alive and known.command is not None and beside.stopped(known.command)
         if report or without or (alive, stopped) != known.stands:
             runner = known.runner[0] if known.runner else None
-            stands = {"runner": runner, "alive": alive, "stopped": stopped, "whole": not known.facts}
+            stands: dict[str, Any] = {"runner": runner, "alive": alive, "stopped": stopped, "whole": not known.facts}
+            stands |= {"ended": "exit.json" in facts, "at": looked_at}
             self.write({"job": job_id, "files": report, "without": without, **stands}, b"".join(parts))
         known.facts, known.stands, known.ended = facts, (alive, stopped), "exit.json" in facts
         if known.ended:

@@ -311,9 +311,12 @@ class Mirror(Store):
             if content is None:
                 fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
                 try:
-                    if os.fstat(fd).st_size != size:
-                        os.ftruncate(fd, size)
                     mtime_ns -= self.skew_ns
+                    now = os.fstat(fd)
+                    if size < now.st_size and mtime_ns <= now.st_mtime_ns:
+                        return  # another of our processes has a later report
+                    if now.st_size != size:
+                        os.ftruncate(fd, size)
                     os.utime(fd, ns=(mtime_ns, mtime_ns))
                 finally:
                     os.close(fd)

@@ -294,6 +294,8 @@ class RemoteHost(Host):
             self.mirror.wake(self.store.jobs / job_id)
 
     def _on_job_report(self, job_id: str, fields: dict[str, Any], data: bytes) -> None:
+        if not fields["ended"] and self.store.has_ended(job_id):
+            return  # another of our processes, which writes into the mirror too, has had a later report
         folder = self.store.folder(job_id)
         folder.mkdir(mode=0o700, exist_ok=True)
         lives = bool(fields["alive"])
@@ -309,9 +311,11 @@ class RemoteHost(Host):
         for name in sorted(parts, key=lambda one: (one == "exit.json", one == "job.json")):
             self.mirror.lay(folder / name, *parts[name])
         others = set(os.listdir(folder)) & MIRRORED - parts.keys() if fields["whole"] else set()
-        for name in {*fields["without"], *others}:
+        for name in {*fields["without"], *others} - {"exit.json"}:  # which may have come just now
+            path = folder / os.path.basename(name)
             with contextlib.suppress(OSError):
-                (folder / os.path.basename(name)).unlink()
+                if name not in LOGS or path.stat().st_mtime_ns + self.mirror.skew_ns <= fields["at"]:
+                    path.unlink()
         self.living[job_id] = fields["runner"], lives
         if was and not lives:
             self.mirror.wake(folder)

@@ -38,8 +38,9 @@ IN_ROOT = re.compile(
 )
 IN_JOB = re.compile(
     r"((job|run|exit|turn|opened|stop|approval|pressed|gone|slurm|attempts|ready|removed|task(-[0-9a-f]{8})?)\.json"
-    rf"|(run|exit)\.room|env(\.(held|ready))?){BESIDE}|(run|exit|gone|slurm|turn|attempts|ready)\.json\.new"
-    r"|(output|stderr)\.(log|gaps|raw|new|first\.log)|typed\.jsonl|screen|told|held|recorder(\.first)?|batch\.sh|code(\.new)?",
+    rf"|(run|exit)\.room|env(\.(held|ready))?|(output|stderr)\.gaps|typed\.jsonl|told|held){BESIDE}"
+    r"|(run|exit|gone|slurm|turn|attempts|ready)\.json\.new"
+    r"|(output|stderr)\.(log|raw|new|first\.log)|screen|recorder(\.first)?|batch\.sh|code(\.new)?",
     re.ASCII,
 )
 """Names of all files that we make, beside `jobs/` and in a job's folder; all are regular, except FIFOS."""
