@@ -83,8 +83,14 @@ def test_reader_that_has_left_is_no_error(run: Run, name: str, line: list[str]) 
         code, said = run(*line, stdout=pipe)
         assert code == OTHER_CODES.get(name, 0)
         assert "Error" not in said
+
+
+@pytest.mark.parametrize("name", ["list", "interact"])
+def test_help_and_usage_that_nobody_reads_keep_their_codes(run: Run, name: str) -> None:
+    with pipe_without_reader() as pipe, open("/dev/full", "w") as full:
         assert run(name, "--help", stdout=pipe) == (0, "")
-        assert run(name, "--no-such-option", stdout=pipe, stderr=pipe) == (commands.USAGE, "")
+        for out in (pipe, full.fileno()):
+            assert run(name, "--no-such-option", stdout=out, stderr=out) == (commands.USAGE, "")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -96,7 +102,6 @@ def test_answer_that_cannot_be_written_is_one_line_and_1(run: Run, name: str, li
             assert code == 1
             assert said.splitlines()[-1] == "tmuxjobs: The answer cannot be written: No space left on device."
             assert "bug" not in said
-        assert run(name, "--no-such-option", stdout=full.fileno(), stderr=full.fileno()) == (commands.USAGE, "")
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])

@@ -14,7 +14,7 @@ def test_queued_jobs_are_neither_lost_nor_run_twice_nor_beyond_a_limit_whoever_i
     folder.mkdir()
     world = World(folder, seed=seed)
     try:
-        wrong = torture(world, 25, 40.0, pause_s=0.25)
+        wrong = torture(world, 20, 40.0, pause_s=0.25)
     finally:
         world.close()
     assert not wrong, f"seed {seed}: " + "; ".join(wrong)
