@@ -245,10 +245,13 @@ def test_nothing_is_left_in_slurm_of_whom_somebody_killed(
 
 def test_what_slurm_has_without_a_runner_is_named_and_killed(jobs: Jobs, cluster: Cluster, busy: str) -> None:
     job_id = queued(jobs, "sleep 1000")
+    # Now and then the runner has a squeue beside it, which may just end.
     for process in of_job(jobs, job_id):
-        process.suspend()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.suspend()
     for process in reversed(of_job(jobs, job_id)):
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
     status = ended(jobs, job_id)
     assert (status.status, cluster.state(job_id)) == ("lost", "PENDING")
     assert "without a runner: `kill` cancels it" in status.slurm
@@ -600,5 +603,13 @@ def test_exit_code_is_read_as_old_and_new_ones_tell_it() -> None:
     told = {"": 0, "0": 0, "768": 3 << 8, "9": 9, "0:0": 0, "3:0": 3 << 8, "0:15": 15, "255:0": 255 << 8}
     assert {text: slurm.status_of(text) for text in told} == told
     for text in ("n/a", "1:2:3", "-1"):
-        with pytest.raises(slurm.Silent, match=f"not known here: {text}"):
+        with pytest.raises(slurm.Silent, match=f"unknown exit code: {text}"):
             slurm.status_of(text)
+
+
+@pytest.mark.parametrize(("code", "status"), [("0:9", 9), ("4:0", 4 << 8), ("odd", None)])
+def test_accounting_is_read_or_counts_as_none(tmp_path: Path, code: str, status: int | None) -> None:
+    (tmp_path / "sacct").write_text(f"#!/bin/sh\necho '7|FAILED|n1|{code}|None|3'\n")
+    (tmp_path / "sacct").chmod(0o755)
+    found = slurm.kept(str(tmp_path / "srun"), "7", dict(os.environ))
+    assert (found.status if found else None) == status

@@ -87,7 +87,7 @@ def status_of(text: str) -> int:
     """The exit code in Slurm's words as of wait(2): `CODE:SIGNAL`, and by squeue before 23.02 that number itself."""
     code, is_pair, number = text.partition(":")
     if not ((code or "0") + (number or "0")).isdecimal():
-        raise Silent(f"it told an exit code that is not known here: {text}")
+        raise Silent(f"it reported an unknown exit code: {text}")
     return int(code or "0") << 8 | int(number or "0") if is_pair else int(code or "0")
 
 
@@ -101,19 +101,19 @@ def used(text: str) -> float:
 
 
 def kept(srun: str, number: str, environ: Mapping[Name, Name]) -> Allocation | None:
-    """As `find`, from Slurm's accounting, which keeps jobs that Slurm has forgotten; None if it has no entry."""
+    """As `find`, from Slurm's accounting, which keeps jobs that Slurm has forgotten; None if it has no usable entry."""
     asked = ["--noheader", "--parsable2", "--allocations", f"--jobs={number}", f"--format={KEPT}"]
     try:
-        lines = ask(beside(srun, "sacct"), asked, environ, ASK_S).splitlines()
+        for line in reversed(ask(beside(srun, "sacct"), asked, environ, ASK_S).splitlines()):
+            parts = line.split("|")
+            if len(parts) > 5 and parts[0] == number:
+                state, _, by = parts[1].partition(" by ")
+                reason = "" if parts[4] == "None" else parts[4]
+                found = Allocation(number, state, parts[2], status_of(parts[3]), reason)
+                found.used_s, found.by = float(parts[5] or "0"), by
+                return found
     except Silent:
-        return None
-    for line in reversed(lines):
-        parts = line.split("|")
-        if len(parts) > 5 and parts[0] == number:
-            state, _, by = parts[1].partition(" by ")
-            found = Allocation(number, state, parts[2], status_of(parts[3]), "" if parts[4] == "None" else parts[4])
-            found.used_s, found.by = float(parts[5] or "0"), by
-            return found
+        pass
     return None
 
 
