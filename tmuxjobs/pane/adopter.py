@@ -106,7 +106,9 @@ class AdoptedLog(RunnerLog):
 
     def report_of_mark(self) -> dict[str, Any] | None:
         report = super().report_of_mark()
-        return as_end(report) if report is not None and self.is_pane_dead() else report
+        if report is not None and report["why"] == "eof" and self.is_pane_dead():
+            return as_end(report)
+        return report
 
     def is_pane_dead(self) -> bool:
         command = ["display-message", "-p", "-t", self.recorder.pane, "#{pane_dead}"]
@@ -289,7 +291,7 @@ class Adopter(Runner):
 
 def as_end(report: dict[str, Any]) -> dict[str, Any]:
     """The report of a recorder whose pane is dead: tmux 3.8 closes its pipe with the terminal, older ones leave it."""
-    return {**report, "why": "end"} if report["why"] == "eof" else report
+    return {**report, "why": "end"}
 
 
 def ticks() -> int:
