@@ -10,9 +10,9 @@ from torture.cases import CASES, kill_starters, large
 from torture.limits import LIMITS
 from torture.world import World
 
-# A killed starter's slot is free after a minute, and 200 MB take their time: the long form has both.
 SHARE = 0.25
 """Of the jobs that a case has in the long form."""
+# A killed starter's slot is free after a minute, and 200 MB take their time: the long form has both.
 QUICK = [case for case in (*CASES, *LIMITS) if case not in (kill_starters, large)]
 
 

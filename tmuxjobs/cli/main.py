@@ -79,7 +79,7 @@ def plainly(words: Sequence[str]) -> bool:
 def serve() -> None:
     """Serve MCP on stdio."""
     with without_plugins():
-        gc.disable()  # visiting again and again what the imports make, and what stays, takes a fifth of the start
+        gc.disable()  # the imports make many objects that stay; searching them for garbage is a fifth of the start
         from tmuxjobs.server.serve import serve
         from tmuxjobs.settings import Settings
 

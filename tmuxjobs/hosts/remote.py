@@ -312,10 +312,10 @@ class Mirror(Store):
                 fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
                 try:
                     mtime_ns -= self.skew_ns
-                    now = os.fstat(fd)
-                    if size < now.st_size and mtime_ns <= now.st_mtime_ns:
+                    laid = os.fstat(fd)
+                    if size < laid.st_size and mtime_ns <= laid.st_mtime_ns:
                         return  # another of our processes has a later report
-                    if now.st_size != size:
+                    if laid.st_size != size:
                         os.ftruncate(fd, size)
                     os.utime(fd, ns=(mtime_ns, mtime_ns))
                 finally:
